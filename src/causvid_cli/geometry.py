@@ -1,0 +1,104 @@
+"""The one place where pixels, latent frames, chunks and tokens are counted. Imports no torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from causvid_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecFacts:
+    """What a video codec does to counts and sizes."""
+
+    latent_channels: int
+    spatial_factor: int
+    """Pixels per latent cell, along each side."""
+    frames_first: int
+    """Pictures that the first latent frame of a video decodes to (Wan: 1)."""
+    frames_next: int
+    """Pictures that every later latent frame decodes to (Wan: 4)."""
+
+    def frames(self, latent_frames: int, *, start: int = 0) -> int:
+        """Pictures that latent frames [start, start + latent_frames) of a video decode to."""
+        first = 1 if start == 0 and latent_frames > 0 else 0
+        return first * self.frames_first + (latent_frames - first) * self.frames_next
+
+    def latent_frames(self, frames: int) -> int:
+        """The fewest latent frames that hold `frames` pictures (>= 1)."""
+        rest = max(0, frames - self.frames_first)
+        return 1 + -(-rest // self.frames_next)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Latent frames [start_frame, start_frame + frames) of a video, denoised together."""
+
+    index: int
+    start_frame: int
+    frames: int
+
+    @property
+    def end_frame(self) -> int:
+        return self.start_frame + self.frames
+
+
+def chunks(chunk_frames: int, *, start_frame: int = 0, first_frames: int | None = None) -> Iterator[Chunk]:
+    """Chunks without end, oldest first.
+
+    start_frame: latent frames given as prefix, before the first generated chunk.
+    first_frames: latent frames of the first chunk where it differs (Self-Forcing's independent first frame: 1).
+    """
+    frame = start_frame
+    for index in count():
+        frames = first_frames if index == 0 and first_frames is not None else chunk_frames
+        yield Chunk(index, frame, frames)
+        frame += frames
+
+
+def take_chunks(latent_frames: int, chunk_frames: int, **options: int | None) -> Iterator[Chunk]:
+    """The fewest whole chunks that generate at least `latent_frames` latent frames."""
+    made = 0
+    for chunk in chunks(chunk_frames, **options):  # type: ignore[arg-type]
+        if made >= latent_frames:
+            return
+        yield chunk
+        made += chunk.frames
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A picture size in pixels and what it is in latent cells and tokens.
+
+    Raises UsageError when a side is not a multiple of the codec's factor times the transformer's patch.
+    """
+
+    height: int
+    width: int
+    spatial_factor: int = 8
+    patch: tuple[int, int, int] = (1, 2, 2)
+
+    def __post_init__(self) -> None:
+        for name, side, patch in (("height", self.height, self.patch[1]), ("width", self.width, self.patch[2])):
+            check_multiple(name, side, self.spatial_factor * patch)
+
+    @property
+    def latent_height(self) -> int:
+        return self.height // self.spatial_factor
+
+    @property
+    def latent_width(self) -> int:
+        return self.width // self.spatial_factor
+
+    @property
+    def tokens_per_latent_frame(self) -> int:
+        return (self.latent_height // self.patch[1]) * (self.latent_width // self.patch[2])
+
+
+def check_multiple(name: str, value: int, step: int) -> None:
+    """Refuse a side that is not a positive multiple of `step`, naming the nearest that are."""
+    if value > 0 and value % step == 0:
+        return
+    below = max(value // step, 1) * step
+    near = f"{below}" if value < step else f"{below} or {below + step}"
+    raise UsageError(f"{name} {value} is not a multiple of {step}; try {near}")
