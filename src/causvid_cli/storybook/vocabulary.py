@@ -1,0 +1,115 @@
+"""The words of the storybook world, read from vocabulary.toml: subjects, colours, scenes, actions and grammar."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Literal
+
+Tones = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Something that can be drawn. natural: palette names of its own light, mid and dark tone."""
+
+    name: str
+    natural: Tones
+    scene: str
+    altitude: Literal["ground", "air"]
+    moves: tuple[str, ...]
+    """How it says "moves" ("drives"); the first is the most natural."""
+    synonyms: tuple[str, ...] = ()
+    plurals: tuple[str, ...] = ()
+    """Irregular plurals of the name and its synonyms; the regular ones need no entry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """A colour word. tones: light, mid, dark as RRGGBB; None for "natural", which each subject defines."""
+
+    name: str
+    tones: Tones | None = None
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A background. place ends a caption ("at sea"); alone is the caption without a subject."""
+
+    name: str
+    place: str
+    alone: str
+    says: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What happens. says: whole predicates for captions; verbs and phrases: what a prompt may say."""
+
+    name: str
+    says: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """Words that are no name: movement verbs, directions, words for nobody, words without a picture."""
+
+    movement: tuple[str, ...]
+    movement_forms: tuple[str, ...]
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    up: tuple[str, ...]
+    nobody: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Every entry by name, in file order; `subjects`, `colours`, `scenes` and `actions` are the names alone."""
+
+    subject: dict[str, Subject]
+    colour: dict[str, Colour]
+    scene: dict[str, Scene]
+    action: dict[str, Action]
+    ramps: dict[str, Tones]
+    """Tones of natural colours and scenes that no prompt asks for: white, brown, grey."""
+    grammar: Grammar
+    subjects: tuple[str, ...] = field(init=False)
+    colours: tuple[str, ...] = field(init=False)
+    scenes: tuple[str, ...] = field(init=False)
+    actions: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for slot in ("subject", "colour", "scene", "action"):
+            object.__setattr__(self, f"{slot}s", tuple(getattr(self, slot)))
+        for subject in self.subject.values():
+            if subject.scene not in self.scene:
+                raise ValueError(f"vocabulary.toml: {subject.name}: scene {subject.scene!r} is not in scenes")
+            if subject.altitude not in ("ground", "air"):
+                raise ValueError(f"vocabulary.toml: {subject.name}: altitude {subject.altitude!r} is not ground or air")
+
+
+def load_vocabulary() -> Vocabulary:
+    """The vocabulary shipped with the package. Raises ValueError or TypeError where an entry is malformed."""
+    table = tomllib.loads(files(__package__).joinpath("vocabulary.toml").read_text(encoding="utf-8"))
+    return Vocabulary(
+        subject={entry["name"]: Subject(**_frozen(entry)) for entry in table["subjects"]},
+        colour={entry["name"]: Colour(**_frozen(entry)) for entry in table["colours"]},
+        scene={entry["name"]: Scene(**_frozen(entry)) for entry in table["scenes"]},
+        action={entry["name"]: Action(**_frozen(entry)) for entry in table["actions"]},
+        ramps={entry["name"]: tuple(entry["tones"]) for entry in table["ramps"]},
+        grammar=Grammar(**_frozen(table["grammar"])),
+    )
+
+
+def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
+    """A toml table with its lists as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+VOCABULARY = load_vocabulary()
