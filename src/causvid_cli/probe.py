@@ -1,0 +1,148 @@
+"""Video file -> what it holds. The file may come from anywhere: PyAV sees our file object and opens nothing else."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from causvid_cli.errors import MediaError
+from causvid_cli.recipe import metadata_to_recipe
+
+CONTAINERS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "gif")
+"""Demuxers that may open a user's file. Playlists (m3u8, ffconcat), which name other files, are not among them."""
+
+# ITU-T H.273, the codes met in practice; another code is given as its number.
+_PRIMARIES = {1: "bt709", 2: "unknown", 5: "bt470bg", 6: "smpte170m", 9: "bt2020", 12: "smpte432"}
+_TRANSFERS = {1: "bt709", 2: "unknown", 6: "smpte170m", 13: "srgb", 14: "bt2020-10", 16: "pq", 18: "hlg"}
+_MATRICES = {0: "rgb", 1: "bt709", 2: "unknown", 5: "bt470bg", 6: "smpte170m", 9: "bt2020"}
+_RANGES = {0: "unknown", 1: "tv", 2: "pc"}
+
+
+@dataclass(frozen=True, slots=True)
+class ColorTags:
+    """How a video says that its numbers are to be shown; ours say bt709, bt709, bt709, tv."""
+
+    primaries: str
+    transfer: str
+    matrix: str
+    range: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A title that holds from a frame on (a cue of a script)."""
+
+    start_frame: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What a video file holds. `frames` and `duration_s` are counted from its packets, not believed from its header."""
+
+    path: Path
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+    duration_s: float
+    codec: str
+    pixel_format: str
+    color: ColorTags
+    size_bytes: int
+    recipe: dict[str, Any] | None
+    chapters: tuple[Chapter, ...] = ()
+
+
+def read_info(path: Path) -> VideoInfo:
+    """What the first video stream of a file holds; nothing is decoded.
+
+    Reads a `.part` too: the whole frames that are there, even when a kill tore the last fragment.
+    Raises MediaError when the file is missing, empty, no video, or cut short.
+    """
+    with open_video(path) as (file, container, stream):
+        size_bytes = os.fstat(file.fileno()).st_size
+        # MP4 says where each frame lies. In fragments (stream.frames == 0) a torn end is what a kill leaves.
+        missing = sum(entry.pos + entry.size > size_bytes for entry in stream.index_entries)
+        if missing and stream.frames:
+            raise MediaError(f"{path}: cut short: {missing} of its {stream.frames} frames are missing")
+        frames, start, end, longest = 0, None, 0, 0
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_corrupt:
+                frames += 1
+                pts = packet.pts or 0
+                start = pts if start is None else min(start, pts)
+                longest = max(longest, packet.duration or 0)
+                end = max(end, pts + (packet.duration or 0))
+        if not frames or start is None or stream.time_base is None:
+            raise MediaError(f"{path}: holds no whole frame")
+        try:
+            recipe = metadata_to_recipe(container.metadata)
+        except MediaError as error:
+            raise MediaError(f"{path}: {error}") from error
+        context, fps = stream.codec_context, stream.average_rate or Fraction(0)
+        if longest and end - start == frames * longest:  # constant rate: exact, where FFmpeg's average is an estimate
+            fps = 1 / (longest * stream.time_base)
+        return VideoInfo(
+            path=path,
+            width=context.width,
+            height=context.height,
+            fps=fps,
+            frames=frames,
+            duration_s=float((end - start) * stream.time_base),
+            codec=context.name,
+            pixel_format=context.pix_fmt or "unknown",
+            color=ColorTags(
+                primaries=_PRIMARIES.get(context.color_primaries, str(context.color_primaries)),
+                transfer=_TRANSFERS.get(context.color_trc, str(context.color_trc)),
+                matrix=_MATRICES.get(context.colorspace, str(context.colorspace)),
+                range=_RANGES.get(context.color_range, str(context.color_range)),
+            ),
+            size_bytes=size_bytes,
+            recipe=recipe,
+            chapters=tuple(
+                Chapter(round(entry["start"] * entry["time_base"] * fps), entry["metadata"].get("title", ""))
+                for entry in container.chapters()
+                if entry["time_base"] is not None
+            ),
+        )
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStream]]:
+    """The file, its container and its first video stream. What goes wrong inside the block becomes MediaError."""
+    try:
+        if not path.exists():
+            raise MediaError(f"{path}: does not exist")
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise MediaError(f"{path}: not a file")
+        if not path.stat().st_size:
+            raise MediaError(f"{path}: is empty")
+        with (
+            open(path, "rb") as file,
+            av.open(
+                file,
+                "r",
+                options={"format_whitelist": ",".join(CONTAINERS)},
+                metadata_errors="replace",
+                io_open=_refuse_other_file,
+            ) as container,
+        ):
+            pictures = av.stream.Disposition.attached_pic  # the cover of a song is no video
+            stream = next((s for s in container.streams.video if not s.disposition & pictures), None)
+            if stream is None or stream.codec_context is None:
+                raise MediaError(f"{path}: holds no video that can be read")
+            yield file, container, stream
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"{path}: cannot be read as a video: {error.strerror}") from error
+
+
+def _refuse_other_file(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise PermissionError("a video may not open another file")

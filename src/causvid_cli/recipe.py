@@ -1,0 +1,46 @@
+"""The recipe of a video as metadata of its file: what `causvid info` prints and `causvid rerun` repeats."""
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from causvid_cli.errors import MediaError
+
+RECIPE_KEY = "causvid"
+
+
+def recipe_to_metadata(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata tags that hold a recipe: `causvid` (all of it, JSON), `title` (its prompt), `comment` (one line).
+
+    recipe: what JSON can hold: prompt, seed, model and whatever else a rerun needs. It travels with the video, so
+    the caller puts no host names and no absolute paths into it. Raises ValueError for NaN and infinity.
+    """
+    # Escaped to ASCII, so that NUL and lone surrogates (from a shell that is not UTF-8) survive C strings and UTF-8.
+    metadata = {RECIPE_KEY: json.dumps(recipe, separators=(",", ":"), allow_nan=False)}
+    if prompt := recipe.get("prompt"):
+        metadata["title"] = _printable(str(prompt))
+    model = recipe.get("model")
+    facts = {"model": model.get("name") if isinstance(model, Mapping) else model, "seed": recipe.get("seed")}
+    metadata["comment"] = _printable(
+        ", ".join(["made with causvid", *(f"{k} {v}" for k, v in facts.items() if v is not None)])
+    )
+    return metadata
+
+
+def metadata_to_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The recipe that the tags hold, or None for a video without one. Raises MediaError when it is damaged."""
+    if RECIPE_KEY not in metadata:
+        return None
+    try:
+        recipe = json.loads(metadata[RECIPE_KEY])
+    except (ValueError, RecursionError) as error:
+        raise MediaError(f"its recipe is not JSON: {error}") from error
+    if not isinstance(recipe, dict):
+        raise MediaError(f"its recipe is a JSON {type(recipe).__name__}, not an object")
+    return recipe
+
+
+def _printable(text: str) -> str:
+    """One line without control characters and lone surrogates."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text).strip()
