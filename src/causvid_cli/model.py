@@ -1,0 +1,260 @@
+"""The causal transformer: (x_t, timestep, prompt, past) -> prediction, and nothing else.
+
+The weights, their names and every layer are diffusers' `WanTransformer3DModel`. What is ours is what is causal:
+how self-attention reaches the past, where frames stand in time, and one timestep per frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor, nn
+
+from causvid_cli.cache import KVCache, PromptCache, Rope, Rotate
+from causvid_cli.geometry import Chunk
+from causvid_cli.rope import rotate
+from causvid_cli.schedule import Prediction
+
+
+class CausalTransformer(nn.Module):
+    """A Wan transformer that looks back through a cache, or over a whole clip under a mask.
+
+    prediction: what the network returns, "flow" (noise - x0) or "x0"; a fact of the weights.
+    """
+
+    def __init__(self, transformer: WanTransformer3DModel, *, prediction: Prediction = "flow") -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.prediction: Prediction = prediction
+        block: Any
+        for layer, block in enumerate(transformer.blocks):
+            block.attn1.set_processor(SelfAttention(layer))
+            block.attn2.set_processor(CrossAttention(layer))
+
+    @property
+    def config(self) -> Any:
+        return self.transformer.config
+
+    def prompt_cache(self, prompt_embeds: Tensor) -> PromptCache:
+        """The prompt as every call wants it: text features [B, L, text_dim] through the text projection."""
+        return PromptCache(self.transformer.condition_embedder.text_embedder(prompt_embeds))
+
+    def kv_cache(
+        self,
+        *,
+        latent_height: int,
+        latent_width: int,
+        window_frames: int,
+        sink_frames: int = 0,
+        batch: int = 1,
+        rope: Rope = "relative",
+    ) -> KVCache:
+        """An empty cache for a video of this size (latent cells), on the model's device and in its dtype."""
+        rows, columns = self._grid(latent_height, latent_width)
+        weight = self.transformer.patch_embedding.weight
+        return KVCache(
+            layers=len(self.transformer.blocks),
+            heads=self.config.num_attention_heads,
+            head_dim=self.config.attention_head_dim,
+            tokens_per_latent_frame=rows * columns,
+            window_frames=window_frames,
+            rotate=partial(rotate, rows=rows, columns=columns),
+            sink_frames=sink_frames,
+            batch=batch,
+            rope=rope,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    def forward(
+        self, x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, *, cache: KVCache, chunk: Chunk
+    ) -> Tensor:
+        """Prediction [B, C, f, h, w] for one chunk that sees the cached past; commits nothing.
+
+        x_t: [B, C, f, h, w] with f = chunk.frames. timestep: 0..1000, a number or one per frame [B, f].
+        """
+        rows, columns = self._grid(*x_t.shape[-2:])
+        positions = cache.begin(chunk)
+        return self._run(
+            x_t, timestep, prompt, CachedPast(cache, positions, partial(rotate, rows=rows, columns=columns))
+        )
+
+    def forward_whole(
+        self,
+        x_t: Tensor,
+        timestep: float | Tensor,
+        prompt: PromptCache,
+        *,
+        mask: Tensor | None = None,
+        clean: Tensor | None = None,
+    ) -> Tensor:
+        """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training).
+
+        timestep: a number, one per clip [B], or one per frame [B, F].
+        mask: frames that attend to frames, bool [F, F] (`frame_mask`); None lets every frame see every frame.
+        clean: x0 [B, C, F, h, w] for teacher forcing: the mask is then [2 F, 2 F] over clean frames and noisy frames
+        (`teacher_forcing_mask`), the clean ones stand at the same positions at timestep 0, and only the noisy
+        half of the prediction is returned.
+        """
+        batch, _, frames, height, width = x_t.shape
+        rows, columns = self._grid(height, width)
+        positions = list(range(frames))
+        if clean is not None:
+            timestep = _per_frame(timestep, batch, frames, x_t.device)
+            timestep = torch.cat([torch.zeros_like(timestep), timestep], dim=1)
+            x_t, positions = torch.cat([clean, x_t], dim=2), positions * 2
+        if mask is not None:
+            mask = mask.to(x_t.device).repeat_interleave(rows * columns, 0).repeat_interleave(rows * columns, 1)
+        turn = partial(rotate, positions=positions, rows=rows, columns=columns)
+        return self._run(x_t, timestep, prompt, WholeClip(mask, turn))[:, :, -frames:]
+
+    def _grid(self, latent_height: int, latent_width: int) -> tuple[int, int]:
+        _, patch_height, patch_width = self.config.patch_size
+        return latent_height // patch_height, latent_width // patch_width
+
+    def _run(self, x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, past: "Attention") -> Tensor:
+        """Patches -> blocks -> prediction. A chunk with one timestep takes the [B] form: exact, and far smaller."""
+        net = self.transformer
+        batch, _, frames, height, width = x_t.shape
+        rows, columns = self._grid(height, width)
+        hidden = net.patch_embedding(x_t.to(net.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
+
+        embedder = net.condition_embedder
+        time = timestep if isinstance(timestep, Tensor) else torch.tensor([timestep])
+        time = embedder.time_embedder(
+            sinusoid(time.to(hidden.device), self.config.freq_dim).to(_dtype(embedder.time_embedder))
+        )
+        time = time.to(hidden.dtype)
+        modulation = embedder.time_proj(embedder.act_fn(time)).unflatten(-1, (6, -1))
+        if time.ndim == 3:  # one timestep per frame -> one per token
+            time, modulation = (t.repeat_interleave(rows * columns, dim=1) for t in (time, modulation))
+        for block in net.blocks:
+            if net.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = torch.utils.checkpoint.checkpoint(block, hidden, prompt, modulation, past, use_reentrant=False)
+            else:
+                hidden = block(hidden, prompt, modulation, past)
+
+        shift, scale = (net.scale_shift_table + time.unsqueeze(-2)).unbind(-2)  # [B, D] or [B, L, D]
+        if time.ndim == 2:
+            shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
+        hidden = (net.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
+        _, patch_height, patch_width = self.config.patch_size
+        out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]
+        out = out.reshape(batch, frames, rows, columns, patch_height, patch_width, -1)
+        return out.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+
+class Attention(Protocol):
+    """How self-attention of one call reaches other tokens."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPast:
+    """A chunk sees itself and all that the cache holds."""
+
+    cache: KVCache
+    positions: list[int]
+    rotate: Rotate
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
+        keys, values = self.cache.write(layer, k, v, self.positions)
+        return dispatch_attention_fn(self.rotate(q, self.positions), keys, values, backend=backend)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeClip:
+    """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) allows."""
+
+    mask: Tensor | None
+    rotate: Any
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
+        return dispatch_attention_fn(self.rotate(q), self.rotate(k), v, attn_mask=self.mask, backend=backend)
+
+
+class _Processor:
+    # Read and set by diffusers' set_attention_backend and context parallelism.
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+
+class SelfAttention(_Processor):
+    """diffusers' attention processor whose `rotary_emb` is the call's `Attention`."""
+
+    def __call__(self, attn: Any, hidden: Tensor, _encoder: None, _mask: None, past: Attention) -> Tensor:
+        q, k = attn.norm_q(attn.to_q(hidden)), attn.norm_k(attn.to_k(hidden))
+        q, k, v = (t.unflatten(-1, (attn.heads, -1)) for t in (q, k, attn.to_v(hidden)))  # [B, L, N, D]
+        out = past.attend(self.layer, q, k, v, self._attention_backend)
+        return attn.to_out[0](out.flatten(2).to(hidden.dtype))
+
+
+class CrossAttention(_Processor):
+    """diffusers' attention processor whose `encoder_hidden_states` is the call's `PromptCache`."""
+
+    def __call__(self, attn: Any, hidden: Tensor, prompt: PromptCache, _mask: None, _rotary: None) -> Tensor:
+        def keys_values(embeds: Tensor) -> tuple[Tensor, Tensor]:
+            k, v = attn.norm_k(attn.to_k(embeds)), attn.to_v(embeds)
+            return k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
+
+        q = attn.norm_q(attn.to_q(hidden)).unflatten(-1, (attn.heads, -1))
+        k, v = prompt.keys_values(self.layer, keys_values)
+        out = dispatch_attention_fn(q, k, v, backend=self._attention_backend)  # every row of text, no mask
+        return attn.to_out[0](out.flatten(2).to(hidden.dtype))
+
+
+def frame_mask(chunk_frames: Sequence[int], *, window_frames: int = 0) -> Tensor:
+    """Which frame attends to which, bool [F, F]: each chunk sees itself and earlier chunks.
+
+    chunk_frames: frames of each chunk, e.g. (3, 3, 3) or, with a first frame alone, (1, 3, 3).
+    window_frames: how many frames up to its chunk's end a frame sees; 0 is all of them.
+    """
+    ends = torch.tensor(
+        [end for end, n in zip(_running_sum(chunk_frames), chunk_frames, strict=True) for _ in range(n)]
+    )
+    frames = torch.arange(len(ends))
+    mask = frames[None, :] < ends[:, None]
+    if window_frames:
+        mask &= frames[None, :] >= ends[:, None] - window_frames
+    return mask
+
+
+def teacher_forcing_mask(chunk_frames: Sequence[int], *, window_frames: int = 0) -> Tensor:
+    """Which frame attends to which among clean then noisy frames, bool [2 F, 2 F].
+
+    Clean chunks see themselves and earlier clean ones; a noisy chunk sees itself and earlier *clean* chunks.
+    """
+    causal = frame_mask(chunk_frames, window_frames=window_frames)
+    own = torch.block_diag(*(torch.ones(n, n) for n in chunk_frames)).bool()
+    return torch.cat([torch.cat([causal, torch.zeros_like(causal)], 1), torch.cat([causal & ~own, own], 1)])
+
+
+def sinusoid(timestep: Tensor, size: int) -> Tensor:
+    """Features [..., size] of timesteps [...]: cosines, then sines; in float64, as the published code has it."""
+    half = size // 2
+    ladder = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
+    angle = timestep.double().unsqueeze(-1) * ladder
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def _per_frame(timestep: float | Tensor, batch: int, frames: int, device: torch.device) -> Tensor:
+    time = torch.as_tensor(timestep, dtype=torch.float32, device=device)
+    if time.ndim == 1:
+        time = time.unsqueeze(1)
+    return time.expand(batch, frames)
+
+
+def _running_sum(numbers: Sequence[int]) -> list[int]:
+    return torch.tensor(list(numbers)).cumsum(0).tolist()
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype

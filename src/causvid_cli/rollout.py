@@ -1,0 +1,129 @@
+"""Chunk after chunk, noise -> x0: a generator that knows no pixels, files or progress bars."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.geometry import Chunk
+from causvid_cli.model import CausalTransformer
+from causvid_cli.schedule import CLEAN, Step, add_noise, x0_from
+
+Switch = Literal["recache", "soft", "cut"]
+Noise = Callable[[Chunk, int], Tensor]
+"""(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""
+
+
+def seeded_noise(
+    seed: int, *, batch: int, channels: int, latent_height: int, latent_width: int, device: torch.device | str = "cpu"
+) -> Noise:
+    """Noise that depends on (seed, chunk, step) only: the same on every device and however long the video is."""
+
+    def draw(chunk: Chunk, step: int) -> Tensor:
+        # CPU generator: CUDA's draws other noise from the same seed
+        rng = torch.Generator().manual_seed(_mix(seed, chunk.index, step))
+        shape = (batch, channels, chunk.frames, latent_height, latent_width)
+        return torch.randn(shape, generator=rng).to(device)
+
+    return draw
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers (splitmix64, Steele et al. 2014): near inputs give unrelated seeds."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            state = ((state ^ (state >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF
+    return state >> 1
+
+
+def rollout(
+    model: CausalTransformer,
+    *,
+    prompt: Callable[[Chunk], PromptCache],
+    steps: Sequence[Step],
+    cache: KVCache,
+    chunks: Iterable[Chunk],
+    noise: Noise,
+    switch: Switch = "recache",
+    prefix: Iterable[tuple[Chunk, Tensor]] = (),
+) -> Iterator[tuple[Chunk, Tensor]]:
+    """Yield each chunk and its clean latent x0 [B, C, f, h, w], oldest first.
+
+    prompt: which prompt holds for a chunk; asked once, just before the chunk is made. A new one takes hold by
+      switch: "recache" computes the cached past anew under it (LongLive, arXiv 2509.22622), "soft" changes only
+      cross-attention, "cut" forgets the past.
+    steps: the schedule, noisiest first. cache: empty; holds the past afterwards, up to the chunk before the last.
+    chunks: what to generate (`geometry.chunks`), starting where the prefix ends.
+    prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
+
+    A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
+    sooner, and the last chunk needs none.
+    """
+    past: list[tuple[Chunk, Tensor]] = list(prefix)
+    committed = 0
+    current: PromptCache | None = None
+    for chunk in chunks:
+        new = prompt(chunk)
+        if current is not None and new is not current:
+            if switch == "soft":
+                _commit(model, past[committed:], current, cache)
+                committed = len(past)
+            else:
+                cache.reset()
+                past = past if switch == "recache" else []
+                committed = 0
+        current = new
+        _commit(model, past[committed:], current, cache)
+        x0 = denoise_chunk(model, chunk, current, steps, cache, noise)
+        yield chunk, x0
+        past = _still_seen(past, cache)
+        committed = len(past)
+        past.append((chunk, x0))
+
+
+def denoise_chunk(
+    model: CausalTransformer,
+    chunk: Chunk,
+    prompt: PromptCache,
+    steps: Sequence[Step],
+    cache: KVCache,
+    noise: Noise,
+) -> Tensor:
+    """Clean latent x0 of one chunk: predict x0, add noise down to the next level, repeat."""
+    x_t = noise(chunk, 0)
+    for call, step in enumerate(steps):
+        output = model(x_t, step.timestep, prompt, cache=cache, chunk=chunk)  # sees the past; commits nothing
+        x0 = x0_from(model.prediction, x_t, output, step.sigma)
+        if call + 1 < len(steps):
+            x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
+    return x0
+
+
+def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
+    """The clean pass: leave in the cache what later chunks will see."""
+    model(x0, CLEAN.timestep, prompt, cache=cache, chunk=chunk)
+    cache.commit()
+
+
+def _commit(
+    model: CausalTransformer, clean: Iterable[tuple[Chunk, Tensor]], prompt: PromptCache, cache: KVCache
+) -> None:
+    for chunk, x0 in clean:
+        commit_chunk(model, chunk, x0, prompt, cache)
+
+
+def _still_seen(past: list[tuple[Chunk, Tensor]], cache: KVCache) -> list[tuple[Chunk, Tensor]]:
+    """The frames that the cache still holds, cut to them, so that memory stays constant."""
+    held = set(cache.frames())
+    kept = []
+    for chunk, x0 in past:
+        places = [i for i in range(chunk.frames) if chunk.start_frame + i in held]
+        if len(places) == chunk.frames:
+            kept.append((chunk, x0))
+        elif places:  # a sink or window edge inside the chunk: its frames are neighbours
+            kept.append((Chunk(chunk.index, chunk.start_frame + places[0], len(places)), x0[:, :, places]))
+    return kept

@@ -1,0 +1,44 @@
+"""Rotary positions over (frame, row, column), from closed form: no table that a long video could run out of.
+
+Of a head's d numbers, height and width get 2 * (d // 6) each and time, which comes first, the rest; each axis has
+its own base-10000 ladder over its own size, and neighbouring numbers form the rotated pairs (Wan2.1).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+BASE = 10000.0
+
+
+def axis_sizes(head_dim: int) -> tuple[int, int, int]:
+    """How many of a head's numbers turn with the frame, the row and the column."""
+    side = 2 * (head_dim // 6)
+    return head_dim - 2 * side, side, side
+
+
+@lru_cache(maxsize=256)
+def rotations(
+    positions: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, float32 [1, tokens, 1, head_dim / 2], of tokens that run frame, row, column."""
+    axes = (torch.tensor(positions), torch.arange(rows), torch.arange(columns))
+    angles = []
+    for axis, (place, size) in enumerate(zip(axes, axis_sizes(head_dim), strict=True)):
+        ladder = BASE ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angle = torch.outer(place.double(), ladder)  # [positions of this axis, size / 2]
+        shape = [1, 1, 1, -1]
+        shape[axis] = len(place)
+        angles.append(angle.view(shape).expand(len(positions), rows, columns, -1))
+    whole = torch.cat(angles, dim=-1).reshape(1, -1, 1, head_dim // 2)
+    # float32 even in a bf16 model: bf16 positions move the result by 2e-3
+    return whole.cos().float().to(device), whole.sin().float().to(device)
+
+
+def rotate(x: Tensor, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
+    """Queries or keys [B, frames * rows * columns, head, head_dim], turned to their positions; dtype kept."""
+    cos, sin = rotations(tuple(positions), rows, columns, x.shape[-1], x.device)
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)

@@ -1,0 +1,50 @@
+"""The slow way: solve the flow's ODE in many guided steps. What the teacher does, and what the student learns from."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from causvid_cli.cache import PromptCache
+from causvid_cli.schedule import Prediction, flow_from
+
+Predict = Callable[[Tensor, float, PromptCache], Tensor]
+"""(x_t, timestep, prompt) -> the network's prediction."""
+
+
+def guided_flow(
+    predict: Predict,
+    prediction: Prediction,
+    x_t: Tensor,
+    sigma: float,
+    prompt: PromptCache,
+    empty: PromptCache | None,
+    guidance: float,
+) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): the flow, led away from that of the empty prompt."""
+    flow = flow_from(prediction, x_t, predict(x_t, 1000 * sigma, prompt), sigma)
+    if empty is None or guidance == 1:
+        return flow
+    other = flow_from(prediction, x_t, predict(x_t, 1000 * sigma, empty), sigma)
+    return other + guidance * (flow - other)
+
+
+def solve_ode(
+    predict: Predict,
+    prediction: Prediction,
+    noise: Tensor,
+    sigmas: Sequence[float],
+    prompt: PromptCache,
+    *,
+    empty: PromptCache | None = None,
+    guidance: float = 1.0,
+) -> Iterator[tuple[float, Tensor]]:
+    """Yield (sigma, x_t) at every noise level of a falling schedule, by Euler steps; the last one, at 0, is x0.
+
+    noise: x_t at sigmas[0], [B, C, F, h, w].
+    """
+    x_t = noise
+    yield sigmas[0], x_t
+    for sigma, sigma_next in pairwise(sigmas):
+        x_t = x_t + (sigma_next - sigma) * guided_flow(predict, prediction, x_t, sigma, prompt, empty, guidance)
+        yield sigma_next, x_t

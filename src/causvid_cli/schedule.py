@@ -1,0 +1,112 @@
+"""Noise levels: the few steps of the student, the shift, and the flow equations. Pure functions.
+
+x_t = (1 - sigma) x0 + sigma noise, flow = noise - x0 (rectified flow, arXiv 2209.03003); a network is fed the
+timestep, 1000 sigma. The table is the one of Wan2.1, CausVid and Self-Forcing (`utils/scheduler.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TABLE_SIZE = 1000
+Prediction = Literal["flow", "x0"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One network call of a chunk: what the network is fed, and the noise level that it stands for."""
+
+    timestep: float
+    sigma: float
+
+
+CLEAN = Step(0.0, 0.0)
+"""The clean pass: what later chunks will see is computed at timestep 0."""
+
+
+@lru_cache
+def sigma_table(shift: float) -> Tensor:
+    """The TABLE_SIZE noise levels, falling from 1: float32, shift * s / (1 + (shift - 1) * s)."""
+    s = torch.linspace(1.0, 0.0, TABLE_SIZE + 1)[:-1]
+    return shift * s / (1 + (shift - 1) * s)
+
+
+def timestep_table(shift: float) -> Tensor:
+    """What the network is fed at each noise level of the table."""
+    return sigma_table(shift) * TABLE_SIZE
+
+
+def nearest_index(timesteps: Tensor, *, shift: float) -> Tensor:
+    """Place of the table entry nearest to each timestep; the first one on a tie."""
+    return (timestep_table(shift) - timesteps.reshape(-1, 1)).abs().argmin(dim=1)
+
+
+def sigma_of(timesteps: Tensor, *, shift: float) -> Tensor:
+    """Noise level of each timestep, by the nearest entry: timestep 0 finds the last entry, which is not 0."""
+    return sigma_table(shift)[nearest_index(timesteps, shift=shift)]
+
+
+def warp(nominal: Sequence[float], *, shift: float) -> Tensor:
+    """Nominal steps on an even 1000..0 scale -> timesteps: step n is entry 1000 - n of the table with 0 appended."""
+    table = torch.cat([timestep_table(shift), torch.zeros(1)])
+    return table[[TABLE_SIZE - round(n) for n in nominal]]
+
+
+def steps_of(nominal: Sequence[float], *, shift: float, warped: bool) -> tuple[Step, ...]:
+    """The student's steps, noisiest first.
+
+    nominal: timesteps as the checkpoint's configuration lists them (a final 0 is not a step and is left out).
+    """
+    nominal = [n for n in nominal if n > 0]
+    timesteps = warp(nominal, shift=shift) if warped else torch.tensor(nominal, dtype=torch.float32)
+    sigmas = sigma_of(timesteps, shift=shift)
+    return tuple(Step(t, s) for t, s in zip(timesteps.tolist(), sigmas.tolist(), strict=True))
+
+
+def even_steps(count: int) -> tuple[float, ...]:
+    """`count` nominal steps that divide 1000..0 evenly, 0 left out."""
+    return tuple(TABLE_SIZE * (1 - i / count) for i in range(count))
+
+
+def sampler_sigmas(count: int, *, shift: float) -> list[float]:
+    """Noise levels of a `count`-step ODE solution: count + 1 values from 1 to 0, shifted."""
+    s = torch.linspace(1.0, 0.0, count + 1, dtype=torch.float64)
+    return (shift * s / (1 + (shift - 1) * s)).tolist()
+
+
+def _level(sigma: float | Tensor, like: Tensor) -> float | Tensor:
+    """A noise level that broadcasts over [B, C, F, h, w]: a number, one per clip [B], or one per frame [B, F]."""
+    if not isinstance(sigma, Tensor):
+        return sigma
+    sigma = sigma.to(like.device, torch.float32)
+    return sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
+
+
+def add_noise(x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
+    """x_t at noise level sigma (a number, [B] or [B, F]); x0, noise: [B, C, F, h, w]."""
+    s = _level(sigma, x0)
+    return ((1 - s) * x0.float() + s * noise.float()).to(x0.dtype)
+
+
+def x0_from_flow(x_t: Tensor, flow: Tensor, sigma: float | Tensor) -> Tensor:
+    """Clean latent implied by a flow prediction: x_t - sigma * flow, in float32, returned in x_t's dtype."""
+    return (x_t.float() - _level(sigma, x_t) * flow.float()).to(x_t.dtype)
+
+
+def flow_from_x0(x_t: Tensor, x0: Tensor, sigma: float | Tensor) -> Tensor:
+    """Flow implied by a clean latent: (x_t - x0) / sigma; sigma > 0."""
+    return ((x_t.float() - x0.float()) / _level(sigma, x_t)).to(x_t.dtype)
+
+
+def x0_from(prediction: Prediction, x_t: Tensor, output: Tensor, sigma: float | Tensor) -> Tensor:
+    """Clean latent from what a network of this kind of prediction returned."""
+    return output if prediction == "x0" else x0_from_flow(x_t, output, sigma)
+
+
+def flow_from(prediction: Prediction, x_t: Tensor, output: Tensor, sigma: float | Tensor) -> Tensor:
+    """Flow from what a network of this kind of prediction returned; sigma > 0."""
+    return output if prediction == "flow" else flow_from_x0(x_t, output, sigma)
