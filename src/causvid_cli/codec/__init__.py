@@ -1,0 +1,5 @@
+"""Streaming video codecs: latent chunks <-> pictures, their state carried from chunk to chunk."""
+
+from causvid_cli.codec.base import Codec
+
+__all__ = ["Codec"]

@@ -1,0 +1,33 @@
+"""The one interface of every codec."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from causvid_cli.geometry import CodecFacts
+
+
+class Codec(Protocol):
+    """A causal video autoencoder that works chunk by chunk.
+
+    Feeding a video in chunks, with one state carried through, gives the same result as feeding it whole.
+    A state is made by `encode_state()` or `decode_state()`, belongs to one video, and is changed in place.
+    """
+
+    @property
+    def facts(self) -> CodecFacts: ...
+
+    def encode_state(self) -> Any: ...
+
+    def decode_state(self) -> Any: ...
+
+    def encode_chunk(self, frames: Tensor, *, state: Any) -> Tensor:
+        """Pictures uint8 [B, T, H, W, 3] -> clean latents x0 [B, C, F, h, w], normalised as the transformer wants.
+
+        T of the first call is `facts.frames(F)`, of later calls F * `facts.frames_next`; MediaError otherwise.
+        """
+        ...
+
+    def decode_chunk(self, x0: Tensor, *, state: Any) -> Tensor:
+        """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device."""
+        ...

@@ -1,0 +1,97 @@
+"""Find and verify model packs: folders in diffusers layout with a causvid.json. Imports no torch."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
+from causvid_cli.errors import ModelError
+
+
+def pack_roots() -> list[Path]:
+    """Folders whose subfolders are model packs: the installed package's, and a source checkout's."""
+    package = Path(__file__).parent
+    checkout = package.parents[1]
+    return [package / "weights", *([checkout / "weights"] if (checkout / "pyproject.toml").is_file() else [])]
+
+
+def list_packs() -> dict[str, Path]:
+    """The packs that can be named: name -> folder."""
+    folders = (file.parent for root in pack_roots() for file in sorted(root.glob(f"*/{FACTS_FILE}")))
+    packs: dict[str, Path] = {}
+    for folder in folders:
+        packs.setdefault(folder.name, folder)
+    return packs
+
+
+def find_pack(name_or_path: str | Path) -> Path:
+    """The folder of a pack, by name or by path (a folder called like a pack is reached as ./NAME)."""
+    packs = list_packs()
+    if isinstance(name_or_path, str) and name_or_path in packs:
+        return packs[name_or_path]
+    path = Path(name_or_path)
+    if (path / FACTS_FILE).is_file():
+        return path
+    if path.is_dir():
+        raise ModelError(f"{path} is not a model pack: it holds no {FACTS_FILE}")
+    known = ", ".join(packs) or "none"
+    near = did_you_mean(str(name_or_path), packs) or "; or give the folder of a model pack"
+    raise ModelError(f"no model {str(name_or_path)!r}; known: {known}{near}")
+
+
+def verify_pack(path: Path, facts: PackFacts) -> None:
+    """Raise ModelError unless every file that the facts list is there, byte for byte."""
+    remedy = f"get {facts.name} again from {facts.source}"
+    if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots()):
+        remedy = "reinstall causvid"
+    if not facts.files:
+        raise ModelError(f"{path / FACTS_FILE}: files: lists none, so nothing can be verified; {remedy}")
+    for name, wanted in facts.files.items():
+        file = path / name
+        if not file.is_file():
+            raise ModelError(f"{file} is missing; {remedy}")
+        if (size := file.stat().st_size) != wanted.bytes:
+            raise ModelError(f"{file} is damaged: {size} bytes instead of {wanted.bytes}; {remedy}")
+        if (found := _sha256(file)) != wanted.sha256:
+            raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
+
+
+def pack_digest(facts: PackFacts) -> str:
+    """One sha256 for all files of a pack: equal packs have equal weights."""
+    lines = (f"{file.sha256}  {name}\n" for name, file in sorted(facts.files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_pack_manifest(path: Path, facts: PackFacts) -> PackFacts:
+    """Write causvid.json with the size and hash of every file now in the pack, hidden ones aside; what it wrote."""
+    files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    listed = {
+        name: FileFacts(sha256=_sha256(file), bytes=file.stat().st_size)
+        for name, file in files.items()
+        if name != FACTS_FILE and not any(part.startswith(".") for part in name.split("/"))
+    }
+    facts = replace(facts, files=listed)
+    write_text(path / FACTS_FILE, to_json(facts))
+    return facts
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one, even after a crash."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # mkstemp's is 0600
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
