@@ -131,6 +131,8 @@ class PromptCache:
 
     def keys_values(self, layer: int, compute: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Keys and values [B, L, head, head_dim] of one layer."""
+        if torch.is_grad_enabled():  # gradient checkpointing must find in its second pass what it found in the first
+            return compute(self.embeds)
         if layer not in self._layers:
             self._layers[layer] = compute(self.embeds)
         return self._layers[layer]

@@ -124,6 +124,9 @@ def _still_seen(past: list[tuple[Chunk, Tensor]], cache: KVCache) -> list[tuple[
         places = [i for i in range(chunk.frames) if chunk.start_frame + i in held]
         if len(places) == chunk.frames:
             kept.append((chunk, x0))
-        elif places:  # a sink or window edge inside the chunk: its frames are neighbours
-            kept.append((Chunk(chunk.index, chunk.start_frame + places[0], len(places)), x0[:, :, places]))
+            continue
+        while places:  # an edge of sink or window lies inside the chunk, or both: one part for each run of neighbours
+            run = [place for i, place in enumerate(places) if place == places[0] + i]
+            kept.append((Chunk(chunk.index, chunk.start_frame + run[0], len(run)), x0[:, :, run]))
+            places = places[len(run) :]
     return kept

@@ -20,6 +20,7 @@ def axis_sizes(head_dim: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # else what a video has left in the cache would be of no use to training
 def rotations(
     positions: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

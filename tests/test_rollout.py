@@ -1,0 +1,427 @@
+from collections.abc import Callable, Iterator
+from itertools import combinations, count
+
+import pytest
+import torch
+from tiny import SHAPE, tiny_transformer
+from torch import Tensor
+
+from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.geometry import Chunk, take_chunks
+from causvid_cli.model import CausalTransformer
+from causvid_cli.rollout import commit_chunk, denoise_chunk, rollout, seeded_noise
+from causvid_cli.schedule import Step, x0_from_flow
+
+STEPS = (Step(1000.0, 1.0), Step(600.0, 0.6))
+CELLS = {"latent_height": 4, "latent_width": 4}
+SEED = 7
+
+
+@pytest.fixture(autouse=True)
+def as_at_inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalTransformer:
+    return tiny_transformer()
+
+
+@pytest.fixture
+def prompts(model) -> list[PromptCache]:
+    rng = torch.Generator().manual_seed(3)
+    return [model.prompt_cache(torch.randn(1, 5, SHAPE.text_dim, generator=rng)) for _ in range(2)]
+
+
+def small_cache(model: CausalTransformer, **options) -> KVCache:
+    return model.kv_cache(**{"window_frames": 3, "sink_frames": 1, **CELLS, **options})
+
+
+def noise_of(seed: int = SEED, **options):
+    return seeded_noise(seed, batch=1, channels=24, **CELLS, **options)
+
+
+def roll(
+    model: CausalTransformer,
+    prompt: PromptCache | Callable[[Chunk], PromptCache],
+    latent_frames: int = 6,
+    chunk_frames: int = 1,
+    *,
+    cache: KVCache | None = None,
+    **options,
+) -> list[Tensor]:
+    """The clean latents of a roll-out, chunk by chunk."""
+    made = rollout(
+        model,
+        prompt=(lambda _: prompt) if isinstance(prompt, PromptCache) else prompt,
+        steps=STEPS,
+        cache=cache or small_cache(model),
+        chunks=take_chunks(latent_frames, chunk_frames, start_frame=options.pop("start_frame", 0)),
+        **{"noise": noise_of(), **options},
+    )
+    return [x0 for _, x0 in made]
+
+
+def switching(prompts: list[PromptCache], at: int) -> Callable[[Chunk], PromptCache]:
+    """The first prompt, from chunk `at` on the second."""
+    return lambda chunk: prompts[chunk.index >= at]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> list[bool]:
+    """Which chunks are equal bit for bit."""
+    return [torch.equal(x, y) for x, y in zip(a, b, strict=False)]
+
+
+def assert_close(got: list[Tensor], wanted: list[Tensor], limit: float = 0.0) -> None:
+    assert len(got) == len(wanted)
+    for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
+        assert a.shape == b.shape, f"chunk {i}"
+        error = (a - b).abs().max().item()
+        assert error <= limit, f"chunk {i}: largest error {error:.3g}"
+
+
+@pytest.fixture
+def calls(model) -> Iterator[list[tuple[int, float]]]:
+    """Every network call, as (first frame, timestep)."""
+    made: list[tuple[int, float]] = []
+    hook = model.register_forward_hook(
+        lambda _, args, kwargs, __: made.append((kwargs["chunk"].start_frame, args[1])), with_kwargs=True
+    )
+    yield made
+    hook.remove()
+
+
+# --- one chunk after the other -------------------------------------------------------------------------------------
+
+
+def test_a_chunk_is_denoised_from_noise_by_predicting_its_clean_latent_and_adding_noise(model, prompts):
+    noise, chunk = noise_of(), Chunk(0, 0, 1)
+    flow = model(noise(chunk, 0), 1000.0, prompts[0], cache=small_cache(model), chunk=chunk)
+    x_t = 0.4 * (noise(chunk, 0) - flow) + 0.6 * noise(chunk, 1)
+    flow = model(x_t, 600.0, prompts[0], cache=small_cache(model), chunk=chunk)
+    # a few float32 roundings, through a network
+    assert_close(roll(model, prompts[0], 1), [x0_from_flow(x_t, flow, 0.6)], limit=1e-5)
+
+
+def test_chunks_come_oldest_first_with_their_latents(model, prompts):
+    chunks = list(take_chunks(5, 2))
+    made = list(
+        rollout(
+            model,
+            prompt=lambda _: prompts[0],
+            steps=STEPS,
+            cache=small_cache(model),
+            chunks=chunks,
+            noise=noise_of(),
+        )
+    )
+    assert [chunk for chunk, _ in made] == chunks
+    assert [x0.shape for _, x0 in made] == [(1, 24, 2, 4, 4)] * 3
+
+
+@pytest.mark.parametrize("window", [3, 20], ids=["sliding", "all kept"])
+@pytest.mark.parametrize("chunk_frames", [1, 3])
+def test_a_chunk_is_the_same_in_a_short_and_in_a_long_video(model, prompts, chunk_frames, window):
+    short, long = (
+        roll(model, prompts[0], frames, chunk_frames, cache=small_cache(model, window_frames=window))
+        for frames in (6, 12)
+    )
+    assert len(long) == 2 * len(short)
+    assert all(same(short, long))
+
+
+def test_room_that_is_not_used_changes_nothing(model, prompts):
+    assert_close(
+        roll(model, prompts[0], cache=small_cache(model, window_frames=6)),
+        roll(model, prompts[0], cache=small_cache(model, window_frames=50)),
+    )
+
+
+def test_later_noise_changes_no_bit_of_earlier_chunks(model, prompts):
+    noise, other = noise_of(), noise_of(SEED + 1)
+    plain = roll(model, prompts[0])
+    changed = roll(model, prompts[0], noise=lambda chunk, step: (other if chunk.index >= 3 else noise)(chunk, step))
+    assert same(plain, changed) == [True] * 3 + [False] * 3
+
+
+def test_earlier_noise_changes_every_later_chunk_that_still_sees_it(model, prompts):
+    noise, other = noise_of(), noise_of(SEED + 1)
+    plain = roll(model, prompts[0], 9)
+    changed = roll(model, prompts[0], 9, noise=lambda chunk, step: (other if chunk.index == 0 else noise)(chunk, step))
+    assert not any(same(plain, changed))  # the sink is never forgotten
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+def test_the_cache_holds_sink_and_window_while_a_video_grows(model, prompts, rope):
+    cache, seen = small_cache(model, rope=rope), []
+    for _ in rollout(
+        model,
+        prompt=lambda _: prompts[0],
+        steps=STEPS,
+        cache=cache,
+        chunks=take_chunks(8, 1),
+        noise=noise_of(),
+    ):
+        seen.append(cache.frames())
+    assert seen == [[], [0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5], [0, 5, 6]]  # the chunk at work is next
+
+
+def test_forms_of_rope_agree_until_a_frame_after_the_sink_is_gone(model, prompts):
+    relative, absolute = (
+        roll(model, prompts[0], 8, cache=small_cache(model, rope=r)) for r in ("relative", "absolute")
+    )
+    assert same(relative, absolute) == [True] * 4 + [False] * 4
+
+
+def test_without_a_sink_both_forms_of_rope_agree_for_ever(model, prompts):
+    relative, absolute = (
+        roll(model, prompts[0], 12, cache=small_cache(model, sink_frames=0, rope=r)) for r in ("relative", "absolute")
+    )
+    assert_close(relative, absolute, limit=1e-4)  # rounding of other angles, carried from chunk to chunk
+
+
+# --- network calls -------------------------------------------------------------------------------------------------
+
+
+def test_the_last_chunk_has_no_clean_pass(model, prompts, calls):
+    roll(model, prompts[0], 3)
+    denoising = [[(frame, step.timestep) for step in STEPS] for frame in range(3)]
+    assert calls == [*denoising[0], (0, 0.0), *denoising[1], (1, 0.0), *denoising[2]]
+
+
+def test_a_chunk_comes_before_its_clean_pass(model, prompts, calls):
+    made = rollout(
+        model,
+        prompt=lambda _: prompts[0],
+        steps=STEPS,
+        cache=small_cache(model),
+        chunks=take_chunks(2, 1),
+        noise=noise_of(),
+    )
+    assert calls == []
+    next(made)
+    assert len(calls) == len(STEPS)
+    next(made)
+    assert len(calls) == len(STEPS) + 1 + len(STEPS)
+
+
+def test_the_prompt_is_asked_for_once_just_before_each_chunk(model, prompts, calls):
+    asked = []
+
+    def prompt(chunk):
+        asked.append((chunk.index, len(calls)))
+        return prompts[0]
+
+    roll(model, prompt, 3)
+    assert asked == [(0, 0), (1, 2), (2, 5)]  # calls so far; a chunk takes two, a clean pass one
+
+
+def test_no_value_is_read_back_from_the_device(prompts):
+    model = tiny_transformer().to("meta")  # .item(), .cpu() or a branch on a value raises there
+    on_meta = [model.prompt_cache(torch.randn(1, 5, SHAPE.text_dim, device="meta")) for _ in range(2)]
+    for rope in ("relative", "absolute"):
+        made = roll(
+            model,
+            switching(on_meta, 4),
+            cache=small_cache(model, rope=rope),
+            noise=noise_of(device="meta"),
+        )
+        assert [x0.shape for x0 in made] == [(1, 24, 1, 4, 4)] * 6
+
+
+# --- given frames --------------------------------------------------------------------------------------------------
+
+
+def prefix_of(layout: list[int]) -> list[tuple[Chunk, Tensor]]:
+    rng = torch.Generator().manual_seed(5)
+    chunks = [Chunk(i, sum(layout[:i]), n) for i, n in enumerate(layout)]
+    return [(chunk, torch.randn(1, 24, chunk.frames, 4, 4, generator=rng)) for chunk in chunks]
+
+
+def test_given_frames_are_committed_and_not_made_again(model, prompts, calls):
+    made = roll(model, prompts[0], 2, prefix=prefix_of([2, 1]), start_frame=3)
+    assert calls[:2] == [(0, 0.0), (2, 0.0)]
+    assert {frame for frame, timestep in calls if timestep > 0} == {3, 4}
+    assert [x0.shape[2] for x0 in made] == [1, 1]
+
+
+def test_given_frames_are_what_later_chunks_see(model, prompts):
+    prefix = prefix_of([1, 1])
+    cache = small_cache(model)
+    for chunk, x0 in prefix:
+        commit_chunk(model, chunk, x0, prompts[0], cache)
+    wanted = denoise_chunk(model, Chunk(0, 2, 1), prompts[0], STEPS, cache, noise_of())
+    made = roll(model, prompts[0], 1, prefix=prefix, start_frame=2)
+    assert_close(made, [wanted])
+    assert same(made, roll(model, prompts[0], 1)) == [False]
+
+
+def test_a_roll_out_goes_on_from_its_own_latents_bit_for_bit(model, prompts):
+    whole = list(
+        rollout(
+            model,
+            prompt=lambda _: prompts[0],
+            steps=STEPS,
+            cache=small_cache(model, window_frames=9),
+            chunks=take_chunks(6, 1),
+            noise=noise_of(),
+        )
+    )
+    rest = rollout(
+        model,
+        prompt=lambda _: prompts[0],
+        steps=STEPS,
+        cache=small_cache(model, window_frames=9),
+        chunks=[chunk for chunk, _ in whole[3:]],
+        noise=noise_of(),
+        prefix=whole[:3],
+    )
+    assert_close([x0 for _, x0 in rest], [x0 for _, x0 in whole[3:]])
+
+
+def test_more_given_frames_than_the_cache_holds_are_kept_as_the_window_keeps_them(model, prompts):
+    cache = small_cache(model)
+    roll(model, prompts[0], 1, cache=cache, prefix=prefix_of([2, 2, 2]), start_frame=6)
+    assert cache.frames() == [0, 4, 5]
+
+
+# --- another prompt ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", ["recache", "soft", "cut"])
+@pytest.mark.parametrize("at", [1, 4])
+def test_another_prompt_leaves_earlier_chunks_bit_for_bit_as_they_were(model, prompts, switch, at):
+    plain = roll(model, prompts[0])
+    switched = roll(model, switching(prompts, at), switch=switch)
+    assert same(plain, switched) == [True] * at + [False] * (6 - at)
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+@pytest.mark.parametrize("chunk_frames", [1, 3])
+def test_recaching_is_as_if_the_kept_frames_had_been_seen_under_the_new_prompt(model, prompts, chunk_frames, rope):
+    options = {"sink_frames": chunk_frames, "window_frames": 2 * chunk_frames, "rope": rope}
+    at, frames = 5, 6 * chunk_frames
+    switched = roll(model, switching(prompts, at), frames, chunk_frames, cache=small_cache(model, **options))
+
+    fresh = small_cache(model, **options)
+    chunks = list(take_chunks(frames, chunk_frames))
+    for chunk in (chunks[0], chunks[3], chunks[4]):  # the sink and the window before chunk 5
+        commit_chunk(model, chunk, switched[chunk.index], prompts[1], fresh)
+    wanted = denoise_chunk(model, chunks[at], prompts[1], STEPS, fresh, noise_of())
+
+    assert_close(switched[at:], [wanted])
+
+
+def test_recaching_runs_a_clean_pass_for_every_kept_frame(model, prompts, calls):
+    roll(model, switching(prompts, 5), 6)
+    before, again = [0, 1, 2, 3], [0, 2, 3, 4]  # the last chunk before the switch is seen under the new prompt only
+    assert [frame for frame, timestep in calls if timestep == 0] == before + again
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+@pytest.mark.parametrize(
+    ("sink", "window", "chunk_frames"), [(1, 2, 1), (1, 4, 3), (2, 3, 3), (1, 5, 3), (2, 4, 3), (3, 3, 3), (0, 4, 3)]
+)
+def test_recaching_keeps_the_sink_and_the_frames_that_the_cache_held(model, prompts, sink, window, chunk_frames, rope):
+    held = []
+    for prompt in (prompts[0], switching(prompts, 3)):
+        cache = small_cache(model, sink_frames=sink, window_frames=window, rope=rope)
+        roll(model, prompt, 5 * chunk_frames, chunk_frames, cache=cache)
+        held.append(cache.frames())
+    assert held[0] == held[1]
+    assert held[0][:sink] == list(range(sink))
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+def test_recaching_leaves_the_gap_that_an_eviction_tore_into_a_chunk(model, prompts, calls, rope):
+    options = {"sink_frames": 1, "window_frames": 7, "rope": rope}
+    switched = roll(model, switching(prompts, 3), 12, 3, cache=small_cache(model, **options))
+    kept = [Chunk(0, 0, 1), Chunk(0, 2, 1), Chunk(1, 3, 3), Chunk(2, 6, 3)]  # chunk 2 drove out frame 1
+    assert [frame for frame, timestep in calls if timestep == 0][-4:] == [chunk.start_frame for chunk in kept]
+
+    fresh, made = small_cache(model, **options), torch.cat(switched, dim=2)
+    for chunk in kept:
+        commit_chunk(model, chunk, made[:, :, chunk.start_frame : chunk.end_frame], prompts[1], fresh)
+    assert_close(switched[3:], [denoise_chunk(model, Chunk(3, 9, 3), prompts[1], STEPS, fresh, noise_of())])
+
+
+def test_switching_twice_recaches_under_the_newest_prompt(model, prompts):
+    there_and_back = roll(model, lambda chunk: prompts[chunk.index == 2], 4, cache=small_cache(model, window_frames=9))
+    fresh = small_cache(model, window_frames=9)
+    chunks = list(take_chunks(4, 1))
+    for chunk in chunks[:3]:
+        commit_chunk(model, chunk, there_and_back[chunk.index], prompts[0], fresh)
+    assert_close(there_and_back[3:], [denoise_chunk(model, chunks[3], prompts[0], STEPS, fresh, noise_of())])
+
+
+def test_a_soft_switch_changes_cross_attention_only(model, prompts):
+    at = 5
+    switched = roll(model, switching(prompts, at), switch="soft")
+
+    cache = small_cache(model)  # the whole past, the chunk before the switch included, under the old prompt
+    chunks = list(take_chunks(6, 1))
+    for chunk in chunks[:at]:
+        denoise_chunk(model, chunk, prompts[0], STEPS, cache, noise_of())
+        commit_chunk(model, chunk, switched[chunk.index], prompts[0], cache)
+    assert_close(switched[at:], [denoise_chunk(model, chunks[at], prompts[1], STEPS, cache, noise_of())])
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+def test_a_cut_forgets_the_past(model, prompts, rope):
+    at = 4
+    cut = roll(model, switching(prompts, at), switch="cut", cache=small_cache(model, rope=rope))
+    chunks = list(take_chunks(6, 1))
+    alone = rollout(
+        model,
+        prompt=lambda _: prompts[1],
+        steps=STEPS,
+        cache=small_cache(model, rope=rope),
+        chunks=chunks[at:],
+        noise=noise_of(),
+    )
+    assert_close(cut[at:], [x0 for _, x0 in alone])
+
+
+def test_a_cut_runs_no_clean_pass_over_what_is_forgotten(model, prompts, calls):
+    roll(model, switching(prompts, 2), 3, switch="cut")
+    assert [frame for frame, timestep in calls if timestep == 0] == [0]
+
+
+# --- noise ---------------------------------------------------------------------------------------------------------
+
+
+def test_noise_depends_on_seed_chunk_and_step_alone():
+    drawn = {
+        (seed, index, step): noise_of(seed)(Chunk(index, 10 * index, 2), step)
+        for seed in (0, 1, 2**63 - 1)
+        for index in (0, 1, 2)
+        for step in (0, 1)
+    }
+    for key, noise in drawn.items():
+        seed, index, step = key
+        assert torch.equal(noise, noise_of(seed)(Chunk(index, 0, 2), step)), key
+    for (a, x), (b, y) in combinations(drawn.items(), 2):
+        # 768 numbers: chance alone gives 0.036 on average, 0.2 once in 3e7
+        likeness = torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1].abs()
+        assert likeness < 0.2, (a, b, likeness)
+
+
+def test_noise_is_standard_normal():
+    noise = torch.cat([noise_of()(Chunk(i, i, 1), 0).flatten() for i in range(100)])  # 38400 numbers
+    assert abs(noise.mean().item()) < 0.03  # six standard errors
+    assert abs(noise.std().item() - 1) < 0.03
+
+
+def test_chunks_may_go_on_for_ever(model, prompts):
+    made = rollout(
+        model,
+        prompt=lambda _: prompts[0],
+        steps=STEPS[:1],
+        cache=small_cache(model),
+        chunks=(Chunk(i, i, 1) for i in count()),
+        noise=noise_of(),
+    )
+    for _ in range(60):
+        _, x0 = next(made)
+    assert torch.isfinite(x0).all()
