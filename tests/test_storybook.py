@@ -192,7 +192,7 @@ def test_any_string_parses_and_quickly() -> None:
     for text in (letters, "a" * 100_000, "cat " * 25_000, "\x00", "turns into " * 9_000, "", "\u0130'\u0130 's"):
         before = time.perf_counter()
         parse(text, parse("a cat jumps").story)
-        assert time.perf_counter() - before < 1   # 0.2 s on an idle core; the bound leaves room for a busy one
+        assert time.perf_counter() - before < 1  # 0.2 s on an idle core; the bound leaves room for a busy one
 
 
 def test_story_refuses_unknown_names() -> None:

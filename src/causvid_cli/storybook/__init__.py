@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .palette import PALETTE
 from .parse import Parsed, UnknownWord, parse
-from .render import FPS, render, render_indices
+from .render import FPS, render, render_indices, render_script
 from .scenes import SIZE
 from .sprites import CYCLE
 from .story import Story, held_out
@@ -27,6 +27,7 @@ __all__ = [
     "parse",
     "render",
     "render_indices",
+    "render_script",
     "reword",
     "sample_prompt",
     "sample_story",

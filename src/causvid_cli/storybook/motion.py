@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .scenes import SIZE
 from .sprites import CYCLE, SCALE_STEPS
+from .story import Story
 
 CENTRE = SIZE // 2
 SPEED = 2
@@ -46,45 +47,45 @@ class Pose:
         return replace(self, x=CENTRE, rise=0)
 
 
-Motion = Callable[[int, int], Pose]
-"""(frame t >= 0, start column) -> pose. Only moving actions use the start column."""
+Motion = Callable[[int], Pose]
+"""Frame t >= 0 of an action that began in column CENTRE -> pose."""
 
 
-def moves_right(t: int, start_x: int) -> Pose:
-    return Pose(x=(start_x + SPEED * t) % SIZE, phase=t % CYCLE)
+def moves_right(t: int) -> Pose:
+    return Pose(x=(CENTRE + SPEED * t) % SIZE, phase=t % CYCLE)
 
 
-def moves_left(t: int, start_x: int) -> Pose:
-    return Pose(x=(start_x - SPEED * t) % SIZE, phase=t % CYCLE, faces_left=True)
+def moves_left(t: int) -> Pose:
+    return Pose(x=(CENTRE - SPEED * t) % SIZE, phase=t % CYCLE, faces_left=True)
 
 
-def jumps(t: int, start_x: int) -> Pose:
+def jumps(t: int) -> Pose:
     return Pose(rise=JUMP[t % len(JUMP)], phase=t % CYCLE)
 
 
-def flies_up(t: int, start_x: int) -> Pose:
+def flies_up(t: int) -> Pose:
     hover = BOB[(t - RISE_FRAMES) % len(BOB)] if t >= RISE_FRAMES else 0
     return Pose(rise=min(t, RISE_FRAMES) + hover, phase=t % CYCLE)
 
 
-def grows(t: int, start_x: int) -> Pose:
+def grows(t: int) -> Pose:
     return Pose(scale_step=_size(t, SMALL, LARGE))
 
 
-def shrinks(t: int, start_x: int) -> Pose:
+def shrinks(t: int) -> Pose:
     return Pose(scale_step=_size(t, LARGE, SHRUNK))
 
 
-def spins(t: int, start_x: int) -> Pose:
+def spins(t: int) -> Pose:
     squash_step, faces_left = SPIN[t % len(SPIN)]
     return Pose(squash_step=squash_step, faces_left=faces_left)
 
 
-def stays_still(t: int, start_x: int) -> Pose:
+def stays_still(t: int) -> Pose:
     return Pose()
 
 
-def turns_into(t: int, start_x: int) -> Pose:
+def turns_into(t: int) -> Pose:
     return Pose(is_target=t >= CHANGE, white=FLASH <= t < CHANGED)
 
 
@@ -99,6 +100,15 @@ MOTIONS: dict[str, Motion] = {
     "stays still": stays_still,
     "turns into": turns_into,
 }
+
+MOVING = ("moves right", "moves left")
+"""Actions that travel; their videos begin in a column that the seed picks, those of the others in the middle."""
+
+
+def pose_at(story: Story, t: int, column: int) -> Pose:
+    """The pose of a story's sprite at frame t of an action that began in this column."""
+    pose = MOTIONS[story.action](t)
+    return replace(pose, x=(pose.x - CENTRE + column) % SIZE)
 
 
 def _size(t: int, first: int, last: int) -> int:

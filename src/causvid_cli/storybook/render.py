@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 from . import creatures, things  # noqa: F401  (importing them registers their drawings)
-from .motion import CHANGE, FLASH, MOTIONS, START_STEP, Pose
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, MOVING, START_STEP, Pose, pose_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENE_PERIOD, SCENES, SIZE, scene_loop
@@ -30,16 +32,43 @@ def render_indices(story: Story, *, length: int, seed: int, start: int = 0) -> t
     """
     if length < 0 or start < 0:
         raise ValueError(f"length {length} and start {start} must not be negative")
-    mirrored, start_x = _choices(seed)
-    numbers = np.arange(start, start + length)
-    frames = scene_loop(story.scene, mirrored)[numbers % SCENE_PERIOD]  # [T, 64, 64], a copy
+    return _render([(0, story)], numbers=range(start, start + length), seed=seed)
+
+
+def render_script(cues: Sequence[tuple[int, Story]], *, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames 0 .. length - 1 of a video whose story changes: what should be seen when the prompt does.
+
+    cues: (first frame, story), the first at 0, strictly rising. A story begins where the one before it has left off:
+    its action starts anew in the column where the sprite stands, and the scene's loop goes on. Returns as
+    `render_indices`; with one cue it is the same.
+    """
+    if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
+        raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
+    return _render(cues, numbers=range(length), seed=seed)
+
+
+def _render(cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of these numbers; every number belongs to the last cue that is not after it."""
+    mirrored, column = _choices(seed)
+    shown: list[tuple[int, Story, int]] = []  # first frame, story, column where it begins
+    for index, (first, story) in enumerate(cues):
+        if index:
+            before, told, began = shown[-1]
+            column = pose_at(told, first - before, began).x
+        elif story.action not in MOVING:
+            column = CENTRE
+        shown.append((first, story, column))
+
+    frames = np.empty((len(numbers), SIZE, SIZE), np.uint8)
     mask = np.zeros(frames.shape, bool)
-    if story.subject is not None:
-        for index in range(length):
-            pose = MOTIONS[story.action](start + index, start_x)
-            _paste(frames[index], mask[index], story, pose)
+    for frame, marked, number in zip(frames, mask, numbers, strict=True):
+        first, story, column = next(cue for cue in reversed(shown) if cue[0] <= number)
+        frame[:] = scene_loop(story.scene, mirrored)[number % SCENE_PERIOD]
+        if story.subject is not None:
+            pose = pose_at(story, number - first, column)
+            _paste(frame, marked, story, pose)
             if pose.white:
-                _sparkle(frames[index], mask[index], pose, start + index)
+                _sparkle(frame, marked, pose, number - first)
     return frames, mask
 
 
@@ -106,7 +135,10 @@ def _sparkle(frame: np.ndarray, mask: np.ndarray, pose: Pose, t: int) -> None:
     glow, top = ink("yellow.light"), BASE_ROW["ground"] - 38
     for dx, dy, arm in SPARKLES[(t - FLASH) % 2 :: 2] if t < CHANGE else SPARKLES:
         x, y = pose.x + dx, top + dy
-        for place in ((slice(y - arm, y + arm + 2), slice(x, x + 2)), (slice(y, y + 2), slice(x - arm, x + arm + 2))):
+        upright = range(y - arm, y + arm + 2), range(x, x + 2)
+        level = range(y, y + 2), range(x - arm, x + arm + 2)
+        for rows, columns in (upright, level):
+            place = np.ix_(rows, [column % SIZE for column in columns])
             frame[place] = glow
             mask[place] = True
 
