@@ -1,0 +1,67 @@
+"""What each stage minimises: pure functions of tensors."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from causvid_cli.schedule import Prediction, flow_from, x0_from
+
+
+def palette_cross_entropy(scores: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+    """Mean weighted cross-entropy of palette scores [N, P, H, W] against entries [N, H, W]; weight: [N, H, W]."""
+    loss = F.cross_entropy(scores, indices.long(), reduction="none")
+    return (loss * weight).sum() / weight.sum()
+
+
+def flow_matching(
+    prediction: Prediction,
+    x_t: Tensor,
+    output: Tensor,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    weight: Tensor | None = None,
+    *,
+    least_sigma: float = 0.05,
+) -> Tensor:
+    """Mean weighted square of the flow's error (rectified flow, arXiv 2209.03003, eq. 1).
+
+    x_t, output, x0, noise: [B, C, F, h, w]; sigma: [B] or [B, F] in (0, 1]; weight: broadcastable, >= 0.
+    A network that predicts x0 is judged by the flow that its x0 implies, its 1 / sigma held below 1 / least_sigma.
+    """
+    level = sigma.clamp(min=least_sigma)
+    if prediction == "x0":
+        error = (output.float() - x0.float()) / level.reshape(level.shape[0], 1, -1, 1, 1)
+    else:
+        error = flow_from(prediction, x_t, output, sigma).float() - (noise.float() - x0.float())
+    return weighted_mean(error.square(), weight)
+
+
+def x0_regression(
+    prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Mean weighted square of the implied clean latent's error (CausVid 3.3: regression at the student's steps)."""
+    error = x0_from(prediction, x_t, output, sigma).float() - x0.float()
+    return weighted_mean(error.square(), weight)
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of values under a weight that broadcasts to their shape."""
+    if weight is None:
+        return values.mean()
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum()
+
+
+def sample_sigma(uniform: Tensor, *, shift: float) -> Tensor:
+    """Noise levels from uniform numbers in [0, 1): shifted towards noise for shift > 1."""
+    s = 1 - uniform
+    return shift * s / (1 + (shift - 1) * s)
+
+
+def latent_weight(mask: Tensor, *, stack: int, factor: int, sprite_weight: float) -> Tensor:
+    """Weight [B, 1, F, h, w]: `sprite_weight` for latent cells that the mask (bool [B, T, H, W]) touches, else 1."""
+    batch, frames, height, width = mask.shape
+    cells = mask.reshape(batch, frames // stack, stack, height // factor, factor, width // factor, factor)
+    touched = cells.float().amax(dim=(2, 4, 6)) > 0  # [B, F, h, w]
+    return torch.where(touched, sprite_weight, 1.0).unsqueeze(1)

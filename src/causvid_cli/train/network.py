@@ -1,0 +1,44 @@
+"""The networks that training builds, and how they begin."""
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor, nn
+
+from causvid_cli.cache import PromptCache
+from causvid_cli.model import CausalTransformer
+from causvid_cli.text import StoryText
+from causvid_cli.train.config import NetworkConfig
+
+
+def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransformer:
+    """An untrained transformer that begins by predicting nothing: its first steps are steadier."""
+    net = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=shape.heads,
+        attention_head_dim=shape.head_dim,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        text_dim=shape.text_dim,
+        freq_dim=128,
+        ffn_dim=shape.ffn_dim,
+        num_layers=shape.layers,
+    )
+    nn.init.zeros_(net.proj_out.weight)
+    nn.init.zeros_(net.proj_out.bias)
+    return CausalTransformer(net, prediction=shape.prediction)
+
+
+class Denoiser(nn.Module):
+    """A transformer and the text features it is trained with."""
+
+    def __init__(self, network: CausalTransformer, text: StoryText) -> None:
+        super().__init__()
+        self.network = network
+        self.text = text
+
+    def prompt(self, rows: Tensor) -> PromptCache:
+        return self.network.prompt_cache(self.text(rows))
+
+    def drop_prompts(self, rows: Tensor, uniform: Tensor, *, rate: float) -> Tensor:
+        """Row numbers [B, 5] with a share `rate` of the prompts emptied, for guidance; uniform: [B] in [0, 1)."""
+        return torch.where((uniform < rate).unsqueeze(1), self.text.empty_rows(len(rows)), rows)

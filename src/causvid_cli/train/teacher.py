@@ -1,0 +1,70 @@
+"""Stage `teacher`: a bidirectional network learns whole clips by flow matching, single latent frames first.
+
+A picture costs a fraction of a clip and teaches what things look like; clips then teach how they move.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causvid_cli.schedule import Prediction, add_noise, x0_from
+from causvid_cli.train.config import Optimisation
+from causvid_cli.train.latents import LatentClips
+from causvid_cli.train.losses import flow_matching, sample_sigma
+from causvid_cli.train.network import Denoiser
+from causvid_cli.train.trainer import Report, Trainer
+
+SPRITE_WEIGHT = 4.0
+DROP_PROMPT = 0.1
+
+
+def train_teacher(
+    folder: Path,
+    denoiser: Denoiser,
+    clips: LatentClips,
+    plan: Optimisation,
+    *,
+    frames: int | None,
+    shift: float,
+    device: torch.device,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Trainer:
+    """Train, or go on training; returns the trainer, whose `averaged()` is the teacher.
+
+    frames: latent frames of a sample (1: pictures), None: whole clips. shift: how far noise levels lean to noise.
+    """
+
+    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=0, frames=frames)
+        uniform = torch.from_numpy(rng.random((2, plan.batch), dtype=np.float32))
+        sigma = sample_sigma(uniform[0], shift=shift).to(device)
+        noise = standard_normal(rng, batch.x0)
+        x_t = add_noise(batch.x0, noise, sigma)
+        prompt = denoiser.prompt(denoiser.drop_prompts(batch.rows, uniform[1], rate=DROP_PROMPT))
+        network = denoiser.network
+        output = network.forward_whole(x_t, 1000 * sigma, prompt)
+        value = flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, batch.weight)
+        return {"loss": value, **_by_level(network.prediction, x_t, output, batch.x0, sigma, batch.weight)}
+
+    trainer = Trainer(folder, denoiser, plan, seed=seed, report=report)
+    trainer.run(loss)
+    return trainer
+
+
+def standard_normal(rng: np.random.Generator, like: Tensor) -> Tensor:
+    """Noise of a tensor's shape, drawn on the CPU."""
+    return torch.from_numpy(rng.standard_normal(tuple(like.shape), dtype=np.float32)).to(like.device)
+
+
+@torch.no_grad()
+def _by_level(
+    prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, weight: Tensor
+) -> dict[str, Tensor]:
+    """Mean square error of the implied x0 on sprite cells: comparable between kinds of prediction."""
+    error = (x0_from(prediction, x_t, output, sigma) - x0).square().mean(dim=1, keepdim=True)
+    sprite = weight > 1
+    return {"x0_error": error.mean(), "sprite_error": error[sprite.expand_as(error)].mean()}
