@@ -1,0 +1,69 @@
+"""Device, dtype, synchronisation and memory: the only file that says "cuda"."""
+
+import resource
+import sys
+
+import torch
+
+from causvid_cli.errors import DeviceError
+from causvid_cli.request import AUTO, check_device, check_dtype
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. Raises DeviceError when this machine has none such."""
+    _, _, index = check_device(name).partition(":")
+    if name == AUTO:
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        raise DeviceError("--device mps: this torch sees no Apple GPU; try --device cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise DeviceError(f"--device {name}: this torch sees no CUDA device; try --device cpu")
+    if index and int(index) >= count:
+        raise DeviceError(f"--device {name}: this torch sees {count} of them; try cuda:0 to cuda:{count - 1}")
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype for `auto`, `float32`, `bfloat16` or `float16`; on a CPU auto is float32, as bfloat16 is far slower."""
+    if check_dtype(name) == AUTO:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "float16" and device.type == "cpu":
+        raise DeviceError("--dtype float16 does not run on a CPU; try float32")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked, so that a clock read next is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory in use so far: of the device on a GPU, of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # KiB everywhere but on macOS
+
+
+def describe_devices() -> list[str]:
+    """One line per usable device."""
+    lines = [f"cpu: {torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(index)
+            lines.append(f"cuda:{index}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        lines.append("mps: Apple GPU")
+    return lines

@@ -1,0 +1,82 @@
+"""What a user may ask for: its defaults, and what can be refused before anything slow is imported. No torch here."""
+
+import re
+import secrets
+
+from causvid_cli.config import PackFacts
+from causvid_cli.errors import UsageError
+from causvid_cli.geometry import Geometry
+
+DEFAULT_MODEL = "storybook"
+DEFAULT_LENGTH = "5s"
+AUTO = "auto"
+"""The device or dtype that suits this machine."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+LARGEST_SEED = 2**63 - 1
+MOST_STEPS = 1000
+LONGEST_SIDE = 4096
+LONGEST_PROMPT = 20_000
+
+
+def check_prompt(prompt: str) -> str:
+    """The prompt without surrounding space. Raises UsageError when nothing is left or it is far too long."""
+    prompt = prompt.strip()
+    if not prompt:
+        raise UsageError('the prompt is empty; say what to show, such as "a red car moves left in the snow"')
+    if len(prompt) > LONGEST_PROMPT:
+        raise UsageError(f"the prompt has {len(prompt)} characters; {LONGEST_PROMPT} are the most")
+    return prompt
+
+
+def random_seed() -> int:
+    return secrets.randbelow(2**32)
+
+
+def check_seed(seed: int) -> int:
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"--seed {seed}: must be 0 to {LARGEST_SEED}")
+    return seed
+
+
+def check_steps(steps: int | None, facts: PackFacts) -> int:
+    """Network calls per chunk; None is what the model was made for."""
+    if steps is None:
+        return len(facts.steps)
+    if not 1 <= steps <= MOST_STEPS:
+        raise UsageError(f"--steps {steps}: must be 1 to {MOST_STEPS}; {facts.name} was made for {len(facts.steps)}")
+    return steps
+
+
+def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int, int]:
+    """(width, height) as the codec makes them and how many times they are enlarged; None is the model's own size."""
+    native = (facts.width, facts.height)
+    if size is None:
+        return *native, facts.enlarge
+    if max(size) > LONGEST_SIDE:
+        raise UsageError(f"--size {size[0]}x{size[1]}: the longest side is {LONGEST_SIDE} pixels")
+    if facts.enlarge == 1:
+        Geometry(height=size[1], width=size[0])
+        return *size, 1
+    times = size[0] // native[0]
+    if times >= 1 and size == (native[0] * times, native[1] * times):
+        return *native, times
+    below = max(1, times)
+    choices = " or ".join(f"{native[0] * n}x{native[1] * n}" for n in (below, below + 1))
+    raise UsageError(
+        f"--size {size[0]}x{size[1]}: {facts.name} paints {native[0]}x{native[1]} cells, "
+        f"shown enlarged by whole numbers; try {choices}"
+    )
+
+
+def check_device(name: str) -> str:
+    """A device's name as it may be written; whether this machine has it, only torch knows."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name, re.ASCII):
+        raise UsageError(f"--device {name}: unknown; try auto, cpu, cuda, cuda:0 or mps")
+    return name
+
+
+def check_dtype(name: str) -> str:
+    if name not in (AUTO, *DTYPES):
+        raise UsageError(f"--dtype {name}: unknown; try auto, {', '.join(DTYPES)}")
+    return name

@@ -1,0 +1,137 @@
+"""The bidirectional teacher: all latent frames of a clip at once, in many guided steps.
+
+    teacher = load_teacher("storybook")
+    frames = teacher.generate("a red car moves left in the snow", length="4s", seed=1)   # uint8 [T, H, W, 3]
+
+Nothing can be shown before everything is done: that is what the student was distilled away from. The teacher stays as
+what the student is measured against.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causvid_cli.cache import PromptCache
+from causvid_cli.codec import Codec
+from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.device import resolve_device, resolve_dtype
+from causvid_cli.errors import ModelError, NumericsError
+from causvid_cli.geometry import Geometry, take_chunks
+from causvid_cli.model import CausalTransformer
+from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.pipeline import enlarge, load_pixel_codec, load_story_text, load_transformer
+from causvid_cli.request import AUTO, DEFAULT_LENGTH, DEFAULT_MODEL, check_seed, random_seed
+from causvid_cli.rollout import seeded_noise
+from causvid_cli.sampler import solve_ode
+from causvid_cli.schedule import flow_from, sampler_sigmas
+from causvid_cli.text import StoryTextEncoder, TextEncoder
+from causvid_cli.timecode import parse_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A loaded teacher with the text encoder and the codec of its pack."""
+
+    facts: PackFacts
+    model: CausalTransformer
+    codec: Codec
+    text: TextEncoder
+    device: torch.device
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: str,
+        *,
+        length: str | float = DEFAULT_LENGTH,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
+        """The whole video, uint8 RGB [T, H, W, 3]. Raises NumericsError when it is not finite.
+
+        length: as in `Pipeline.stream`. steps: of the ODE's solution; guidance: see `denoise_whole`; both are by
+        default what the pack says.
+        """
+        facts, codec = self.facts, self.codec
+        frames = parse_frames(length, fps=Fraction(str(facts.fps)))
+        seed = random_seed() if seed is None else check_seed(seed)
+        x0 = denoise_whole(
+            self.model,
+            self.start_noise(codec.facts.latent_frames(frames), batch=1, seed=seed),
+            self.text.encode(prompt).embeds,
+            self.text.empty(),
+            sigmas=sampler_sigmas(steps or facts.teacher_steps, shift=facts.shift),
+            guidance=facts.teacher_guidance if guidance is None else guidance,
+        )
+        if not torch.isfinite(x0).all():
+            raise NumericsError(f"the teacher's clip is not finite (seed {seed}); try --dtype float32")
+        made = codec.decode_chunk(x0, state=codec.decode_state())[0, :frames]
+        return enlarge(made.cpu().numpy(), facts.enlarge)
+
+    def start_noise(self, latent_frames: int, *, batch: int, seed: int) -> Tensor:
+        """Standard normal [B, C, F, h, w]: what a student of this pack begins its chunks with, chunk after chunk."""
+        geometry = Geometry(self.facts.height, self.facts.width, self.codec.facts.spatial_factor)
+        draw = seeded_noise(
+            seed,
+            batch=batch,
+            channels=self.codec.facts.latent_channels,
+            latent_height=geometry.latent_height,
+            latent_width=geometry.latent_width,
+            device=self.device,
+        )
+        parts = [draw(chunk, 0) for chunk in take_chunks(latent_frames, self.facts.chunk_frames)]
+        return torch.cat(parts, dim=2)[:, :, :latent_frames]
+
+
+def denoise_whole(
+    model: CausalTransformer,
+    noise: Tensor,
+    prompt_embeds: Tensor,
+    empty_embeds: Tensor,
+    *,
+    sigmas: list[float],
+    guidance: float,
+) -> Tensor:
+    """Clean latents x0 [B, C, F, h, w] of whole clips, every frame seeing every other.
+
+    noise: x_t at sigmas[0], [B, C, F, h, w]. prompt_embeds: [B, L, D]; empty_embeds: [1, L, D].
+    sigmas: falling to 0. guidance: how far the flow is led away from that of the empty prompt; 1 is none
+    (classifier-free guidance, arXiv 2207.12598). Both flows come from one call: half the calls, larger products.
+    """
+    batch = len(noise)
+    weight = model.transformer.patch_embedding.weight
+    embeds = torch.cat([prompt_embeds, empty_embeds.expand(batch, -1, -1)]) if guidance != 1 else prompt_embeds
+
+    def guided(x_t: Tensor, timestep: float, both: PromptCache) -> Tensor:
+        if guidance == 1:
+            return flow_from(model.prediction, x_t, model.forward_whole(x_t, timestep, both), timestep / 1000)
+        pair = torch.cat([x_t, x_t])
+        output = model.forward_whole(pair, timestep, both)
+        flow, other = flow_from(model.prediction, pair, output, timestep / 1000).chunk(2)
+        return other + guidance * (flow - other)
+
+    prompt = model.prompt_cache(embeds.to(weight.device, weight.dtype))
+    *_, (_, x0) = solve_ode(guided, "flow", noise, sigmas, prompt)
+    return x0
+
+
+def load_teacher(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = AUTO) -> Teacher:
+    """The teacher of a model pack, by name or by folder; every file is verified first.
+
+    Raises ModelError when the pack is missing, damaged or without a teacher, DeviceError when the device is.
+    """
+    folder = find_pack(model)
+    facts = load_facts(folder)
+    if facts.teacher is None:
+        raise ModelError(f"{facts.name} comes without its teacher")
+    verify_pack(folder, facts)
+    place = resolve_device(device)
+    network = load_transformer(folder / facts.teacher, facts).to(place, resolve_dtype(dtype, place))
+    codec = load_pixel_codec(folder / "vae").to(place)
+    text = StoryTextEncoder(load_story_text(folder / "text_encoder"))
+    return Teacher(facts, network, codec, text, place)

@@ -1,0 +1,69 @@
+"""Times and lengths as users write them: exact fractions, never floats. Imports no torch."""
+
+import re
+from fractions import Fraction
+
+from causvid_cli.errors import UsageError
+
+_NUMBER = r"\d{1,18}(?:\.\d{1,18})?"
+_PLAIN = re.compile(rf"({_NUMBER})(s|ms|f|m|min|h)?", re.ASCII)
+_CLOCK = re.compile(rf"(?:(\d{{1,18}}):)?(\d{{1,18}}):({_NUMBER})", re.ASCII)
+_RATE = re.compile(rf"-?(?:{_NUMBER}|\d{{1,18}}/0*[1-9]\d{{0,17}})", re.ASCII)
+_SECONDS = {None: Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "m": Fraction(60), "min": Fraction(60)}
+_SECONDS["h"] = Fraction(3600)
+LONGEST_S = 24 * 3600
+
+
+def parse_frames(text: str | float, *, fps: Fraction, name: str = "--length") -> int:
+    """How many pictures a length is at this rate, rounded half up: 5, 5s, 250ms, 1m, 1:04.5, 0:01:04.5 or 96f.
+
+    Raises UsageError for what is no length, is not above 0, or is longer than a day.
+    """
+    given = str(text).strip().lower()
+    if plain := _PLAIN.fullmatch(given):
+        number, unit = Fraction(plain[1]), plain[2]
+        if unit == "f" and number.denominator != 1:
+            raise UsageError(f"{name} {text}: frames are whole; try {int(number)}f or {int(number) + 1}f")
+        seconds = number / fps if unit == "f" else number * _SECONDS[unit]
+    elif clock := _CLOCK.fullmatch(given):
+        hours, minutes, rest = int(clock[1] or 0), int(clock[2]), Fraction(clock[3])
+        if rest >= 60 or (clock[1] and minutes >= 60):
+            raise UsageError(f"{name} {text}: in h:m:s, minutes and seconds stay below 60; try 90s or 1:30")
+        seconds = hours * 3600 + minutes * 60 + rest
+    elif given.startswith("-"):
+        raise UsageError(f"{name} {text}: must be more than 0; try 5s")
+    else:
+        raise UsageError(f"{name} {text!r} is not a length; write 5s, 250ms, 1:04.5 or 96f")
+    if seconds > LONGEST_S:
+        raise UsageError(f"{name} {text}: longer than a day; try 1h or less")
+    frames = int(seconds * fps + Fraction(1, 2))
+    if frames < 1:
+        least = float(1 / fps)
+        raise UsageError(f"{name} {text}: holds no frame at {float(fps):g} frames per second; try {least:g}s or more")
+    return frames
+
+
+def parse_fps(text: str | float, *, name: str = "--fps") -> Fraction:
+    """A frame rate as an exact fraction: 8, 29.97 or 30000/1001; above 0, at most 240."""
+    given = str(text).strip()
+    if not _RATE.fullmatch(given):
+        raise UsageError(f"{name} {text!r} is not a frame rate; write 8, 29.97 or 30000/1001")
+    fps = Fraction(given).limit_denominator(1001)
+    if not 0 < fps <= 240:
+        raise UsageError(f"{name} {text}: must be more than 0 and at most 240")
+    return fps
+
+
+def parse_size(text: str, *, name: str = "--size") -> tuple[int, int]:
+    """(width, height) in pixels from WIDTHxHEIGHT."""
+    match = re.fullmatch(r"(\d{1,5})[x×*](\d{1,5})", text.strip().lower(), re.ASCII)
+    if not match:
+        raise UsageError(f"{name} {text!r} is not a size; write WIDTHxHEIGHT, such as 512x512")
+    return int(match[1]), int(match[2])
+
+
+def parse_whole(text: str, *, name: str) -> int:
+    """A whole number in decimal digits, perhaps with a sign."""
+    if not re.fullmatch(r"[+-]?\d{1,40}", text.strip(), re.ASCII):
+        raise UsageError(f"{name} {text!r} is not a whole number; write it in digits, such as 7")
+    return int(text)

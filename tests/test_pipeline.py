@@ -1,0 +1,269 @@
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_facts, tiny_pack
+
+from causvid_cli.errors import ModelError, NumericsError, UsageError
+from causvid_cli.pipeline import Pipeline, enlarge, load, make_plan
+
+CAR, BOAT = "a red car moves left in the snow", "a blue boat moves right on the sea"
+SHORT = {"length": "8f", "seed": 1}
+"""Two latent frames of four pictures."""
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory) -> Path:
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pipeline(pack) -> Pipeline:
+    return load(pack, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def of_three(tmp_path_factory) -> Pipeline:
+    """A pipeline whose chunks are of three latent frames, twelve pictures."""
+    folder = tmp_path_factory.mktemp("packs") / "of-three"
+    return load(tiny_pack(folder, chunk_frames=3, window_frames=6), device="cpu")
+
+
+def assert_same(got: np.ndarray, wanted: np.ndarray) -> None:
+    assert got.shape == wanted.shape
+    differences = np.abs(got.astype(int) - wanted.astype(int))
+    assert not differences.any(), f"{(differences > 0).mean():.2%} of the values differ, by {differences.max()} at most"
+
+
+# --- the same and other videos -------------------------------------------------------------------------------------
+
+
+def test_the_same_request_gives_the_same_frames(pipeline, pack):
+    frames = pipeline.generate(CAR, **SHORT)
+    assert_same(pipeline.generate(CAR, **SHORT), frames)
+    assert_same(load(pack, device="cpu").generate(CAR, **SHORT), frames)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 2}, {"steps": 1}, {"prompt": BOAT}], ids=str)
+def test_another_seed_prompt_or_number_of_steps_gives_other_frames(pipeline, changes):
+    assert (pipeline.generate(**{"prompt": CAR, **SHORT, **changes}) != pipeline.generate(CAR, **SHORT)).any()
+
+
+def test_the_largest_seed_works(pipeline):
+    assert len(pipeline.generate(CAR, length="1f", seed=2**63 - 1)) == 1
+
+
+def test_without_a_seed_a_plan_says_which_one_was_drawn(pipeline):
+    stream = pipeline.stream(CAR, length="4f")
+    frames = np.concatenate([chunk.frames for chunk in stream])
+    assert_same(pipeline.generate(CAR, length="4f", seed=stream.plan.seed), frames)
+    assert stream.plan.seed != pipeline.plan(length="4f").seed
+
+
+def test_asking_for_the_steps_that_the_model_was_made_for_changes_nothing(pipeline):
+    assert_same(pipeline.generate(CAR, **SHORT, steps=2), pipeline.generate(CAR, **SHORT))
+
+
+@pytest.mark.parametrize("warped", [False, True])
+def test_own_steps_stay_as_the_checkpoint_lists_them(warped):
+    facts = tiny_facts(steps=(1000.0, 757.0, 522.0), shift=8.0, warp_steps=warped)
+    request = {"spatial_factor": 8, "latent_frames": 1, "frames": 1, "size": None, "seed": 0}
+    own = make_plan(facts, steps=None, **request).steps
+    assert make_plan(facts, steps=3, **request).steps == own
+    assert (own[1].timestep == 757) is not warped
+    fewer = make_plan(facts, steps=2, **request).steps
+    assert [step.timestep for step in fewer] == pytest.approx([1000, 1000 * 8 / 9])  # even steps go by the shift
+
+
+# --- length --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pipeline", "of_three"])
+def test_the_first_second_of_two_is_the_video_of_one_second(name, request):
+    pipeline = request.getfixturevalue(name)
+    short, long = (pipeline.generate(CAR, length=length, seed=1) for length in ("1s", "2s"))
+    assert (len(short), len(long)) == (8, 16)
+    assert_same(long[:8], short)
+
+
+@pytest.mark.parametrize("name", ["pipeline", "of_three"])
+@pytest.mark.parametrize("frames", [1, 3, 4, 5, 11, 13])
+def test_a_video_has_exactly_the_frames_that_were_planned(name, frames, request):
+    pipeline = request.getfixturevalue(name)
+    stream = pipeline.stream(CAR, length=f"{frames}f", seed=1)
+    starts, made = [], 0
+    for chunk in stream:
+        starts.append(chunk.start_frame == made)
+        made += len(chunk.frames)
+        assert len(chunk.frames) > 0
+    assert made == frames == stream.plan.frames
+    assert all(starts)
+
+
+def test_a_length_in_seconds_counts_frames_at_the_rate_asked_for(pipeline):
+    assert pipeline.fps == 8
+    assert pipeline.plan(length="1.5s").frames == 12
+    assert pipeline.plan(length="1.5s", fps=24).frames == 36
+
+
+# --- streams -------------------------------------------------------------------------------------------------------
+
+
+def test_generating_is_collecting_a_stream(pipeline):
+    stream = pipeline.stream(CAR, length="10f", seed=1)
+    chunks = list(stream)
+    assert_same(np.concatenate([chunk.frames for chunk in chunks]), pipeline.generate(CAR, length="10f", seed=1))
+    assert [chunk.index for chunk in chunks] == [0, 1, 2]
+    assert [chunk.start_frame for chunk in chunks] == [0, 4, 8]
+    assert {chunk.prompt for chunk in chunks} == {CAR}
+    assert all(chunk.frames.dtype == np.uint8 and chunk.frames.shape[1:] == (128, 128, 3) for chunk in chunks)
+    assert all(chunk.latent.shape == (1, 24, 1, 8, 8) and chunk.seconds > 0 for chunk in chunks)
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("switch", ["recache", "soft", "cut"])
+def test_a_prompt_changed_between_chunks_holds_from_the_next_chunk_on(pipeline, switch):
+    options = {"length": "20f", "seed": 1, "switch": switch}
+    plain = list(pipeline.stream(CAR, **options))
+    stream = pipeline.stream(CAR, **options)
+    made = [next(stream), next(stream)]
+    stream.prompt = BOAT
+    assert stream.prompt == BOAT
+    made += stream
+    assert [chunk.prompt for chunk in made] == [CAR] * 2 + [BOAT] * 3
+    for before, after in zip(plain[:2], made[:2], strict=True):
+        assert_same(after.frames, before.frames)
+    for before, after in zip(plain[2:], made[2:], strict=True):
+        assert not torch.equal(after.latent, before.latent)
+
+
+def test_setting_the_prompt_that_holds_changes_nothing(pipeline):
+    stream = pipeline.stream(CAR, length="32f", seed=1)
+    made = [next(stream) for _ in range(6)]  # frames are gone from the window by now: recaching would be seen
+    stream.prompt = CAR
+    made += stream
+    assert_same(np.concatenate([chunk.frames for chunk in made]), pipeline.generate(CAR, length="32f", seed=1))
+
+
+def test_a_prompt_that_is_refused_leaves_the_old_one(pipeline):
+    stream = pipeline.stream(CAR, length="12f", seed=1)
+    made = [next(stream)]
+    with pytest.raises(UsageError, match="prompt is empty"):
+        stream.prompt = "  "
+    assert stream.prompt == CAR
+    made += stream
+    assert_same(np.concatenate([chunk.frames for chunk in made]), pipeline.generate(CAR, length="12f", seed=1))
+
+
+def test_a_later_prompt_keeps_what_it_does_not_say(pipeline):
+    stream = pipeline.stream(CAR, length="8f", seed=1)
+    stream.prompt = "it moves right"
+    assert (stream.reading.subject, stream.reading.colour, stream.reading.scene) == ("car", "red", "snow")
+    assert stream.reading.action == "moves right"
+
+
+def test_words_that_are_not_known_are_noted(pipeline):
+    assert pipeline.stream(CAR, **SHORT).notes == ()
+    notes = pipeline.stream("a red zeppelin moves left in the snow", **SHORT).notes
+    assert any("zeppelin" in note for note in notes)
+
+
+def test_two_streams_of_one_pipeline_do_not_touch_each_other(pipeline):
+    options = {"length": "24f", "seed": 1}
+    alone = [pipeline.generate(prompt, **options) for prompt in (CAR, BOAT, CAR)]
+    together = zip(*(pipeline.stream(prompt, **options) for prompt in (CAR, BOAT, CAR)), strict=True)
+    for made, wanted in zip(zip(*together, strict=True), alone, strict=True):
+        assert_same(np.concatenate([chunk.frames for chunk in made]), wanted)
+
+
+def test_a_video_never_makes_a_tensor_that_needs_gradients(pipeline):
+    with torch.enable_grad():
+        chunk = next(pipeline.stream(CAR, **SHORT))
+    assert chunk.latent.is_inference()
+
+
+# --- size ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_size_that_is_a_multiple_enlarges_the_same_cells(pipeline):
+    own = pipeline.generate(CAR, **SHORT)  # 128 x 128: the pack says enlarge 2
+    small = pipeline.generate(CAR, **SHORT, size=(64, 64))
+    large = pipeline.generate(CAR, **SHORT, size=(192, 192))
+    assert (own.shape[1:], small.shape[1:], large.shape[1:]) == ((128, 128, 3), (64, 64, 3), (192, 192, 3))
+    assert_same(own[:, ::2, ::2], small)
+    assert_same(large, enlarge(small, 3))
+
+
+def test_enlarging_makes_squares_of_pixels():
+    frames = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    assert enlarge(frames, 2)[0, :, :, 0].tolist() == [[0, 0, 3, 3], [0, 0, 3, 3], [6, 6, 9, 9], [6, 6, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"size": (100, 100)}, "--size 100x100: tiny paints 64x64 cells.*try 64x64 or 128x128"),
+        ({"size": (150, 150)}, "try 128x128 or 192x192"),
+        ({"size": (128, 64)}, "try 128x128 or 192x192"),
+        ({"size": (32, 32)}, "try 64x64 or 128x128"),
+        ({"seed": -1}, "--seed -1: must be 0 to"),
+        ({"seed": 2**63}, "--seed 9223372036854775808"),
+        ({"steps": 0}, "--steps 0: must be 1 to 1000"),
+        ({"steps": 1001}, "--steps 1001"),
+        ({"length": "0s"}, "--length 0s: holds no frame"),
+        ({"length": "soon"}, "--length 'soon' is not a length"),
+        ({"length": "2.5f"}, "frames are whole; try 2f or 3f"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_made_is_refused_before_anything_is_made(pipeline, request_, message):
+    with pytest.raises(UsageError, match=message):
+        pipeline.stream(CAR, **{**SHORT, **request_})
+
+
+# --- broken models -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_makes_no_finite_numbers_stops_with_the_seed(pipeline, value):
+    broken = copy.copy(pipeline)
+    broken.model = copy.deepcopy(pipeline.model)
+    broken.model.transformer.proj_out.bias[0] = value
+    with pytest.raises(NumericsError, match=r"^chunk 0 is not finite \(seed 1\)"):
+        broken.generate(CAR, **SHORT)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "teacher"])
+def test_a_pack_with_one_flipped_bit_is_refused(pack, tmp_path, part):
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for file in pack.rglob("*"):
+        place = folder / file.relative_to(pack)
+        place.mkdir(exist_ok=True) if file.is_dir() else place.write_bytes(file.read_bytes())
+    weights = folder / part / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged: sha256"):
+        load(folder, device="cpu")
+
+
+def test_a_pack_that_cannot_be_run_yet_is_refused(tmp_path):
+    folder = tiny_pack(tmp_path / "wan", codec="wan")
+    with pytest.raises(ModelError, match="codec 'wan' with text 'storybook' cannot be loaded yet"):
+        load(folder, device="cpu")
+
+
+def test_a_window_of_zero_keeps_everything(tmp_path):
+    everything = load(tiny_pack(tmp_path / "all", window_frames=0, sink_frames=0), device="cpu")
+    wide = load(tiny_pack(tmp_path / "wide", window_frames=50, sink_frames=0), device="cpu")
+    options = {"length": "24f", "seed": 1}
+    assert_same(everything.generate(CAR, **options), wide.generate(CAR, **options))
+    assert_same(everything.generate(CAR, length="12f", seed=1), wide.generate(CAR, **options)[:12])
+
+
+def test_bfloat16_makes_a_video_too(pack):
+    frames = load(pack, device="cpu", dtype="bfloat16").generate(CAR, **SHORT)
+    assert frames.shape == (8, 128, 128, 3)
