@@ -250,7 +250,8 @@ class Mp4Writer:
 
     def _remux(self, target_path: Path) -> None:
         """Copy the packets of the `.part` into an ordinary MP4, its index first, and sync it."""
-        with open(self.part_path, "rb") as source_file, _OutputFile(target_path, "x+") as target_file:
+        created = os.open(target_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # PyAV takes a name for UTF-8
+        with _OutputFile(created, "r+") as target_file, open(self.part_path, "rb") as source_file:
             try:
                 with (
                     av.open(source_file, "r", format="mp4") as source,

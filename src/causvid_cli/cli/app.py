@@ -1,0 +1,186 @@
+"""The root command, and the boundary where every failure becomes one line on stderr and an exit code."""
+
+import errno
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from io import TextIOWrapper
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from causvid_cli import __version__
+from causvid_cli.cli import console
+from causvid_cli.cli.help import HELP_OPTIONS, Group, examples, show_help
+from causvid_cli.cli.interrupts import interrupts
+from causvid_cli.errors import CausvidError, ExitCode
+
+COMMANDS = ("make", "train", "info", "models", "bench", "doctor")
+"""Modules of this package whose `app` holds commands, in the order of the help; what is not written yet is left out."""
+
+EXIT_CODES = {
+    ExitCode.DONE: "done",
+    ExitCode.BUG: "a bug in causvid",
+    ExitCode.USAGE: "a wrong option, prompt or script",
+    ExitCode.MEDIA: "an input picture or video that cannot be read",
+    ExitCode.MODEL: "a model that is missing or damaged",
+    ExitCode.DEVICE: "no such device here, or too little memory",
+    ExitCode.NUMERICS: "the model failed (its numbers are not finite)",
+    ExitCode.OUTPUT: "an output that exists or cannot be written",
+    ExitCode.JOBS: "some jobs of a batch failed",
+    ExitCode.INTERRUPTED: "stopped by Ctrl-C",
+    ExitCode.PIPE_CLOSED: "the reader of a pipe went away",
+    ExitCode.TERMINATED: "stopped by SIGTERM",
+}
+
+
+class Root(Group):
+    """The root command inside the boundary, so that tests and users meet the same one."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *others: Any, **extra: Any
+    ) -> NoReturn:
+        if "_CAUSVID_COMPLETE" in os.environ:  # the shell asks for completions
+            super().main(args, prog_name, *others, **extra)
+        arguments = sys.argv[1:] if args is None else list(args)
+
+        def run() -> None:
+            with self.make_context(prog_name or "causvid", arguments) as context:
+                self.invoke(context)
+
+        sys.exit(guarded(run))
+
+
+app = typer.Typer(
+    name="causvid",
+    cls=Root,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings=HELP_OPTIONS,
+    epilog=examples(
+        'causvid t2v "a red car moves left in the snow" -o car.mp4',
+        "causvid info car.mp4",
+        more="\b\nExit codes:\n" + "\n".join(f"  {code.value:3}  {text}" for code, text in EXIT_CODES.items()),
+    ),
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"causvid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def causvid(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.", show_default=False),
+    ] = False,
+) -> None:
+    """Make videos from prompts on this machine, with or without a GPU.
+
+    `causvid COMMAND -h` explains a command.
+    """
+    show_help(context)
+
+
+for name in COMMANDS:
+    if find_spec(f"{__package__}.{name}"):
+        app.add_typer(import_module(f"{__package__}.{name}").app)
+
+
+def main() -> NoReturn:
+    """The `causvid` command."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a file name goes out as it came, a tick is spelt out for old terminals
+        plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
+        sys.stdout.reconfigure(errors="backslashreplace" if plain else "surrogateescape")
+    try:
+        typer.main.get_command(app).main(prog_name="causvid")
+    finally:
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # torch takes a while to go: Ctrl-C then just ends it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise AssertionError("unreachable: Root.main exits")
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Run a command; whatever it raises becomes a line on stderr. Returns the exit code."""
+    try:
+        with interrupts.handled():
+            code = 0
+            try:
+                run()
+            except typer.Exit as done:  # after --help and --version
+                code = done.exit_code
+            console.flush_result()  # here, where a reader that went away can still be told from a bug
+            return code
+    except SystemExit:
+        raise
+    except BaseException as error:  # the boundary: nothing gets past it
+        code, line = explain(error)
+        with suppress(OSError):  # stderr may be gone too
+            if code == ExitCode.INTERRUPTED and console.is_terminal():
+                print(file=sys.stderr)  # the terminal has shown ^C on a line of its own
+            if os.environ.get("CAUSVID_DEBUG"):
+                traceback.print_exception(error)
+            if line:
+                console.message("; ".join([line, *getattr(error, "__notes__", ())]))
+        _abandon_stdout()
+        return code
+
+
+def _abandon_stdout() -> None:
+    """Let go of what stdout does not take; Python would try once more at its end, and complain."""
+    try:
+        console.flush_result()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def explain(error: BaseException) -> tuple[ExitCode, str]:
+    """The exit code of what ended a command, and the line that says why ("" for none)."""
+    if isinstance(error, CausvidError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt) or interrupts.raised:
+        return interrupts.exit_code, "stopped"
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.PIPE_CLOSED, ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):  # stdout on a full disk
+        return ExitCode.OUTPUT, f"cannot write: {(error.strerror or '').lower()}"
+    if hasattr(error, "format_message"):  # typer's and click's usage errors share no public class
+        return ExitCode.USAGE, _usage_line(error)
+    if _is_out_of_memory(error):
+        wanted = re.search(r"allocate (?:memory: you tried to allocate )?([\d.]+ \w+)", str(error), re.IGNORECASE)
+        size = f" ({wanted[1]} more were wanted)" if wanted else ""
+        return ExitCode.DEVICE, f"out of memory{size}; close other programs or ask for less, such as a smaller --size"
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return ExitCode.BUG, f"this is a bug, please report it: {said[:300]}; CAUSVID_DEBUG=1 shows where it happened"
+
+
+def _usage_line(error: Any) -> str:
+    """typer's complaint in our words, with the way to the help."""
+    said: str = error.format_message().rstrip(".")
+    near: Iterable[str] = getattr(error, "possibilities", None) or re.findall(r"Did you mean '(.+?)'", said)
+    said = re.sub(r" ?\(Possible options: .*\)|\.? Did you mean .*|, unable to parse .*", "", said)
+    said = said.replace("Input should be", "must be")
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if "unexpected extra argument" in said:
+        hints.append("put text with spaces in quotes")
+    context = getattr(error, "ctx", None)
+    return "; ".join([said[:1].lower() + said[1:], *hints, f"see {context.command_path if context else 'causvid'} -h"])
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch's and Python's ways of saying so, without importing torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search("can't allocate memory|not enough memory", str(error)))

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM: they stop a command at once or, while it writes a video, after the chunk at work."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from causvid_cli.errors import ExitCode
+
+_EXIT_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+
+
+class Interrupts:
+    """What the two signals have done to this process. There is one of it: `interrupts`."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        """The last signal that came."""
+        self.raised = False
+        """Whether it broke into the work; what is raised after that may be its doing (a half-done import, say)."""
+        self._deferring = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return _EXIT_CODES[self.received or signal.SIGINT]
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Inside, either signal is remembered and raises KeyboardInterrupt."""
+        self.received, self.raised, self._deferring = None, False, False
+        before = {}
+        if threading.current_thread() is threading.main_thread():  # only there do signals arrive
+            for number in _EXIT_CODES:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup and `&` in scripts ignore Ctrl-C
+                    before[number] = signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, the first signal is only remembered, for the work to end at a good place; a second one raises."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        first, self.received = self.received is None, signal.Signals(number)
+        if not (first and self._deferring):
+            self.raised = True
+            raise KeyboardInterrupt
+
+
+interrupts = Interrupts()

@@ -1,0 +1,816 @@
+import json
+import os
+import pty
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from tiny import tiny_pack
+from typer.testing import CliRunner, Result
+
+from causvid_cli import __version__, packs, pipeline, video
+from causvid_cli.cli import console, doctor, interrupts
+from causvid_cli.cli.app import EXIT_CODES, app
+from causvid_cli.cli.make import slug
+from causvid_cli.config import FACTS_FILE, load_facts
+from causvid_cli.errors import ExitCode
+from causvid_cli.packs import write_pack_manifest
+from causvid_cli.probe import read_info
+
+PROMPT = "a red car moves left in the snow"
+OURS = {"", "t2v", "info", "models", "models list", "models show", "doctor"}
+"""Commands whose examples a test can run."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A model pack of random weights, reached by its path; tests that change it take a copy."""
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def storybook(tiny, tmp_path, monkeypatch) -> Path:
+    """The tiny pack where the embedded model is looked for."""
+    folder = tmp_path / "weights" / "storybook"
+    shutil.copytree(tiny, folder)
+    monkeypatch.setattr(packs, "pack_roots", lambda: [folder.parent])
+    return folder
+
+
+def run(*arguments: object, **options: object) -> Result:
+    return CliRunner(env={"NO_COLOR": "1", "CAUSVID_DEBUG": None}).invoke(app, list(map(str, arguments)), **options)
+
+
+def fails(result: Result, code: int, complaint: str) -> None:
+    """The command ended with this code, one line on stderr that matches, and nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert re.fullmatch(r"causvid: [^\n]+\n", result.stderr), result.stderr
+    assert re.search(complaint, result.stderr), result.stderr
+    assert result.stdout == ""
+
+
+def decode(path: Path) -> np.ndarray:
+    """Every frame of a video, uint8 RGB [T, H, W, 3]."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def commands() -> Iterator[tuple[str, typer.core.TyperCommand]]:
+    """Every command and group of the tree, by its path."""
+
+    def walk(name: str, command) -> Iterator:
+        yield name, command
+        for child in getattr(command, "commands", {}).values():
+            yield from walk(f"{name} {child.name}".strip(), child)
+
+    yield from walk("", typer.main.get_command(app))
+
+
+def example_lines(command) -> list[str]:
+    return [line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith("causvid ")]
+
+
+# --- help ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys; from causvid_cli.cli.app import app\n"
+        "for args in (['--help'], ['t2v', '-h'], ['--version']):\n"
+        "    try: app(args)\n"
+        "    except SystemExit as end: assert end.code == 0, end.code\n"
+        "sys.exit(', '.join({'torch', 'diffusers', 'av', 'numpy', 'rich'} & set(sys.modules)) or 0)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5  # not the clock: others work here
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_every_command_option_and_argument_has_help(name):
+    command = dict(commands())[name]
+    assert command.help
+    assert all(param.help for param in command.params), [param.name for param in command.params if not param.help]
+    shown = run(*name.split(), "-h")
+    assert shown.exit_code == 0
+    assert shown.stdout == run(*name.split(), "--help").stdout
+    assert shown.stderr == ""
+    assert len(example_lines(command)) >= 2
+    written = [line for line in shown.stdout.splitlines() if not line.startswith("    causvid ")]
+    assert max(map(len, written)) <= 80
+
+
+def test_the_examples_run(storybook):
+    for name, command in commands():
+        for line in example_lines(command) if name in OURS else ():
+            if "-o car.mp4" in line:
+                Path("car.mp4").unlink(missing_ok=True)
+            done = run(*shlex.split(line)[1:])
+            assert done.exit_code == 0, (line, done.output)
+
+
+def test_help_lists_every_exit_code():
+    assert set(EXIT_CODES) == set(ExitCode)
+    shown = run("--help").stdout
+    assert all(re.search(rf"^ +{code.value}  {re.escape(text)}$", shown, re.M) for code, text in EXIT_CODES.items())
+
+
+def test_a_group_without_a_command_shows_its_help():
+    assert run().stdout == run("--help").stdout
+    assert run("models").stdout == run("models", "-h").stdout
+
+
+def test_the_options_of_t2v():
+    """A change here is a change for users: the changelog wants a line."""
+    params = dict(commands())["t2v"].params
+    assert [" ".join(param.opts) for param in params if param.param_type_name == "option"] == [
+        "--output -o",
+        "--length",
+        "--size",
+        "--fps",
+        "--seed -s",
+        "--steps",
+        "--model -m",
+        "--device",
+        "--dtype",
+        "--overwrite -y",
+        "--quiet -q",
+        "--json",
+    ]
+
+
+def test_version():
+    for command in (["causvid"], [sys.executable, "-m", "causvid_cli"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+            assert (done.returncode, done.stdout) == (0, f"causvid {__version__}\n")
+
+
+# --- what cannot be carried out ------------------------------------------------------------------------------------
+
+
+BAD_REQUESTS = {
+    "empty prompt": ([""], 2, "the prompt is empty; say what to show"),
+    "blank prompt": (["  \n\t "], 2, "the prompt is empty"),
+    "huge prompt": (["car " * 250_000], 2, "the prompt has 999999 characters; 20000 are the most"),
+    "prompt not quoted": (
+        ["a", "red", "car"],
+        2,
+        r"unexpected .*\(red car\); put text with spaces in quotes; see causvid",
+    ),
+    "prompt file missing": (["@absent.txt"], 2, "@absent.txt: .* cannot be read: no such file"),
+    "size no multiple": (["x", "--size", "200x200"], 2, "--size 200x200: .*; try 192x192 or 256x256"),
+    "size not square": (["x", "--size", "128x64"], 2, "try 128x128 or 192x192"),
+    "size abc": (["x", "--size", "abc"], 2, "--size 'abc' is not a size; write WIDTHxHEIGHT, such as 512x512"),
+    "size zero": (["x", "--size", "0x0"], 2, "try 64x64 or 128x128"),
+    "size vast": (["x", "--size", "64000x64000"], 2, "the longest side is 4096 pixels"),
+    "length 0": (["x", "--length", "0"], 2, "--length 0: holds no frame"),
+    "length -1": (["x", "--length", "-1"], 2, "--length -1: must be more than 0"),
+    "length abc": (["x", "--length", "abc"], 2, "'abc' is not a length; write 5s, 250ms, 1:04.5 or 96f"),
+    "length tiny": (["x", "--length", "0.01s"], 2, "holds no frame at 8 frames per second; try 0.125s or more"),
+    "fps 0": (["x", "--fps", "0"], 2, "--fps 0: must be more than 0 and at most 240"),
+    "fps abc": (["x", "--fps", "abc"], 2, "--fps 'abc' is not a frame rate; write 8, 29.97 or 30000/1001"),
+    "seed -1": (["x", "--seed", "-1"], 2, "--seed -1: must be 0 to 9223372036854775807"),
+    "seed huge": (["x", "-s", "9223372036854775808"], 2, "--seed 9223372036854775808: must be 0 to"),
+    "seed abc": (["x", "-s", "abc"], 2, "--seed 'abc' is not a whole number"),
+    "steps 0": (["x", "--steps", "0"], 2, "--steps 0: must be 1 to 1000; tiny was made for 2"),
+    "model unknown": (["x", "-m", "storyboko"], 4, "no model 'storyboko'; known: storybook; did you mean storybook?"),
+    "model no folder": (["x", "-m", "./absent"], 4, "no model './absent'; .* give the folder of a model pack"),
+    "model no pack": (["x", "-m", "."], 4, "is not a model pack: it holds no causvid.json"),
+    "device unknown": (["x", "--device", "gpu"], 2, "--device gpu: unknown; try auto, cpu, cuda"),
+    "dtype unknown": (["x", "--dtype", "int8"], 2, "--dtype int8: unknown; try auto, float32"),
+    "output exists": (["x", "-o", "taken.mp4"], 7, "taken.mp4 exists; -y overwrites it, or choose another -o"),
+    "output in no folder": (["x", "-o", "no/x.mp4"], 7, "folder no does not exist; create it with mkdir -p no"),
+    "output a folder": (["x", "-o", "folder"], 7, "folder is a folder; .*folder/video.mp4"),
+    "output avi": (["x", "-o", "x.avi"], 7, "x.avi: only .mp4 can be written"),
+    "output a device": (["x", "-o", "/dev/null"], 7, "/dev/null is a device"),
+    "output long": (["x", "-o", "x" * 300 + ".mp4"], 7, "bytes too long; choose a shorter -o"),
+    "output stdout": (["x", "-o", "-"], 2, "cannot be written to stdout yet; name a file"),
+    "option unknown": (
+        ["x", "--lenght", "5s"],
+        2,
+        r"no such option: --lenght; did you mean --length\?; see causvid t2v",
+    ),
+    "value missing": (["x", "--seed"], 2, "option '--seed' requires an argument; see causvid t2v -h"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "complaint"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_a_bad_request_ends_before_the_model_loads(arguments, code, complaint, storybook, work, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    Path("taken.mp4").write_bytes(b"mine")
+    Path("folder").mkdir()
+    fails(run("t2v", *arguments), code, complaint)
+    assert sorted(path.name for path in work.iterdir()) == ["folder", "taken.mp4"]
+    assert Path("taken.mp4").read_bytes() == b"mine"
+
+
+def test_a_bad_request_ends_before_torch_is_imported(tiny):
+    code = (
+        "import json, sys; from causvid_cli.cli.app import app\n"
+        "for args, code in json.loads(sys.argv[1]):\n"
+        "    try: app(['t2v', *args])\n"
+        "    except SystemExit as end: assert end.code == code, (args, end.code)\n"
+        "sys.exit(', '.join({'torch', 'diffusers'} & set(sys.modules)) or 0)"
+    )
+    os.mkdir("folder")
+    Path("taken.mp4").touch()
+    requests = [
+        ([*arguments, *([] if "-m" in arguments else ["-m", str(tiny)])], code)
+        for arguments, code, _ in BAD_REQUESTS.values()
+        if len(str(arguments)) < 10_000
+    ]
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(requests)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (0, len(requests)), done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
+def test_a_device_that_is_absent_is_found_before_the_model_is_read(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    fails(run("t2v", PROMPT, "-m", tiny, "--device", "cuda"), 5, "no CUDA device; try --device cpu")
+    fails(run("t2v", PROMPT, "-m", tiny, "--device", "cuda:3"), 5, "no CUDA device")
+    fails(run("t2v", PROMPT, "-m", tiny, "--dtype", "float16"), 5, "float16 does not run on a CPU; try float32")
+    assert list(Path().iterdir()) == []
+
+
+def truncate(pack: Path) -> None:
+    file = pack / "transformer/diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def flip_a_byte(pack: Path) -> None:
+    file = pack / "vae/diffusion_pytorch_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+
+
+def lose_a_file(pack: Path) -> None:
+    (pack / "text_encoder/config.json").unlink()
+
+
+def change_the_architecture(pack: Path) -> None:
+    config = pack / "transformer/config.json"
+    config.write_text(config.read_text().replace("WanTransformer3DModel", "FluxTransformer2DModel"))
+    write_pack_manifest(pack, load_facts(pack))
+
+
+def rename_a_tensor(pack: Path) -> None:
+    file = pack / "transformer/diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    state["blocks.0.attn9.to_q.weight"] = state.pop("blocks.0.attn1.to_q.weight")
+    save_file(state, file)
+    write_pack_manifest(pack, load_facts(pack))
+
+
+def spoil_a_weight(pack: Path) -> None:
+    file = pack / "transformer/diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    state["proj_out.bias"][0] = torch.nan
+    save_file(state, file)
+    write_pack_manifest(pack, load_facts(pack))
+
+
+def misspell_a_fact(pack: Path) -> None:
+    facts = pack / FACTS_FILE
+    facts.write_text(facts.read_text().replace('"sink_frames"', '"sink_frame"'))
+
+
+def write_no_json(pack: Path) -> None:
+    (pack / FACTS_FILE).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (
+            truncate,
+            "transformer/diffusion_pytorch_model.safetensors is damaged: .* bytes instead of .*; get tiny again",
+        ),
+        (flip_a_byte, "vae/diffusion_pytorch_model.safetensors is damaged: sha256 .*; get tiny again from"),
+        (lose_a_file, "text_encoder/config.json is missing"),
+        (change_the_architecture, "_class_name: 'FluxTransformer2DModel' instead of 'WanTransformer3DModel'"),
+        (rename_a_tensor, r"1 missing \(blocks.0.attn1.to_q.weight\); 1 unexpected \(blocks.0.attn9.to_q.weight\)"),
+        (spoil_a_weight, r"1 not finite \(proj_out.bias\); the weights are unusable"),
+        (misspell_a_fact, r"sink_frame: unknown; did you mean sink_frames\?"),
+        (write_no_json, "causvid.json: not JSON"),
+    ],
+)
+def test_a_damaged_model_is_named_and_nothing_is_written(damage, complaint, tiny, tmp_path, work):
+    pack = tmp_path / "pack"
+    shutil.copytree(tiny, pack)
+    damage(pack)
+    fails(run("t2v", PROMPT, "-m", pack), 4, complaint)
+    assert list(work.iterdir()) == []
+
+
+def test_an_unknown_command_names_the_near_one():
+    fails(run("tv2"), 2, r"no such command 'tv2'; did you mean t2v\?; see causvid -h")
+
+
+def test_what_a_user_typed_cannot_command_the_terminal(tiny):
+    result = run("t2v", "x", "-m", "\x1b[31mred\u202e\nmodel\x07")
+    fails(result, 4, re.escape(r"\x1b[31mred\u202e\nmodel\x07"))
+    result = run("t2v", "a \x1b]0;owned\x07car", "-m", tiny, "-q", "-o", "a\x1b[2J.mp4")
+    assert result.exit_code == 0
+    assert result.stdout == "a\x1b[2J.mp4\n"  # for a program, the name as it is
+    shown = run("info", "a\x1b[2J.mp4").stdout
+    assert "\x1b" not in shown
+    assert r"a \x1b]0;owned\x07car" in shown
+
+
+def test_an_endless_word_is_cut_from_the_complaint():
+    result = run("t2v", "x", "--size", "9" * 100_000)
+    fails(result, 2, "is not a size; write WIDTHxHEIGHT")
+    assert len(result.stderr) < 1100
+
+
+# --- faults while it runs ------------------------------------------------------------------------------------------
+
+
+def after_chunks(count: int, act: Callable[[], None]) -> Callable[..., Iterator]:
+    """The real roll-out, in which something happens after `count` chunks."""
+    real = pipeline.rollout
+
+    def rollout(*arguments: object, **options: object) -> Iterator:
+        for index, made in enumerate(real(*arguments, **options)):
+            if index == count:
+                act()
+            yield made
+
+    return rollout
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+def check_kept(frames: int, name: str = "x.mp4") -> None:
+    """Only the `.part` is there, and it plays."""
+    assert [path.name for path in Path().iterdir()] == [f"{name}.part"]
+    part = Path(f"{name}.part")
+    assert read_info(part).frames == frames
+    assert len(decode(part)) == frames
+    assert run("info", part).exit_code == 0
+
+
+def test_a_model_that_fails_keeps_the_chunks_before(tiny, monkeypatch):
+    real = pipeline.rollout
+
+    def rollout(*arguments: object, **options: object) -> Iterator:
+        for index, (chunk, x0) in enumerate(real(*arguments, **options)):
+            yield chunk, x0 * torch.nan if index == 2 else x0
+
+    monkeypatch.setattr(pipeline, "rollout", rollout)
+    result = run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "-s", 7)
+    fails(result, 6, r"chunk 2 is not finite \(seed 7\); .*; 8 of 40 frames are kept in x.mp4.part")
+    check_kept(8)
+
+
+def test_a_model_that_fails_at_once_leaves_nothing(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(0, lambda: raise_(RuntimeError("out of luck"))))
+    fails(run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4"), 1, "this is a bug, .*RuntimeError: out of luck")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 640 bytes. Error code 12"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 640 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 640 bytes. GPU 0 has ..."),
+        MemoryError("Unable to allocate 640 bytes for an array"),
+    ],
+    ids=["linux", "windows", "cuda", "numpy"],
+)
+def test_too_little_memory_is_no_bug(error, tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(1, lambda: raise_(error)))
+    result = run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4")
+    fails(result, 5, r"out of memory \(640 bytes more were wanted\); .* smaller --size; 4 of 40 frames are kept in")
+    check_kept(4)
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_for_the_asking(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: raise_(ZeroDivisionError("division\nby zero")))
+    arguments = ["t2v", PROMPT, "-m", str(tiny)]
+    fails(run(*arguments), 1, "this is a bug, .*ZeroDivisionError: division by zero; CAUSVID_DEBUG=1 shows where")
+    debugged = CliRunner(env={"CAUSVID_DEBUG": "1"}).invoke(app, arguments)
+    assert debugged.exit_code == 1
+    assert "Traceback" in debugged.stderr
+    assert "in load_pipeline" in debugged.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_after_the_chunk_at_work(number, code, tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(2, lambda: signal.raise_signal(number)))
+    result = run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "-q")
+    fails(result, code, "^causvid: stopped; 12 of 40 frames are kept in x.mp4.part\n$")
+    check_kept(12)
+
+
+def test_a_second_signal_ends_it_at_once(tiny, monkeypatch):
+    twice = [signal.SIGTERM, signal.SIGINT]
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(2, lambda: [*map(signal.raise_signal, twice)]))
+    fails(run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "-q"), 130, "stopped; 8 of 40 frames are kept")
+    check_kept(8)
+
+
+def test_a_signal_while_the_model_loads_ends_it_at_once(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    fails(run("t2v", PROMPT, "-m", tiny), 143, "^causvid: stopped\n$")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_signal_in_the_last_chunk_still_publishes(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(9, lambda: signal.raise_signal(signal.SIGINT)))
+    assert run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4").exit_code == 0
+    assert read_info(Path("x.mp4")).frames == 40
+
+
+def test_signals_are_as_they_were_afterwards(tiny):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run("t2v", PROMPT, "-m", tiny, "--length", "4f")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_ignored_ctrl_c_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and a script's `&` leave it
+    try:
+        with interrupts.interrupts.handled():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"]
+)
+def test_a_real_process_that_is_stopped_leaves_what_plays(number, code, tiny):
+    command = [sys.executable, "-m", "causvid_cli", "t2v", PROMPT, "-m", str(tiny), "-o", "x.mp4", "--length", "5h"]
+    maker = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
+    )
+    try:
+        part, patience = Path("x.mp4.part"), time.monotonic() + 300
+        while not (part.exists() and part.stat().st_size > 100_000):
+            assert maker.poll() is None, maker.stderr.read()
+            assert time.monotonic() < patience
+            time.sleep(0.02)
+        maker.send_signal(number)
+        stdout, stderr = maker.communicate(timeout=300)
+    finally:
+        maker.kill()
+    assert (maker.returncode, stdout) == (code, "")
+    frames = read_info(part).frames
+    check_kept(frames)
+    said = "" if number == signal.SIGKILL else f"causvid: stopped; {frames} of 144000 frames are kept in x.mp4.part\n"
+    assert stderr == said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models", "list", "--json"]])
+def test_a_reader_that_goes_away_is_no_error(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "causvid_cli", *arguments], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_stdout_that_is_full_is_an_error():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "causvid_cli", "--version"], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (7, b"causvid: cannot write: no space left on device\n")
+
+
+# --- t2v -----------------------------------------------------------------------------------------------------------
+
+
+def test_t2v_writes_the_frames_it_planned_and_prints_the_path(tiny):
+    result = run("t2v", PROMPT, "-m", tiny, "-o", "car.mp4", "-s", 7, "--length", "2.3s")
+    assert (result.exit_code, result.stdout) == (0, "car.mp4\n")
+    pattern = (
+        r"causvid: 18 frames, 128x128, 2\.2 s at 8 fps, seed 7: "
+        r"first frame after \d+\.\d\d s, [\d.e+]+ frames per second\n"
+    )
+    assert re.fullmatch(pattern, result.stderr), result.stderr
+    assert [path.name for path in Path().iterdir()] == ["car.mp4"]
+    assert decode(Path("car.mp4")).shape == (18, 128, 128, 3)
+
+
+def test_a_video_carries_its_recipe(tiny):
+    run("t2v", f"  {PROMPT}\n", "-m", tiny, "-o", "car.mp4", "-s", 7, "--length", "2s", "--steps", 3, "--fps", "12.5")
+    info = json.loads(run("info", "car.mp4", "--json").stdout)
+    recipe = info["recipe"]
+    versions = recipe.pop("versions")
+    assert recipe == {
+        "v": 1,
+        "command": "t2v",
+        "prompt": PROMPT,
+        "seed": 7,
+        "length": "2s",
+        "frames": 25,
+        "fps": "25/2",
+        "size": "128x128",
+        "steps": 3,
+        "model": {"name": "tiny", "sha256": packs.pack_digest(load_facts(tiny))},
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    assert (versions["causvid"], versions["torch"]) == (__version__, torch.__version__)
+    assert (info["frames"], info["fps"], info["duration_s"]) == (25, 12.5, 2.0)
+    assert str(tiny.parent) not in json.dumps(recipe)
+
+
+def test_json_is_one_object_of_documented_keys(tiny):
+    result = run("t2v", "a blarfly car", "-m", tiny, "--json", "-s", 7, "--length", "1s")
+    assert result.stdout.count("\n") == 1
+    made = json.loads(result.stdout)
+    assert {key: type(value) for key, value in made.items()} == {
+        "v": int,
+        "output": str,
+        "frames": int,
+        "fps": float,
+        "size": str,
+        "seed": int,
+        "model": str,
+        "first_frame_s": float,
+        "generate_s": float,
+        "frames_per_s": float,
+        "import_s": float,
+        "load_s": float,
+        "total_s": float,
+        "peak_memory_bytes": int,
+        "notes": list,
+    }
+    assert (made["v"], made["frames"], made["seed"], made["model"]) == (1, 8, 7, "tiny")
+    assert made["output"] == "causvid-a-blarfly-car-7.mp4"
+    assert Path(made["output"]).exists()
+    assert 0 < made["first_frame_s"] <= made["generate_s"] <= made["total_s"]
+    assert made["frames_per_s"] == pytest.approx(8 / made["generate_s"], rel=0.01)
+    [note] = made["notes"]
+    assert "'blarfly' is not a word that this model knows" in note
+    assert result.stderr.count(note) == 1
+
+
+def test_quiet_says_nothing_but_the_result(tiny):
+    result = run("t2v", "a blarfly car", "-m", tiny, "-q", "-o", "x.mp4", "--length", "1s")
+    assert (result.stdout, result.stderr) == ("x.mp4\n", "")
+
+
+def test_a_seed_makes_the_same_frames_and_another_makes_others(tiny):
+    frames = {}
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        assert run("t2v", PROMPT, "-m", tiny, "-o", f"{name}.mp4", "-s", seed, "--length", "2s").exit_code == 0
+        frames[name] = decode(Path(f"{name}.mp4"))
+    assert np.array_equal(frames["a"], frames["b"])
+    assert not np.array_equal(frames["a"], frames["c"])
+
+
+def test_the_first_2_s_of_a_4_s_video_are_the_2_s_video(tiny):
+    loaded = pipeline.load(tiny, device="cpu")
+    short = list(loaded.stream(PROMPT, length="2s", seed=7))
+    long = list(loaded.stream(PROMPT, length="4s", seed=7))
+    assert sum(len(chunk.frames) for chunk in long) == 32
+    for a, b in zip(short, long, strict=False):
+        assert torch.equal(a.latent, b.latent)
+        assert np.array_equal(a.frames, b.frames)
+
+
+def test_a_seed_that_is_not_given_is_random_and_reported(tiny):
+    seeds = [json.loads(run("t2v", PROMPT, "-m", tiny, "--json", "--length", "4f").stdout)["seed"] for _ in range(2)]
+    assert seeds[0] != seeds[1]
+    assert all(Path(f"causvid-a-red-car-moves-left-in-the-snow-{seed}.mp4").exists() for seed in seeds)
+
+
+def test_size_and_rate_are_those_asked_for(tiny):
+    run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "--size", "192x192", "--fps", "30000/1001", "--length", "1s")
+    info = read_info(Path("x.mp4"))
+    assert (info.width, info.height, str(info.fps), info.frames) == (192, 192, "30000/1001", 30)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"], ["@prompt.txt"]])
+def test_a_prompt_comes_from_stdin_or_a_file(arguments, tiny):
+    text = f"\ufeff{PROMPT} – ünïcode\r\n".encode()
+    Path("prompt.txt").write_bytes(text)
+    result = run("t2v", *arguments, "-m", tiny, "-o", "x.mp4", "--length", "4f", input=text)
+    assert result.exit_code == 0, result.output
+    assert read_info(Path("x.mp4")).recipe["prompt"] == f"{PROMPT} – ünïcode"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [(b"", "is empty"), (b"\xff\xfe", "in stdin is not UTF-8"), (b"a" * 10**6, "is too long")]
+)
+def test_a_prompt_from_stdin_is_checked(text, complaint):
+    fails(run("t2v", input=text), 2, complaint)
+
+
+def test_no_prompt_at_a_terminal_is_an_error_and_no_wait(monkeypatch):
+    monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    fails(run("t2v"), 2, 'no prompt; say what to show, such as causvid t2v "a red car')
+
+
+@pytest.mark.parametrize(
+    "name", ["-x.mp4", "file:x.mp4", "a b\n$(c).mp4", "白鳥.mp4", os.fsdecode(b"\xff.mp4"), "x.MP4"]
+)
+def test_any_name_is_a_plain_name(name, tiny):
+    result = run("t2v", PROMPT, "-m", tiny, "--json", "-o", name, "--length", "4f")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["output"] == name
+    assert [path.name for path in Path().iterdir()] == [name]
+    assert run("info", "--json", "--", name).exit_code == 0
+
+
+def test_overwrite_replaces_the_output(tiny):
+    Path("x.mp4").write_bytes(b"mine")
+    assert run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "-y", "--length", "4f").exit_code == 0
+    assert read_info(Path("x.mp4")).frames == 4
+
+
+def test_a_name_taken_meanwhile_is_kept(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(9, lambda: Path("x.mp4").write_bytes(b"mine") and None))
+    result = run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "-q")
+    fails(result, 7, "the name was taken meanwhile; .* 40 frames .* are kept in x.mp4.part\n$")
+    assert Path("x.mp4").read_bytes() == b"mine"
+
+
+def test_too_little_disk_is_found_before_the_model_loads(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(video.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**7))
+    fails(run("t2v", PROMPT, "-m", tiny, "--length", "24h"), 7, "needs .* MB.* has 10.* MB free")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "part"),
+    [(PROMPT, "a-red-car-moves-left-in-the-snow"), ("Ein Bär, 2 Vögel!", "ein-bar-2-vogel"), ("白鳥", "video")]
+    + [("../../etc/passwd", "etc-passwd"), ("a " * 100, "-".join("a" * 20))],
+)
+def test_a_prompt_becomes_a_tame_file_name(prompt, part):
+    assert slug(prompt) == part
+
+
+# --- progress ------------------------------------------------------------------------------------------------------
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    now = iter([0.0, 1.0, 9.9, 10.0, 15.0, 21.0, 40.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with console.progress("loading", quiet=False) as progress:
+        progress.start(2000)
+        for done in (10, 99, 100, 150, 210, 2000):
+            progress.update(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "causvid: 100 of 2000 frames, 10 frames/s, 3 min 10 s left",
+        "causvid: 210 of 2000 frames, 10 frames/s, 2 min 59 s left",
+    ]
+    assert console._pace(100, 360_100, 10.0) == "100 of 360100 frames, 10 frames/s, 10 h 0 min left"
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_progress_on_a_terminal_is_a_bar_that_obeys_no_color(colour):
+    code = (
+        "import time; from causvid_cli.cli import console\n"
+        "with console.progress('loading [red]x', quiet=False) as progress:\n"
+        "    progress.start(40); time.sleep(0.05); progress.update(20); console.message('a [red]note'); time.sleep(0.3)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "100"} | ({} if colour else {"NO_COLOR": "1"})
+    ours, theirs = pty.openpty()
+    maker = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            seen += (piece := os.read(ours, 65536))
+        except OSError:  # how Linux ends a pty
+            break
+        if not piece:
+            break
+    os.close(ours)
+    assert maker.wait() == 0
+    assert re.search(rb"20 of 40 frames, [\d.e+]+ frames/s, \d+ s left", seen)
+    assert b"causvid: a [red]note" in seen
+    assert bool(re.search(rb"\x1b\[[\d;]*3[0-9]", seen)) is colour
+
+
+# --- info, models, doctor ------------------------------------------------------------------------------------------
+
+
+def test_info_is_a_table(tiny):
+    run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "-s", 7, "--length", "1s")
+    lines = run("info", "x.mp4").stdout.splitlines()
+    rows = dict(re.split(" {2,}", line, maxsplit=1) for line in lines)
+    assert rows["prompt"] == PROMPT
+    assert (rows["seed"], rows["model"]) == ("7", "tiny")
+    assert rows["size"] == "128x128"
+    assert rows["frames"] == "8 at 8 per second, 1.000 s"
+    assert rows["codec"] == "h264, yuv420p"
+    assert rows["colour"].startswith("bt709 primaries, bt709 transfer, bt709 matrix")
+
+
+def test_info_of_a_video_without_a_recipe_says_so():
+    encoder = video.FragmentEncoder(width=64, height=64, fps=Fraction(1), metadata={})
+    Path("x.mp4").write_bytes(encoder.encode(np.zeros((3, 64, 64, 3), np.uint8)))
+    result = run("info", "x.mp4")
+    assert result.exit_code == 0
+    assert re.search("^recipe +none: causvid did not make this file", result.stdout)
+    assert re.search("^frames +3 at 1 per second", result.stdout, re.M)
+    assert json.loads(run("info", "x.mp4", "--json").stdout)["recipe"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(None, "x.mp4: does not exist"), (b"", "x.mp4: is empty"), (b"no video" * 99, "x.mp4: cannot be read as a video")],
+)
+def test_info_of_what_is_no_video(content, complaint):
+    if content is not None:
+        Path("x.mp4").write_bytes(content)
+    fails(run("info", "x.mp4"), 3, complaint)
+    fails(run("info", "x.mp4", "--json"), 3, complaint)
+
+
+def test_info_of_a_video_that_is_cut_short(tiny):
+    run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4")
+    content = Path("x.mp4").read_bytes()
+    Path("x.mp4").write_bytes(content[: len(content) // 2])
+    fails(run("info", "x.mp4"), 3, "x.mp4: cut short: .* frames are missing")
+
+
+def test_models_list_names_what_model_takes(storybook):
+    assert run("models", "list").stdout.splitlines()[1].startswith("storybook  128x128 at 8 fps")
+    [entry] = json.loads(run("models", "list", "--json").stdout)["models"]
+    assert (entry["name"], entry["license"], entry["folder"]) == ("storybook", "Apache-2.0", str(storybook))
+    assert entry["bytes"] == sum(file.stat().st_size for file in storybook.rglob("*") if file.is_file())
+
+
+def test_models_list_without_a_model_says_so(monkeypatch):
+    monkeypatch.setattr(packs, "pack_roots", list)
+    result = run("models", "list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no model is installed" in result.stderr
+    assert json.loads(run("models", "list", "--json").stdout) == {"v": 1, "models": []}
+
+
+def test_models_show_tells_and_verifies(storybook):
+    shown = run("models", "show", "storybook")
+    assert shown.exit_code == 0
+    assert re.search("^files +8, all verified by sha256", shown.stdout, re.M)
+    entry = json.loads(run("models", "show", "storybook", "--json").stdout)
+    assert (entry["verified"], entry["license"], entry["steps"]) == (True, "Apache-2.0", [1000.0, 500.0])
+    flip_a_byte(storybook)
+    shown = run("models", "show", "storybook")
+    assert shown.exit_code == 4
+    assert re.search("^files +damaged", shown.stdout, re.M)
+    assert "is damaged: sha256" in shown.stderr
+    assert json.loads(run("models", "show", "storybook", "--json").stdout)["verified"] is False
+
+
+def test_doctor_is_content_with_a_machine_that_works(storybook):
+    result = run("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert all(line.startswith("✓") for line in result.stdout.splitlines())
+    report = json.loads(run("doctor", "--json").stdout)
+    assert report["ok"]
+    assert [check["name"] for check in report["checks"]] == list(doctor.CHECKS)
+
+
+def test_doctor_ends_with_the_gravest_failure(storybook, monkeypatch):
+    flip_a_byte(storybook)
+    result = run("doctor")
+    assert result.exit_code == 4
+    assert re.search("^✗ +model .*is damaged: sha256", result.stdout, re.M)
+    monkeypatch.setattr(video, "FragmentEncoder", lambda **_: raise_(RuntimeError("no libx264")))
+    result = run("doctor")
+    assert result.exit_code == 7
+    assert re.search("^✗ +encoder +RuntimeError: no libx264", result.stdout, re.M)
+    assert result.stderr == "causvid: 3 of 7 checks failed: encoder, writing, model\n"
+    assert [check["ok"] for check in json.loads(run("doctor", "--json").stdout)["checks"]].count(False) == 3
