@@ -1,6 +1,6 @@
 """Chunks of frames as they are made, and a prompt that changes while the video runs.
 
-    python examples/stream.py crossing.mp4
+python examples/stream.py crossing.mp4
 """
 
 import sys

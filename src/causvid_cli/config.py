@@ -62,6 +62,8 @@ class PackFacts:
     teacher_guidance: float = 1.0
     """Classifier-free guidance of the teacher; 1 is none."""
     teacher_steps: int = 50
+    teacher_shift: float = 1.0
+    """Shift of the teacher's own noise schedule; 1 is none."""
     license: str
     source: str
     """Where the weights come from, and where to get them again."""
@@ -76,7 +78,7 @@ class PackFacts:
             self._need(name, getattr(self, name) >= 1, "must be 1 or more")
         for name in ("sink_frames", "window_frames"):
             self._need(name, getattr(self, name) >= 0, "must be 0 or more")
-        for name in ("shift", "fps"):
+        for name in ("shift", "teacher_shift", "fps"):
             self._need(name, getattr(self, name) > 0, "must be more than 0")
         for file in self.files:
             path = PurePosixPath(file)

@@ -65,7 +65,7 @@ class Teacher:
             self.start_noise(codec.facts.latent_frames(frames), batch=1, seed=seed),
             self.text.encode(prompt).embeds,
             self.text.empty(),
-            sigmas=sampler_sigmas(steps or facts.teacher_steps, shift=facts.shift),
+            sigmas=sampler_sigmas(steps or facts.teacher_steps, shift=facts.teacher_shift),
             guidance=facts.teacher_guidance if guidance is None else guidance,
         )
         if not torch.isfinite(x0).all():

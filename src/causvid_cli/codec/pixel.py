@@ -24,8 +24,8 @@ class Residual(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
@@ -97,7 +97,7 @@ class PixelCodec(nn.Module):
 
     def channels_last(self) -> Self:
         """The codec with its weights laid out for a CPU, on which it then runs about twice as fast."""
-        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def facts(self) -> CodecFacts:

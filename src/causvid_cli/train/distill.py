@@ -235,6 +235,7 @@ class Distillation:
             teacher="teacher",
             teacher_guidance=self.config.teacher_guidance,
             teacher_steps=self.config.teacher_steps,
+            teacher_shift=CLIP_SHIFT,
             license=self.config.license,
             source=self.config.source,
         )

@@ -143,7 +143,7 @@ def teacher_maker(pack: Path, *, device: torch.device) -> Make:
             teacher.start_noise(codec.facts.latent_frames(FRAMES), batch=len(stories), seed=seed),
             captions(teacher.text, stories),
             teacher.text.empty(),
-            sigmas=sampler_sigmas(facts.teacher_steps, shift=facts.shift),
+            sigmas=sampler_sigmas(facts.teacher_steps, shift=facts.teacher_shift),
             guidance=facts.teacher_guidance,
         )
         return decode(codec, x0.split(1, dim=2))

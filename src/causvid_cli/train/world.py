@@ -9,7 +9,6 @@ from torch import Tensor
 from causvid_cli import storybook
 from causvid_cli.storybook import Story
 
-
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they begin in eight places and face both ways."""
 

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+
+import pytest
+from tiny import tiny_facts
+
+from causvid_cli.errors import UsageError
+from causvid_cli.pipeline import make_plan
+from causvid_cli.request import LARGEST_SEED, check_device, check_seed, check_size, check_steps, random_seed
+
+
+def test_it_loads_nothing_slow():
+    code = "import sys, causvid_cli.request; sys.exit(', '.join({'torch', 'numpy', 'av'} & set(sys.modules)) or 0)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_model_of_pixel_cells_is_enlarged_by_whole_numbers():
+    facts = tiny_facts(width=64, height=64, enlarge=8)
+    assert check_size(None, facts) == (64, 64, 8)
+    assert check_size((64, 64), facts) == (64, 64, 1)
+    assert check_size((512, 512), facts) == (64, 64, 8)
+
+
+@pytest.mark.parametrize(
+    ("size", "near"),
+    [
+        ((63, 63), "64x64 or 128x128"),
+        ((200, 200), "192x192 or 256x256"),
+        ((511, 511), "448x448 or 512x512"),
+        ((128, 64), "128x128 or 192x192"),
+    ],
+)
+def test_another_size_names_the_two_nearest(size, near):
+    with pytest.raises(UsageError, match=f"try {near}$"):
+        check_size(size, tiny_facts(width=64, height=64))
+
+
+def test_a_model_that_is_not_enlarged_takes_any_multiple_of_16():
+    facts = tiny_facts(width=832, height=480, enlarge=1)
+    assert check_size((640, 368), facts) == (640, 368, 1)
+    with pytest.raises(UsageError, match="width 830 is not a multiple of 16; try 816 or 832"):
+        check_size((830, 480), facts)
+
+
+def test_seeds_have_63_bits():
+    assert check_seed(0) == 0
+    assert check_seed(LARGEST_SEED) == 2**63 - 1
+    assert all(check_seed(random_seed()) >= 0 for _ in range(10))
+
+
+def test_the_models_own_number_of_steps_changes_nothing():
+    for warp_steps in (True, False):
+        facts = tiny_facts(steps=(1000.0, 700.0, 300.0), warp_steps=warp_steps)
+        assert check_steps(None, facts) == 3
+        options = {"spatial_factor": 8, "latent_frames": 2, "frames": 8, "size": None, "seed": 1}
+        asked, default = (make_plan(facts, steps=steps, **options) for steps in (3, None))
+        assert asked == default
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12"])
+def test_devices_have_names(name):
+    assert check_device(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "CUDA", "cuda:١"])
+def test_another_device_name_is_refused(name):
+    with pytest.raises(UsageError, match="unknown; try auto, cpu, cuda"):
+        check_device(name)
