@@ -25,9 +25,9 @@ MAX_WORD = 32
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _NEAR_NAMES = {word: name for name in VOCABULARY.subjects for word in name.split()} | {
-    " ".join(words): meaning.name or "moves right"
+    " ".join(words): meaning.name
     for words, meaning in LEXICON.items()
-    if meaning.kind in ("subject", "colour", "scene", "action", "movement")
+    if meaning.kind in ("subject", "colour", "scene", "action") and meaning.name
 }
 """Phrase a misspelled word is compared with -> the name that is proposed."""
 
@@ -159,5 +159,5 @@ def _first(names: list[str]) -> str | None:
 @lru_cache(maxsize=256)
 def _near(word: str) -> tuple[str, ...]:
     """Known names spelled like a word, best first, three at most."""
-    names = [_NEAR_NAMES[known] for known in get_close_matches(word, _NEAR_NAMES, n=5, cutoff=0.66)]
+    names = [_NEAR_NAMES[known] for known in get_close_matches(word, _NEAR_NAMES, n=5, cutoff=0.75)]
     return tuple(dict.fromkeys(names))[:3]
