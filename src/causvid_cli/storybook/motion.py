@@ -12,8 +12,8 @@ from .story import Story
 CENTRE = SIZE // 2
 SPEED = 2
 """Cells per frame of "moves right" and "moves left": one lap of the torus is 32 frames."""
-START_STEP = 8
-"""Moving sprites start at a multiple of this many cells."""
+START = {"moves right": 16, "moves left": 48}
+"""Column where an action begins that is not the middle: what travels has the frame before it."""
 RISE_FRAMES = 20
 JUMP = (0, 6, 10, 13, 14, 13, 10, 6)
 """Height of a jump over its period of 8 frames: the parabola 14 (1 - (k - 4)^2 / 16)."""
@@ -100,9 +100,6 @@ MOTIONS: dict[str, Motion] = {
     "stays still": stays_still,
     "turns into": turns_into,
 }
-
-MOVING = ("moves right", "moves left")
-"""Actions that travel; their videos begin in a column that the seed picks, those of the others in the middle."""
 
 
 def pose_at(story: Story, t: int, column: int) -> Pose:

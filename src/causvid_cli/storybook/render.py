@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from . import creatures, things  # noqa: F401  (importing them registers their drawings)
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, MOVING, START_STEP, Pose, pose_at
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, START, Pose, pose_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENE_PERIOD, SCENES, SIZE, scene_loop
@@ -28,7 +28,7 @@ def render_indices(story: Story, *, length: int, seed: int, start: int = 0) -> t
     """Frames start .. start + length - 1 of a story's endless video; frame n depends on (story, seed, n) only.
 
     Returns palette indices uint8 [T, 64, 64] and the sprite's mask bool [T, 64, 64]. The seed picks whether the scene
-    is mirrored and where moving actions start. Raises ValueError for a negative length or start.
+    is mirrored. Raises ValueError for a negative length or start.
     """
     if length < 0 or start < 0:
         raise ValueError(f"length {length} and start {start} must not be negative")
@@ -49,14 +49,13 @@ def render_script(cues: Sequence[tuple[int, Story]], *, length: int, seed: int) 
 
 def _render(cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The frames of these numbers; every number belongs to the last cue that is not after it."""
-    mirrored, column = _choices(seed)
+    mirrored = _is_mirrored(seed)
     shown: list[tuple[int, Story, int]] = []  # first frame, story, column where it begins
     for index, (first, story) in enumerate(cues):
+        column = START.get(story.action, CENTRE)
         if index:
             before, told, began = shown[-1]
             column = pose_at(told, first - before, began).x
-        elif story.action not in MOVING:
-            column = CENTRE
         shown.append((first, story, column))
 
     frames = np.empty((len(numbers), SIZE, SIZE), np.uint8)
@@ -90,11 +89,11 @@ def check_drawings() -> None:
             raise ValueError(f"{what}s in only one of vocabulary.toml and the drawings: {', '.join(sorted(lost))}")
 
 
-def _choices(seed: int) -> tuple[bool, int]:
-    """Whether the scene is mirrored, and the start column of moving actions: one of 16 combinations."""
+def _is_mirrored(seed: int) -> bool:
+    """Whether a seed's videos have the scene mirrored: one in two."""
     mixed = (int(seed) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    return bool(mixed >> 63), (mixed >> 56) % (SIZE // START_STEP) * START_STEP
+    return bool(mixed >> 63)
 
 
 @lru_cache(maxsize=8192)

@@ -28,6 +28,8 @@ from causvid_cli.train.network import Denoiser
 from causvid_cli.train.teacher import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import Report, Trainer
 
+PAIRS_PER_CLIP = 6
+"""First chunks of one step for each of its clips: they are short, and the many ways to begin are the hard part."""
 CONTEXT_NOISE = 0.15
 """Largest noise level of the clean context in training: the student must forgive its own small errors."""
 
@@ -106,7 +108,7 @@ def train_student(
         return x0_regression(network.prediction, x_t, output, batch.x0, levels[pick], weight)
 
     def first_chunk(rng: np.random.Generator) -> Tensor:
-        x_t, x0, rows, pick = pairs.batch(rng, 2 * plan.batch, device=device)
+        x_t, x0, rows, pick = pairs.batch(rng, PAIRS_PER_CLIP * plan.batch, device=device)
         output = network.forward_whole(x_t, timesteps[pick], denoiser.prompt(rows))
         return x0_regression(network.prediction, x_t, output, x0, levels[pick])
 

@@ -10,7 +10,7 @@ from causvid_cli import storybook
 from causvid_cli.storybook import Story
 
 MOVING_SHARE = 2.5
-"""How much more often than others training shows clips that travel: they begin in eight places and face both ways."""
+"""How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
 
 
 @dataclass(frozen=True, slots=True)
