@@ -163,6 +163,11 @@ def test_shards_are_bfloat16_and_indexed_as_hugging_face_does(tmp_path):
     assert loaded["table"].dtype == torch.int64
 
 
+def test_every_user_may_read_saved_tensors(tmp_path):
+    save_safetensors(a_state(), tmp_path)
+    assert all(file.stat().st_mode & 0o444 == 0o444 for file in tmp_path.glob("*.safetensors"))
+
+
 def test_diffusers_reads_what_we_save(tmp_path):
     from diffusers import AutoencoderKLWan
 

@@ -65,6 +65,7 @@ def save_safetensors(
         # cloned, because safetensors refuses views and tensors that share memory
         own = {name: state[name].detach().to("cpu", dtypes[name]).contiguous().clone() for name in shard}
         save_file(own, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors makes it 0600, and a wheel would carry that to every user
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}}
