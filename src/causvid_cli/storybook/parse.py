@@ -159,5 +159,6 @@ def _first(names: list[str]) -> str | None:
 @lru_cache(maxsize=256)
 def _near(word: str) -> tuple[str, ...]:
     """Known names spelled like a word, best first, three at most."""
-    names = [_NEAR_NAMES[known] for known in get_close_matches(word, _NEAR_NAMES, n=5, cutoff=0.75)]
+    cutoff = 0.66 if len(word) <= 3 else 0.75  # "cra" shares two letters of three with "car"
+    names = [_NEAR_NAMES[known] for known in get_close_matches(word, _NEAR_NAMES, n=5, cutoff=cutoff)]
     return tuple(dict.fromkeys(names))[:3]

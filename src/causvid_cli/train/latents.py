@@ -98,12 +98,12 @@ def prepare(
         path = folder / f"clips-{shard:05d}.safetensors"
         if not path.exists():
             rng = np.random.default_rng((seed, shard))
+            late = shard < plain and shard % LATE_EVERY == LATE_EVERY - 1
             if shard >= plain:
                 known_from = int(rng.integers(2, latent_frames - 2))
                 frames = latent_frames * codec.stack
                 batch = world.sample_switches(rng, SHARD_CLIPS, frames=frames, switch_frame=known_from * codec.stack)
             else:
-                late = shard % LATE_EVERY == LATE_EVERY - 1
                 known_from = latent_frames // 2 if late else 0
                 start = int(rng.integers(2, 13)) * codec.stack if late else 0
                 batch = world.sample_clips(rng, SHARD_CLIPS, frames=latent_frames * codec.stack, start=start)
@@ -113,7 +113,7 @@ def prepare(
                 "rows": text.rows(batch.stories),
                 "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
                 "known_from": torch.full((SHARD_CLIPS,), known_from),
-                "share": torch.tensor([world.share_of(story) for story in batch.stories]),
+                "share": torch.tensor([world.share_of(story, late=late) for story in batch.stories]),
             }
             save_file(tensors, path.with_suffix(".new"))
             path.with_suffix(".new").rename(path)

@@ -11,6 +11,8 @@ from causvid_cli.storybook import Story
 
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
+CHANGED_SHARE = 4.0
+"""The same for late clips in which something has turned into something else: it must not turn back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,10 @@ class Clips:
     stories: tuple[Story, ...]
 
 
-def share_of(story: Story) -> float:
-    """How often training shows this story, relative to others."""
+def share_of(story: Story, *, late: bool = False) -> float:
+    """How often training shows this story, relative to others; late: in a clip from the middle of its video."""
+    if story.action == "turns into" and late:
+        return CHANGED_SHARE
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
 
 
