@@ -187,11 +187,12 @@ class Pipeline:
 
         length: "5s", "250ms", "1:04.5", "96f" or seconds, at `fps` (default: the model's). size: (width, height).
         """
+        frames = parse_frames(length, fps=fps or self.fps)
         return make_plan(
             self.facts,
             spatial_factor=self.codec.facts.spatial_factor,
-            latent_frames=self.codec.facts.latent_frames(parse_frames(length, fps=fps or self.fps)),
-            frames=parse_frames(length, fps=fps or self.fps),
+            latent_frames=self.codec.facts.latent_frames(frames),
+            frames=frames,
             size=size,
             seed=seed,
             steps=steps,
