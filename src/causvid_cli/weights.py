@@ -19,11 +19,12 @@ MIB = 2**20
 
 
 def load_config(folder: Path, class_name: str) -> dict[str, Any]:
-    """The config.json of a network in diffusers layout. Raises ModelError when it is of another class."""
+    """The config.json of a network of diffusers or transformers. Raises ModelError when it is of another class."""
     path = folder / "config.json"
     config = _read_json(path)
-    if (found := config.get("_class_name")) != class_name:
-        raise ModelError(f"{path}: _class_name: {found!r} instead of {class_name!r}")
+    key = "_class_name" if "_class_name" in config else "architectures"
+    if (found := config.get(key)) not in (class_name, [class_name]):
+        raise ModelError(f"{path}: {key}: {found!r} instead of {class_name!r}")
     return config
 
 
@@ -46,19 +47,19 @@ def load_safetensors(folder: Path) -> dict[str, Tensor]:
 
 
 def save_safetensors(
-    state: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype = torch.bfloat16, shard_bytes: int = 15 * MIB
+    state: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype = torch.bfloat16, shard_bytes: int | None = None
 ) -> None:
     """Write a network's tensors in Hugging Face's layout, in place of weights that the folder held.
 
-    Floating-point tensors are cast to dtype. One file, or shards of at most shard_bytes with an index; a tensor that
-    is larger by itself gets a shard of its own.
+    Floating-point tensors are cast to dtype. One file, or shards of at most shard_bytes (by default 15 MiB, or a tenth
+    of what is larger than ten of them) with an index; a tensor that is larger by itself gets a shard of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{STEM}*.safetensors*"):
         old.unlink()
     dtypes = {name: dtype if tensor.is_floating_point() else tensor.dtype for name, tensor in state.items()}
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in state.items()}
-    shards = list(_shards(sizes, shard_bytes))
+    shards = list(_shards(sizes, shard_bytes or max(15 * MIB, sum(sizes.values()) // 10)))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"{STEM}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{STEM}.safetensors"

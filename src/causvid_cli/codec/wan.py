@@ -50,7 +50,7 @@ class WanCodec:
         with torch.device("meta"):
             vae = AutoencoderKLWan.from_config(config)
         load_state(vae, load_safetensors(folder), name=str(folder))
-        return cls(vae.to(device, dtype))
+        return cls(nn.Module.to(vae, device, dtype))  # diffusers' own `to` warns about nothing here
 
     def encode_state(self) -> State:
         return _empty_state(self.vae.encoder)
