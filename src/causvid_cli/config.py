@@ -64,6 +64,8 @@ class PackFacts:
     teacher_steps: int = 50
     teacher_shift: float = 1.0
     """Shift of the teacher's own noise schedule; 1 is none."""
+    judge: str | None = None
+    """Subfolder of the network that names what its clips show, where a storybook pack has one."""
     license: str
     source: str
     """Where the weights come from, and where to get them again."""
@@ -145,4 +147,6 @@ def _field_names(kind: Any, path: Iterable[str | int]) -> list[str]:
     """Names of the fields of the dataclass at this path, through dataclasses, dicts and sequences."""
     for part in path:
         kind = get_type_hints(kind)[str(part)] if is_dataclass(kind) else get_args(kind)[get_origin(kind) is dict]
+        if type(None) in get_args(kind):  # X | None
+            kind = next(option for option in get_args(kind) if option is not type(None))
     return [field.name for field in fields(kind)]

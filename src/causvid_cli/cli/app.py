@@ -21,7 +21,7 @@ from causvid_cli.cli.help import HELP_OPTIONS, Group, examples, show_help
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.errors import CausvidError, ExitCode
 
-COMMANDS = ("make", "train", "info", "models", "bench", "doctor")
+COMMANDS = ("make", "train", "info", "models", "bench", "eval", "doctor")
 """Modules of this package whose `app` holds commands, in the order of the help; what is not written yet is left out."""
 
 EXIT_CODES = {

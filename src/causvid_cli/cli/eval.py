@@ -1,0 +1,190 @@
+"""`causvid eval`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from causvid_cli.cli import console, options
+from causvid_cli.cli.help import Command, examples
+from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.errors import UsageError
+from causvid_cli.evaluate.folder import PAGE, VBENCH, VIDEOS, Folder
+from causvid_cli.evaluate.request import BUILT_IN, DEFAULT_LENGTH, EvalRequest
+from causvid_cli.evaluate.vbench import check_vbench, measure_vbench
+from causvid_cli.packs import find_pack
+from causvid_cli.request import AUTO, DEFAULT_MODEL, check_device, check_dtype, check_seed
+from causvid_cli.timecode import parse_whole
+
+MOST_SEEDS = 16
+
+app = typer.Typer()
+
+
+@app.command(
+    name="eval",
+    cls=Command,
+    epilog=examples(
+        "causvid eval",
+        "causvid eval --teacher --seen --seeds 4 --count 50 --out eval-teacher",
+        "causvid eval --prompts prompts.txt --length 60s --json",
+    ),
+)
+def evaluate(
+    model: options.Model = DEFAULT_MODEL,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Prompts, one a line (# begins a comment), or a .json list; if not given, the built-in {BUILT_IN}: "
+            "storybook stories of combinations held out of training.",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=BUILT_IN, metavar="NUMBER", help="Only so many of the built-in prompts.", show_default=False
+        ),
+    ] = None,
+    seen: Annotated[
+        bool,
+        typer.Option(
+            "--seen",
+            help="Also as many combinations that training may have seen: the gap shows what was learned by heart.",
+            show_default=False,
+        ),
+    ] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MOST_SEEDS, metavar="NUMBER", help="Clips of each prompt; 2 or more measure diversity."
+        ),
+    ] = 1,
+    length: options.Length = DEFAULT_LENGTH,
+    teacher: Annotated[
+        bool, typer.Option("--teacher", help="Also let the model's teacher answer: slow.", show_default=False)
+    ] = False,
+    videos: Annotated[
+        bool, typer.Option("--videos", help="Keep the clips as .mp4, under DIR/clips.", show_default=False)
+    ] = False,
+    vbench: Annotated[
+        bool,
+        typer.Option(
+            "--vbench",
+            help="Also VBench's dimensions for custom videos. Needs the package vbench, which downloads "
+            "its networks; keeps the clips.",
+            show_default=False,
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="For figures, page and pictures; if not given, eval-MODEL here.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        str, typer.Option("--seed", "-s", metavar="NUMBER", help="Of the first clip; each further one has the next.")
+    ] = "0",
+    device: options.Device = AUTO,
+    dtype: options.Dtype = AUTO,
+    threads: options.Threads = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Measure a model: prompt following, temporal consistency, drift and diversity, as a table and a page of plots.
+
+    Stop it whenever you like: the same command goes on with the clips that are missing.
+    """
+    pack = find_pack(model)
+    facts = load_facts(pack)
+    request = EvalRequest(
+        pack=pack,
+        facts=facts,
+        prompts=choose_prompts(facts, prompts, count=count, seen=seen),
+        length=length,
+        seeds=seeds,
+        seed=check_seed(parse_whole(seed, name="--seed")),
+        teacher=teacher and facts.teacher is not None,
+        videos=videos or vbench,
+        device=check_device(device),
+        dtype=check_dtype(dtype),
+    )
+    settings = request.settings
+    if vbench:
+        check_vbench()
+    folder = Folder(out or Path(f"eval-{facts.name}"), settings, overwrite=overwrite)
+    if teacher and not request.teacher and not quiet:
+        console.message(f"{facts.name} comes without its teacher: only the student is measured")
+    try:
+        with console.progress(f"loading {facts.name}", quiet=quiet) as progress:
+            result = carry_out(request, folder, progress, threads=threads, vbench=vbench)
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(f"the same command goes on from what is in {folder.path}")
+        raise
+    report(result, folder, quiet=quiet, as_json=as_json)
+
+
+def choose_prompts(facts: PackFacts, file: Path | None, *, count: int | None, seen: bool) -> dict[str, tuple[str, ...]]:
+    """The prompts, by group."""
+    from causvid_cli.evaluate.prompts import built_in_prompts, read_prompts  # numpy loads here
+
+    if file is not None:
+        for given, option in ((count is not None, "--count"), (seen, "--seen")):
+            if given:
+                raise UsageError(f"{option} chooses among the built-in prompts; leave it out, or leave out --prompts")
+        return {"prompts": read_prompts(file)}
+    if facts.text != "storybook":
+        if seen:
+            raise UsageError(f"--seen: {facts.name} was not trained on the storybook, so it has seen none of them")
+        return {"built_in": built_in_prompts(count or BUILT_IN)}
+    groups = {"held_out": True, "seen": False} if seen else {"held_out": True}
+    return {name: built_in_prompts(count or BUILT_IN, held_out=held_out) for name, held_out in groups.items()}
+
+
+def carry_out(
+    request: EvalRequest, folder: Folder, progress: console.Progress, *, threads: int | None, vbench: bool
+) -> dict[str, Any]:
+    """Load, make, measure; the figures."""
+    import torch  # so late, so that mistakes are found at once
+
+    from causvid_cli.evaluate.run import open_evaluation, run
+
+    if threads:
+        torch.set_num_threads(threads)
+    evaluation = open_evaluation(request)
+
+    def on_frames(done: int, of: int) -> None:
+        if done:
+            progress.update(done)
+        else:
+            progress.start(of)
+
+    def dimensions() -> dict[str, dict[str, float]] | None:
+        if not vbench:
+            return None
+        device, videos, out = str(evaluation.student.device), folder.path / VIDEOS, folder.path / VBENCH
+        return {maker: measure_vbench(videos / maker, device=device, out=out) for maker in request.makers}
+
+    return run(evaluation, folder, vbench=dimensions, on_frames=on_frames)
+
+
+def report(result: dict[str, Any], folder: Folder, *, quiet: bool, as_json: bool) -> None:
+    """The figures on stdout; where the page is, on stderr."""
+    from causvid_cli.evaluate.figures import footnotes, headline, rows
+
+    if as_json:
+        console.result_json(result)
+    else:
+        console.result(headline(result))
+        header, *body = rows(result)
+        console.table(body, header=header)
+        for line in footnotes(result):
+            console.result(line)
+    if not quiet:
+        console.message(f"plots and pictures: {folder.path / PAGE}")

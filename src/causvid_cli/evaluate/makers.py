@@ -1,0 +1,165 @@
+"""Who makes the clips of an evaluation, several at once, and hands them over part by part."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causvid_cli import storybook
+from causvid_cli.codec import Codec
+from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.errors import NumericsError
+from causvid_cli.geometry import Chunk
+from causvid_cli.pipeline import Pipeline
+from causvid_cli.rollout import Noise, rollout, seeded_noise
+from causvid_cli.schedule import sampler_sigmas
+from causvid_cli.storybook import Story
+from causvid_cli.teacher import Teacher, denoise_whole
+from causvid_cli.text import EncodedPrompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One clip to be made: what `causvid t2v PROMPT --seed SEED` makes."""
+
+    group: str
+    number: int
+    """Of its prompt in the group."""
+    take: int
+    """Of the clips of this prompt."""
+    seed: int
+    encoded: EncodedPrompt
+
+    @property
+    def prompt(self) -> str:
+        return self.encoded.prompt
+
+    @property
+    def story(self) -> Story | None:
+        """What a storybook model reads in the prompt, if it finds a subject."""
+        reading = self.encoded.reading
+        return reading if isinstance(reading, Story) and reading.subject is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The next pictures of several clips: uint8 RGB [B, T, H, W, 3] and, from a pixel codec, palette entries."""
+
+    frames: np.ndarray
+    indices: np.ndarray | None
+    """uint8 [B, T, H, W]."""
+
+
+Make = Callable[[Sequence[Clip], int], Iterator[Part]]
+"""(clips, pictures of each) -> their parts, oldest first."""
+
+
+def student_maker(student: Pipeline) -> Make:
+    """Clips of the student, all in one roll-out."""
+    facts, codec, model = student.facts, student.codec, student.model
+
+    @torch.inference_mode()
+    def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+        plan = student.plan(length=f"{frames}f", seed=0)
+        cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
+        prompt = model.prompt_cache(embeds(clips).to(student.device, student.dtype))
+        made = rollout(
+            model,
+            prompt=lambda _: prompt,
+            steps=plan.steps,
+            cache=model.kv_cache(
+                window_frames=facts.window_frames or plan.chunks[-1].end_frame,
+                sink_frames=facts.sink_frames,
+                rope=facts.rope,
+                batch=len(clips),
+                **cells,
+            ),
+            chunks=plan.chunks,
+            noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
+        )
+        yield from decoded(codec, (x0 for _, x0 in made), clips=clips, frames=frames)
+
+    return make
+
+
+def teacher_maker(teacher: Teacher) -> Make:
+    """Clips of the teacher, all solved together."""
+    facts, codec = teacher.facts, teacher.codec
+
+    @torch.inference_mode()
+    def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+        latent_frames = codec.facts.latent_frames(frames)
+        x0 = denoise_whole(
+            teacher.model,
+            torch.cat([teacher.start_noise(latent_frames, batch=1, seed=clip.seed) for clip in clips]),
+            embeds(clips),
+            teacher.text.empty(),
+            sigmas=sampler_sigmas(facts.teacher_steps, shift=facts.teacher_shift),
+            guidance=facts.teacher_guidance,
+        )
+        yield from decoded(codec, x0.split(1, dim=2), clips=clips, frames=frames)
+
+    return make
+
+
+def renderer(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+    """The storybook itself: clips as they should be. The seed mirrors the scene or does not, as in training."""
+    yield painted(np.stack([_rendered(clip, frames) for clip in clips]))
+
+
+def codec_maker(codec: PixelCodec, *, device: torch.device) -> Make:
+    """The storybook's clips after the codec: the best that any network could do through it."""
+
+    @torch.inference_mode()
+    def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+        whole = codec.facts.latent_frames(frames) * codec.stack
+        x0 = [codec.encode_indices(torch.from_numpy(_rendered(clip, whole))[None].to(device)) for clip in clips]
+        yield from decoded(codec, torch.cat(x0).split(1, dim=2), clips=clips, frames=frames)
+
+    return make
+
+
+def _rendered(clip: Clip, frames: int) -> np.ndarray:
+    assert isinstance(clip.encoded.reading, Story)
+    indices, _ = storybook.render_indices(clip.encoded.reading, length=frames, seed=clip.seed)
+    return indices
+
+
+def embeds(clips: Sequence[Clip]) -> Tensor:
+    """Text features [B, L, D]."""
+    return torch.cat([clip.encoded.embeds for clip in clips])
+
+
+def own_noise(
+    clips: Sequence[Clip], *, channels: int, latent_height: int, latent_width: int, device: torch.device
+) -> Noise:
+    """To each clip the noise that it has when it is made alone."""
+    shape = {"channels": channels, "latent_height": latent_height, "latent_width": latent_width, "device": device}
+    draws = [seeded_noise(clip.seed, batch=1, **shape) for clip in clips]  # type: ignore[arg-type]
+
+    def draw(chunk: Chunk, step: int) -> Tensor:
+        return torch.cat([own(chunk, step) for own in draws])
+
+    return draw
+
+
+def decoded(codec: Codec, chunks: Iterable[Tensor], *, clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+    """Parts of clips from their latents [B, C, f, h, w], cut to so many pictures. Raises NumericsError."""
+    state, made = codec.decode_state(), 0
+    for x0 in chunks:
+        if not torch.isfinite(x0).all():
+            bad = next(clip for clip, latent in zip(clips, x0, strict=True) if not torch.isfinite(latent).all())
+            raise NumericsError(f"{bad.prompt!r} with seed {bad.seed} is not finite; try --dtype float32")
+        if isinstance(codec, PixelCodec):
+            part = painted(codec.decode_indices(x0)[:, : frames - made].cpu().numpy(), codec.palette.cpu().numpy())
+        else:
+            part = Part(codec.decode_chunk(x0, state=state)[:, : frames - made].cpu().numpy(), None)
+        made += part.frames.shape[1]
+        yield part
+
+
+def painted(indices: np.ndarray, palette: np.ndarray = storybook.PALETTE) -> Part:
+    """A part from its palette entries uint8 [B, T, H, W]."""
+    return Part(palette[indices], indices)

@@ -1,0 +1,295 @@
+"""The figures of an evaluation as one self-contained page: tables, inline SVG plots, pictures as base64 PNG."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from causvid_cli.evaluate.figures import ATTRIBUTES, LABELS, columns, footnotes, headline, percent, rows
+from causvid_cli.evaluate.folder import Folder, Record
+
+COLOURS = {"student": "--blue", "teacher": "--orange", "rendered": "--grey", "codec": "--green"}
+PLOTS = {
+    "as_drawn": ("Pixels as drawn", "by the storybook itself"),
+    "brightness": ("Brightness", "mean luma"),
+    "saturation": ("Saturation", "mean, as HSV has it"),
+    "clipped": ("Clipped", "channel values at full black or full light"),
+    "sharpness": ("Sharpness", "deviation of the Laplacian"),
+    "motion": ("Motion", "mean change of luma, picture to picture"),
+    "jump": ("Jump at chunk edges", "change at the edges over change elsewhere"),
+}
+"""Curves that are drawn: title and what is measured."""
+ABOUT = {
+    "student": "the model: a few steps a chunk, one chunk after another",
+    "teacher": "the network that it was distilled from: the whole clip at once, many guided steps",
+    "rendered": "the storybook's own drawing of the same stories: what perfect clips score",
+    "codec": "the drawings through the codec: the best that any network could do through it",
+}
+MOST_CONFUSIONS = 12
+
+
+def page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -> str:
+    """The whole page, HTML. It asks for nothing from outside."""
+    parts = [
+        f"<h1>{escape(result['model'])}</h1>",
+        f'<p class="lead">{escape(headline(result).removeprefix(result["model"] + ": "))}</p>',
+        _legend(result),
+        _section("Figures", _table(rows(result)), notes=footnotes(result)),
+        _following(result),
+        _section("Through the clip", _curves(result), notes=["means over all clips, second by second"]),
+        _confused(result),
+        _sheets(result, records, folder),
+    ]
+    title = escape(f"{result['model']}: causvid eval")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(title: str, body: str, *, notes: Iterable[str] = ()) -> str:
+    below = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<section><h2>{title}</h2>{body}" + (f'<ul class="notes">{below}</ul>' if below else "") + "</section>"
+
+
+def _legend(result: Mapping[str, Any]) -> str:
+    entries = (
+        f'<dt><i style="background:var({_colour(maker)})"></i>{escape(maker)}</dt>'
+        f"<dd>{escape(ABOUT.get(maker, ''))}</dd>"
+        for maker in result["scores"]
+    )
+    _, *second = (group.replace("_", " ") for group in result["prompts"])
+    dashes = f'<dt><i class="dash"></i>{escape(second[0])}</dt><dd>dashed, and paler</dd>' if second else ""
+    return f'<dl class="legend">{"".join(entries)}{dashes}</dl>'
+
+
+def _table(table: Sequence[Sequence[str]]) -> str:
+    header, *body = table
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    lines = (
+        f'<tr><th scope="row">{escape(label)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+        for label, *cells in body
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _following(result: Mapping[str, Any]) -> str:
+    """Bars: how often the judge sees what was asked, with the range that chance alone allows."""
+    shown = [series for series in _series(result) if series[-1]["follows"]]
+    if not shown:
+        return ""
+    names = [name for name in (*ATTRIBUTES, "all") if any(name in scores["follows"] for *_, scores in shown)]
+    line, gap, left, width = 18, 16, 150, 900
+    reach = width - left - 70
+    height = len(names) * (len(shown) * line + gap)
+    drawn: list[str] = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x = left + share * reach
+        drawn.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
+        drawn.append(
+            f'<text class="tick" x="{x:.1f}" y="{height + 14}" text-anchor="middle">{percent(share, digits=0)}</text>'
+        )
+    for place, name in enumerate(names):
+        top = place * (len(shown) * line + gap) + gap / 2
+        middle = top + len(shown) * line / 2 + 4
+        drawn.append(
+            f'<text x="{left - 10}" y="{middle:.1f}" text-anchor="end">{escape(LABELS.get(name, name))}</text>'
+        )
+        for row, (label, maker, second, scores) in enumerate(shown):
+            if (share := scores["follows"].get(name)) is None:
+                continue
+            low, high = (left + end * reach for end in scores["follows_range"][name])
+            y, bar = top + row * line, share * reach
+            drawn.append(
+                f"<g><title>{escape(label)}: {percent(share)}</title>"
+                f'<rect x="{left}" y="{y + 2:.1f}" width="{bar:.1f}" height="{line - 4}" rx="2" '
+                f'style="fill:var({_colour(maker)});opacity:{0.6 if second else 1}"/>'
+                f'<path class="range" d="M{low:.1f} {y + line / 2:.1f}H{high:.1f}"/>'
+                f'<text class="value" x="{max(left + bar, high) + 8:.1f}" y="{y + 13:.1f}">{percent(share)}</text></g>'
+            )
+    svg = _svg(width, height + 20, "".join(drawn), "Shares of clips in which the judge sees what was asked")
+    order = ", ".join(label for label, *_ in shown)
+    return _section("What was asked, is seen", svg, notes=[f"bars from above: {order}", "thin lines: 95 % intervals"])
+
+
+def _curves(result: Mapping[str, Any]) -> str:
+    fps, frames = result["fps"], result["frames"]
+    plots = []
+    for name, (title, unit) in PLOTS.items():
+        lines = [
+            (label, maker, second, _jumps(scores["curves"]) if name == "jump" else scores["curves"].get(name, []))
+            for label, maker, second, scores in _series(result)
+        ]
+        if any(value is not None for *_, values in lines for value in values):
+            plot = line_plot(lines, seconds=frames / fps, title=title, share=name != "jump")
+            plots.append(f"<figure><figcaption><b>{title}</b> {unit}</figcaption>{plot}</figure>")
+    return f'<div class="plots">{"".join(plots)}</div>'
+
+
+def _jumps(curves: Mapping[str, Sequence[float | None]]) -> list[float | None]:
+    pairs = zip(curves["edge_motion"], curves["inner_motion"], strict=True)
+    return [edge / inner if edge is not None and inner else None for edge, inner in pairs]
+
+
+def line_plot(
+    lines: Sequence[tuple[str, str, bool, Sequence[float | None]]], *, seconds: float, title: str, share: bool
+) -> str:
+    """An SVG plot of (label, maker, dashed, value of each second) over the time of the clip."""
+    left, right, top, bottom, width, height = 48, 10, 8, 24, 420, 190
+    known = [value for *_, values in lines for value in values if value is not None]
+    ticks = nice_ticks(min(known), max(known))
+    low, high = ticks[0], ticks[-1]
+
+    def x(second: float) -> float:
+        return left + (width - left - right) * second / seconds
+
+    def y(value: float) -> float:
+        return height - bottom - (height - top - bottom) * (value - low) / (high - low)
+
+    drawn = []
+    decimals = max(0, -int(f"{(ticks[1] - ticks[0]) * (100 if share else 1):e}".split("e")[1]))
+    for tick in ticks:
+        text = percent(tick, digits=decimals) if share else f"{tick:.{decimals}f}"
+        drawn.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        drawn.append(f'<text class="tick" x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>')
+    for tick in (0, seconds / 2, seconds):
+        anchor = "start" if tick == 0 else "end" if tick == seconds else "middle"
+        drawn.append(f'<text class="tick" x="{x(tick):.1f}" y="{height - 6}" text-anchor="{anchor}">{tick:g} s</text>')
+    for label, maker, dashed, values in lines:
+        points = [
+            (x(min(second + 0.5, (second + seconds) / 2)), y(value))
+            for second, value in enumerate(values)
+            if value is not None
+        ]
+        dash = ' stroke-dasharray="5 4"' if dashed else ""
+        path = "M" + "L".join(f"{across:.1f} {up:.1f}" for across, up in points)
+        style = f"stroke:var({_colour(maker)})"
+        drawn.append(f'<path class="line" d="{path}" style="{style}"{dash}><title>{escape(label)}</title></path>')
+        if len(points) <= 16:
+            fill = f"fill:var({_colour(maker)})"
+            drawn += (f'<circle cx="{across:.1f}" cy="{up:.1f}" r="2.5" style="{fill}"/>' for across, up in points)
+    return _svg(width, height, "".join(drawn), title)
+
+
+def nice_ticks(low: float, high: float) -> list[float]:
+    """Round numbers that hold low..high, 3 to 7 of them, evenly spaced. Raises nothing for a flat line."""
+    span = max(high - low, 0.02 * max(abs(low), abs(high)), 1e-3)
+    power = 10.0 ** int(f"{span / 4:e}".split("e")[1])
+    step = next(times * power for times in (1, 2, 5, 10) if times * power >= span / 4)
+    first, last = int(low // step), -int(-high // step)
+    last = max(last, first + 2)
+    return [place * step for place in range(first, last + 1)]
+
+
+def _confused(result: Mapping[str, Any]) -> str:
+    """What the judge took the student's clips for, where that was not what was asked."""
+    tables = []
+    for label, maker, _, scores in _series(result):
+        wrong = scores["confusions"][:MOST_CONFUSIONS]
+        if maker != "rendered" and scores["follows"] and wrong:
+            body = [["", "asked", "judged", "clips"]]
+            body += [[name, asked, str(said or "nothing"), str(count)] for name, asked, said, count in wrong]
+            tables.append(f"<div><h3>{escape(label)}</h3>{_table(body)}</div>")
+    return _section("Taken for something else", f'<div class="plots">{"".join(tables)}</div>') if tables else ""
+
+
+def _sheets(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -> str:
+    """The first prompts of each group: a strip of pictures by each maker, and what the judge says of it."""
+    found: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        if record["take"] == 0 and folder.picture(record["maker"], record["group"], record["number"]).exists():
+            found.setdefault((record["group"], record["number"]), []).append(record)
+    sections = []
+    for group in result["prompts"]:
+        blocks = []
+        for (of, _), makers in sorted(found.items()):
+            if of == group:
+                first = makers[0]
+                strips = "".join(_strip(record, folder) for record in makers)
+                prompt = f"<h3>{escape(first['prompt'])} <small>--seed {first['seed']}</small></h3>"
+                blocks.append(f'<div class="prompt">{prompt}<div class="strips">{strips}</div></div>')
+        name = escape(group.replace("_", " "))
+        if blocks:
+            sections.append(
+                _section(f"Pictures: {name}" if len(result["prompts"]) > 1 else "Pictures", "".join(blocks))
+            )
+    return "".join(sections)
+
+
+def _strip(record: Record, folder: Folder) -> str:
+    png = folder.picture(record["maker"], record["group"], record["number"]).read_bytes()
+    maker = record["maker"]
+    return (
+        f'<figure><figcaption><i style="background:var({_colour(maker)})"></i>{escape(maker)}'
+        f"{_verdict(record)}</figcaption>"
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{escape(maker)}: '
+        f'{escape(record["prompt"])}"></figure>'
+    )
+
+
+def _verdict(record: Record) -> str:
+    """What the judge took for something else, or that it sees all that was asked."""
+    if "asked" not in record:
+        return ""
+    wrong = [(name, record["judged"][name]) for name, word in record["asked"].items() if record["judged"][name] != word]
+    wrong = [(name, said) for name, said in wrong if not (name == "target" and record["asked"][name] is None)]
+    if not wrong:
+        return '<span class="right">as asked</span>'
+    said = ", ".join(f"{name}: {word or 'nothing'}" for name, word in wrong)
+    return f'<span class="wrong">judged {escape(said)}</span>'
+
+
+def _series(result: Mapping[str, Any]) -> list[tuple[str, str, bool, Mapping[str, Any]]]:
+    """(label, maker, whether it is a second group, scores) of all that is compared."""
+    places = [(maker, bool(place)) for maker, groups in result["scores"].items() for place, _ in enumerate(groups)]
+    return [(label, *place, scores) for (label, scores), place in zip(columns(result), places, strict=True)]
+
+
+def _colour(maker: str) -> str:
+    return COLOURS.get(maker, "--blue")
+
+
+def _svg(width: float, height: float, body: str, title: str) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{body}</svg>'
+
+
+STYLE = """
+:root { color-scheme: light dark; --page: #fbfbfa; --ink: #1c1d20; --soft: #686c73; --line: #e2e3e6;
+  --blue: #2f6fde; --orange: #d9771f; --grey: #9aa0a8; --green: #2c9c74; --good: #1d7d55; --bad: #b5382c; }
+@media (prefers-color-scheme: dark) { :root { --page: #17181b; --ink: #e9eaec; --soft: #9a9ea6; --line: #33363c;
+  --blue: #6ea0ff; --orange: #f0a04b; --grey: #8a9099; --green: #5cc79f; --good: #5cc79f; --bad: #ff8a7a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 80px; }
+h1 { font-size: 32px; line-height: 1.2; margin: 0; letter-spacing: -0.01em; }
+h2 { font-size: 19px; margin: 0 0 14px; }
+h3 { font-size: 15px; margin: 0 0 8px; font-weight: 600; }
+small { color: var(--soft); font-weight: 400; margin-left: 8px; font-size: 12px; white-space: nowrap; }
+section { margin-top: 44px; }
+.lead { color: var(--soft); margin: 6px 0 20px; }
+.legend { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin: 0; }
+.legend dt { font-weight: 600; } .legend dd { margin: 0; color: var(--soft); }
+i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 8px; }
+i.dash { height: 0; border-top: 2px dashed var(--soft); border-radius: 0; vertical-align: middle; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 22px 5px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: pre; }
+th:first-child { text-align: left; font-weight: 400; } thead th { font-weight: 600; color: var(--soft); }
+.notes { color: var(--soft); font-size: 13px; margin: 12px 0 0; padding-left: 18px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 26px 30px; }
+figure { margin: 0; } figcaption { font-size: 13px; color: var(--soft); margin-bottom: 4px; }
+figcaption b { color: var(--ink); font-weight: 600; margin-right: 6px; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: var(--ink); }
+svg .tick { font-size: 11px; fill: var(--soft); } svg .value { font-size: 12px; fill: var(--soft); }
+svg .grid { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+svg .range { stroke: var(--ink); stroke-width: 1.5; opacity: 0.55; fill: none; }
+.prompt { padding: 16px 0; border-top: 1px solid var(--line); }
+.strips { display: grid; gap: 10px; }
+.strips img { display: block; width: 100%; image-rendering: pixelated; border-radius: 4px; }
+.right, .wrong { margin-left: 10px; } .right { color: var(--good); } .wrong { color: var(--bad); }
+"""

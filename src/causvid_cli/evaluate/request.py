@@ -1,0 +1,81 @@
+"""What is to be evaluated: all of it checked that can be without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from causvid_cli.config import PackFacts
+from causvid_cli.packs import pack_digest
+from causvid_cli.request import AUTO
+from causvid_cli.timecode import parse_frames
+
+BUILT_IN = 200
+"""Prompts of the built-in set."""
+DEFAULT_LENGTH = "4s"
+"""What the judge looks at, and what the embedded model's teacher was trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRequest:
+    """One evaluation."""
+
+    pack: Path
+    facts: PackFacts
+    prompts: Mapping[str, tuple[str, ...]]
+    """Of each group."""
+    length: str = DEFAULT_LENGTH
+    """Of each clip, as the user wrote it."""
+    seeds: int = 1
+    """Clips of each prompt."""
+    seed: int = 0
+    """Of the first clip; each has its own."""
+    teacher: bool = False
+    """Whether the model's teacher answers too."""
+    codec: bool = False
+    """Whether the storybook's own drawings are measured through the codec too."""
+    videos: bool = False
+    """Whether the clips are kept as MP4."""
+    device: str = AUTO
+    dtype: str = AUTO
+
+    @property
+    def frames(self) -> int:
+        """Pictures of each clip. Raises UsageError for a length that is none."""
+        return parse_frames(self.length, fps=Fraction(str(self.facts.fps)))
+
+    @property
+    def renders(self) -> bool:
+        """Whether the right answer can be drawn."""
+        from causvid_cli.storybook import SIZE  # numpy loads here
+
+        facts = self.facts
+        return (facts.text, facts.codec, facts.height, facts.width) == ("storybook", "pixel", SIZE, SIZE)
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """Whose clips are measured."""
+        chosen = {"student": True, "teacher": self.teacher, "codec": self.codec, "rendered": self.renders}
+        return tuple(maker for maker, wanted in chosen.items() if wanted)
+
+    @property
+    def clips(self) -> int:
+        """Of all makers together."""
+        return len(self.makers) * sum(map(len, self.prompts.values())) * self.seeds
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes two evaluations the same."""
+        return {
+            "model": self.facts.name,
+            "weights": pack_digest(self.facts),
+            "prompts": self.prompts,
+            "frames": self.frames,
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "makers": self.makers,
+            "videos": self.videos,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
