@@ -5,25 +5,38 @@ A prompt is parsed to a Story (parse.py); a Story and a seed are an endless vide
 
 from __future__ import annotations
 
-from .palette import PALETTE
+from .lexicon import LEXICON, NAMED, Lexicon
+from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, UnknownWord, parse
-from .render import FPS, render, render_indices, render_script
+from .raster import Canvas
+from .render import FPS, add_subject, render, render_indices, render_script
 from .scenes import SIZE
 from .sprites import CYCLE
-from .story import Story, held_out
-from .vocabulary import VOCABULARY
+from .story import PackStory, Story, held_out
+from .vocabulary import VOCABULARY, Subject
 from .wording import reword, sample_prompt, sample_story
 
 __all__ = [
     "CYCLE",
+    "DARK",
     "FPS",
+    "LEXICON",
+    "LIGHT",
+    "MID",
+    "NAMED",
     "PALETTE",
     "SIZE",
     "VOCABULARY",
+    "Canvas",
+    "Lexicon",
+    "PackStory",
     "Parsed",
     "Story",
+    "Subject",
     "UnknownWord",
+    "add_subject",
     "held_out",
+    "ink",
     "parse",
     "render",
     "render_indices",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .vocabulary import VOCABULARY, Vocabulary
 
 Kind = Literal["subject", "colour", "scene", "action", "movement", "direction", "nobody", "ramp", "ignored"]
 Words = tuple[str, ...]
+NAMED: tuple[Kind, ...] = ("subject", "colour", "scene", "action")
+"""Kinds of words that have names; a model may have more of them than the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,61 @@ def plural_of(noun: str) -> str:
     return f"{noun}es" if noun.endswith(("s", "sh", "ch", "x")) else f"{noun}s"
 
 
-def build_lexicon(vocabulary: Vocabulary) -> dict[Words, Meaning]:
-    """Phrase, as a tuple of lower-case words -> its meaning. Earlier entries win where two say the same."""
-    lexicon: dict[Words, Meaning] = {}
-    for phrases, meaning in _entries(vocabulary):
-        for phrase in phrases:
-            lexicon.setdefault(tuple(phrase.split()), meaning)
-    return lexicon
+def plain_verb(verb: str) -> str:
+    """dances -> dance, washes -> wash, flies -> fly; dance stays dance."""
+    if verb.endswith("ies") and len(verb) > 4:
+        return f"{verb[:-3]}y"
+    if verb.endswith(("shes", "ches", "xes", "sses", "oes")):
+        return verb[:-2]
+    return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lexicon:
+    """Phrases, as tuples of lower-case words, with their meanings."""
+
+    phrases: Mapping[Words, Meaning]
+    longest: int = field(init=False)
+    """Words of the longest phrase."""
+    near_names: Mapping[str, str] = field(init=False)
+    """Phrase a misspelled word is compared with -> the name that is proposed."""
+
+    def __post_init__(self) -> None:
+        named = {words: meaning for words, meaning in self.phrases.items() if meaning.kind in NAMED and meaning.name}
+        near = {word: m.name for m in named.values() if m.kind == "subject" for word in m.name.split()}
+        object.__setattr__(self, "longest", max(map(len, self.phrases)))
+        object.__setattr__(self, "near_names", near | {" ".join(words): m.name for words, m in named.items()})
+
+    def with_words(self, names: Mapping[Kind, Iterable[str]]) -> Lexicon:
+        """One that also has these subjects, colours, scenes and actions; what a phrase means already, it goes on to."""
+        new = [
+            (_forms(kind, name), Meaning(kind, name))
+            for kind, own in names.items()
+            for name in own
+            if name not in getattr(VOCABULARY, kind)
+        ]
+        return Lexicon(_join(new) | dict(self.phrases)) if new else self
+
+
+def build_phrases(vocabulary: Vocabulary) -> dict[Words, Meaning]:
+    """Every phrase of the vocabulary. Earlier entries win where two say the same."""
+    return _join(_entries(vocabulary))
+
+
+def _join(entries: Iterable[tuple[Iterable[str], Meaning]]) -> dict[Words, Meaning]:
+    phrases: dict[Words, Meaning] = {}
+    for names, meaning in entries:
+        for name in names:
+            phrases.setdefault(tuple(name.split()), meaning)
+    return phrases
+
+
+def _forms(kind: Kind, name: str) -> tuple[str, ...]:
+    """What a prompt may say for a word of a model's own: plurals of nouns, every form of a verb."""
+    if kind == "action":
+        verb, *rest = name.split()
+        return name, *_phrase_forms((" ".join((plain_verb(verb), *rest)),))
+    return (name,) if kind == "colour" else (name, plural_of(name))
 
 
 def _entries(vocabulary: Vocabulary) -> Iterator[tuple[Iterable[str], Meaning]]:
@@ -78,5 +128,4 @@ def _phrase_forms(phrases: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-LEXICON = build_lexicon(VOCABULARY)
-LONGEST_PHRASE = max(map(len, LEXICON))
+LEXICON = Lexicon(build_phrases(VOCABULARY))

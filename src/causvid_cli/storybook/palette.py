@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from .vocabulary import VOCABULARY
+from .vocabulary import VOCABULARY, Subject
 
 TONES = ("light", "mid", "dark")
 
@@ -51,6 +51,10 @@ LIGHT, MID, DARK, EMPTY = 252, 253, 254, 255
 BODY = (LIGHT, MID, DARK)
 
 
+SUBJECTS: dict[str, Subject] = dict(VOCABULARY.subject)
+"""What can be drawn: the vocabulary's subjects, and those that `render.add_subject` has added."""
+
+
 def ink(name: str) -> int:
     """Palette index of a colour by name: "outline", "red.mid". Raises KeyError for a name that is not there."""
     return _INDEX[name]
@@ -59,7 +63,7 @@ def ink(name: str) -> int:
 @cache
 def material_table(subject: str, colour: str) -> np.ndarray:
     """uint8 [256]: material -> palette index for a subject in a colour. EMPTY stays EMPTY."""
-    names = VOCABULARY.subject[subject].natural if colour == "natural" else [f"{colour}.{tone}" for tone in TONES]
+    names = SUBJECTS[subject].natural if colour == "natural" else [f"{colour}.{tone}" for tone in TONES]
     table = np.arange(256, dtype=np.uint8)
     table[list(BODY)] = [ink(name) for name in names]
     table.setflags(write=False)

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import get_args
 
-from .lexicon import LEXICON, LONGEST_PHRASE, Kind, Meaning
-from .story import Story
+from .lexicon import LEXICON, Kind, Lexicon, Meaning
+from .story import PackStory, Story
 from .vocabulary import VOCABULARY
 
 CHANGE, STILL, NATURAL, BARE_SCENE = "turns into", "stays still", "natural", "meadow"
@@ -24,12 +24,7 @@ MAX_WORD = 32
 """Letters of an unknown word that are shown and compared."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-_NEAR_NAMES = {word: name for name in VOCABULARY.subjects for word in name.split()} | {
-    " ".join(words): meaning.name
-    for words, meaning in LEXICON.items()
-    if meaning.kind in ("subject", "colour", "scene", "action") and meaning.name
-}
-"""Phrase a misspelled word is compared with -> the name that is proposed."""
+_BUILT_IN = {*VOCABULARY.subjects, *VOCABULARY.colours, *VOCABULARY.scenes, *VOCABULARY.actions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +48,16 @@ class Parsed:
     """Known names that found no place, such as a second colour, or "turns into" without a target."""
 
 
-def parse(text: str, previous: Story | None = None) -> Parsed:
+def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) -> Parsed:
     """The story a text tells; slots it leaves open come from the previous story, or else from defaults.
 
     Takes any string and never raises. After "turns into", a subject left open is what the previous one became.
     A second subject is the target only after a transform verb; without a known target the action is "stays still".
+    With a model's own words in the lexicon the story may be a `PackStory`.
     """
     said: dict[str, list[str]] = {kind: [] for kind in KINDS}
     unknown: list[str] = []
-    for words, meaning in _phrases(text):
+    for words, meaning in _phrases(text, lexicon):
         if meaning is None:
             kind, name, names = "unknown", words, unknown
         else:
@@ -72,18 +68,18 @@ def parse(text: str, previous: Story | None = None) -> Parsed:
             names.append(name)
     story, filled, used = _tell(said, previous)
     unused = [name for kind in REPORTED_KINDS for name in said[kind] if name not in used]
-    return Parsed(story, tuple(UnknownWord(word, _near(word)) for word in unknown), filled, tuple(unused))
+    return Parsed(story, tuple(UnknownWord(word, _near(word, lexicon)) for word in unknown), filled, tuple(unused))
 
 
-def _phrases(text: str) -> Iterator[tuple[str, Meaning | None]]:
+def _phrases(text: str, lexicon: Lexicon) -> Iterator[tuple[str, Meaning | None]]:
     """The text's phrases in order, the longest known one at each place; None as meaning of an unknown word."""
     plain = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
     words = [word.removesuffix("'s") for word in _WORD.findall(plain)]
     place = 0
     while place < len(words):
-        for count in range(min(LONGEST_PHRASE, len(words) - place), 0, -1):
+        for count in range(min(lexicon.longest, len(words) - place), 0, -1):
             phrase = tuple(words[place : place + count])
-            if meaning := LEXICON.get(phrase):
+            if meaning := lexicon.phrases.get(phrase):
                 yield " ".join(phrase), meaning
                 break
         else:
@@ -109,10 +105,10 @@ def _tell(said: dict[str, list[str]], previous: Story | None) -> tuple[Story, tu
         return _bare(scene or (previous.scene if previous else BARE_SCENE)), (*filled,), {scene or ""}
     colour = _colour(said, subject)
     filled += ["colour"] if colour is None else []
-    story = Story(
+    story = _story(
         subject,
         colour or (previous.colour if previous else NATURAL),
-        scene or (previous.scene if previous else VOCABULARY.subject[subject].scene),
+        scene or (previous.scene if previous else _home(subject)),
         action or STILL,
         target if action == CHANGE else None,
     )
@@ -143,13 +139,24 @@ def _colour(said: dict[str, list[str]], subject: str) -> str | None:
     """The first colour said. "a white swan" is a natural one: white, brown and grey are words for nothing else."""
     if said["colour"]:
         return said["colour"][0]
-    own = VOCABULARY.subject[subject].natural
+    own = VOCABULARY.subject[subject].natural if subject in VOCABULARY.subject else ()
     return NATURAL if any(tone.startswith(f"{ramp}.") for ramp in said["ramp"] for tone in own) else None
 
 
 def _bare(scene: str) -> Story:
     """A scene without a subject."""
-    return Story(None, NATURAL, scene, STILL)
+    return _story(None, NATURAL, scene, STILL)
+
+
+def _home(subject: str) -> str:
+    """Where a subject is when nothing is said of that."""
+    return VOCABULARY.subject[subject].scene if subject in VOCABULARY.subject else BARE_SCENE
+
+
+def _story(*names: str | None) -> Story:
+    """The story of these names, of which some may be a model's own."""
+    kind = Story if all(name is None or name in _BUILT_IN for name in names) else PackStory
+    return kind(*names)  # type: ignore[arg-type]
 
 
 def _first(names: list[str]) -> str | None:
@@ -157,8 +164,9 @@ def _first(names: list[str]) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _near(word: str) -> tuple[str, ...]:
+def _near(word: str, lexicon: Lexicon) -> tuple[str, ...]:
     """Known names spelled like a word, best first, three at most."""
     cutoff = 0.66 if len(word) <= 3 else 0.75  # "cra" shares two letters of three with "car"
-    names = [_NEAR_NAMES[known] for known in get_close_matches(word, _NEAR_NAMES, n=5, cutoff=cutoff)]
+    near = get_close_matches(word, lexicon.near_names, n=5, cutoff=cutoff)
+    names = [lexicon.near_names[known] for known in near]
     return tuple(dict.fromkeys(names))[:3]

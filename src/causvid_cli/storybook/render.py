@@ -10,12 +10,12 @@ import numpy as np
 
 from . import creatures, things  # noqa: F401  (importing them registers their drawings)
 from .motion import CENTRE, CHANGE, FLASH, MOTIONS, START, Pose, pose_at
-from .palette import EMPTY, PALETTE, ink, material_table
+from .palette import EMPTY, PALETTE, SUBJECTS, ink, material_table
 from .parse import parse
 from .scenes import SCENE_PERIOD, SCENES, SIZE, scene_loop
-from .sprites import DRAWINGS, sprite
+from .sprites import DRAWINGS, Drawing, drawing, sprite
 from .story import Story
-from .vocabulary import VOCABULARY
+from .vocabulary import VOCABULARY, Subject
 
 FPS = 8
 BASE_ROW = {"ground": 56, "air": 50}
@@ -49,6 +49,9 @@ def render_script(cues: Sequence[tuple[int, Story]], *, length: int, seed: int) 
 
 def _render(cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The frames of these numbers; every number belongs to the last cue that is not after it."""
+    for _, story in cues:
+        if not _can_draw(story):
+            raise ValueError(f"{story.caption()}: only the storybook's own words can be drawn")
     mirrored = _is_mirrored(seed)
     shown: list[tuple[int, Story, int]] = []  # first frame, story, column where it begins
     for index, (first, story) in enumerate(cues):
@@ -78,6 +81,15 @@ def render(prompt: str, *, length: int, seed: int) -> np.ndarray:
     return rgb
 
 
+def add_subject(subject: Subject, draw: Drawing) -> None:
+    """Let the renderer draw one more subject, in a PackStory; prompts and vocabulary know nothing of it.
+
+    Raises ValueError when another is called the same.
+    """
+    drawing(subject.name)(draw)
+    SUBJECTS[subject.name] = subject
+
+
 def check_drawings() -> None:
     """Raise ValueError unless vocabulary and drawings name the same subjects, scenes and actions."""
     for what, words, drawn in (
@@ -87,6 +99,13 @@ def check_drawings() -> None:
     ):
         if lost := set(words) ^ set(drawn):
             raise ValueError(f"{what}s in only one of vocabulary.toml and the drawings: {', '.join(sorted(lost))}")
+
+
+def _can_draw(story: Story) -> bool:
+    """Whether there is a drawing for each of a story's words."""
+    subjects = {story.subject, story.target} - {None}
+    colour, scene, action = story.colour in VOCABULARY.colour, story.scene in SCENES, story.action in MOTIONS
+    return colour and scene and action and subjects <= DRAWINGS.keys()
 
 
 def _is_mirrored(seed: int) -> bool:
@@ -117,7 +136,7 @@ def _paste(frame: np.ndarray, mask: np.ndarray, story: Story, pose: Pose) -> Non
     assert subject is not None
     cells, solid = _coloured(subject, story.colour, pose.look())
     height, width = cells.shape
-    top = BASE_ROW[VOCABULARY.subject[subject].altitude] + 1 - height - pose.rise
+    top = BASE_ROW[SUBJECTS[subject].altitude] + 1 - height - pose.rise
     hidden = max(0, -top)  # rows above the frame
     left = pose.x - width // 2
     for edge in (left, left - SIZE, left + SIZE):

@@ -48,8 +48,25 @@ def with_article(noun: str) -> str:
 
 
 def held_out(story: Story) -> bool:
-    """Whether a story's (subject, colour, scene, action) is kept out of training. Bare scenes never are."""
-    if story.subject is None:
+    """Whether a story's (subject, colour, scene, action) is kept out of training. Bare scenes never are, and a model's
+    own words neither: what it knows of them is what its videos show."""
+    if story.subject is None or isinstance(story, PackStory):
         return False
     key = "|".join((story.subject, story.colour, story.scene, story.action))
     return hashlib.sha256(key.encode()).digest()[0] % HELD_OUT_SHARE == 0
+
+
+@dataclass(frozen=True, slots=True)
+class PackStory(Story):
+    """A story in which at least one word is a model's own: it can be told and learnt, but not drawn by code."""
+
+    def __post_init__(self) -> None:
+        """Its words are those of a lexicon, so there is nothing to refuse."""
+
+    def caption(self) -> str:
+        place = VOCABULARY.scene[self.scene].place if self.scene in VOCABULARY.scene else f"in the {self.scene}"
+        if self.subject is None:
+            return f"only the {self.scene}"
+        noun = self.subject if self.colour == "natural" else f"{self.colour} {self.subject}"
+        target = f" {with_article(self.target)}" if self.target else ""
+        return f"{with_article(noun)} {self.action}{target} {place}"

@@ -1,20 +1,32 @@
-"""Stage `prepare`: clips rendered and encoded once, kept as sharded safetensors."""
+"""Stage `prepare`: clips, rendered or the user's own, encoded once and kept as sharded safetensors."""
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.errors import MediaError, NumericsError, UsageError
 from causvid_cli.text import StoryText
 from causvid_cli.train import world
+from causvid_cli.train.captions import Problem
 from causvid_cli.train.losses import latent_weight
+from causvid_cli.train.prompts import PromptTable
+from causvid_cli.train.shards import load_shard, save_shard, shard_about
 from causvid_cli.train.trainer import Report
+from causvid_cli.train.videos import PlannedVideo, VideoPlan, read_clips, write_damaged
 
 SHARD_CLIPS = 500
+SHARD_BYTES = 64 * 2**20
+"""Latents of videos in one file: what is lost when a run is killed."""
 LATE_EVERY = 5
 """One shard in so many holds clips that begin later in their video, as a sliding window sees it."""
 
@@ -34,19 +46,84 @@ class Batch:
     known_from: Tensor
 
 
-class LatentClips:
-    """All prepared clips, in memory as float16."""
+class Joined:
+    """Tensors [n, ...] one after another as if they were one [N, ...]; each stays in its file until it is taken."""
 
-    def __init__(self, folder: Path) -> None:
-        shards = [load_file(path) for path in sorted(folder.glob("clips-*.safetensors"))]
-        self.x0 = torch.cat([shard["x0"] for shard in shards])
-        self.rows = torch.cat([shard["rows"] for shard in shards])
-        self.sprite = torch.cat([shard["sprite"] for shard in shards])
-        self.known_from = torch.cat([shard["known_from"] for shard in shards])
-        self.share = torch.cat([shard["share"] for shard in shards]).double()
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.parts = parts
+        self.ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+        self.shape = (int(self.ends[-1]), *parts[0].shape[1:])
+        self.dtype = parts[0].dtype
 
     def __len__(self) -> int:
-        return len(self.x0)
+        return self.shape[0]
+
+    def __getitem__(self, pick: Tensor) -> Tensor:
+        """Those of these numbers, int64 [B]: a new tensor [B, ...]."""
+        parts = torch.searchsorted(self.ends, pick, right=True)
+        from_end = (pick - self.ends[parts]).tolist()  # -1 is the last of its part
+        picked = self.parts[0].new_empty(len(pick), *self.shape[1:])  # torch.stack takes no float16 under autocast
+        for i, (part, place) in enumerate(zip(parts.tolist(), from_end, strict=True)):
+            picked[i] = self.parts[part][place]
+        return picked
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Prepared clips of one shape.
+
+    x0: float16 [N, C, F, h, w]. sprite: uint8 [N, F, h, w]. rows: [N, L]. known_from: int64 [N]. share: float64 [N],
+    how often training shows a clip, relative to others: what is hard to learn is shown more often.
+    """
+
+    x0: Joined
+    sprite: Joined
+    rows: Tensor
+    known_from: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Bucket":
+        rows, known_from, share = (
+            torch.cat([shard[name] for shard in shards]) for name in ("rows", "known_from", "share")
+        )
+        x0, sprite = (Joined([shard[name] for shard in shards]) for name in ("x0", "sprite"))
+        return cls(x0, sprite, rows, known_from, share.double())
+
+    @property
+    def latent_frames(self) -> int:
+        return self.x0.shape[2]
+
+    def share_of(self, known_from: int | None) -> Tensor:
+        """[N]: the shares, or those of one `known_from` alone."""
+        return self.share if known_from is None else torch.where(self.known_from == known_from, self.share, 0.0)
+
+
+class LatentClips:
+    """All prepared clips, in buckets by shape; a batch is of one of them. Raises UsageError when there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        shards: dict[tuple[int, ...], list[dict[str, Tensor]]] = {}
+        for path in sorted(folder.glob("clips-*.safetensors")):
+            shard = load_shard(path)
+            if len(shard["x0"]):
+                shards.setdefault(tuple(shard["x0"].shape[1:]), []).append(shard)
+        if not shards:
+            raise UsageError(f"{folder} holds no clips; run stage prepare first")
+        self.buckets = [Bucket.of(shards[shape]) for shape in sorted(shards)]
+
+    def __len__(self) -> int:
+        return sum(len(bucket.x0) for bucket in self.buckets)
+
+    @property
+    def latent_frames(self) -> int:
+        """Length of the shortest clips."""
+        return min(bucket.latent_frames for bucket in self.buckets)
+
+    def some_known_from(self, rng: np.random.Generator) -> int:
+        """The `known_from` of a random clip."""
+        every = torch.cat([bucket.known_from for bucket in self.buckets])
+        return int(every[rng.integers(len(every))])
 
     def batch(
         self,
@@ -57,69 +134,205 @@ class LatentClips:
         sprite_weight: float,
         known_from: int | None = None,
         frames: int | None = None,
+        longest: int | None = None,
     ) -> Batch:
-        """Random clips, of one `known_from` or of any; with `frames`, a random stretch of so many latent frames.
+        """Random clips of one bucket, of one `known_from` or of any.
 
-        A clip is drawn as often as its share says: what is hard to learn is shown more often.
+        count: clips of the shortest bucket; of longer ones there are as many fewer, so that a step costs the same.
+        frames: a random stretch of so many latent frames of each clip. longest: leave out buckets of longer clips.
         """
-        share = self.share if known_from is None else torch.where(self.known_from == known_from, self.share, 0.0)
-        reach = share.cumsum(0)
+        buckets = [bucket for bucket in self.buckets if longest is None or bucket.latent_frames <= longest]
+        totals = np.array([bucket.share_of(known_from).sum().item() for bucket in buckets])
+        bucket = buckets[int(np.searchsorted(totals.cumsum() / totals.sum(), rng.random(), side="right"))]
+        if frames is None:
+            count = max(1, count * self.latent_frames // bucket.latent_frames)
+        reach = bucket.share_of(known_from).cumsum(0)
         pick = torch.searchsorted(reach, torch.from_numpy(rng.random(count)) * reach[-1], right=True)
-        x0, sprite = self.x0[pick], self.sprite[pick]
-        if frames is not None and frames < x0.shape[2]:
-            starts = rng.integers(x0.shape[2] - frames + 1, size=count)
-            x0 = torch.stack([clip[:, s : s + frames] for clip, s in zip(x0, starts, strict=True)])
+        x0, sprite = bucket.x0[pick], bucket.sprite[pick]
+        if frames is not None and frames < bucket.latent_frames:
+            starts = rng.integers(bucket.latent_frames - frames + 1, size=count)
+            x0 = torch.stack([clip[:, s : s + frames].float() for clip, s in zip(x0, starts, strict=True)])
             sprite = torch.stack([clip[s : s + frames] for clip, s in zip(sprite, starts, strict=True)])
         weight = torch.where(sprite.bool(), sprite_weight, 1.0).unsqueeze(1)
-        return Batch(x0.float().to(device), self.rows[pick], weight.to(device), self.known_from[pick].to(device))
+        return Batch(x0.float().to(device), bucket.rows[pick], weight.to(device), bucket.known_from[pick].to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Clips that go into one file, not made yet. make: its number -> tensors, and what could not be used."""
+
+    clips: int
+    make: Callable[[int], tuple[dict[str, Tensor], list[Problem]]]
 
 
 @torch.no_grad()
 def prepare(
     folder: Path,
+    codec: Codec,
+    text: StoryText | PromptTable,
+    *,
+    clips: int = 0,
+    switches: int = 0,
+    latent_frames: int = 8,
+    long: int = 0,
+    long_latent_frames: int = 20,
+    videos: VideoPlan | None = None,
+    device: torch.device,
+    seed: int = 0,
+    report: Report | None = None,
+    note: Callable[[str], None] | None = None,
+) -> LatentClips:
+    """Encode what is still missing, shard by shard, and load it all.
+
+    videos: the user's clips; they come first. clips: storybook clips of one story, a fifth of which begin late.
+    switches: those whose prompt changes on the way. long: further ones of one story, of `long_latent_frames`.
+    report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
+    Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
+    """
+    shards: list[Shard] = []
+    if videos:
+        shards += video_shards(videos, codec, text, device=device)
+    if clips or switches or long:
+        if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
+            raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
+        shards += story_shards(
+            codec,
+            text,
+            clips=clips,
+            switches=switches,
+            latent_frames=latent_frames,
+            long=long,
+            long_latent_frames=long_latent_frames,
+            device=device,
+            seed=seed,
+        )
+    done, total, problems = 0, sum(shard.clips for shard in shards), list[Problem]()
+    for number, shard in enumerate(shards):
+        path = folder / f"clips-{number:05d}.safetensors"
+        if path.exists():
+            found = [Problem(**entry) for entry in shard_about(path) or ()]
+        else:
+            tensors, found = shard.make(number)
+            save_shard(tensors, path, [asdict(problem) for problem in found])
+        problems += found
+        if found and videos:
+            write_damaged(folder, videos, problems)
+            videos.check(problems)
+        done += shard.clips
+        if report:
+            report({"step": number + 1, "clips": done, "total": total})
+    if note and videos:
+        for line in videos.notes(folder, problems):
+            note(line)
+    return LatentClips(folder)
+
+
+def video_shards(
+    plan: VideoPlan, codec: Codec, text: StoryText | PromptTable, *, device: torch.device
+) -> Iterator[Shard]:
+    """The user's videos in shards, each of one size and, a last video aside, of limited bytes."""
+    for (width, height), same_size in groupby(plan.videos, key=lambda video: video.size):
+        cells = (height // codec.facts.spatial_factor) * (width // codec.facts.spatial_factor)
+        clip_bytes = 2 * codec.facts.latent_channels * plan.latent_frames * cells
+        most, videos = max(1, min(SHARD_CLIPS, SHARD_BYTES // clip_bytes)), list(same_size)
+        while videos:
+            ends = list(accumulate(len(video.clips) for video in videos))
+            count = max(1, bisect_right(ends, most))
+            part, videos = videos[:count], videos[count:]
+            make = partial(_encode_videos, part, plan, codec, text, device)
+            yield Shard(ends[count - 1], make)
+
+
+def _encode_videos(
+    videos: Sequence[PlannedVideo],
+    plan: VideoPlan,
+    codec: Codec,
+    text: StoryText | PromptTable,
+    device: torch.device,
+    number: int,
+) -> tuple[dict[str, Tensor], list[Problem]]:
+    """The latents of some videos of one size; one that breaks on the way is left out whole."""
+    width, height = videos[0].size
+    factor, fps = codec.facts.spatial_factor, Fraction(plan.fps)
+    x0 = [torch.empty(0, codec.facts.latent_channels, plan.latent_frames, height // factor, width // factor)]
+    known_from, captions, problems = list[int](), list[str](), list[Problem]()
+    for video in videos:
+        if not Path(video.path).exists():  # not the video's fault: a drive that is not there, say
+            raise MediaError(f"{video.path}: has gone since its clips were planned; bring it back")
+        latents: dict[int, Tensor] = {}
+        try:
+            for start, clip in zip(video.starts, read_clips(video, frames=plan.frames, fps=fps), strict=True):
+                pixels = torch.from_numpy(clip).unsqueeze(0).to(device)
+                latents[start] = codec.encode_chunk(pixels, state=codec.encode_state()).cpu()
+        except MediaError as error:
+            problems.append(Problem(video.path, str(error).removeprefix(f"{video.path}: ")))
+            continue
+        for start, caption in video.clips:
+            x0.append(latents[start])
+            known_from.append(int(start > 0))  # what a clip from within a video begins with, nothing foretells
+            captions.append(caption)
+    joined = torch.cat(x0).half()
+    if not joined.isfinite().all():
+        raise NumericsError(f"latents of {videos[0].path} or of those after it are not finite")
+    tensors = {
+        "x0": joined,
+        "rows": text.caption_rows(captions).view(len(captions), -1) if captions else text.empty_rows(0),
+        "sprite": torch.zeros(len(captions), *joined.shape[2:], dtype=torch.uint8),
+        "known_from": torch.tensor(known_from, dtype=torch.long),
+        "share": torch.full((len(captions),), plan.weight),
+    }
+    return tensors, problems
+
+
+def story_shards(
     codec: PixelCodec,
     text: StoryText,
     *,
     clips: int,
     switches: int,
     latent_frames: int,
+    long: int,
+    long_latent_frames: int,
     device: torch.device,
-    seed: int = 0,
-    report: Report | None = None,
-) -> LatentClips:
-    """Render and encode what is still missing, shard by shard, and load it all.
+    seed: int,
+) -> Iterator[Shard]:
+    """Storybook clips in shards; what is in one depends on (seed, its number) and its place among these only."""
 
-    clips: clips of one story, a fifth of which begin late. switches: clips whose prompt changes on the way.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = -(-clips // SHARD_CLIPS)
-    shards = plain + -(-switches // SHARD_CLIPS)
-    for shard in range(shards):
-        path = folder / f"clips-{shard:05d}.safetensors"
-        if not path.exists():
-            rng = np.random.default_rng((seed, shard))
-            late = shard < plain and shard % LATE_EVERY == LATE_EVERY - 1
-            if shard >= plain:
-                known_from = int(rng.integers(2, latent_frames - 2))
-                frames = latent_frames * codec.stack
-                batch = world.sample_switches(rng, SHARD_CLIPS, frames=frames, switch_frame=known_from * codec.stack)
-            else:
-                known_from = latent_frames // 2 if late else 0
-                start = int(rng.integers(2, 13)) * codec.stack if late else 0
-                batch = world.sample_clips(rng, SHARD_CLIPS, frames=latent_frames * codec.stack, start=start)
-            sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
-            tensors = {
-                "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
-                "rows": text.rows(batch.stories),
-                "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
-                "known_from": torch.full((SHARD_CLIPS,), known_from),
-                "share": torch.tensor([world.share_of(story, late=late) for story in batch.stories]),
-            }
-            save_file(tensors, path.with_suffix(".new"))
-            path.with_suffix(".new").rename(path)
-        if report:
-            report({"step": shard + 1, "clips": (shard + 1) * SHARD_CLIPS})
-    return LatentClips(folder)
+    def make(kind: str, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[Problem]]:
+        rng = np.random.default_rng((seed, number))
+        late = kind == "late"
+        if kind == "switch":
+            known_from = int(rng.integers(2, frames - 2))
+            switch_frame = known_from * codec.stack
+            batch = world.sample_switches(rng, count, frames=frames * codec.stack, switch_frame=switch_frame)
+        else:
+            known_from = frames // 2 if late else 0
+            start = int(rng.integers(2, 13)) * codec.stack if late else 0
+            batch = world.sample_clips(rng, count, frames=frames * codec.stack, start=start)
+        sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
+        tensors = {
+            "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
+            "rows": text.rows(batch.stories),
+            "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
+            "known_from": torch.full((count,), known_from),
+            "share": torch.tensor([world.share_of(story, late=late) for story in batch.stories]),
+        }
+        return tensors, []
+
+    few = min(SHARD_CLIPS, -(-clips // LATE_EVERY))  # a few clips, too, are in enough shards for some to begin late
+    for index, count in enumerate(_parts(clips, few)):
+        kind = "late" if index % LATE_EVERY == LATE_EVERY - 1 else "plain"
+        yield Shard(count, partial(make, kind, count, latent_frames))
+    for count in _parts(switches, SHARD_CLIPS):
+        yield Shard(count, partial(make, "switch", count, latent_frames))
+    for count in _parts(long, SHARD_CLIPS):
+        yield Shard(count, partial(make, "plain", count, long_latent_frames))
+
+
+def _parts(total: int, most: int) -> Iterator[int]:
+    """7 in parts of at most 3: 3, 3, 1."""
+    for start in range(0, total, max(1, most)):
+        yield min(most, total - start)
 
 
 def encode_clip(codec: PixelCodec, indices: Tensor) -> Tensor:

@@ -95,11 +95,19 @@ def sample_pictures(rng: np.random.Generator, count: int, *, crop: int | None = 
         story, seed, at = training_story(rng), int(rng.integers(2**31)), int(rng.integers(48))
         indices, mask = (part[0] for part in storybook.render_indices(story, length=1, seed=seed, start=at))
         if crop is not None:
-            top, left = _crop_corner(rng, mask, crop)
-            indices, mask = (part[top : top + crop, left : left + crop] for part in (indices, mask))
+            indices, mask = crop_around(indices, mask, crop, rng)
         pictures.append(indices)
         masks.append(mask)
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(masks))
+
+
+def crop_around(
+    picture: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square of a picture and of its mask, on the grid of latent cells, that holds something masked if there is."""
+    top, left = _crop_corner(rng, mask, side)
+    place = slice(top, top + side), slice(left, left + side)
+    return picture[place], mask[place]
 
 
 def _crop_corner(rng: np.random.Generator, mask: np.ndarray, crop: int, grid: int = 8) -> tuple[int, int]:
