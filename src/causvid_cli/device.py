@@ -2,9 +2,12 @@
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from causvid_cli.errors import DeviceError
 from causvid_cli.request import AUTO, check_device, check_dtype
@@ -38,6 +41,21 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         raise DeviceError("--dtype float16 does not run on a CPU; try float32")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+@contextmanager
+def training_arithmetic(device: torch.device, *, bf16: bool) -> Iterator[None]:
+    """How a training step computes: products in bfloat16 by autocast, or all in float32.
+
+    On a CPU attention is two plain products: for clips of a few hundred tokens the fused kernel's backward pass takes
+    as long as all the rest of a step.
+    """
+    with ExitStack() as stack:
+        if device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if bf16:
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        yield
 
 
 def synchronize(device: torch.device) -> None:

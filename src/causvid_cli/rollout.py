@@ -93,14 +93,27 @@ def denoise_chunk(
     cache: KVCache,
     noise: Noise,
 ) -> Tensor:
-    """Clean latent x0 of one chunk: predict x0, add noise down to the next level, repeat."""
+    """Clean latent x0 of one chunk: what the last of its steps predicts."""
+    *_, (_, x0) = denoise_steps(model, chunk, prompt, steps, cache, noise)
+    return x0
+
+
+def denoise_steps(
+    model: CausalTransformer,
+    chunk: Chunk,
+    prompt: PromptCache,
+    steps: Sequence[Step],
+    cache: KVCache,
+    noise: Noise,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (x_t, x0) of each step: predict x0, add noise down to the next level, repeat."""
     x_t = noise(chunk, 0)
     for call, step in enumerate(steps):
         output = model(x_t, step.timestep, prompt, cache=cache, chunk=chunk)  # sees the past; commits nothing
         x0 = x0_from(model.prediction, x_t, output, step.sigma)
+        yield x_t, x0
         if call + 1 < len(steps):
             x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
-    return x0
 
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:

@@ -1,6 +1,13 @@
-"""Stage `autoencoder`: the pixel-art codec, trained by cross-entropy on palette entries."""
+"""Stage `autoencoder`: the pixel-art codec, trained by cross-entropy on palette entries.
 
-from collections.abc import Mapping
+Where a run starts from a base, only the decoder learns, from the user's pictures beside the storybook's: latents stay
+what they are, so the base's networks understand them, but what they stand for may now look new.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +17,12 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.errors import MediaError
 from causvid_cli.train import world
 from causvid_cli.train.config import Optimisation
 from causvid_cli.train.losses import palette_cross_entropy
-from causvid_cli.train.trainer import Report, Trainer
+from causvid_cli.train.trainer import Setting, Trainer
+from causvid_cli.train.videos import VideoPlan, read_clips
 
 CODEC_FILE = "codec.safetensors"
 CROP = 32
@@ -23,19 +32,51 @@ SPRITE_WEIGHT = 3.0
 NOISE = 0.15
 """Standard deviation of the noise on the cells in training: the decoder must forgive small latent errors."""
 SCALE_PENALTY = 1e-3
+MOST_PICTURES = 4000
+"""Of the user's; they are kept in memory."""
+
+
+class OwnPictures:
+    """The user's pictures, palette entries uint8 [H, W], and where a codec gets them wrong: that is what is new."""
+
+    def __init__(self, pictures: Sequence[np.ndarray], codec: PixelCodec) -> None:
+        self.pictures, self.wrong = pictures, [redrawn(picture, codec) != picture for picture in pictures]
+
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+        """Crops [N, CROP, CROP] around something new, and masks of what is new."""
+        picks = rng.integers(len(self.pictures), size=count)
+        crops = [world.crop_around(self.pictures[i], self.wrong[i], CROP, rng) for i in picks]
+        indices, masks = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+        return indices, masks
 
 
 def train_autoencoder(
-    folder: Path, plan: Optimisation, *, device: torch.device, seed: int = 0, report: Report | None = None
+    folder: Path,
+    plan: Optimisation,
+    setting: Setting,
+    *,
+    base: PixelCodec | None = None,
+    own: OwnPictures | None = None,
 ) -> PixelCodec:
-    """Train, or go on training, the codec; returns it with averaged weights and measured latent statistics."""
-    torch.manual_seed(seed)
-    codec = PixelCodec(palette=torch.tensor(storybook.PALETTE)).to(device).channels_last()
+    """Train, or go on training, the codec; returns it with averaged weights and measured latent statistics.
+
+    base: a codec to go on from, of which only the decoder learns. own: half of all crops are of these pictures.
+    """
+    device = setting.device
+    torch.manual_seed(setting.seed)
+    codec = begin_codec(base)
+    codec.float().to(device).channels_last().requires_grad_(base is None).decoder.requires_grad_(True)
+
+    def sample(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        if step % WHOLE_EVERY == 0:
+            return world.sample_pictures(rng, max(1, plan.batch // 4))
+        if own is None:
+            return world.sample_pictures(rng, plan.batch, crop=CROP)
+        known, new = world.sample_pictures(rng, plan.batch // 2, crop=CROP), own.sample(rng, -(-plan.batch // 2))
+        return torch.cat([known[0], new[0]]), torch.cat([known[1], new[1]])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        whole = step % WHOLE_EVERY == 0
-        count = max(1, plan.batch // 4) if whole else plan.batch
-        indices, mask = (t.to(device) for t in world.sample_pictures(rng, count, crop=None if whole else CROP))
+        indices, mask = (t.to(device) for t in sample(step, rng))
         cells = codec.encode_pictures(indices)
         noise = torch.from_numpy(rng.standard_normal(cells.shape, dtype=np.float32)).to(device)
         scores = codec.decode_pictures(cells + NOISE * noise)
@@ -49,19 +90,47 @@ def train_autoencoder(
             "sprite_right": right[mask].float().mean() if mask.any() else torch.ones(()),
         }
 
-    trainer = Trainer(folder, codec, plan, seed=seed, report=report)
+    trainer = Trainer(folder, codec, plan, setting)
     trainer.run(loss)
     with trainer.averaged():
-        measure_latents(codec, np.random.default_rng((seed, 1)), device)
+        if base is None:
+            measure_latents(codec, np.random.default_rng((setting.seed, 1)), device)
         save_file({name: tensor.contiguous() for name, tensor in codec.state_dict().items()}, folder / CODEC_FILE)
-    return load_codec(folder, device=device)
+    return load_codec(folder, device=device, base=base)
 
 
-def load_codec(folder: Path, *, device: torch.device) -> PixelCodec:
+def begin_codec(base: PixelCodec | None) -> PixelCodec:
+    """The codec that training begins with: a copy of the base's, or a new one."""
+    return copy.deepcopy(base) if base else PixelCodec(palette=torch.tensor(storybook.PALETTE))
+
+
+def load_codec(folder: Path, *, device: torch.device, base: PixelCodec | None = None) -> PixelCodec:
     """The codec that `train_autoencoder` left in its folder, frozen."""
-    codec = PixelCodec(palette=torch.tensor(storybook.PALETTE))
+    codec = begin_codec(base)
     codec.load_state_dict(load_file(folder / CODEC_FILE))
     return codec.to(device).channels_last().eval().requires_grad_(False)
+
+
+def distinct_pictures(plan: VideoPlan, codec: PixelCodec) -> list[np.ndarray]:
+    """Every picture of the user's clips once, as palette entries uint8 [H, W]; of very many, evenly spread ones.
+
+    Videos that break are passed over: stage `prepare` lists them.
+    """
+    every = -(-plan.clips * plan.frames // MOST_PICTURES)
+    pictures: dict[bytes, np.ndarray] = {}
+    for video in plan.videos:
+        with suppress(MediaError):
+            for clip in read_clips(video, frames=plan.frames, fps=Fraction(plan.fps)):
+                indices = codec.nearest_entries(torch.from_numpy(clip[::every])).to(torch.uint8).numpy()
+                pictures |= {picture.tobytes(): picture for picture in indices}
+    return list(pictures.values())
+
+
+@torch.no_grad()
+def redrawn(picture: np.ndarray, codec: PixelCodec) -> np.ndarray:
+    """A picture uint8 [H, W] as it comes out of the codec."""
+    indices = torch.from_numpy(picture)[None].to(codec.palette.device)
+    return codec.decode_pictures(codec.encode_pictures(indices))[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 @torch.no_grad()

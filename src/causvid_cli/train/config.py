@@ -9,9 +9,22 @@ from typing import Literal
 
 from causvid_cli.config import did_you_mean, from_json
 from causvid_cli.errors import UsageError
+from causvid_cli.train.data_config import DataConfig
 
-STAGES = ("autoencoder", "prepare", "pictures", "teacher", "causal", "ode", "student", "export", "judge", "eval")
-"""The stages of a run, in their order; methods of `distill.Distillation`."""
+STAGES = (
+    "autoencoder",
+    "prepare",
+    "pictures",
+    "teacher",
+    "causal",
+    "ode",
+    "student",
+    "dmd",
+    "judge",
+    "export",
+    "eval",
+)
+"""All stages, in their order; methods of `distill.Distillation`. A run has those that its file has a section for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +52,43 @@ class Optimisation:
     """Steps between checkpoints."""
     log_every: int = 20
     """Steps between lines of the log."""
+    accumulate: int = 1
+    """Parts of a batch that are computed one after the other: less memory, the same step."""
+    sample_every: int = 0
+    """Steps between sheets of samples; 0 makes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeConfig:
+    """How a step is computed; changes speed and rounding only."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    precision: Literal["float32", "bf16"] = "float32"
+    """What products are computed in; weights, their averages and the optimiser stay in float32."""
+    compile: bool = False
+    """Compile the network's blocks; needs a C++ compiler and half a minute at the start of a stage."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice and keep few of them: less memory, a third more time."""
+    shard: bool = True
+    """Under torchrun: spread the transformers' weights over the processes; off, each has them whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipsConfig:
-    """The training clips that are rendered and encoded once."""
+    """Storybook clips, rendered and encoded once."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    count: int = 10_000
+    clips: int = 10_000
     """Clips of one story; a fifth of them begin in the middle of their video."""
     switches: int = 3000
     """Clips whose prompt changes on the way."""
     latent_frames: int = 8
-    """Length of a clip."""
+    """Length of these clips."""
+    long: int = 0
+    """Longer clips of one story besides."""
+    long_latent_frames: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +116,51 @@ class RolloutFacts:
     window_frames: int = 8
     steps: tuple[float, ...] = (1000.0, 750.0, 500.0, 250.0)
     shift: float = 3.0
+    warp_steps: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OdeConfig:
-    """The many-step solutions that the student's first chunks learn from."""
+    """The many-step solutions that the student learns from before distribution matching (CausVid 3.3)."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    source: Literal["teacher", "causal"] = "teacher"
+    """Whose solutions: the teacher's, of whole clips, or those of first chunks by the network of stage `causal`."""
     pairs: int = 4096
     steps: int = 24
+    """Of the ODE's solution."""
     guidance: float = 2.5
+    batch: int = 64
+    """Solutions computed at once."""
+    foretell: bool = False
+    """Whether later chunks also learn the truth along the student's own roll-out: only where the past tells it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DmdConfig:
+    """Distribution matching: what stage `dmd` does besides taking steps."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    critic_updates: int = 5
+    """Updates of the critic for each of the student (DMD2, arXiv 2405.14867)."""
+    critic_lr: float = 2e-4
+    guidance: float = 2.5
+    """Classifier-free guidance of the real score."""
+    forcing: Literal["self", "diffusion"] = "self"
+    """What the student is trained on: its own roll-outs, or noised clips (CausVid's first form)."""
+    real_score: Literal["teacher", "causal"] = "teacher"
+    """Whose score is the real one: the bidirectional teacher's, or that of the network of stage `causal`."""
+    long_latent_frames: int = 0
+    """Length of long roll-outs, past the window and the clips of training; 0: none."""
+    long_share: float = 0.25
+    """How many of the student's updates roll out long."""
+    min_sigma: float = 0.02
+    max_sigma: float = 0.98
+    """Noise levels at which the two scores are compared."""
+    regression: float = 0.0
+    """Weight of stage `student`'s regression beside distribution matching."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,36 +179,54 @@ class EvalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """A whole run: its data, its networks and its stages."""
+    """A whole run: its data, its networks, and a section for each stage that it has."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str
+    """Of the pack."""
     seed: int = 0
-    license: str = "Apache-2.0"
+    license: str = ""
     source: str = ""
-    clips: ClipsConfig = field(default_factory=ClipsConfig)
+    """What the pack says of where it comes from. Not given: what the base says."""
+    base: str = ""
+    """A model to start from, by name or folder: a pack, or Wan2.1 in diffusers layout. If not given: from nothing."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    data: DataConfig | None = None
+    """Videos to learn from."""
+    clips: ClipsConfig | None = None
+    """Storybook clips to learn from, alone or beside the videos."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    rollout: RolloutFacts = field(default_factory=RolloutFacts)
-    ode: OdeConfig = field(default_factory=OdeConfig)
-    teacher_guidance: float = 2.5
-    teacher_steps: int = 50
-    autoencoder: Optimisation
-    pictures: Optimisation
-    teacher: Optimisation
-    causal: Optimisation
-    student: Optimisation
-    judge: Optimisation
-    eval: EvalConfig = field(default_factory=EvalConfig)
+    rollout: RolloutFacts | None = None
+    """How the student makes videos; if not given, as the base does."""
+    teacher_guidance: float | None = None
+    """Of the teacher in the pack; if not given, as the base has it."""
+    teacher_steps: int | None = None
+    autoencoder: Optimisation | None = None
+    pictures: Optimisation | None = None
+    teacher: Optimisation | None = None
+    causal: Optimisation | None = None
+    ode: OdeConfig | None = None
+    student: Optimisation | None = None
+    dmd: Optimisation | None = None
+    matching: DmdConfig = field(default_factory=DmdConfig)
+    judge: Optimisation | None = None
+    eval: EvalConfig | None = None
+
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run, in their order: `prepare`, `export`, and those that have a section."""
+        return tuple(s for s in STAGES if s in ("prepare", "export") or getattr(self, s) is not None)
 
 
-def check_stages(stages: Iterable[str]) -> tuple[str, ...]:
-    """These stages, or all when none is named, in their order."""
-    wanted = set(stages)
-    for stage in sorted(wanted - set(STAGES)):
-        near = did_you_mean(stage, STAGES) or f"; known: {', '.join(STAGES)}"
+def check_stages(stages: Iterable[str], config: TrainConfig) -> tuple[str, ...]:
+    """These stages, or all of the run when none is named, in their order."""
+    wanted, has = set(stages), config.stages()
+    for stage in sorted(wanted - set(has)):
+        if stage in STAGES:
+            raise UsageError(f"--stage {stage}: the file has no section [{stage}]; it has {', '.join(has)}")
+        near = did_you_mean(stage, has) or f"; known: {', '.join(has)}"
         raise UsageError(f"--stage {stage}: unknown{near}")
-    return tuple(stage for stage in STAGES if stage in wanted or not wanted)
+    return tuple(stage for stage in has if stage in wanted or not wanted)
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -149,4 +237,24 @@ def load_config(path: Path) -> TrainConfig:
         raise UsageError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
-    return from_json(TrainConfig, json.dumps(data, default=str), where=str(path))
+    config = from_json(TrainConfig, json.dumps(data, default=str), where=str(path))
+    if missing := _missing(config):
+        raise UsageError(f"{path}: {missing}")
+    return config
+
+
+def _missing(config: TrainConfig) -> str:
+    """What a run of this file would lack."""
+    if not config.base and config.autoencoder is None:
+        return "[autoencoder]: missing; without base something must make the latents"
+    if not config.base and config.teacher is None:
+        return "[teacher]: missing; without base there is no teacher to begin with"
+    if config.clips is None and config.data is None:
+        return "[data] or [clips]: missing; there must be something to learn from"
+    if config.student is not None and config.ode is None:
+        return "[ode]: missing; stage student learns from its pairs"
+    if config.matching.regression and config.ode is None:
+        return "[ode]: missing; matching.regression learns from its pairs"
+    if config.causal is None and "causal" in (config.matching.real_score, config.ode and config.ode.source):
+        return "[causal]: missing; its network is wanted as teacher"
+    return ""

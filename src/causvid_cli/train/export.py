@@ -1,7 +1,9 @@
 """Stage `export`: trained networks -> a model pack that every command can load."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import nn
 
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
+from causvid_cli.evaluate.judge import Judge
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import write_pack_manifest
 from causvid_cli.text import StoryText
@@ -21,20 +24,34 @@ def export_pack(
     facts: PackFacts,
     *,
     student: CausalTransformer,
-    codec: PixelCodec,
-    text: StoryText,
     teacher: CausalTransformer | None = None,
+    codec: PixelCodec | None = None,
+    text: StoryText | None = None,
+    judge: Judge | None = None,
+    base: Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> PackFacts:
-    """Write a pack whole or not at all: into a folder beside it first, which then takes its place."""
+    """Write a pack whole or not at all: into a folder beside it first, which then takes its place.
+
+    base: a pack, or Wan in diffusers layout; what is not given goes in as the base has it. With a judge, the facts that
+    are written name its folder.
+    """
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     _save(new / "transformer", student.transformer, {"_class_name": "WanTransformer3DModel", **student.config}, dtype)
     if teacher is not None:
         config = {"_class_name": "WanTransformer3DModel", **teacher.config}
         _save(new / "teacher", teacher.transformer, config, dtype)
-    _save(new / "vae", codec, {"_class_name": "PixelCodec", **codec.config}, dtype)
-    _save(new / "text_encoder", text, {"_class_name": "StoryText", **text.config}, dtype)
+    if codec is not None:
+        _save(new / "vae", codec, {"_class_name": "PixelCodec", **codec.config}, dtype)
+    if text is not None:
+        _save(new / "text_encoder", text, {"_class_name": "StoryText", **text.config}, dtype)
+    if judge is not None:
+        _save(new / "judge", judge, {"_class_name": "StorybookJudge", **judge.config}, dtype)
+        facts = replace(facts, judge="judge")
+    for part in ("vae", "text_encoder", "tokenizer", facts.teacher, facts.judge):
+        if base and part and (base / part).is_dir() and not (new / part).exists():
+            shutil.copytree(base / part, new / part, copy_function=_link)
     written = write_pack_manifest(new, facts)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
@@ -46,3 +63,11 @@ def _save(folder: Path, module: nn.Module, config: dict[str, Any], dtype: torch.
     public = {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
     (folder / "config.json").write_text(json.dumps(public, indent=2, sort_keys=True) + "\n")
     save_safetensors(module.state_dict(), folder, dtype=dtype)
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under another name, for umT5 alone is 11 GB; a copy where there can be no such thing."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)

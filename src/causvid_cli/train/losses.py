@@ -45,6 +45,24 @@ def x0_regression(
     return weighted_mean(error.square(), weight)
 
 
+def dmd_gradient(x0: Tensor, x0_real: Tensor, x0_fake: Tensor) -> Tensor:
+    """Where a sample must not go: the gradient of distribution matching, per element.
+
+    x0: the student's sample; x0_real, x0_fake: what teacher and critic take for clean after noise was added to it; all
+    [B, C, F, h, w]. The difference of the two scores is a multiple of x0_fake - x0_real (DMD, arXiv 2311.18828, eq. 7;
+    CausVid, arXiv 2412.07772, eq. 3), divided for each clip by the mean distance of x0 from x0_real (DMD eq. 8), so
+    that all noise levels weigh alike. Nothing of it carries a gradient.
+    """
+    x0, x0_real, x0_fake = (t.detach().float() for t in (x0, x0_real, x0_fake))
+    distance = (x0 - x0_real).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
+    return (x0_fake - x0_real) / distance.clamp(min=1e-4)
+
+
+def distribution_matching(x0: Tensor, gradient: Tensor) -> Tensor:
+    """A scalar whose gradient to x0 is `gradient` / its number of elements (DMD2, arXiv 2405.14867, section 3)."""
+    return 0.5 * F.mse_loss(x0.float(), x0.detach().float() - gradient)
+
+
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """Mean of values under a weight that broadcasts to their shape."""
     if weight is None:

@@ -8,6 +8,7 @@ from causvid_cli.cache import PromptCache
 from causvid_cli.model import CausalTransformer
 from causvid_cli.text import StoryText
 from causvid_cli.train.config import NetworkConfig
+from causvid_cli.train.prompts import PromptTable
 
 
 def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransformer:
@@ -31,7 +32,7 @@ def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransform
 class Denoiser(nn.Module):
     """A transformer and the text features it is trained with."""
 
-    def __init__(self, network: CausalTransformer, text: StoryText) -> None:
+    def __init__(self, network: CausalTransformer, text: StoryText | PromptTable) -> None:
         super().__init__()
         self.network = network
         self.text = text

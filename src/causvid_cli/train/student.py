@@ -7,8 +7,9 @@ chunks, under the block-causal mask.
 2506.08009), where what should come next is known because the world is.
 """
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from causvid_cli.geometry import take_chunks
-from causvid_cli.model import frame_mask, teacher_forcing_mask
+from causvid_cli.cache import KVCache
+from causvid_cli.device import training_arithmetic
+from causvid_cli.errors import UsageError
+from causvid_cli.geometry import Chunk, take_chunks
+from causvid_cli.model import CausalTransformer, teacher_forcing_mask
 from causvid_cli.rollout import rollout
 from causvid_cli.sampler import solve_ode
-from causvid_cli.schedule import Step, add_noise, sampler_sigmas
-from causvid_cli.train.config import Optimisation
+from causvid_cli.schedule import Step, add_noise, sampler_sigmas, steps_of
+from causvid_cli.train.config import OdeConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import Batch, LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma, x0_regression
 from causvid_cli.train.network import Denoiser
 from causvid_cli.train.teacher import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
-from causvid_cli.train.trainer import Report, Trainer
+from causvid_cli.train.trainer import Setting, Trainer
 
 PAIRS_PER_CLIP = 6
 """First chunks of one step for each of its clips: they are short, and the many ways to begin are the hard part."""
@@ -39,88 +43,126 @@ def train_causal(
     denoiser: Denoiser,
     clips: LatentClips,
     plan: Optimisation,
+    facts: RolloutFacts,
     *,
-    chunk_frames: int,
-    window_frames: int,
     shift: float,
-    device: torch.device,
-    seed: int = 0,
-    report: Report | None = None,
+    setting: Setting,
 ) -> Trainer:
     """Teacher forcing by flow matching, from whatever weights the denoiser holds; returns the trainer."""
-    latent_frames = clips.x0.shape[2]
-    layout = [chunk.frames for chunk in take_chunks(latent_frames, chunk_frames)]
-    mask = teacher_forcing_mask(layout, window_frames=window_frames)
+    device = setting.device
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT)
-        uniform = torch.from_numpy(rng.random((plan.batch, len(layout)), dtype=np.float32))
-        per_chunk = sample_sigma(uniform, shift=shift).to(device)
-        sigma = per_chunk.repeat_interleave(torch.tensor(layout, device=device), dim=1)  # [B, F]
+        count, _, frames = batch.x0.shape[:3]
+        layout = Layout.of(frames, facts)
+        uniform = torch.from_numpy(rng.random((count, len(layout.chunks)), dtype=np.float32))
+        sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         noise = standard_normal(rng, batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
         clean = noisy_context(batch.x0, rng)
-        dropped = denoiser.drop_prompts(batch.rows, torch.from_numpy(rng.random(plan.batch)), rate=DROP_PROMPT)
+        dropped = denoiser.drop_prompts(batch.rows, torch.from_numpy(rng.random(count)), rate=DROP_PROMPT)
         network = denoiser.network
-        output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(dropped), mask=mask, clean=clean)
+        output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(dropped), mask=layout.mask, clean=clean)
         weight = batch.weight * known_frames(batch)
         return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
 
-    trainer = Trainer(folder, denoiser, plan, seed=seed, report=report)
+    trainer = Trainer(folder, denoiser, plan, setting)
     trainer.run(loss)
     return trainer
 
 
 def train_student(
-    folder: Path,
-    denoiser: Denoiser,
-    clips: LatentClips,
-    plan: Optimisation,
-    *,
-    steps: Sequence[Step],
-    pairs: "OdePairs",
-    chunk_frames: int,
-    window_frames: int,
-    device: torch.device,
-    seed: int = 0,
-    report: Report | None = None,
+    folder: Path, denoiser: Denoiser, regression: "Regression", plan: Optimisation, setting: Setting
 ) -> Trainer:
-    """Few-step regression: first chunks on ODE pairs, later ones on the student's own roll-out."""
-    latent_frames = clips.x0.shape[2]
-    layout = [chunk.frames for chunk in take_chunks(latent_frames, chunk_frames)]
-    mask = teacher_forcing_mask(layout, window_frames=window_frames)
-    levels = torch.tensor([step.sigma for step in steps], device=device)
-    timesteps = torch.tensor([step.timestep for step in steps], device=device)
-    network = denoiser.network
-
-    def later_chunks(batch: Batch, rng: np.random.Generator) -> Tensor:
-        known_from = int(batch.known_from[0])
-        given = known_from // chunk_frames if known_from else int(rng.integers(1, 1 + len(layout) // 2))
-        past = own_past(
-            denoiser, batch, steps, given=given, chunk_frames=chunk_frames, window_frames=window_frames, rng=rng
-        )
-        pick = torch.from_numpy(rng.integers(len(steps), size=(len(batch.x0), len(layout)))).to(device)
-        pick = pick.repeat_interleave(torch.tensor(layout, device=device), dim=1)  # [B, F]
-        x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), levels[pick])
-        output = network.forward_whole(x_t, timesteps[pick], denoiser.prompt(batch.rows), mask=mask, clean=past)
-        weight = batch.weight * known_frames(batch)
-        weight[:, :, :chunk_frames] = 0  # what the first chunk should be, its noise does not tell
-        return x0_regression(network.prediction, x_t, output, batch.x0, levels[pick], weight)
-
-    def first_chunk(rng: np.random.Generator) -> Tensor:
-        x_t, x0, rows, pick = pairs.batch(rng, PAIRS_PER_CLIP * plan.batch, device=device)
-        output = network.forward_whole(x_t, timesteps[pick], denoiser.prompt(rows))
-        return x0_regression(network.prediction, x_t, output, x0, levels[pick])
-
-    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        kind = int(clips.known_from[rng.integers(len(clips))])
-        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=kind)
-        later, first = later_chunks(batch, rng), first_chunk(rng)
-        return {"loss": later + first, "later": later, "first": first}
-
-    trainer = Trainer(folder, denoiser, plan, seed=seed, report=report)
-    trainer.run(loss)
+    """Few-step regression."""
+    trainer = Trainer(folder, denoiser, plan, setting)
+    trainer.run(lambda step, rng: regression(rng))
     return trainer
+
+
+@lru_cache
+def few_steps(facts: RolloutFacts) -> tuple[Step, ...]:
+    """The student's steps."""
+    return steps_of(facts.steps, shift=facts.shift, warped=facts.warp_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a clip is cut into chunks, and what a noisy chunk sees of clean ones (`teacher_forcing_mask`)."""
+
+    chunks: tuple[Chunk, ...]
+    mask: Tensor
+
+    @classmethod
+    @lru_cache
+    def of(cls, frames: int, facts: RolloutFacts) -> "Layout":
+        chunks = tuple(take_chunks(frames, facts.chunk_frames))
+        if chunks[-1].end_frame != frames:
+            raise UsageError(
+                f"rollout.chunk_frames {facts.chunk_frames} does not divide clips of {frames} latent frames"
+            )
+        sizes = [chunk.frames for chunk in chunks]
+        return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
+
+    def per_frame(self, per_chunk: Tensor) -> Tensor:
+        """[B, chunks] -> [B, F]."""
+        sizes = torch.tensor([chunk.frames for chunk in self.chunks], device=per_chunk.device)
+        return per_chunk.repeat_interleave(sizes, dim=1)
+
+
+class Regression:
+    """The loss of few-step regression: on ODE pairs and, in a world that can be foretold, along the own roll-out."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        clips: LatentClips,
+        pairs: "OdePairs",
+        facts: RolloutFacts,
+        *,
+        batch: int,
+        device: torch.device,
+        foretell: bool = True,
+    ) -> None:
+        self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
+        self.batch, self.device, self.foretell = batch, device, foretell
+        self.steps = few_steps(facts)
+        self.levels = torch.tensor([step.sigma for step in self.steps], device=device)
+        self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device)
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The named losses of one step; "loss" is their sum."""
+        losses = {"later": self.along_rollout(rng)} if self.foretell else {}
+        losses["pairs"] = self.on_pairs(rng)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def along_rollout(self, rng: np.random.Generator) -> Tensor:
+        """Later chunks: the student sees its own past (self-forcing) and learns what comes next in truth."""
+        kind = self.clips.some_known_from(rng)
+        batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, known_from=kind)
+        network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts)
+        chunks = len(layout.chunks)
+        given = -(-kind // self.facts.chunk_frames) if kind else int(rng.integers(1, 1 + max(1, chunks // 2)))
+        past = own_past(self.denoiser, batch, layout, self.facts, given=given, rng=rng)
+        pick = layout.per_frame(torch.from_numpy(rng.integers(len(self.steps), size=(len(batch.x0), chunks))))
+        pick = pick.to(self.device)
+        x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
+        prompt = self.denoiser.prompt(batch.rows)
+        output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
+        weight = batch.weight * known_frames(batch)
+        weight[:, :, : self.facts.chunk_frames] = 0  # what the first chunk should be, its noise does not tell
+        return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
+
+    def on_pairs(self, rng: np.random.Generator) -> Tensor:
+        network = self.denoiser.network
+        layout = Layout.of(self.pairs.latent_frames, self.facts)
+        one_chunk = len(layout.chunks) == 1
+        count = PAIRS_PER_CLIP * self.batch if one_chunk else self.batch
+        x_t, x0, rows, pick = self.pairs.batch(rng, count, layout, device=self.device)
+        mask, clean = (None, None) if one_chunk else (layout.mask, x0)
+        prompt = self.denoiser.prompt(rows)
+        output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=mask, clean=clean)
+        return x0_regression(network.prediction, x_t, output, x0, self.levels[pick])
 
 
 def known_frames(batch: Batch) -> Tensor:
@@ -139,52 +181,57 @@ def noisy_context(x0: Tensor, rng: np.random.Generator) -> Tensor:
 def own_past(
     denoiser: Denoiser,
     batch: Batch,
-    steps: Sequence[Step],
+    layout: Layout,
+    facts: RolloutFacts,
     *,
     given: int,
-    chunk_frames: int,
-    window_frames: int,
     rng: np.random.Generator,
 ) -> Tensor:
     """The clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks."""
-    network, x0 = denoiser.network, batch.x0
-    layout = list(take_chunks(x0.shape[2], chunk_frames))
-    cache = network.kv_cache(
-        latent_height=x0.shape[3], latent_width=x0.shape[4], window_frames=window_frames, batch=len(x0)
-    )
-    prompt = denoiser.prompt(batch.rows)
-    prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout[:given]]
+    x0, prompt = batch.x0, denoiser.prompt(batch.rows)
+    prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout.chunks[:given]]
     made = rollout(
-        network,
+        denoiser.network,
         prompt=lambda _: prompt,
-        steps=steps,
-        cache=cache,
-        chunks=layout[given:],
+        steps=few_steps(facts),
+        cache=cache_for(denoiser.network, x0, facts),
+        chunks=layout.chunks[given:],
         noise=lambda chunk, _: standard_normal(rng, x0[:, :, chunk.start_frame : chunk.end_frame]),
         prefix=prefix,
     )
     return torch.cat([part for _, part in [*prefix, *made]], dim=2)
 
 
-class OdePairs:
-    """Points on the causal network's guided ODE solutions for first chunks.
+def cache_for(network: CausalTransformer, clips: Tensor, facts: RolloutFacts) -> KVCache:
+    """An empty cache for a roll-out like clips [B, C, F, h, w]."""
+    batch, _, _, height, width = clips.shape
+    return network.kv_cache(latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch)
 
-    points: float16 [N, S + 1, C, f, h, w]: x_t at each of the student's noise levels, then x0. rows: [N, 5].
+
+class OdePairs:
+    """Points on guided ODE solutions: of first chunks by the causal network, or of whole clips by the teacher.
+
+    points: float16 [N, S + 1, C, F, h, w]: x_t at each of the student's noise levels, then x0. rows: [N, L].
     """
 
     def __init__(self, path: Path) -> None:
         tensors = load_file(path)
         self.points, self.rows = tensors["points"], tensors["rows"]
 
+    @property
+    def latent_frames(self) -> int:
+        return self.points.shape[3]
+
     def batch(
-        self, rng: np.random.Generator, count: int, *, device: torch.device
+        self, rng: np.random.Generator, count: int, layout: Layout, *, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Random (x_t, x0, rows, which step [B])."""
+        """Random (x_t, x0, rows, which step each frame stands at [B, F])."""
         pick = torch.from_numpy(rng.integers(len(self.points), size=count))
-        step = torch.from_numpy(rng.integers(self.points.shape[1] - 1, size=count))
-        points = self.points[pick].float()
-        x_t = points[torch.arange(count), step]
-        return x_t.to(device), points[:, -1].to(device), self.rows[pick], step.to(device)
+        levels = self.points.shape[1] - 1
+        step = layout.per_frame(torch.from_numpy(rng.integers(levels, size=(count, len(layout.chunks)))))
+        points = self.points[pick].float().movedim(3, 1)  # [B, F, S + 1, C, h, w]
+        x_t = points[torch.arange(count)[:, None], torch.arange(step.shape[1]), step].transpose(1, 2)
+        return x_t.to(device), points[:, :, -1].transpose(1, 2).to(device), self.rows[pick], step.to(device)
 
 
 @torch.no_grad()
@@ -192,45 +239,43 @@ def make_ode_pairs(
     path: Path,
     denoiser: Denoiser,
     clips: LatentClips,
+    plan: OdeConfig,
+    facts: RolloutFacts,
     *,
-    count: int,
-    steps: Sequence[Step],
-    chunk_frames: int,
-    guidance: float,
-    ode_steps: int,
     shift: float,
-    device: torch.device,
-    seed: int = 0,
-    batch: int = 64,
-    report: Report | None = None,
+    setting: Setting,
 ) -> OdePairs:
-    """Solve the ODE of first chunks from the denoiser's weights and keep the points at the student's noise levels."""
+    """Solve the guided ODE of the denoiser's network and keep the points at the student's noise levels.
+
+    Of whole clips where the network is the bidirectional teacher (CausVid 3.3), of first chunks where it is causal.
+    """
     if path.exists():
         return OdePairs(path)
-    network = copy.deepcopy(denoiser.network).eval()
-    layout = [chunk_frames]
-    mask = frame_mask(layout)
-    sigmas = sorted({*sampler_sigmas(ode_steps, shift=shift), *(step.sigma for step in steps)}, reverse=True)
+    network, steps, device = denoiser.network, few_steps(facts), setting.device
+    frames = clips.latent_frames if plan.source == "teacher" else facts.chunk_frames
+    sigmas = sorted({*sampler_sigmas(plan.steps, shift=shift), *(step.sigma for step in steps)}, reverse=True)
     wanted = [sigmas.index(step.sigma) for step in steps] + [len(sigmas) - 1]
     points, rows = [], []
-    for start in range(0, count, batch):
-        rng = np.random.default_rng((seed, start))
-        clip = clips.batch(rng, batch, device=device, sprite_weight=1.0, known_from=0)
-        noise = standard_normal(rng, clip.x0[:, :, :chunk_frames])
-        solution = solve_ode(
-            lambda x_t, timestep, prompt: network.forward_whole(x_t, timestep, prompt, mask=mask),
-            network.prediction,
-            noise,
-            sigmas,
-            denoiser.prompt(clip.rows),
-            empty=denoiser.prompt(denoiser.text.empty_rows(batch)),
-            guidance=guidance,
-        )
-        path_points = [x_t for _, x_t in solution]
-        points.append(torch.stack([path_points[place] for place in wanted], dim=1).half().cpu())
-        rows.append(clip.rows)
-        if report:
-            report({"step": start // batch + 1, "pairs": start + batch})
+    with training_arithmetic(device, bf16=setting.compute.precision == "bf16"):
+        for start in range(0, plan.pairs, plan.batch):
+            rng = np.random.default_rng((setting.seed, start))
+            clip = clips.batch(
+                rng, plan.batch, device=device, sprite_weight=1.0, known_from=0, longest=clips.latent_frames
+            )
+            solution = solve_ode(
+                network.forward_whole,
+                network.prediction,
+                standard_normal(rng, clip.x0[:, :, :frames]),
+                sigmas,
+                denoiser.prompt(clip.rows),
+                empty=denoiser.prompt(denoiser.text.empty_rows(plan.batch)),
+                guidance=plan.guidance,
+            )
+            path_points = [x_t for _, x_t in solution]
+            points.append(torch.stack([path_points[place] for place in wanted], dim=1).half().cpu())
+            rows.append(clip.rows)
+            if setting.report:
+                setting.report({"step": start // plan.batch + 1, "pairs": start + plan.batch})
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"points": torch.cat(points), "rows": torch.cat(rows)}, path.with_suffix(".new"))
     path.with_suffix(".new").rename(path)

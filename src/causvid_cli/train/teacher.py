@@ -15,7 +15,7 @@ from causvid_cli.train.config import Optimisation
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.network import Denoiser
-from causvid_cli.train.trainer import Report, Trainer
+from causvid_cli.train.trainer import Setting, Trainer
 
 SPRITE_WEIGHT = 4.0
 DROP_PROMPT = 0.1
@@ -29,18 +29,18 @@ def train_teacher(
     *,
     frames: int | None,
     shift: float,
-    device: torch.device,
-    seed: int = 0,
-    report: Report | None = None,
+    setting: Setting,
 ) -> Trainer:
     """Train, or go on training; returns the trainer, whose `averaged()` is the teacher.
 
     frames: latent frames of a sample (1: pictures), None: whole clips. shift: how far noise levels lean to noise.
     """
 
+    device = setting.device
+
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=0, frames=frames)
-        uniform = torch.from_numpy(rng.random((2, plan.batch), dtype=np.float32))
+        uniform = torch.from_numpy(rng.random((2, len(batch.x0)), dtype=np.float32))
         sigma = sample_sigma(uniform[0], shift=shift).to(device)
         noise = standard_normal(rng, batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
@@ -50,7 +50,7 @@ def train_teacher(
         value = flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, batch.weight)
         return {"loss": value, **_by_level(network.prediction, x_t, output, batch.x0, sigma, batch.weight)}
 
-    trainer = Trainer(folder, denoiser, plan, seed=seed, report=report)
+    trainer = Trainer(folder, denoiser, plan, setting)
     trainer.run(loss)
     return trainer
 

@@ -1,0 +1,297 @@
+"""The stages of a distillation, and a whole one in small."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train import (
+    CELLS,
+    CHANNELS,
+    CPU,
+    FEW,
+    FRAMES,
+    STEPS,
+    small_clips,
+    small_denoiser,
+    tiny_pixel_codec,
+)
+from torch import nn
+
+from causvid_cli import storybook
+from causvid_cli.config import load_facts
+from causvid_cli.device import training_arithmetic
+from causvid_cli.errors import UsageError
+from causvid_cli.pipeline import load
+from causvid_cli.sampler import solve_ode
+from causvid_cli.schedule import sampler_sigmas
+from causvid_cli.train import autoencoder, latents
+from causvid_cli.train.config import (
+    STAGES,
+    ClipsConfig,
+    DmdConfig,
+    EvalConfig,
+    NetworkConfig,
+    OdeConfig,
+    Optimisation,
+    RolloutFacts,
+    TrainConfig,
+    load_config,
+)
+from causvid_cli.train.distill import Distillation
+from causvid_cli.train.latents import LatentClips
+from causvid_cli.train.network import Denoiser
+from causvid_cli.train.student import (
+    Layout,
+    OdePairs,
+    Regression,
+    make_ode_pairs,
+    noisy_context,
+    own_past,
+    train_causal,
+    train_student,
+)
+from causvid_cli.train.teacher import train_teacher
+from causvid_cli.train.trainer import Setting
+
+FACTS = RolloutFacts(chunk_frames=1, window_frames=2, steps=(1000.0, 500.0))
+SETTING = Setting(device=CPU)
+
+
+# --- stages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("prediction", "steps", "factor"), [("flow", 200, 6), ("x0", 120, 15)])
+def test_one_clip_can_be_learnt_by_heart(tmp_path, prediction, steps, factor):
+    clips, rows = small_clips(tmp_path / "clips", count=1), []
+    denoiser = small_denoiser(prediction=prediction)
+    plan = Optimisation(steps=steps, lr=1e-2, batch=16, warmup=10, log_every=20, ema=0.9)
+    setting = Setting(device=CPU, report=rows.append)
+    train_teacher(tmp_path, denoiser, clips, plan, frames=None, shift=1.5, setting=setting)
+    losses = [row["loss"] for row in rows]
+    assert losses[-1] < losses[0] / factor, losses
+    assert rows[-1]["x0_error"] < 0.3, rows[-1]  # a clip of variance 1
+
+
+def test_teacher_forcing_learns_from_every_chunk_at_its_own_noise_level(tmp_path):
+    clips, denoiser = small_clips(tmp_path / "clips"), small_denoiser()
+    denoiser.text.requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in denoiser.named_parameters()}
+    train_causal(tmp_path / "run", denoiser, clips, FEW, FACTS, shift=2.0, setting=SETTING)
+    assert torch.equal(denoiser.text.embed.weight, before["text.embed.weight"])
+    assert (denoiser.network.transformer.proj_out.weight != 0).any()
+
+
+def test_clean_context_gets_a_little_noise_of_its_own_for_each_clip():
+    x0 = torch.zeros(50, 1, 2, 4, 4)
+    spread = noisy_context(x0, np.random.default_rng(0)).flatten(1).std(dim=1)
+    assert spread.max() < 0.25  # 0.15, give or take what 32 numbers allow
+    assert spread.min() < 0.03
+    assert spread.unique().numel() == 50
+
+
+def ode_pairs(folder: Path, denoiser: Denoiser, clips: LatentClips, *, chunk_frames: int = 2, **plan: str) -> OdePairs:
+    facts = replace(FACTS, chunk_frames=chunk_frames)
+    options = OdeConfig(**{"source": "causal", "pairs": 4, "steps": 5, "batch": 2, **plan})
+    path = folder / "pairs.safetensors"
+    return make_ode_pairs(path, denoiser, clips, options, facts, shift=2.0, setting=SETTING)
+
+
+def random_output(denoiser: Denoiser) -> Denoiser:
+    """The same, but its untrained prediction is not zero."""
+    torch.manual_seed(1)
+    nn.init.normal_(denoiser.network.transformer.proj_out.weight, std=0.2)
+    return denoiser
+
+
+def test_ode_pairs_are_points_of_the_guided_solution_at_the_students_levels(tmp_path):
+    clips, denoiser = small_clips(tmp_path / "clips", count=1), random_output(small_denoiser())
+    pairs = ode_pairs(tmp_path, denoiser, clips)
+    assert pairs.points.shape == (4, len(STEPS) + 1, CHANNELS, 2, CELLS, CELLS)
+    assert not pairs.points.requires_grad
+
+    sigmas = sorted({*sampler_sigmas(5, shift=2.0), *(step.sigma for step in STEPS)}, reverse=True)
+    network = denoiser.network
+    with torch.no_grad():
+        solution = solve_ode(
+            network.forward_whole,
+            "flow",
+            pairs.points[:2, 0].float(),
+            sigmas,
+            denoiser.prompt(pairs.rows[:2]),
+            empty=denoiser.prompt(denoiser.text.empty_rows(2)),
+            guidance=2.5,
+        )
+        points = dict(solution)
+    for i, sigma in enumerate([*(step.sigma for step in STEPS), 0.0]):
+        error = (points[sigma] - pairs.points[:2, i].float()).abs().max().item()
+        assert error < 0.02, f"sigma {sigma:.3f}: largest error {error:.3g}"  # kept as float16, solved from float16
+
+
+def test_ode_pairs_are_made_once(tmp_path):
+    clips, denoiser = small_clips(tmp_path / "clips"), small_denoiser()
+    first = ode_pairs(tmp_path, denoiser, clips)
+    again = ode_pairs(tmp_path, random_output(denoiser), clips)
+    assert torch.equal(first.points, again.points)
+
+
+def test_the_students_own_past_begins_with_the_truth_and_gives_no_gradient(tmp_path):
+    clips, denoiser = small_clips(tmp_path / "clips"), random_output(small_denoiser())
+    batch = clips.batch(np.random.default_rng(0), 2, device=CPU, sprite_weight=1.0)
+    past = own_past(denoiser, batch, Layout.of(FRAMES, FACTS), FACTS, given=2, rng=np.random.default_rng(1))
+    assert past.shape == batch.x0.shape
+    assert torch.equal(past[:, :, :2], batch.x0[:, :, :2])
+    assert (past[:, :, 2:] != batch.x0[:, :, 2:]).any()
+    assert not past.requires_grad
+
+
+@pytest.mark.parametrize("known_from", [0, 2])
+@pytest.mark.parametrize("chunk_frames", [1, 2])
+def test_the_student_learns_from_clips_of_every_kind(tmp_path, known_from, chunk_frames):
+    clips = small_clips(tmp_path / "clips", known_from=known_from)
+    denoiser, rows = random_output(small_denoiser()), []
+    pairs = ode_pairs(tmp_path, denoiser, small_clips(tmp_path / "plain"), chunk_frames=chunk_frames)
+    facts = replace(FACTS, chunk_frames=chunk_frames)
+    regression = Regression(denoiser, clips, pairs, facts, batch=2, device=CPU, foretell=True)
+    train_student(tmp_path / "run", denoiser, regression, FEW, Setting(device=CPU, report=rows.append))
+    assert len(rows) == 2
+    assert all(row["loss"] == pytest.approx(row["later"] + row["pairs"]) for row in rows)
+    assert all(row["later"] > 0 and row["pairs"] > 0 for row in rows)
+
+
+def test_the_teachers_whole_clips_are_learnt_chunk_by_chunk(tmp_path):
+    clips, denoiser = small_clips(tmp_path / "clips"), random_output(small_denoiser())
+    pairs = ode_pairs(tmp_path, denoiser, clips, chunk_frames=1, source="teacher")
+    assert pairs.latent_frames == FRAMES
+    layout = Layout.of(FRAMES, FACTS)
+    x_t, x0, _, step = pairs.batch(np.random.default_rng(0), 8, layout, device=CPU)
+    assert step.shape == (8, FRAMES)
+    assert len({tuple(row) for row in step.tolist()}) > 1  # every chunk at a level of its own
+    for clip in range(8):
+        (place,) = [i for i, points in enumerate(pairs.points) if torch.equal(points[-1].float(), x0[clip])]
+        wanted = [pairs.points[place, step[clip, frame], :, frame] for frame in range(FRAMES)]
+        assert torch.equal(x_t[clip], torch.stack(wanted, dim=1).float())
+    regression = Regression(denoiser, clips, pairs, FACTS, batch=2, device=CPU, foretell=False)
+    values = regression(np.random.default_rng(0))
+    assert values.keys() == {"loss", "pairs"}
+    values["loss"].backward()
+    assert denoiser.network.transformer.proj_out.weight.grad.any()
+
+
+def test_clips_that_chunks_do_not_divide_are_refused():
+    with pytest.raises(UsageError, match="chunk_frames 3 does not divide clips of 8 latent frames"):
+        Layout.of(8, replace(FACTS, chunk_frames=3))
+
+
+# --- a whole run ---------------------------------------------------------------------------------------------------
+
+TINY = TrainConfig(
+    name="tiny",
+    clips=ClipsConfig(clips=10, switches=2, latent_frames=6),
+    network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
+    rollout=RolloutFacts(window_frames=4, steps=(1000.0, 500.0)),
+    ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, foretell=True),
+    teacher_steps=2,
+    autoencoder=FEW,
+    pictures=FEW,
+    teacher=FEW,
+    causal=FEW,
+    student=FEW,
+    dmd=FEW,
+    matching=DmdConfig(critic_updates=1, long_latent_frames=8, long_share=0.5, regression=0.1),
+    judge=FEW,
+    eval=EvalConfig(prompts=1),
+)
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """Few pictures and a small codec, so that a whole run takes seconds."""
+    monkeypatch.setattr(latents, "SHARD_CLIPS", 2)
+    monkeypatch.setattr(autoencoder, "PixelCodec", tiny_pixel_codec())
+    monkeypatch.setattr(autoencoder, "measure_latents", partial(autoencoder.measure_latents, count=8))
+
+
+def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_path, small_world):
+    begun = []
+    for stage in STAGES:  # one by one, as after a stop between any two of them
+        run = Distillation(TINY, tmp_path, CPU, report=lambda name, row: begun.append(name))
+        run.run((stage,))
+        assert set(begun) == {*STAGES[: STAGES.index(stage) + 1]}
+
+    facts = load_facts(run.pack)
+    assert (facts.name, facts.steps, facts.window_frames) == ("tiny", (1000.0, 500.0), 4)
+    pipeline = load(run.pack, device="cpu")
+    frames = pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64))
+    assert frames.shape == (13, 64, 64, 3)
+    palette = {tuple(colour) for colour in storybook.PALETTE.tolist()}
+    assert {tuple(colour) for colour in np.unique(frames.reshape(-1, 3), axis=0).tolist()} <= palette
+    scores = json.loads((tmp_path / "eval" / "eval.json").read_text())["scores"]
+    assert {"rendered", "codec", "student"} <= scores.keys()
+
+
+def test_a_stage_without_the_one_before_it_says_so(tmp_path):
+    with pytest.raises(UsageError, match="--stage teacher: needs stage pictures, which has not run in"):
+        Distillation(TINY, tmp_path, CPU).run(("teacher",))
+    with pytest.raises(UsageError, match="--stage teachr: unknown; did you mean teacher"):
+        Distillation(TINY, tmp_path, CPU).run(("teachr",))
+
+
+STAGE_TABLES = "".join(f"[{stage}]\nsteps = 5\n" for stage in ("autoencoder", "teacher"))
+
+
+def test_a_config_file_is_read_strictly(tmp_path):
+    text = 'name = "x"\n[clips]\n' + STAGE_TABLES
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    config = load_config(path)
+    assert config.teacher == Optimisation(steps=5)
+    assert config.stages() == ("autoencoder", "prepare", "teacher", "export")
+    path.write_text(text + "stps = 5\n")
+    with pytest.raises(UsageError, match=r"teacher.stps: unknown; did you mean steps\?"):
+        load_config(path)
+    path.write_text("name = ")
+    with pytest.raises(UsageError, match="not TOML"):
+        load_config(path)
+    with pytest.raises(UsageError, match="No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[clips]\n[teacher]\nsteps = 5\n", r"\[autoencoder\]: missing; without base"),
+        ("[clips]\n[autoencoder]\nsteps = 5\n", r"\[teacher\]: missing; without base"),
+        (STAGE_TABLES, r"\[data\] or \[clips\]: missing"),
+        ("[clips]\n" + STAGE_TABLES + "[student]\nsteps = 5\n", r"\[ode\]: missing; stage student"),
+        ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
+        ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "causal"\n', r"\[causal\]: missing; its network"),
+        ("[clips]\n" + STAGE_TABLES + '[matching]\nreal_score = "causal"\n', r"\[causal\]: missing; its network"),
+    ],
+)
+def test_a_run_that_lacks_something_is_refused_before_it_starts(tmp_path, text, complaint):
+    path = tmp_path / "run.toml"
+    path.write_text('name = "x"\n' + text)
+    with pytest.raises(UsageError, match=complaint):
+        load_config(path)
+
+
+def test_a_stage_that_the_file_does_not_have_stands_for_those_before_it(tmp_path):
+    run = Distillation(replace(TINY, ode=None, student=None, matching=DmdConfig()), tmp_path, CPU)
+    assert run.needs("dmd") == {"causal"}
+    assert run.needs("export") == {"dmd", "judge"}
+    with pytest.raises(UsageError, match=r"--stage student: the file has no section \[student\]; it has autoencoder"):
+        run.run(("student",))
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+def test_a_batch_can_be_drawn_under_autocast(tmp_path, frames):
+    clips, wanted = small_clips(tmp_path, count=3), []
+    for bf16 in (False, True):
+        with training_arithmetic(CPU, bf16=bf16):
+            batch = clips.batch(np.random.default_rng(0), 4, device=CPU, sprite_weight=2.0, frames=frames)
+        wanted.append(batch.x0)
+    assert torch.equal(*wanted)
