@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def test_json_is_one_object_of_documented_keys_and_types(pack):
             assert_median(figures[role], name)
         assert isinstance(figures[role]["peak_memory_bytes"], int)
         assert figures[role]["peak_memory_bytes"] > 2**20
+    for part in ("steps_s", "clean_pass_s", "decode_s", "rest_s"):
+        assert_median(figures["chunk"], part)
     student, teacher, ratio = figures["student"], figures["teacher"], figures["ratio"]
     assert ratio == {
         "first_frame": pytest.approx(student["first_frame_s"] / teacher["first_frame_s"]),
@@ -87,6 +90,7 @@ def test_the_table_holds_the_figures_for_people(pack, quick_starts):
     assert [row.split("  ")[0] for row in rows[:2]] == ["first frame", ""]
     assert "import 2 s (2 s - 2 s), load 500 ms (500 ms - 500 ms)" in rows
     assert "1 MiB" in done.stdout
+    assert re.match(r"A chunk: steps .* ms \(.*\), clean pass .*, decode .*, the rest .*$", rows[-1])
     assert all(line.startswith("causvid: ") for line in done.stderr.splitlines())
 
 
@@ -128,9 +132,29 @@ def test_the_count_of_flops_is_that_of_the_layers(pack):
     assert measured.network_flops == 2 * (steps * per_step + once)
 
 
+def test_the_parts_of_a_chunk_are_all_of_its_time(pack):
+    student = measure.open_maker("student", BenchConfig(model=str(pack), length="1s"))
+    whole = measure.run_clip(student).clip_s
+    parts, network_s = measure.take_apart(student)
+    chunks, clean_passes = 2, 1
+    assert network_s == pytest.approx(chunks * parts.steps_s + clean_passes * parts.clean_pass_s)
+    assert 0 < parts.decode_s + parts.rest_s < 10 * whole
+    assert "forward" not in vars(student.model.model)  # what was clocked is as it was
+    assert "decode_chunk" not in vars(student.model.codec)
+
+
+def test_without_a_clean_pass_there_is_nothing_to_report_of_it(pack):
+    parts, _ = measure.take_apart(measure.open_maker("student", BenchConfig(model=str(pack), length=ONE_CHUNK)))
+    assert parts.clean_pass_s == 0
+
+
+def test_the_clip_is_10_s_long_unless_asked_otherwise():
+    assert BenchConfig().length == "10s"
+
+
 def test_the_slowest_and_the_fastest_round_stand_beside_the_median():
     runs = [Run(frames=32, first_frame_s=s, clip_s=2 * s) for s in (3.0, 1.0, 2.0)]
-    measured = Measured({"student": runs}, Samples([4.0, 6.0, 5.0]), Samples([0.1, 0.3, 0.2]), 100)
+    measured = Measured({"student": runs}, Samples([4.0, 6.0, 5.0]), Samples([0.1, 0.3, 0.2]), 100, [])
     start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=0.2, peak_memory_bytes=7)
     starts = [start, replace(start, peak_memory_bytes=9), replace(start, import_s=5.0, peak_memory_bytes=8)]
     student = report.role_figures(measured.runs["student"], starts)

@@ -47,7 +47,7 @@ def test_frames_are_turned_one_by_one():
 
 
 def test_angles_stay_float32_in_a_bfloat16_model():
-    assert {t.dtype for t in rotations((0, 1), 2, 3, 12, torch.device("cpu"))} == {torch.float32}
+    assert rotations((0, 1), 2, 3, 12, torch.device("cpu")).dtype == torch.complex64
     keys = random_keys(2).bfloat16()
     turned = rotate(keys, [40, 41], rows=2, columns=3)
     assert turned.dtype == torch.bfloat16

@@ -94,6 +94,12 @@ class KVCache:
         self.values[layer, :, start:end] = value
         return self.keys[layer, :, :end], self.values[layer, :, :end]
 
+    def beside(self, layer: int, key: Tensor, value: Tensor, positions: list[int]) -> tuple[Tensor, Tensor]:
+        """What `write` returns, without writing: for keys and values that carry a gradient."""
+        past = slice(0, len(self._frames) * self.tokens_per_latent_frame)
+        keys = torch.cat([self.keys[layer, :, past], self.rotate(key, positions)], dim=1)
+        return keys, torch.cat([self.values[layer, :, past], value], dim=1)
+
     def commit(self) -> None:
         """Keep what the last call wrote: from now on later chunks see it."""
         assert self._writing is not None, "commit without a chunk at work"
@@ -128,6 +134,10 @@ class PromptCache:
     def __init__(self, embeds: Tensor) -> None:
         self.embeds = embeds
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def beside(self, other: "PromptCache") -> "PromptCache":
+        """Our B prompts, then B of the other's, which has as many or one, as one batch."""
+        return PromptCache(torch.cat([self.embeds, other.embeds.expand(len(self.embeds), -1, -1)]))
 
     def keys_values(self, layer: int, compute: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Keys and values [B, L, head, head_dim] of one layer."""

@@ -7,7 +7,7 @@ how self-attention reaches the past, where frames stand in time, and one timeste
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -15,9 +15,13 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
 from causvid_cli.cache import KVCache, PromptCache, Rope, Rotate
+from causvid_cli.fused import FusedBlocks
 from causvid_cli.geometry import Chunk
-from causvid_cli.rope import rotate
+from causvid_cli.rope import rotate, rotations, turn
 from causvid_cli.schedule import Prediction
+
+LARGEST_FUSED = 100_000_000
+"""Weights of the largest network that `fuse` changes."""
 
 
 class CausalTransformer(nn.Module):
@@ -34,6 +38,28 @@ class CausalTransformer(nn.Module):
         for layer, block in enumerate(transformer.blocks):
             block.attn1.set_processor(SelfAttention(layer))
             block.attn2.set_processor(CrossAttention(layer))
+        self._whole_blocks: list[Any] | None = None
+        self._fused: FusedBlocks | None = None
+
+    @torch.no_grad()
+    def fuse(self) -> Self:
+        """Let calls with a plain number for a timestep take fewer, larger operations (`fused.py`).
+
+        For weights that change no more; moving or converting them undoes it. A large network stays as it is: its time
+        goes into the products themselves, and a second copy of its weights might not fit.
+        """
+        if sum(weight.numel() for weight in self.parameters()) <= LARGEST_FUSED:
+            self._fused = FusedBlocks(self.transformer, self._embed_time)
+        return self
+
+    def _apply(self, *args: Any, **options: Any) -> Self:
+        self._fused = None  # it holds the weights as they were before this move or conversion
+        return super()._apply(*args, **options)
+
+    def compile_whole(self) -> None:
+        """Compile the blocks for `forward_whole`: training's many calls of few shapes repay it."""
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        self._whole_blocks = [torch.compile(block, dynamic=False) for block in self.transformer.blocks]
 
     @property
     def config(self) -> Any:
@@ -71,17 +97,24 @@ class CausalTransformer(nn.Module):
         )
 
     def forward(
-        self, x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, *, cache: KVCache, chunk: Chunk
+        self,
+        x_t: Tensor,
+        timestep: float | Tensor,
+        prompt: PromptCache,
+        *,
+        cache: KVCache,
+        chunk: Chunk,
+        given: bool = False,
     ) -> Tensor:
         """Prediction [B, C, f, h, w] for one chunk that sees the cached past; commits nothing.
 
         x_t: [B, C, f, h, w] with f = chunk.frames. timestep: 0..1000, a number or one per frame [B, f].
+        given: leave the cache as it is, so that the prediction can be learnt from; nothing can be committed then.
         """
         rows, columns = self._grid(*x_t.shape[-2:])
         positions = cache.begin(chunk)
-        return self._run(
-            x_t, timestep, prompt, CachedPast(cache, positions, partial(rotate, rows=rows, columns=columns))
-        )
+        turn_to = partial(rotate, rows=rows, columns=columns)
+        return self._run(x_t, timestep, prompt, CachedPast(cache, positions, turn_to, given))
 
     def forward_whole(
         self,
@@ -91,6 +124,7 @@ class CausalTransformer(nn.Module):
         *,
         mask: Tensor | None = None,
         clean: Tensor | None = None,
+        given: bool = False,
     ) -> Tensor:
         """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training).
 
@@ -99,6 +133,7 @@ class CausalTransformer(nn.Module):
         clean: x0 [B, C, F, h, w] for teacher forcing: the mask is then [2 F, 2 F] over clean frames and noisy frames
         (`teacher_forcing_mask`), the clean ones stand at the same positions at timestep 0, and only the noisy
         half of the prediction is returned.
+        given: no gradient flows through what noisy frames see of clean ones, as none flows through a cache.
         """
         batch, _, frames, height, width = x_t.shape
         rows, columns = self._grid(height, width)
@@ -109,8 +144,15 @@ class CausalTransformer(nn.Module):
             x_t, positions = torch.cat([clean, x_t], dim=2), positions * 2
         if mask is not None:
             mask = mask.to(x_t.device).repeat_interleave(rows * columns, 0).repeat_interleave(rows * columns, 1)
-        turn = partial(rotate, positions=positions, rows=rows, columns=columns)
-        return self._run(x_t, timestep, prompt, WholeClip(mask, turn))[:, :, -frames:]
+        # looked up here and not layer by layer: compiled blocks would work the table out anew in each
+        table = rotations(tuple(positions), rows, columns, self.config.attention_head_dim, x_t.device)
+        past = WholeClip(mask, table, given_tokens=frames * rows * columns if given and clean is not None else 0)
+        return self._run(x_t, timestep, prompt, past)[:, :, -frames:]
+
+    def tokens(self, x_t: Tensor) -> int:
+        """How many tokens a clip [B, C, F, h, w] has."""
+        rows, columns = self._grid(*x_t.shape[-2:])
+        return x_t.shape[2] * rows * columns
 
     def _grid(self, latent_height: int, latent_width: int) -> tuple[int, int]:
         _, patch_height, patch_width = self.config.patch_size
@@ -122,17 +164,40 @@ class CausalTransformer(nn.Module):
         batch, _, frames, height, width = x_t.shape
         rows, columns = self._grid(height, width)
         hidden = net.patch_embedding(x_t.to(net.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
+        if self._fused and not isinstance(timestep, Tensor):
+            hidden = self._fused(hidden, timestep, prompt, past)
+        else:
+            hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)
+        _, patch_height, patch_width = self.config.patch_size
+        out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]
+        out = out.reshape(batch, frames, rows, columns, patch_height, patch_width, -1)
+        return out.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-        embedder = net.condition_embedder
+    def _embed_time(self, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Features of timesteps [..., D], and what the blocks are modulated by [..., 6, D]; of a number: [1, ...]."""
+        net, embedder = self.transformer, self.transformer.condition_embedder
+        weight = net.patch_embedding.weight
         time = timestep if isinstance(timestep, Tensor) else torch.tensor([timestep])
-        time = embedder.time_embedder(
-            sinusoid(time.to(hidden.device), self.config.freq_dim).to(_dtype(embedder.time_embedder))
-        )
-        time = time.to(hidden.dtype)
-        modulation = embedder.time_proj(embedder.act_fn(time)).unflatten(-1, (6, -1))
+        features = sinusoid(time.to(weight.device), self.config.freq_dim).to(_dtype(embedder.time_embedder))
+        time = embedder.time_embedder(features).to(weight.dtype)
+        return time, embedder.time_proj(embedder.act_fn(time)).unflatten(-1, (6, -1))
+
+    def _layers(
+        self,
+        hidden: Tensor,
+        timestep: float | Tensor,
+        prompt: PromptCache,
+        past: "Attention",
+        *,
+        tokens_per_latent_frame: int,
+    ) -> Tensor:
+        """Blocks and the last norm, [B, L, D] -> [B, L, D]."""
+        net = self.transformer
+        time, modulation = self._embed_time(timestep)
         if time.ndim == 3:  # one timestep per frame -> one per token
-            time, modulation = (t.repeat_interleave(rows * columns, dim=1) for t in (time, modulation))
-        for block in net.blocks:
+            time, modulation = (t.repeat_interleave(tokens_per_latent_frame, dim=1) for t in (time, modulation))
+        whole = isinstance(past, WholeClip) and self._whole_blocks
+        for block in whole or net.blocks:
             if net.gradient_checkpointing and torch.is_grad_enabled():
                 hidden = torch.utils.checkpoint.checkpoint(block, hidden, prompt, modulation, past, use_reentrant=False)
             else:
@@ -141,11 +206,7 @@ class CausalTransformer(nn.Module):
         shift, scale = (net.scale_shift_table + time.unsqueeze(-2)).unbind(-2)  # [B, D] or [B, L, D]
         if time.ndim == 2:
             shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
-        hidden = (net.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
-        _, patch_height, patch_width = self.config.patch_size
-        out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]
-        out = out.reshape(batch, frames, rows, columns, patch_height, patch_width, -1)
-        return out.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        return (net.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
 
 
 class Attention(Protocol):
@@ -156,26 +217,35 @@ class Attention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedPast:
-    """A chunk sees itself and all that the cache holds."""
+    """A chunk sees itself and all that the cache holds; given: without being written to the cache."""
 
     cache: KVCache
     positions: list[int]
     rotate: Rotate
+    given: bool = False
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
-        keys, values = self.cache.write(layer, k, v, self.positions)
+        reach = self.cache.beside if self.given else self.cache.write
+        keys, values = reach(layer, k, v, self.positions)
         return dispatch_attention_fn(self.rotate(q, self.positions), keys, values, backend=backend)
 
 
 @dataclass(frozen=True, slots=True)
 class WholeClip:
-    """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) allows."""
+    """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) allows.
+
+    given_tokens: so many at the start are seen, but learn nothing from being seen.
+    """
 
     mask: Tensor | None
-    rotate: Any
+    rotations: Tensor
+    given_tokens: int = 0
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
-        return dispatch_attention_fn(self.rotate(q), self.rotate(k), v, attn_mask=self.mask, backend=backend)
+        if n := self.given_tokens:
+            k, v = (torch.cat([t[:, :n].detach(), t[:, n:]], dim=1) for t in (k, v))
+        q, k = turn(q, self.rotations), turn(k, self.rotations)
+        return dispatch_attention_fn(q, k, v, attn_mask=self.mask, backend=backend)
 
 
 class _Processor:
@@ -201,14 +271,16 @@ class CrossAttention(_Processor):
     """diffusers' attention processor whose `encoder_hidden_states` is the call's `PromptCache`."""
 
     def __call__(self, attn: Any, hidden: Tensor, prompt: PromptCache, _mask: None, _rotary: None) -> Tensor:
-        def keys_values(embeds: Tensor) -> tuple[Tensor, Tensor]:
-            k, v = attn.norm_k(attn.to_k(embeds)), attn.to_v(embeds)
-            return k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
-
         q = attn.norm_q(attn.to_q(hidden)).unflatten(-1, (attn.heads, -1))
-        k, v = prompt.keys_values(self.layer, keys_values)
+        k, v = prompt.keys_values(self.layer, partial(self.keys_values, attn))
         out = dispatch_attention_fn(q, k, v, backend=self._attention_backend)  # every row of text, no mask
         return attn.to_out[0](out.flatten(2).to(hidden.dtype))
+
+    @staticmethod
+    def keys_values(attn: Any, embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, L, head, head_dim] of a prompt [B, L, dim]."""
+        k, v = attn.norm_k(attn.to_k(embeds)), attn.to_v(embeds)
+        return k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
 
 
 def frame_mask(chunk_frames: Sequence[int], *, window_frames: int = 0) -> Tensor:

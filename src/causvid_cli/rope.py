@@ -21,10 +21,8 @@ def axis_sizes(head_dim: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # else what a video has left in the cache would be of no use to training
-def rotations(
-    positions: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, float32 [1, tokens, 1, head_dim / 2], of tokens that run frame, row, column."""
+def rotations(positions: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
+    """Cosine + i sine, complex64 [1, tokens, 1, head_dim / 2], of tokens that run frame, row, column."""
     axes = (torch.tensor(positions), torch.arange(rows), torch.arange(columns))
     angles = []
     for axis, (place, size) in enumerate(zip(axes, axis_sizes(head_dim), strict=True)):
@@ -35,11 +33,15 @@ def rotations(
         angles.append(angle.view(shape).expand(len(positions), rows, columns, -1))
     whole = torch.cat(angles, dim=-1).reshape(1, -1, 1, head_dim // 2)
     # float32 even in a bf16 model: bf16 positions move the result by 2e-3
-    return whole.cos().float().to(device), whole.sin().float().to(device)
+    return torch.complex(whole.cos().float(), whole.sin().float()).to(device)
 
 
 def rotate(x: Tensor, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
     """Queries or keys [B, frames * rows * columns, head, head_dim], turned to their positions; dtype kept."""
-    cos, sin = rotations(tuple(positions), rows, columns, x.shape[-1], x.device)
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x.dtype)
+    return turn(x, rotations(tuple(positions), rows, columns, x.shape[-1], x.device))
+
+
+def turn(x: Tensor, rotations: Tensor) -> Tensor:
+    """Queries or keys [B, token, head, head_dim], each pair of numbers multiplied by its rotation; dtype kept."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # one operation in place of six
+    return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)

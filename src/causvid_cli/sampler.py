@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from causvid_cli.cache import PromptCache
@@ -17,15 +18,15 @@ def guided_flow(
     prediction: Prediction,
     x_t: Tensor,
     sigma: float,
-    prompt: PromptCache,
-    empty: PromptCache | None,
+    both: PromptCache,
     guidance: float,
 ) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): the flow, led away from that of the empty prompt."""
-    flow = flow_from(prediction, x_t, predict(x_t, 1000 * sigma, prompt), sigma)
-    if empty is None or guidance == 1:
-        return flow
-    other = flow_from(prediction, x_t, predict(x_t, 1000 * sigma, empty), sigma)
+    """Classifier-free guidance (arXiv 2207.12598): the flow, led away from that of the empty prompt.
+
+    x_t: [B, C, F, h, w]. both: B prompts, then B empty ones: one call, so half as many and larger products.
+    """
+    pair = torch.cat([x_t, x_t])
+    flow, other = flow_from(prediction, pair, predict(pair, 1000 * sigma, both), sigma).chunk(2)
     return other + guidance * (flow - other)
 
 
@@ -41,10 +42,15 @@ def solve_ode(
 ) -> Iterator[tuple[float, Tensor]]:
     """Yield (sigma, x_t) at every noise level of a falling schedule, by Euler steps; the last one, at 0, is x0.
 
-    noise: x_t at sigmas[0], [B, C, F, h, w].
+    noise: x_t at sigmas[0], [B, C, F, h, w]. guidance: by how much, away from the empty prompt; 1 is none.
     """
+    both = prompt.beside(empty) if empty and guidance != 1 else None
     x_t = noise
     yield sigmas[0], x_t
     for sigma, sigma_next in pairwise(sigmas):
-        x_t = x_t + (sigma_next - sigma) * guided_flow(predict, prediction, x_t, sigma, prompt, empty, guidance)
+        if both:
+            flow = guided_flow(predict, prediction, x_t, sigma, both, guidance)
+        else:
+            flow = flow_from(prediction, x_t, predict(x_t, 1000 * sigma, prompt), sigma)
+        x_t = x_t + (sigma_next - sigma) * flow
         yield sigma_next, x_t

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import PromptCache
 from causvid_cli.codec import Codec
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.device import resolve_device, resolve_dtype
@@ -23,12 +22,12 @@ from causvid_cli.errors import ModelError, NumericsError
 from causvid_cli.geometry import Geometry, take_chunks
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import find_pack, verify_pack
-from causvid_cli.pipeline import enlarge, load_pixel_codec, load_story_text, load_transformer
+from causvid_cli.pipeline import enlarge, load_codec, load_text, load_transformer
 from causvid_cli.request import AUTO, DEFAULT_LENGTH, DEFAULT_MODEL, check_seed, random_seed
 from causvid_cli.rollout import seeded_noise
 from causvid_cli.sampler import solve_ode
-from causvid_cli.schedule import flow_from, sampler_sigmas
-from causvid_cli.text import StoryTextEncoder, TextEncoder
+from causvid_cli.schedule import sampler_sigmas
+from causvid_cli.text import TextEncoder
 from causvid_cli.timecode import parse_frames
 
 
@@ -101,22 +100,12 @@ def denoise_whole(
 
     noise: x_t at sigmas[0], [B, C, F, h, w]. prompt_embeds: [B, L, D]; empty_embeds: [1, L, D].
     sigmas: falling to 0. guidance: how far the flow is led away from that of the empty prompt; 1 is none
-    (classifier-free guidance, arXiv 2207.12598). Both flows come from one call: half the calls, larger products.
+    (`sampler.guided_flow`).
     """
-    batch = len(noise)
     weight = model.transformer.patch_embedding.weight
-    embeds = torch.cat([prompt_embeds, empty_embeds.expand(batch, -1, -1)]) if guidance != 1 else prompt_embeds
-
-    def guided(x_t: Tensor, timestep: float, both: PromptCache) -> Tensor:
-        if guidance == 1:
-            return flow_from(model.prediction, x_t, model.forward_whole(x_t, timestep, both), timestep / 1000)
-        pair = torch.cat([x_t, x_t])
-        output = model.forward_whole(pair, timestep, both)
-        flow, other = flow_from(model.prediction, pair, output, timestep / 1000).chunk(2)
-        return other + guidance * (flow - other)
-
-    prompt = model.prompt_cache(embeds.to(weight.device, weight.dtype))
-    *_, (_, x0) = solve_ode(guided, "flow", noise, sigmas, prompt)
+    prompt, empty = (model.prompt_cache(e.to(weight.device, weight.dtype)) for e in (prompt_embeds, empty_embeds))
+    solution = solve_ode(model.forward_whole, model.prediction, noise, sigmas, prompt, empty=empty, guidance=guidance)
+    *_, (_, x0) = solution
     return x0
 
 
@@ -131,7 +120,8 @@ def load_teacher(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype
         raise ModelError(f"{facts.name} comes without its teacher")
     verify_pack(folder, facts)
     place = resolve_device(device)
-    network = load_transformer(folder / facts.teacher, facts).to(place, resolve_dtype(dtype, place))
-    codec = load_pixel_codec(folder / "vae").to(place)
-    text = StoryTextEncoder(load_story_text(folder / "text_encoder"))
+    kind = resolve_dtype(dtype, place)
+    text = load_text(folder, facts, device=place, dtype=kind)
+    codec = load_codec(folder, facts, device=place, dtype=kind)
+    network = load_transformer(folder / facts.teacher, facts).to(place, kind).fuse()
     return Teacher(facts, network, codec, text, place)

@@ -27,8 +27,8 @@ class BenchConfig:
     model: str = DEFAULT_MODEL
     device: str = AUTO
     dtype: str = AUTO
-    length: str = "4s"
-    """Of the clip; 4s is the length of the clips that the embedded model's teacher was trained on."""
+    length: str = "10s"
+    """Of the clip. It may be longer than what the teacher was trained on: its time is measured, not its picture."""
     repeats: int = 3
     teacher: bool = True
     """Whether the teacher makes the clip too."""

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from causvid_cli.bench.fresh import BenchConfig, Role
 from causvid_cli.device import synchronize
 from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.schedule import CLEAN
 from causvid_cli.teacher import Teacher, load_teacher
 
 MATRIX_SIZE = {"cpu": 2048}
@@ -51,6 +52,18 @@ class Run:
     frames: int
     first_frame_s: float
     clip_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkParts:
+    """Where the student's time for a chunk goes, in seconds: means over one clip."""
+
+    steps_s: float
+    clean_pass_s: float
+    """What later chunks will see; not run after a clip's last chunk, and never before a chunk is shown."""
+    decode_s: float
+    rest_s: float
+    """Noise, the prompt, and all that is done between the network's calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,8 @@ class Measured:
     """Share of that rate which the student's network reaches."""
     network_flops: int
     """Of the student's network for the clip: its products and attention, 2 to a multiply-add."""
+    chunk_parts: Sequence[ChunkParts]
+    """Of the student, one a round."""
 
 
 def open_maker(role: Role, config: BenchConfig) -> Maker:
@@ -120,15 +135,33 @@ def measure(makers: Mapping[Role, Maker], *, repeats: int, note: Note) -> Measur
     runs: dict[Role, list[Run]] = {role: [] for role in makers}
     rates: list[float] = []
     shares: list[float] = []
+    parts: list[ChunkParts] = []
     for turn in range(repeats):
         note(f"round {turn + 1} of {repeats}")
         for role, maker in makers.items():
             runs[role].append(run_clip(maker))
-        with clocked(student.model.model, student.device) as seconds:
-            run_clip(student)
+        part, network_s = take_apart(student)
+        parts.append(part)
         rates.append(matrix_rate(student.weight))
-        shares.append(flops / sum(seconds) / rates[-1])
-    return Measured(runs, Samples(rates), Samples(shares), flops)
+        shares.append(flops / network_s / rates[-1])
+    return Measured(runs, Samples(rates), Samples(shares), flops, parts)
+
+
+def take_apart(student: Maker) -> tuple[ChunkParts, float]:
+    """Make the clip once more and see where the time goes; also, how long the network worked for all of it."""
+    model, codec = student.model.model, student.model.codec
+    with clocked(model, "forward", student.device) as calls, clocked(codec, "decode_chunk", student.device) as decoded:
+        clip_s = run_clip(student).clip_s
+    clean = [call.seconds for call in calls if call.arguments[1] == CLEAN.timestep]
+    network_s, decode_s = (sum(call.seconds for call in each) for each in (calls, decoded))
+    chunks = len(decoded)
+    parts = ChunkParts(
+        steps_s=(network_s - sum(clean)) / chunks,
+        clean_pass_s=sum(clean) / max(1, len(clean)),
+        decode_s=decode_s / chunks,
+        rest_s=(clip_s - network_s - decode_s) / chunks,
+    )
+    return parts, network_s
 
 
 def matrix_rate(like: torch.Tensor) -> float:
@@ -143,34 +176,46 @@ def matrix_rate(like: torch.Tensor) -> float:
     return MATRIX_PRODUCTS * 2 * size**3 / (time.perf_counter() - start)
 
 
+class Call(NamedTuple):
+    """One call of a method."""
+
+    arguments: tuple[Any, ...]
+    seconds: float
+
+
 @contextmanager
-def clocked(module: nn.Module, device: torch.device) -> Iterator[list[float]]:
-    """Seconds of every call of a module while the context is open. Waits for the device at each: for this only."""
-    seconds: list[float] = []
+def clocked(owner: object, method: str, device: torch.device) -> Iterator[list[Call]]:
+    """Every call of an object's method while the context is open. Waits for the device at each: for this only."""
+    calls: list[Call] = []
+    plain = getattr(owner, method)
 
-    def begin(*_: object) -> None:
+    def timed(*arguments: Any, **options: Any) -> Any:
         synchronize(device)
-        seconds.append(-time.perf_counter())
-
-    def end(*_: object) -> None:
+        start = time.perf_counter()
+        result = plain(*arguments, **options)
         synchronize(device)
-        seconds[-1] += time.perf_counter()
+        calls.append(Call(arguments, time.perf_counter() - start))
+        return result
 
-    handles = [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
+    setattr(owner, method, timed)  # hides the class's own
     try:
-        yield seconds
+        yield calls
     finally:
-        for handle in handles:
-            handle.remove()
+        delattr(owner, method)
 
 
 def _network_flops(student: Maker) -> int:
-    """FLOP of the student's network for the clip; torch's counter has to be told of the attention kernel of CPUs."""
+    """FLOP of the student's network for the clip; torch's counter has to be told of the kernels of CPUs."""
 
     def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
         return sdpa_flop_count(query, key, value)
 
-    cpu_kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={cpu_kernel: attention}) as counter:
+    def product(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+        return 2 * x.numel() * weight[0]
+
+    cpu_kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    if torch.backends.mkldnn.is_available():
+        cpu_kernels[torch.ops.mkldnn._linear_pointwise] = product
+    with FlopCounterMode(display=False, custom_mapping=cpu_kernels) as counter:
         run_clip(student)
     return sum(counter.get_flop_counts()[type(student.model.model).__name__].values())

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from causvid_cli.bench.fresh import Fresh, Role
-from causvid_cli.bench.measure import Maker, Measured, Run, Samples
+from causvid_cli.bench.measure import ChunkParts, Maker, Measured, Run, Samples
 
 FORMAT = 1
+PARTS = {"steps_s": "steps", "clean_pass_s": "clean pass", "decode_s": "decode", "rest_s": "the rest"}
+"""Of a chunk: names in `ChunkParts` and for people."""
 
 
 def figures(fresh: Mapping[Role, Sequence[Fresh]], makers: Mapping[Role, Maker], measured: Measured) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def figures(fresh: Mapping[Role, Sequence[Fresh]], makers: Mapping[Role, Maker],
         "repeats": len(measured.runs["student"]),
         **_with_spread(medians),
         "network_flops": measured.network_flops,
+        "chunk": _chunk(measured.chunk_parts),
         "student": roles["student"],
         "teacher": roles.get("teacher"),
         "ratio": _ratio(roles["student"], roles["teacher"]) if "teacher" in roles else None,
@@ -48,6 +51,11 @@ def role_figures(runs: Sequence[Run], fresh: Sequence[Fresh]) -> dict[str, Any]:
         "first_frame_cold_s": Samples([each.first_frame_s for each in fresh]),
     }
     return {**_with_spread(medians), "peak_memory_bytes": round(median(each.peak_memory_bytes for each in fresh))}
+
+
+def _chunk(rounds: Sequence[ChunkParts]) -> dict[str, Any]:
+    """Seconds of each part of a chunk."""
+    return _with_spread({name: Samples([getattr(each, name) for each in rounds]) for name in PARTS})
 
 
 def _with_spread(medians: Mapping[str, Samples]) -> dict[str, Any]:
@@ -93,6 +101,7 @@ def footnotes(result: dict[str, Any]) -> list[str]:
         f"import {_shown(result, 'import_s', _seconds)}, load {_shown(result, 'load_s', _seconds)}",
         f"The student's network reaches {_shown(result, 'matrix_rate_share', '{:.1%}'.format)} "
         f"of this machine's matrix rate, {rate:.0f} GFLOP/s.",
+        "A chunk: " + ", ".join(f"{label} {_shown(result['chunk'], name, _seconds)}" for name, label in PARTS.items()),
     ]
 
 

@@ -18,7 +18,7 @@ DEFAULTS = BenchConfig()
 app = typer.Typer()
 
 
-@app.command(cls=Command, epilog=examples("causvid bench", "causvid bench --length 8s --no-teacher --json"))
+@app.command(cls=Command, epilog=examples("causvid bench", "causvid bench --length 4s --no-teacher --json"))
 def bench(
     model: options.Model = DEFAULTS.model,
     device: options.Device = DEFAULTS.device,

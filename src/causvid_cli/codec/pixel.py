@@ -156,8 +156,9 @@ class PixelCodec(nn.Module):
 
     def nearest_entries(self, frames: Tensor) -> Tensor:
         """The palette entry nearest to each pixel: uint8 [..., 3] -> int64 [...]."""
-        flat = frames.reshape(-1, 3)
-        colours, places = torch.unique(flat, dim=0, return_inverse=True)
+        red, green, blue = frames.reshape(-1, 3).int().unbind(dim=1)
+        packed, places = torch.unique(red << 16 | green << 8 | blue, return_inverse=True)  # many times faster than rows
+        colours = torch.stack([packed >> 16, packed >> 8 & 255, packed & 255], dim=1)
         nearest = torch.cdist(colours.float(), self.palette.float()).argmin(dim=1)
         return nearest[places].reshape(frames.shape[:-1])
 

@@ -1,0 +1,122 @@
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tiny import SHAPE, tiny_transformer
+from torch import Tensor, nn
+
+from causvid_cli import model as causal
+from causvid_cli.cache import PromptCache
+from causvid_cli.fused import Product
+from causvid_cli.geometry import take_chunks
+from causvid_cli.model import CausalTransformer, frame_mask
+
+ROUNDING = 2e-5
+"""Float32 sums in another order: about 1e-6 is measured; a wrong scale or gate costs 1e-2 and more."""
+CELLS, FRAMES = 4, 6
+
+
+@pytest.fixture(autouse=True)
+def as_at_inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain() -> CausalTransformer:
+    model = tiny_transformer()
+    torch.manual_seed(3)
+    for name, weight in model.named_parameters():  # norms and biases begin as the identity: give them something to do
+        if "norm" in name or "bias" in name:
+            weight.add_(0.3 * torch.randn_like(weight))
+    return model
+
+
+@pytest.fixture(scope="module")
+def fused(plain) -> CausalTransformer:
+    return copy.deepcopy(plain).fuse()
+
+
+def latents(*, batch: int = 1) -> Tensor:
+    return torch.randn(batch, 24, FRAMES, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
+
+
+def prompt_of(model: CausalTransformer, *, batch: int = 1) -> PromptCache:
+    embeds = torch.randn(batch, 5, SHAPE.text_dim, generator=torch.Generator().manual_seed(1))
+    return model.prompt_cache(embeds.to(model.transformer.patch_embedding.weight.dtype))
+
+
+def rolled(model: CausalTransformer, timestep: float | Tensor, *, chunk_frames: int = 2) -> Tensor:
+    """Predictions of chunk after chunk in a cache from which the first frames are evicted."""
+    x_t, prompt, made = latents(), prompt_of(model), []
+    cache = model.kv_cache(latent_height=CELLS, latent_width=CELLS, window_frames=4)
+    for chunk in take_chunks(FRAMES, chunk_frames):
+        frames = x_t[:, :, chunk.start_frame : chunk.end_frame]
+        made.append(model(frames, timestep, prompt, cache=cache, chunk=chunk))
+        model(frames, 0.0, prompt, cache=cache, chunk=chunk)
+        cache.commit()
+    return torch.cat(made, dim=2)
+
+
+def assert_close(got: Tensor, wanted: Tensor, limit: float = ROUNDING) -> None:
+    error = (got.float() - wanted.float()).abs().max().item()
+    assert 0 < error <= limit, f"largest error {error:.3g}"  # 0 would mean that nothing was fused
+
+
+@pytest.mark.parametrize("timestep", [1000.0, 750.0, 0.0])
+@pytest.mark.parametrize("chunk_frames", [1, 2, 3])
+def test_chunks_are_what_the_plain_layers_give(plain, fused, timestep, chunk_frames):
+    assert_close(*(rolled(model, timestep, chunk_frames=chunk_frames) for model in (fused, plain)))
+
+
+def test_whole_clips_of_a_batch_are_what_the_plain_layers_give(plain, fused):
+    mask = frame_mask((2, 4))
+    assert_close(*(m.forward_whole(latents(batch=2), 700.0, prompt_of(m, batch=2), mask=mask) for m in (fused, plain)))
+
+
+def test_a_timestep_for_each_frame_takes_the_plain_layers(plain, fused):
+    timesteps = torch.linspace(1000, 0, FRAMES).view(1, -1)
+    a, b = (m.forward_whole(latents(), timesteps, prompt_of(m)) for m in (fused, plain))
+    assert torch.equal(a, b)
+
+
+def test_in_bfloat16_it_is_as_near_to_float32_as_the_plain_layers(plain):
+    small = copy.deepcopy(plain).bfloat16()
+    wanted = rolled(plain, 500.0)
+    error, plain_error = ((rolled(m, 500.0).float() - wanted).abs().max() for m in (copy.deepcopy(small).fuse(), small))
+    assert error < 2 * plain_error
+
+
+def test_weights_keep_their_names_and_values(plain, fused):
+    assert plain.state_dict().keys() == fused.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), fused.parameters(), strict=True))
+
+
+def test_converted_weights_are_not_mixed_with_those_from_before(plain):
+    model = copy.deepcopy(plain).fuse().double().float()
+    assert torch.equal(rolled(model, 500.0), rolled(plain, 500.0))
+
+
+def test_a_copy_is_not_fused_for_its_weights_may_change(plain, fused):
+    assert torch.equal(rolled(copy.deepcopy(fused), 500.0), rolled(plain, 500.0))
+
+
+def test_a_large_network_stays_as_it_is(plain, monkeypatch):
+    monkeypatch.setattr(causal, "LARGEST_FUSED", 1000)
+    assert torch.equal(rolled(copy.deepcopy(plain).fuse(), 500.0), rolled(plain, 500.0))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("gelu", [True, False])
+def test_a_product_is_its_layers_side_by_side(packed, gelu, monkeypatch):
+    torch.manual_seed(0)
+    layers, x = [nn.Linear(6, n) for n in (4, 3)], torch.randn(2, 5, 6)
+    if not packed:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    wanted = torch.cat([layer(x) for layer in layers], dim=-1)
+    product = Product(*layers, gelu=gelu)
+    assert product.packed == (packed and torch.backends.mkldnn.is_available())
+    got = product(x)
+    wanted = nn.functional.gelu(wanted, approximate="tanh") if gelu else wanted
+    assert (got - wanted).abs().max() < 1e-6  # float32 rounding
