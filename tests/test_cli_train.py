@@ -1,7 +1,10 @@
+import io
 import json
+import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from causvid_cli.cli import console
@@ -16,7 +19,7 @@ STEPS = {"autoencoder": 40, "pictures": 2, "teacher": 2, "causal": 2, "student":
 def config(tmp_path) -> Path:
     path = tmp_path / "run.toml"
     stages = "".join(f"[{stage}]\nsteps = {steps}\nbatch = 2\nlog_every = 1\n" for stage, steps in STEPS.items())
-    path.write_text(f'name = "mine"\n{stages}')
+    path.write_text(f'name = "mine"\n[clips]\n[ode]\n[eval]\n{stages}')
     return path
 
 
@@ -45,10 +48,10 @@ def distill(*arguments: object) -> Result:
 
 def test_it_prints_the_path_of_the_pack_and_nothing_else(config, tmp_path, stages):
     run = tmp_path / "run"
-    done = distill(config, "--run-dir", run, "--stage", "judge", "--stage", "export", "--threads", 1)
+    done = distill(config, "--run-dir", run, "--stage", "export", "--stage", "judge", "--threads", 1)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{run / 'pack' / 'mine'}\n"
-    assert stages == ["export", "judge"]  # in the order of the run, not of the options
+    assert stages == ["judge", "export"]  # in the order of the run, not of the options
     assert "causvid: judge: at work\n" in done.stderr
     assert json.loads((run / "config.json").read_text())["name"] == "mine"
 
@@ -100,20 +103,23 @@ def test_a_folder_that_cannot_be_written_is_an_error(config, tmp_path):
 
 
 class Counted:
-    """A run of two stages of 100 steps."""
+    """A run of stages of 100 steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def progress(self, stage, row):
         return int(row.get("step", 0)), 100
 
 
-def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, capsys):
+def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path, monkeypatch, capsys):
     clock = 0.0
     monkeypatch.setattr("time.monotonic", lambda: clock)
-    report = lines(RunProgress(Counted(), ("teacher", "export")))
+    report = lines(RunProgress(Counted(tmp_path), ("teacher", "export")))
     report("teacher", {})
     for step in range(1, 101):
         clock += 1.0
-        report("teacher", {"step": step, "loss": 1 / step, "lr": 1e-3, "step_s": 1.0})
+        report("teacher", {"step": step, "loss": 1 / step, "lr": 1e-3, "step_s": 1.0, "grad_norm": 2.0})
     report("export", {})
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "causvid: teacher: at work"
@@ -122,24 +128,86 @@ def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch, capsys):
     assert len(said) == 2 + 100 / console.LINE_EVERY_S
 
 
-def test_the_table_names_every_stage():
-    progress = RunProgress(Counted(), ("teacher", "causal", "export"))
-    for stage, row in (("teacher", {}), ("causal", {}), ("causal", {"step": 50, "loss": 0.5, "step_s": 2.0})):
-        progress.update(stage, row)
-    columns = [list(column.cells) for column in progress.table().columns]
-    assert columns[0] == ["teacher", "causal", "export"]
-    assert columns[1] == ["done", "50 of 100", ""]
-    assert columns[2] == ["", "0.5 a second, 1 min 40 s left", ""]
-    assert columns[3] == ["", "loss 0.5", ""]
+def screen(progress: RunProgress, width: int, **options: bool) -> list[str]:
+    """What a terminal of this width shows, line by line."""
+    drawn = Console(width=width, file=io.StringIO())
+    drawn.print(progress.view(width, **options))
+    return [line.rstrip() for line in drawn.file.getvalue().splitlines()]
+
+
+@pytest.fixture
+def at_work(tmp_path, monkeypatch) -> RunProgress:
+    """A run whose first stage is done and whose second goes on from step 20 of 40 that an earlier run has taken."""
+    clock = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    (tmp_path / "causal").mkdir()
+    past = [{"step": step, "loss": 100 / step, "step_s": 2.0} for step in range(10, 50, 10)]
+    (tmp_path / "causal" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in past))
+    progress = RunProgress(Counted(tmp_path), ("teacher", "causal", "dmd", "export"))
+    progress.update("teacher", {})
+    for step, loss in ((50, 4.0), (100, 1.0)):
+        clock += 75.0
+        progress.update("teacher", {"step": step, "loss": loss, "step_s": 1.5})
+    progress.update("causal", {})
+    progress.update("causal", {"step": 30, "loss": 2.0, "x0_error": 0.5, "lr": 1e-3, "step_s": 2.0, "grad_norm": 3.0})
+    return progress
+
+
+def test_the_table_shows_every_stage_with_its_curve(at_work):
+    assert screen(at_work, 80) == [
+        "stage    steps          time               loss      curve",
+        "teacher  done           took 2 min 30 s    1         █▁",
+        "causal   30 of 100      2 min 20 s left    2         █▅▁",  # of steps 10, 20 and, taken again, 30
+        "dmd",
+        "export",
+        "0.5 a second, loss 2, x0_error 0.5, lr 0.001, grad_norm 3",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_table_fits_and_does_without_curves_where_they_do_not(at_work, width):
+    lines = screen(at_work, width)
+    assert all(len(line) <= width for line in lines)
+    assert ("curve" in lines[0]) == (width > 60)
+    assert not any(bar in line for line in screen(at_work, width, curves=False) for bar in "▁█")
+
+
+def test_a_stage_of_several_losses_is_known_by_the_first(at_work):
+    at_work.update("dmd", {})
+    assert "at work" in screen(at_work, 80)[3]
+    at_work.update("dmd", {"step": 10, "critic": 0.25, "student": 3.0, "step_s": 1.0})
+    assert screen(at_work, 80)[3] == "dmd      10 of 100      1 min 30 s left    critic 0.25  ▁"
+    at_work.finish()
+    assert screen(at_work, 80)[3:] == ["dmd      done           took 0 s           critic 0.25  ▁", "export"]
 
 
 def test_a_stage_that_does_not_time_its_steps_is_timed(monkeypatch):
-    clock = iter((5.0, 10.0))
+    clock = iter((5.0, 10.0, 10.0))
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     stage = StageProgress()
     stage.update({"clips": 500}, 500, 2000)
     stage.update({"clips": 1000}, 1000, 2000)
-    assert stage.pace() == "100 a second, 10 s left"
+    assert stage.pace() == "100 a second"
+    assert stage.time() == "10 s left"
+
+
+def test_of_torchruns_processes_one_speaks(config, tmp_path, stages, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    done = distill(config, "--run-dir", tmp_path / "run", "--stage", "export")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+    done = distill(config, "--run-dir", tmp_path / "run", "--stage", "jugde")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", "")
+    monkeypatch.setattr(Distillation, "judge", lambda self: signal.raise_signal(signal.SIGINT))
+    done = distill(config, "--run-dir", tmp_path / "run", "--stage", "judge")
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_tensorboard_is_said_where_it_is(config, tmp_path, stages, monkeypatch):
+    said = f"causvid: curves and sheets of samples: tensorboard --logdir {tmp_path}\n"
+    for there in (True, False):
+        monkeypatch.setattr("causvid_cli.cli.train.has_tensorboard", lambda there=there: there)
+        done = distill(config, "--run-dir", tmp_path, "--stage", "export")
+        assert (said in done.stderr) == there
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(9, "9 s"), (61, "1 min 1 s"), (3725, "1 h 2 min")])

@@ -68,7 +68,7 @@ STORYBOOK = PackFacts(
     source="",
 )
 """What a pack that is made from nothing says of itself, but for what its run chooses."""
-ALONE = ("prepare", "ode", "export", "eval")
+ALONE = ("autoencoder", "prepare", "ode", "judge", "export", "eval")
 """Stages that one process does by itself."""
 USES = {
     "data": ("autoencoder", "prepare"),
@@ -140,11 +140,14 @@ class Distillation:
         path, config = self.folder / "config.json", asdict(self.config)
         begun = [stage for stage in self.config.stages() if self.leaves(stage).exists()]
         if path.exists():
+            old = json.loads(path.read_text())
+            # By the steps that it was asked for then: a stage that is done takes no more, as others have built on it.
+            steps = {stage: (old.get(stage) or {}).get("steps", 0) for stage in begun if stage != "ode"}
             check_same_run(
-                json.loads(path.read_text()),
+                old,
                 json.loads(json.dumps(config)),
                 begun=begun,
-                finished=[stage for stage in begun if self.finished(stage)],
+                finished=[stage for stage in begun if finished(self.folder / stage, steps.get(stage, 0))],
                 uses=USES,
                 folder=self.folder,
             )
@@ -324,6 +327,9 @@ class Distillation:
         """What the pack says of itself."""
         config, rollout = self.config, self.rollout
         facts = self.base.facts if self.base else STORYBOOK
+        sizes = config.data.sizes if config.data else ()
+        if sizes and (facts.width, facts.height) not in sizes:
+            facts = replace(facts, width=sizes[0][0], height=sizes[0][1])
         return replace(
             facts,
             name=config.name,

@@ -11,6 +11,7 @@ pass under the teacher-forcing mask, where the clean frames are the student's ow
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching, sample_sigma
 from causvid_cli.train.network import Denoiser
+from causvid_cli.train.parallel import my_draw, my_share
 from causvid_cli.train.student import Layout, Regression, cache_for, few_steps
 from causvid_cli.train.teacher import standard_normal
 from causvid_cli.train.trainer import Setting, Trainer
@@ -99,7 +101,7 @@ def noised_clips(
     """
     network, steps = student.network, few_steps(facts)
     layout = Layout.of(x0.shape[2], facts)
-    pick = layout.per_frame(torch.from_numpy(rng.integers(len(steps), size=(len(x0), len(layout.chunks)))))
+    pick = layout.per_frame(my_draw(partial(rng.integers, len(steps)), len(x0), len(layout.chunks)))
     sigma = torch.tensor([step.sigma for step in steps])[pick].to(x0.device)
     timestep = torch.tensor([step.timestep for step in steps])[pick].to(x0.device)
     x_t = add_noise(x0, standard_normal(rng, x0), sigma)
@@ -182,7 +184,9 @@ class Matching:
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Prompts [B, L] and the student's clips x0 [B, C, F, h, w] of them, with the gradient of the last steps."""
         short = self.clips.latent_frames
-        batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=1.0, known_from=0, longest=short)
+        batch = my_share(
+            self.clips.batch(rng, self.batch, device=self.device, sprite_weight=1.0, known_from=0, longest=short)
+        )
         if self.plan.forcing == "diffusion":
             return batch.rows, noised_clips(self.student, batch.rows, batch.x0, self.facts, rng=rng)
         rows, like = batch.rows, batch.x0
@@ -198,7 +202,7 @@ class Matching:
 
     def noise(self, x0: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Noise levels [B] at which the scores are compared, and noise."""
-        sigma = sample_sigma(torch.from_numpy(rng.random(len(x0), dtype=np.float32)), shift=self.shift)
+        sigma = sample_sigma(my_draw(rng.random, len(x0)).float(), shift=self.shift)
         return sigma.clamp(self.plan.min_sigma, self.plan.max_sigma).to(x0.device), standard_normal(rng, x0)
 
     def past(self, x0: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -64,11 +64,8 @@ def distribution_matching(x0: Tensor, gradient: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of values under a weight that broadcasts to their shape."""
-    if weight is None:
-        return values.mean()
-    weight = weight.expand_as(values)
-    return (values * weight).sum() / weight.sum()
+    """Mean of values under a weight that broadcasts to their shape and whose own mean is 1 (`parallel.my_weight`)."""
+    return values.mean() if weight is None else (values * weight).mean()
 
 
 def sample_sigma(uniform: Tensor, *, shift: float) -> Tensor:

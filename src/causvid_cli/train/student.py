@@ -9,7 +9,7 @@ chunks, under the block-causal mask.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from causvid_cli.train.config import OdeConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import Batch, LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma, x0_regression
 from causvid_cli.train.network import Denoiser
+from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import Setting, Trainer
 
@@ -53,17 +54,17 @@ def train_causal(
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT)
+        weight, batch = my_weight(batch.weight * known_frames(batch)), my_share(batch)
         count, _, frames = batch.x0.shape[:3]
         layout = Layout.of(frames, facts)
-        uniform = torch.from_numpy(rng.random((count, len(layout.chunks)), dtype=np.float32))
+        uniform = my_draw(rng.random, count, len(layout.chunks)).float()
         sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         noise = standard_normal(rng, batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
         clean = noisy_context(batch.x0, rng)
-        dropped = denoiser.drop_prompts(batch.rows, torch.from_numpy(rng.random(count)), rate=DROP_PROMPT)
+        dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
         network = denoiser.network
         output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(dropped), mask=layout.mask, clean=clean)
-        weight = batch.weight * known_frames(batch)
         return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
 
     trainer = Trainer(folder, denoiser, plan, setting)
@@ -140,17 +141,18 @@ class Regression:
         """Later chunks: the student sees its own past (self-forcing) and learns what comes next in truth."""
         kind = self.clips.some_known_from(rng)
         batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, known_from=kind)
+        weight = batch.weight * known_frames(batch)
+        weight[:, :, : self.facts.chunk_frames] = 0  # what the first chunk should be, its noise does not tell
+        weight, batch = my_weight(weight), my_share(batch)
         network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts)
         chunks = len(layout.chunks)
         given = -(-kind // self.facts.chunk_frames) if kind else int(rng.integers(1, 1 + max(1, chunks // 2)))
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, rng=rng)
-        pick = layout.per_frame(torch.from_numpy(rng.integers(len(self.steps), size=(len(batch.x0), chunks))))
+        pick = layout.per_frame(my_draw(partial(rng.integers, len(self.steps)), len(batch.x0), chunks))
         pick = pick.to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
         prompt = self.denoiser.prompt(batch.rows)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
-        weight = batch.weight * known_frames(batch)
-        weight[:, :, : self.facts.chunk_frames] = 0  # what the first chunk should be, its noise does not tell
         return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
 
     def on_pairs(self, rng: np.random.Generator) -> Tensor:
@@ -158,7 +160,7 @@ class Regression:
         layout = Layout.of(self.pairs.latent_frames, self.facts)
         one_chunk = len(layout.chunks) == 1
         count = PAIRS_PER_CLIP * self.batch if one_chunk else self.batch
-        x_t, x0, rows, pick = self.pairs.batch(rng, count, layout, device=self.device)
+        x_t, x0, rows, pick = map(my_share, self.pairs.batch(rng, count, layout, device=self.device))
         mask, clean = (None, None) if one_chunk else (layout.mask, x0)
         prompt = self.denoiser.prompt(rows)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=mask, clean=clean)
@@ -173,7 +175,7 @@ def known_frames(batch: Batch) -> Tensor:
 
 def noisy_context(x0: Tensor, rng: np.random.Generator) -> Tensor:
     """Clean latents with a little noise, another level for each clip."""
-    level = torch.from_numpy(rng.random(len(x0), dtype=np.float32) * CONTEXT_NOISE).to(x0.device)
+    level = CONTEXT_NOISE * my_draw(rng.random, len(x0)).float().to(x0.device)
     return add_noise(x0, standard_normal(rng, x0), level)
 
 

@@ -15,6 +15,7 @@ from causvid_cli.train.config import Optimisation
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.network import Denoiser
+from causvid_cli.train.parallel import my_draw, my_normal, my_share, my_weight
 from causvid_cli.train.trainer import Setting, Trainer
 
 SPRITE_WEIGHT = 4.0
@@ -40,15 +41,16 @@ def train_teacher(
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=0, frames=frames)
-        uniform = torch.from_numpy(rng.random((2, len(batch.x0)), dtype=np.float32))
-        sigma = sample_sigma(uniform[0], shift=shift).to(device)
+        sprite, weight, batch = my_share(batch.weight > 1), my_weight(batch.weight), my_share(batch)
+        uniform = my_draw(rng.random, len(batch.x0), 2).float()
+        sigma = sample_sigma(uniform[:, 0], shift=shift).to(device)
         noise = standard_normal(rng, batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
-        prompt = denoiser.prompt(denoiser.drop_prompts(batch.rows, uniform[1], rate=DROP_PROMPT))
+        prompt = denoiser.prompt(denoiser.drop_prompts(batch.rows, uniform[:, 1], rate=DROP_PROMPT))
         network = denoiser.network
         output = network.forward_whole(x_t, 1000 * sigma, prompt)
-        value = flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, batch.weight)
-        return {"loss": value, **_by_level(network.prediction, x_t, output, batch.x0, sigma, batch.weight)}
+        value = flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)
+        return {"loss": value, **_by_level(network.prediction, x_t, output, batch.x0, sigma, sprite)}
 
     trainer = Trainer(folder, denoiser, plan, setting)
     trainer.run(loss)
@@ -56,15 +58,14 @@ def train_teacher(
 
 
 def standard_normal(rng: np.random.Generator, like: Tensor) -> Tensor:
-    """Noise of a tensor's shape, drawn on the CPU."""
-    return torch.from_numpy(rng.standard_normal(tuple(like.shape), dtype=np.float32)).to(like.device)
+    """Noise of a tensor's shape, drawn on the CPU; in training: for rows that are this process's share."""
+    return my_normal(rng, like)
 
 
 @torch.no_grad()
 def _by_level(
-    prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, weight: Tensor
+    prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, sprite: Tensor
 ) -> dict[str, Tensor]:
     """Mean square error of the implied x0 on sprite cells: comparable between kinds of prediction."""
     error = (x0_from(prediction, x_t, output, sigma) - x0).square().mean(dim=1, keepdim=True)
-    sprite = weight > 1
     return {"x0_error": error.mean(), "sprite_error": error[sprite.expand_as(error)].mean()}
