@@ -111,7 +111,7 @@ def test_ode_pairs_are_points_of_the_guided_solution_at_the_students_levels(tmp_
     clips, denoiser = small_clips(tmp_path / "clips", count=1), random_output(small_denoiser())
     pairs = ode_pairs(tmp_path, denoiser, clips)
     assert pairs.points.shape == (4, len(STEPS) + 1, CHANNELS, 2, CELLS, CELLS)
-    assert not pairs.points.requires_grad
+    assert not pairs.points[torch.arange(4)].requires_grad
 
     sigmas = sorted({*sampler_sigmas(5, shift=2.0), *(step.sigma for step in STEPS)}, reverse=True)
     network = denoiser.network
@@ -119,15 +119,16 @@ def test_ode_pairs_are_points_of_the_guided_solution_at_the_students_levels(tmp_
         solution = solve_ode(
             network.forward_whole,
             "flow",
-            pairs.points[:2, 0].float(),
+            pairs.points[torch.arange(2)][:, 0].float(),
             sigmas,
             denoiser.prompt(pairs.rows[:2]),
             empty=denoiser.prompt(denoiser.text.empty_rows(2)),
             guidance=2.5,
         )
         points = dict(solution)
+    kept = pairs.points[torch.arange(2)].float()
     for i, sigma in enumerate([*(step.sigma for step in STEPS), 0.0]):
-        error = (points[sigma] - pairs.points[:2, i].float()).abs().max().item()
+        error = (points[sigma] - kept[:, i]).abs().max().item()
         assert error < 0.02, f"sigma {sigma:.3f}: largest error {error:.3g}"  # kept as float16, solved from float16
 
 
@@ -135,7 +136,7 @@ def test_ode_pairs_are_made_once(tmp_path):
     clips, denoiser = small_clips(tmp_path / "clips"), small_denoiser()
     first = ode_pairs(tmp_path, denoiser, clips)
     again = ode_pairs(tmp_path, random_output(denoiser), clips)
-    assert torch.equal(first.points, again.points)
+    assert torch.equal(first.points[torch.arange(4)], again.points[torch.arange(4)])
 
 
 def test_the_students_own_past_begins_with_the_truth_and_gives_no_gradient(tmp_path):
@@ -170,9 +171,10 @@ def test_the_teachers_whole_clips_are_learnt_chunk_by_chunk(tmp_path):
     x_t, x0, _, step = pairs.batch(np.random.default_rng(0), 8, layout, device=CPU)
     assert step.shape == (8, FRAMES)
     assert len({tuple(row) for row in step.tolist()}) > 1  # every chunk at a level of its own
+    every = pairs.points[torch.arange(len(pairs))]
     for clip in range(8):
-        (place,) = [i for i, points in enumerate(pairs.points) if torch.equal(points[-1].float(), x0[clip])]
-        wanted = [pairs.points[place, step[clip, frame], :, frame] for frame in range(FRAMES)]
+        (place,) = [i for i, points in enumerate(every) if torch.equal(points[-1].float(), x0[clip])]
+        wanted = [every[place, step[clip, frame], :, frame] for frame in range(FRAMES)]
         assert torch.equal(x_t[clip], torch.stack(wanted, dim=1).float())
     regression = Regression(denoiser, clips, pairs, FACTS, batch=2, device=CPU, foretell=False)
     values = regression(np.random.default_rng(0))

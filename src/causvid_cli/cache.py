@@ -1,5 +1,6 @@
 """What the student remembers: keys and values of past latent frames (sink + sliding window) and of the prompt."""
 
+import copy
 from collections.abc import Callable
 from typing import Literal
 
@@ -55,6 +56,7 @@ class KVCache:
         self._unrotated = torch.zeros(shape, device=device, dtype=dtype) if rope == "relative" else None
         self._frames: list[int] = []
         self._writing: Chunk | None = None
+        self._shared = False
 
     def frames(self) -> list[int]:
         """Indices of the latent frames whose clean keys and values are kept, oldest first."""
@@ -64,6 +66,13 @@ class KVCache:
         """Forget everything (a hard cut)."""
         self._frames.clear()
         self._writing = None
+
+    def as_now(self) -> "KVCache":
+        """The same past, which no later change of this cache reaches: for a gradient that looks at it once more."""
+        held = copy.copy(self)
+        held._frames = list(self._frames)
+        self._shared = held._shared = True  # until either moves what they share
+        return held
 
     def begin(self, chunk: Chunk) -> list[int]:
         """Make room for a chunk, evicting once, and return the positions that RoPE gives its frames.
@@ -108,6 +117,10 @@ class KVCache:
 
     def _evict(self, count: int) -> None:
         """Drop the `count` oldest frames after the sink; the rest moves down and is rotated anew."""
+        if self._shared:
+            self.keys, self.values = self.keys.clone(), self.values.clone()
+            self._unrotated = None if self._unrotated is None else self._unrotated.clone()
+            self._shared = False
         per_frame, sink = self.tokens_per_latent_frame, min(self.sink_frames, len(self._frames))
         kept = slice((sink + count) * per_frame, len(self._frames) * per_frame)
         del self._frames[sink : sink + count]

@@ -20,6 +20,8 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.rope import rotate, rotations, turn
 from causvid_cli.schedule import Prediction
 
+LARGEST_MASKED = 8192
+"""Tokens of a clip up to which a mask over all pairs of them is made; of more, attention goes part by part."""
 LARGEST_FUSED = 100_000_000
 """Weights of the largest network that `fuse` changes."""
 
@@ -142,11 +144,15 @@ class CausalTransformer(nn.Module):
             timestep = _per_frame(timestep, batch, frames, x_t.device)
             timestep = torch.cat([torch.zeros_like(timestep), timestep], dim=1)
             x_t, positions = torch.cat([clean, x_t], dim=2), positions * 2
-        if mask is not None:
+        parts: Parts = ()
+        if mask is not None and len(positions) * rows * columns > LARGEST_MASKED:
+            parts, mask = attention_parts(mask, rows * columns), None
+        elif mask is not None:
             mask = mask.to(x_t.device).repeat_interleave(rows * columns, 0).repeat_interleave(rows * columns, 1)
         # looked up here and not layer by layer: compiled blocks would work the table out anew in each
         table = rotations(tuple(positions), rows, columns, self.config.attention_head_dim, x_t.device)
-        past = WholeClip(mask, table, given_tokens=frames * rows * columns if given and clean is not None else 0)
+        given_tokens = frames * rows * columns if given and clean is not None else 0
+        past = WholeClip(mask, table, given_tokens, parts)
         return self._run(x_t, timestep, prompt, past)[:, :, -frames:]
 
     def tokens(self, x_t: Tensor) -> int:
@@ -230,9 +236,13 @@ class CachedPast:
         return dispatch_attention_fn(self.rotate(q, self.positions), keys, values, backend=backend)
 
 
+Parts = tuple[tuple[slice, tuple[slice, ...]], ...]
+"""Tokens that all see the same tokens, and which those are; in order, and all of a clip's together."""
+
+
 @dataclass(frozen=True, slots=True)
 class WholeClip:
-    """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) allows.
+    """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) or the parts allow.
 
     given_tokens: so many at the start are seen, but learn nothing from being seen.
     """
@@ -240,12 +250,19 @@ class WholeClip:
     mask: Tensor | None
     rotations: Tensor
     given_tokens: int = 0
+    parts: Parts = ()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
         if n := self.given_tokens:
             k, v = (torch.cat([t[:, :n].detach(), t[:, n:]], dim=1) for t in (k, v))
         q, k = turn(q, self.rotations), turn(k, self.rotations)
-        return dispatch_attention_fn(q, k, v, attn_mask=self.mask, backend=backend)
+        if not self.parts:
+            return dispatch_attention_fn(q, k, v, attn_mask=self.mask, backend=backend)
+        out = []
+        for own, seen in self.parts:
+            keys, values = (torch.cat([t[:, run] for run in seen], dim=1) for t in (k, v))
+            out.append(dispatch_attention_fn(q[:, own], keys, values, backend=backend))
+        return torch.cat(out, dim=1)
 
 
 class _Processor:
@@ -307,6 +324,24 @@ def teacher_forcing_mask(chunk_frames: Sequence[int], *, window_frames: int = 0)
     causal = frame_mask(chunk_frames, window_frames=window_frames)
     own = torch.block_diag(*(torch.ones(n, n) for n in chunk_frames)).bool()
     return torch.cat([torch.cat([causal, torch.zeros_like(causal)], 1), torch.cat([causal & ~own, own], 1)])
+
+
+def attention_parts(mask: Tensor, tokens_per_latent_frame: int) -> Parts:
+    """What a mask of frames, bool [F, F], says, as slices of tokens: no mask of tokens, no wasted work."""
+    rows, counts = torch.unique_consecutive(mask, dim=0, return_counts=True)
+    parts, start = [], 0
+    for row, count in zip(rows, counts.tolist(), strict=True):
+        values, lengths = torch.unique_consecutive(row, return_counts=True)
+        ends = _running_sum(lengths.tolist())
+        runs = zip(values.tolist(), lengths.tolist(), ends, strict=True)
+        frames = [(end - length, end) for seen, length, end in runs if seen]
+        own, *seen = (
+            slice(first * tokens_per_latent_frame, last * tokens_per_latent_frame)
+            for first, last in [(start, start + count), *frames]
+        )
+        parts.append((own, tuple(seen)))
+        start += count
+    return tuple(parts)
 
 
 def sinusoid(timestep: Tensor, size: int) -> Tensor:

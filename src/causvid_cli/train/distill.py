@@ -34,9 +34,11 @@ from causvid_cli.train.judge import load_judge, train_judge
 from causvid_cli.train.latents import LatentClips, prepare
 from causvid_cli.train.network import Denoiser, build_network
 from causvid_cli.train.parallel import on_first
+from causvid_cli.train.prompted import Prompted
 from causvid_cli.train.prompts import PromptTable, encode_prompts
 from causvid_cli.train.runs import check_same_run, finished
-from causvid_cli.train.student import OdePairs, Regression, make_ode_pairs, train_causal, train_student
+from causvid_cli.train.shards import load_shard, save_shard
+from causvid_cli.train.student import OdePairs, Regression, make_ode_pairs, pairs_shard, train_causal, train_student
 from causvid_cli.train.teacher import train_teacher
 from causvid_cli.train.trainer import Report, Setting, averaged_weights
 from causvid_cli.train.videos import VideoPlan, plan_videos
@@ -68,7 +70,7 @@ STORYBOOK = PackFacts(
     source="",
 )
 """What a pack that is made from nothing says of itself, but for what its run chooses."""
-ALONE = ("autoencoder", "prepare", "ode", "judge", "export", "eval")
+ALONE = ("autoencoder", "prepare", "judge", "export", "eval")
 """Stages that one process does by itself."""
 USES = {
     "data": ("autoencoder", "prepare"),
@@ -96,10 +98,12 @@ NEEDS = {
 LEAVES = {
     "autoencoder": "autoencoder/codec.safetensors",
     "prepare": "latents/clips-00000.safetensors",
-    "ode": "ode/pairs.safetensors",
+    "ode": "ode/pairs-00000.safetensors",
     "export": "pack/{name}/causvid.json",
 }
 """Where in a run's folder the others find what a stage has made; for the others: STAGE/checkpoint."""
+PROMPT_ROWS = "rows.safetensors"
+"""In the folder of prepared clips: the prompts of `data.prompts`."""
 TEACHER_STAGES = ("pictures", "teacher")
 STUDENT_STAGES = ("causal", "student", "dmd")
 
@@ -162,6 +166,8 @@ class Distillation:
         plan = getattr(self.config, stage, None)
         if isinstance(plan, Optimisation):
             return finished(self.folder / stage, plan.steps) and self.leaves(stage).exists()
+        if isinstance(plan, OdeConfig):
+            return all(pairs_shard(self.pairs, number).exists() for number in range(-(-plan.pairs // plan.batch)))
         return self.leaves(stage).exists()
 
     def needs(self, stage: str) -> set[str]:
@@ -171,6 +177,8 @@ class Distillation:
 
     def leaves(self, stage: str) -> Path:
         """What a stage leaves for others."""
+        if stage == "prepare" and not self.has_clips:
+            return self.latents / PROMPT_ROWS
         return self.folder / LEAVES.get(stage, f"{stage}/checkpoint").format(name=self.config.name)
 
     @property
@@ -224,12 +232,19 @@ class Distillation:
             assert self.base is not None
             captions = list(videos.captions) if videos else []  # first, so that their row numbers stay as they are
             captions += read_prompts(Path(data.prompts)) if data and data.prompts else []
-            encode_prompts(self.latents / "prompts", captions, self.base.text)
+            if PromptTable(self.latents / "prompts").lacks(captions):
+                encode_prompts(self.latents / "prompts", captions, replace(self.base).text)  # umT5 goes when it is done
+        if data and data.prompts:
+            rows = (text or self.text()).caption_rows(read_prompts(Path(data.prompts)))
+            save_shard({"rows": rows}, self.latents / PROMPT_ROWS)
+        if not self.has_clips:
+            return
         prepare(
             self.latents,
             self.codec,
             text or self.text(),
             videos=videos,
+            known=self.known_codec,
             **story,
             device=self.device,
             seed=self.config.seed,
@@ -258,9 +273,9 @@ class Distillation:
         plan = self.config.ode
         assert plan is not None
         make_ode_pairs(
-            self.leaves("ode"),
+            self.pairs,
             self.teacher_net() if plan.source == "teacher" else self.student_net(before="student"),
-            self.clips(),
+            self.prompted(),
             plan,
             self.rollout,
             shift=self.shift,
@@ -283,7 +298,7 @@ class Distillation:
                 student,
                 self.learner(copy.deepcopy(teacher)),
                 self.learner(real),
-                self.clips(),
+                self.clips() if matching.forcing == "diffusion" else self.prompted(),
                 self.rollout,
                 matching,
                 batch=plan.batch,
@@ -376,6 +391,11 @@ class Distillation:
     def latents(self) -> Path:
         return self.folder / "latents"
 
+    @property
+    def pairs(self) -> Path:
+        """What the shards of stage `ode` are called, but for their numbers."""
+        return self.folder / "ode" / "pairs.safetensors"
+
     @cached_property
     def base(self) -> Base | None:
         """What the run starts from, where the file names it."""
@@ -383,19 +403,46 @@ class Distillation:
 
     @cached_property
     def codec(self) -> Codec:
-        base = self.base.codec if self.base else None
-        if base and not self.own_codec:
-            return base
-        start = base if isinstance(base, PixelCodec) else None
-        return load_codec(self.folder / "autoencoder", device=self.device, base=start)
+        if self.base and not self.own_codec:
+            return self.base.codec
+        return load_codec(self.folder / "autoencoder", device=self.device, base=self.known_codec)
+
+    @property
+    def known_codec(self) -> PixelCodec | None:
+        """The base's codec, where the run teaches it something new."""
+        codec = self.base.codec if self.base and self.own_codec else None
+        return codec if isinstance(codec, PixelCodec) else None
 
     @property
     def own_codec(self) -> bool:
         """Whether the run trains a codec."""
         return self.base is None or self.config.autoencoder is not None
 
+    @property
+    def has_clips(self) -> bool:
+        """Whether there is anything to learn from but prompts."""
+        return bool(self.config.clips or (self.config.data and self.config.data.videos))
+
     def clips(self) -> LatentClips:
+        if not self.has_clips:
+            raise UsageError("data.videos: missing; a stage of this run learns from clips, and there are only prompts")
         return LatentClips(self.latents)
+
+    def prompted(self) -> LatentClips | Prompted:
+        """What stages draw from that make clips of their own: where the file has prompts, those and all captions."""
+        data = self.config.data
+        if data is None or not data.prompts:
+            return self.clips()
+        rows = [load_shard(self.latents / PROMPT_ROWS)["rows"]]
+        if self.has_clips:
+            buckets = self.clips().buckets
+            rows += [bucket.rows[bucket.known_from == 0] for bucket in buckets]
+            shape = min(tuple(bucket.x0.shape[1:]) for bucket in buckets)
+        else:
+            facts, codec = self.facts(), self.codec.facts
+            cells = facts.height // codec.spatial_factor, facts.width // codec.spatial_factor
+            shape = (codec.latent_channels, data.latent_frames or self.rollout.window_frames, *cells)
+        return Prompted(torch.cat(rows), shape)
 
     def new_text(self) -> StoryText | None:
         """The embedded model's text features as a run begins with them; None where prompts are read otherwise."""
@@ -424,8 +471,8 @@ class Distillation:
         assert self.config.ode is not None
         return Regression(
             denoiser,
-            self.clips(),
-            OdePairs(self.leaves("ode")),
+            self.clips() if self.config.ode.foretell else self.prompted(),
+            OdePairs(self.pairs),
             self.rollout,
             batch=plan.batch,
             device=self.device,
@@ -434,16 +481,16 @@ class Distillation:
 
     def teacher_net(self, *, before: str | None = None) -> Denoiser:
         """The teacher as its stages have left it, all of them or those before one."""
-        start = self.base.teacher if self.base else None
+        start = replace(self.base).teacher if self.base else None  # loaded anew: the base keeps no copy
         return self._trained(start, self._stages_before(TEACHER_STAGES, before))
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
         """The student as its stages have left it, all of them or those before one."""
         stages = self._stages_before(STUDENT_STAGES, before)
-        if self.base and self.base.student:
-            return self._trained(self.base.student, stages)
-        teacher = self._stages_before(TEACHER_STAGES, None)
-        return self._trained(self.base.start if self.base else None, (*teacher, *stages))
+        start = replace(self.base).start if self.base else None
+        if self.base and self.base.student_folder:
+            return self._trained(start, stages)
+        return self._trained(start, (*self._stages_before(TEACHER_STAGES, None), *stages))
 
     def learner(self, denoiser: Denoiser, *, text: bool = False) -> Denoiser:
         """The same network, ready to be trained; text: its features too, which teacher and student share."""
@@ -465,7 +512,7 @@ class Distillation:
         if start is None:
             network = build_network(self.config.network, self.codec.facts.latent_channels)
         else:
-            network = copy.deepcopy(start)
+            network = start
         denoiser = Denoiser(network, text)
         for stage in stages:
             part = "student" if stage == "dmd" else None

@@ -25,7 +25,8 @@ from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching, sample_sigma
 from causvid_cli.train.network import Denoiser
-from causvid_cli.train.parallel import my_draw, my_share
+from causvid_cli.train.parallel import my_draw, my_share, shard
+from causvid_cli.train.prompted import Prompted
 from causvid_cli.train.student import Layout, Regression, cache_for, few_steps
 from causvid_cli.train.teacher import standard_normal
 from causvid_cli.train.trainer import Setting, Trainer
@@ -72,7 +73,8 @@ def self_rollout(
             *_, (x_t, x0) = made
         seen = x0
         if learn:
-            output = network(x_t, steps[-1].timestep, student.prompt(rows), cache=cache, chunk=chunk, given=True)
+            past = cache.as_now()  # gradient checkpointing looks again, when the cache has gone on
+            output = network(x_t, steps[-1].timestep, student.prompt(rows), cache=past, chunk=chunk, given=True)
             x0 = x0_from(network.prediction, x_t, output, steps[-1].sigma)
         with torch.no_grad():
             commit_chunk(network, chunk, seen, prompt, cache)
@@ -142,7 +144,7 @@ class Matching:
     student: Denoiser
     critic: Denoiser
     teacher: Denoiser
-    clips: LatentClips
+    clips: LatentClips | Prompted
     facts: RolloutFacts
     plan: DmdConfig
     batch: int
@@ -216,6 +218,8 @@ def train_dmd(folder: Path, matching: Matching, plan: Optimisation, setting: Set
     """Train student and critic in turns; the averaged weights of part "student" are the result."""
     parts = {"student": plan, "critic": replace(plan, lr=matching.plan.critic_lr, ema=0.0)}
     matching.teacher.requires_grad_(False)
+    if setting.compute.shard:
+        shard(matching.teacher, setting.device)
     module = nn.ModuleDict({"student": matching.student, "critic": matching.critic})
     trainer = Trainer(folder, module, plan, setting, parts=parts)
     trainer.run(matching)

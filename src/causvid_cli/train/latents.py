@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from causvid_cli.codec import Codec
@@ -27,6 +28,8 @@ from causvid_cli.train.videos import PlannedVideo, VideoPlan, read_clips, write_
 SHARD_CLIPS = 500
 SHARD_BYTES = 64 * 2**20
 """Latents of videos in one file: what is lost when a run is killed."""
+NEW_SHARE = 0.1
+"""A latent cell is new when more of its pixels come out wrong."""
 LATE_EVERY = 5
 """One shard in so many holds clips that begin later in their video, as a sliding window sees it."""
 
@@ -177,6 +180,7 @@ def prepare(
     long: int = 0,
     long_latent_frames: int = 20,
     videos: VideoPlan | None = None,
+    known: PixelCodec | None = None,
     device: torch.device,
     seed: int = 0,
     report: Report | None = None,
@@ -184,14 +188,15 @@ def prepare(
 ) -> LatentClips:
     """Encode what is still missing, shard by shard, and load it all.
 
-    videos: the user's clips; they come first. clips: storybook clips of one story, a fifth of which begin late.
+    videos: the user's clips; they come first. known: a codec; what it cannot show of them is new, and counts as much as
+    a sprite. clips: storybook clips of one story, a fifth of which begin late.
     switches: those whose prompt changes on the way. long: further ones of one story, of `long_latent_frames`.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
     """
     shards: list[Shard] = []
     if videos:
-        shards += video_shards(videos, codec, text, device=device)
+        shards += video_shards(videos, codec, text, known=known, device=device)
     if clips or switches or long:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
@@ -228,7 +233,12 @@ def prepare(
 
 
 def video_shards(
-    plan: VideoPlan, codec: Codec, text: StoryText | PromptTable, *, device: torch.device
+    plan: VideoPlan,
+    codec: Codec,
+    text: StoryText | PromptTable,
+    *,
+    known: PixelCodec | None = None,
+    device: torch.device,
 ) -> Iterator[Shard]:
     """The user's videos in shards, each of one size and, a last video aside, of limited bytes."""
     for (width, height), same_size in groupby(plan.videos, key=lambda video: video.size):
@@ -239,7 +249,7 @@ def video_shards(
             ends = list(accumulate(len(video.clips) for video in videos))
             count = max(1, bisect_right(ends, most))
             part, videos = videos[:count], videos[count:]
-            make = partial(_encode_videos, part, plan, codec, text, device)
+            make = partial(_encode_videos, part, plan, codec, text, known, device)
             yield Shard(ends[count - 1], make)
 
 
@@ -248,6 +258,7 @@ def _encode_videos(
     plan: VideoPlan,
     codec: Codec,
     text: StoryText | PromptTable,
+    known: PixelCodec | None,
     device: torch.device,
     number: int,
 ) -> tuple[dict[str, Tensor], list[Problem]]:
@@ -255,20 +266,23 @@ def _encode_videos(
     width, height = videos[0].size
     factor, fps = codec.facts.spatial_factor, Fraction(plan.fps)
     x0 = [torch.empty(0, codec.facts.latent_channels, plan.latent_frames, height // factor, width // factor)]
+    sprite = [torch.empty(0, *x0[0].shape[2:], dtype=torch.uint8)]
     known_from, captions, problems = list[int](), list[str](), list[Problem]()
     for video in videos:
         if not Path(video.path).exists():  # not the video's fault: a drive that is not there, say
             raise MediaError(f"{video.path}: has gone since its clips were planned; bring it back")
-        latents: dict[int, Tensor] = {}
+        latents, new = dict[int, Tensor](), dict[int, Tensor]()
         try:
             for start, clip in zip(video.starts, read_clips(video, frames=plan.frames, fps=fps), strict=True):
                 pixels = torch.from_numpy(clip).unsqueeze(0).to(device)
                 latents[start] = codec.encode_chunk(pixels, state=codec.encode_state()).cpu()
+                new[start] = new_cells(pixels, known).cpu() if known else torch.zeros_like(latents[start][:, 0]).byte()
         except MediaError as error:
             problems.append(Problem(video.path, str(error).removeprefix(f"{video.path}: ")))
             continue
         for start, caption in video.clips:
             x0.append(latents[start])
+            sprite.append(new[start])
             known_from.append(int(start > 0))  # what a clip from within a video begins with, nothing foretells
             captions.append(caption)
     joined = torch.cat(x0).half()
@@ -277,11 +291,19 @@ def _encode_videos(
     tensors = {
         "x0": joined,
         "rows": text.caption_rows(captions).view(len(captions), -1) if captions else text.empty_rows(0),
-        "sprite": torch.zeros(len(captions), *joined.shape[2:], dtype=torch.uint8),
+        "sprite": torch.cat(sprite),
         "known_from": torch.tensor(known_from, dtype=torch.long),
         "share": torch.full((len(captions),), plan.weight),
     }
     return tensors, problems
+
+
+def new_cells(pixels: Tensor, known: PixelCodec) -> Tensor:
+    """Latent cells of clips uint8 [B, T, H, W, 3] that a codec cannot show: uint8 [B, T / stack, h, w]."""
+    indices = known.nearest_entries(pixels)
+    wrong = known.decode_indices(known.encode_indices(indices)) != indices
+    factor = known.facts.spatial_factor
+    return (F.avg_pool3d(wrong.float(), (known.stack, factor, factor)) > NEW_SHARE).byte()
 
 
 def story_shards(

@@ -40,6 +40,11 @@ class PromptTable(nn.Module):
     def __len__(self) -> int:
         return len(self._features)
 
+    def lacks(self, prompts: Sequence[str]) -> list[str]:
+        """Those of these prompts that are still to be encoded, each once; of no prompts at all, the one that is 0."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._rows]
+        return missing or ([] if len(self) else [""])
+
     def rows(self, prompts: Sequence[str]) -> Tensor:
         """Numbers int64 [B, 1] of prompts of the list. Raises UsageError for another."""
         if unknown := [prompt for prompt in prompts if prompt not in self._rows]:

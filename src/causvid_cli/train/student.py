@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from causvid_cli.cache import KVCache
+from causvid_cli.cache import KVCache, Rope
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, take_chunks
@@ -26,10 +25,12 @@ from causvid_cli.rollout import rollout
 from causvid_cli.sampler import solve_ode
 from causvid_cli.schedule import Step, add_noise, sampler_sigmas, steps_of
 from causvid_cli.train.config import OdeConfig, Optimisation, RolloutFacts
-from causvid_cli.train.latents import Batch, LatentClips
+from causvid_cli.train.latents import Batch, Joined, LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma, x0_regression
 from causvid_cli.train.network import Denoiser
-from causvid_cli.train.parallel import my_draw, my_share, my_weight
+from causvid_cli.train.parallel import mean, my_draw, my_share, my_weight, shares
+from causvid_cli.train.prompted import Prompted
+from causvid_cli.train.shards import load_shard, save_shard
 from causvid_cli.train.teacher import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import Setting, Trainer
 
@@ -117,7 +118,7 @@ class Regression:
     def __init__(
         self,
         denoiser: Denoiser,
-        clips: LatentClips,
+        clips: LatentClips | Prompted,
         pairs: "OdePairs",
         facts: RolloutFacts,
         *,
@@ -125,6 +126,8 @@ class Regression:
         device: torch.device,
         foretell: bool = True,
     ) -> None:
+        if foretell and not isinstance(clips, LatentClips):
+            raise UsageError("ode.foretell: needs clips, and there are only prompts")
         self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
         self.batch, self.device, self.foretell = batch, device, foretell
         self.steps = few_steps(facts)
@@ -139,6 +142,7 @@ class Regression:
 
     def along_rollout(self, rng: np.random.Generator) -> Tensor:
         """Later chunks: the student sees its own past (self-forcing) and learns what comes next in truth."""
+        assert isinstance(self.clips, LatentClips)
         kind = self.clips.some_known_from(rng)
         batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, known_from=kind)
         weight = batch.weight * known_frames(batch)
@@ -160,7 +164,7 @@ class Regression:
         layout = Layout.of(self.pairs.latent_frames, self.facts)
         one_chunk = len(layout.chunks) == 1
         count = PAIRS_PER_CLIP * self.batch if one_chunk else self.batch
-        x_t, x0, rows, pick = map(my_share, self.pairs.batch(rng, count, layout, device=self.device))
+        x_t, x0, rows, pick = self.pairs.batch(rng, count, layout, device=self.device)
         mask, clean = (None, None) if one_chunk else (layout.mask, x0)
         prompt = self.denoiser.prompt(rows)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=mask, clean=clean)
@@ -206,19 +210,30 @@ def own_past(
 
 def cache_for(network: CausalTransformer, clips: Tensor, facts: RolloutFacts) -> KVCache:
     """An empty cache for a roll-out like clips [B, C, F, h, w]."""
-    batch, _, _, height, width = clips.shape
-    return network.kv_cache(latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch)
+    batch, _, frames, height, width = clips.shape
+    # Absolute where nothing is evicted: the same then, in two thirds of the memory.
+    rope: Rope = "relative" if frames > facts.window_frames else "absolute"
+    return network.kv_cache(
+        latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch, rope=rope
+    )
 
 
 class OdePairs:
     """Points on guided ODE solutions: of first chunks by the causal network, or of whole clips by the teacher.
 
     points: float16 [N, S + 1, C, F, h, w]: x_t at each of the student's noise levels, then x0. rows: [N, L].
+    path: what `pairs_shard` numbers. Points stay in their files until they are taken.
     """
 
     def __init__(self, path: Path) -> None:
-        tensors = load_file(path)
-        self.points, self.rows = tensors["points"], tensors["rows"]
+        shards = [load_shard(file) for file in sorted(path.parent.glob(f"{path.stem}*{path.suffix}"))]
+        if not shards:
+            raise UsageError(f"{path.parent} holds no pairs; run stage ode first")
+        self.points = Joined([shard["points"] for shard in shards])
+        self.rows = torch.cat([shard["rows"] for shard in shards])
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @property
     def latent_frames(self) -> int:
@@ -227,20 +242,25 @@ class OdePairs:
     def batch(
         self, rng: np.random.Generator, count: int, layout: Layout, *, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Random (x_t, x0, rows, which step each frame stands at [B, F])."""
-        pick = torch.from_numpy(rng.integers(len(self.points), size=count))
+        """Random (x_t, x0, rows, which step each frame stands at [B, F]): this process's share of `count`."""
+        pick = my_share(torch.from_numpy(rng.integers(len(self), size=count)))
         levels = self.points.shape[1] - 1
-        step = layout.per_frame(torch.from_numpy(rng.integers(levels, size=(count, len(layout.chunks)))))
+        step = layout.per_frame(my_share(torch.from_numpy(rng.integers(levels, size=(count, len(layout.chunks))))))
         points = self.points[pick].float().movedim(3, 1)  # [B, F, S + 1, C, h, w]
-        x_t = points[torch.arange(count)[:, None], torch.arange(step.shape[1]), step].transpose(1, 2)
+        x_t = points[torch.arange(len(pick))[:, None], torch.arange(step.shape[1]), step].transpose(1, 2)
         return x_t.to(device), points[:, :, -1].transpose(1, 2).to(device), self.rows[pick], step.to(device)
+
+
+def pairs_shard(path: Path, number: int) -> Path:
+    """pairs.safetensors -> pairs-00003.safetensors: the pairs of one batch of solutions."""
+    return path.with_name(f"{path.stem}-{number:05d}{path.suffix}")
 
 
 @torch.no_grad()
 def make_ode_pairs(
     path: Path,
     denoiser: Denoiser,
-    clips: LatentClips,
+    clips: LatentClips | Prompted,
     plan: OdeConfig,
     facts: RolloutFacts,
     *,
@@ -250,35 +270,34 @@ def make_ode_pairs(
     """Solve the guided ODE of the denoiser's network and keep the points at the student's noise levels.
 
     Of whole clips where the network is the bidirectional teacher (CausVid 3.3), of first chunks where it is causal.
+    Batch by batch, each a shard; those that are there are not made again, and several processes take turns.
     """
-    if path.exists():
-        return OdePairs(path)
     network, steps, device = denoiser.network, few_steps(facts), setting.device
     frames = clips.latent_frames if plan.source == "teacher" else facts.chunk_frames
     sigmas = sorted({*sampler_sigmas(plan.steps, shift=shift), *(step.sigma for step in steps)}, reverse=True)
     wanted = [sigmas.index(step.sigma) for step in steps] + [len(sigmas) - 1]
-    points, rows = [], []
-    with training_arithmetic(device, bf16=setting.compute.precision == "bf16"):
-        for start in range(0, plan.pairs, plan.batch):
+    (process,) = shares(1)
+    for number in range(process.index, -(-plan.pairs // plan.batch), process.of):
+        shard, start = pairs_shard(path, number), number * plan.batch
+        if not shard.exists():
             rng = np.random.default_rng((setting.seed, start))
             clip = clips.batch(
                 rng, plan.batch, device=device, sprite_weight=1.0, known_from=0, longest=clips.latent_frames
             )
-            solution = solve_ode(
-                network.forward_whole,
-                network.prediction,
-                standard_normal(rng, clip.x0[:, :, :frames]),
-                sigmas,
-                denoiser.prompt(clip.rows),
-                empty=denoiser.prompt(denoiser.text.empty_rows(plan.batch)),
-                guidance=plan.guidance,
-            )
-            path_points = [x_t for _, x_t in solution]
-            points.append(torch.stack([path_points[place] for place in wanted], dim=1).half().cpu())
-            rows.append(clip.rows)
-            if setting.report:
-                setting.report({"step": start // plan.batch + 1, "pairs": start + plan.batch})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"points": torch.cat(points), "rows": torch.cat(rows)}, path.with_suffix(".new"))
-    path.with_suffix(".new").rename(path)
+            with training_arithmetic(device, bf16=setting.compute.precision == "bf16"):
+                solution = solve_ode(
+                    network.forward_whole,
+                    network.prediction,
+                    standard_normal(rng, clip.x0[:, :, :frames]),
+                    sigmas,
+                    denoiser.prompt(clip.rows),
+                    empty=denoiser.prompt(denoiser.text.empty_rows(plan.batch)),
+                    guidance=plan.guidance,
+                )
+                x_ts = [x_t for _, x_t in solution]
+            points = torch.stack([x_ts[place] for place in wanted], dim=1).half()
+            save_shard({"points": points, "rows": clip.rows}, shard)
+        if setting.report:
+            setting.report({"step": number + 1, "pairs": min(plan.pairs, start + plan.batch)})
+    mean(torch.zeros((), device=device))  # all wait for the last
     return OdePairs(path)

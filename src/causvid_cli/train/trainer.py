@@ -243,10 +243,12 @@ class Trainer:
             # A cache of weights in bfloat16 would hold whole what is spread over the processes.
             torch.set_autocast_cache_enabled(not parallel.in_group())
             values = loss(self.step, rng)
-        losses = [values[part.loss] for part in self._parts if part.loss in values]
-        assert losses, f"the loss of step {self.step} returned none of {[part.loss for part in self._parts]}"
-        total = torch.stack(losses).sum()
-        (total / self.plan.accumulate).backward()
+            losses = [values[part.loss] for part in self._parts if part.loss in values]
+            assert losses, f"the loss of step {self.step} returned none of {[part.loss for part in self._parts]}"
+            total = torch.stack(losses).sum()
+            with torch.autocast(self.setting.device.type, enabled=False):
+                # Here, as gradient checkpointing computes again what must come out as it did before.
+                (total / self.plan.accumulate).backward()
         return {name: value.detach().float() for name, value in values.items()}
 
     def _check_finite(self, values: Mapping[str, float], due: Iterable[Part]) -> None:
