@@ -485,12 +485,33 @@ class Distillation:
         return self._trained(start, self._stages_before(TEACHER_STAGES, before))
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
-        """The student as its stages have left it, all of them or those before one."""
+        """The student as its stages have left it, all of them or those before one.
+
+        A base's student begins with what its teacher has learned in this run.
+        """
         stages = self._stages_before(STUDENT_STAGES, before)
         start = replace(self.base).start if self.base else None
         if self.base and self.base.student_folder:
+            if start and not stages:
+                self._teach_student(start)
             return self._trained(start, stages)
         return self._trained(start, (*self._stages_before(TEACHER_STAGES, None), *stages))
+
+    @torch.no_grad()
+    def _teach_student(self, student: CausalTransformer) -> None:
+        """Add to the base's student the difference that this run has made to its teacher.
+
+        The student was made from the teacher, so what changes the one changes the other alike: LCM-LoRA (arXiv
+        2311.05556) adds such differences in the same way. Nothing happens where they are of different shapes.
+        """
+        if self.base is None or not self._stages_before(TEACHER_STAGES, None) or not self.has_teacher:
+            return
+        known, learnt = replace(self.base).teacher.state_dict(), self.teacher_net().network.state_dict()
+        weights = student.state_dict()
+        if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in known.items()}:
+            return
+        for name, weight in weights.items():
+            weight += learnt[name].to(weight) - known[name]
 
     def learner(self, denoiser: Denoiser, *, text: bool = False) -> Denoiser:
         """The same network, ready to be trained; text: its features too, which teacher and student share."""
