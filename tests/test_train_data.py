@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -544,19 +545,21 @@ def test_a_run_that_was_killed_ends_in_the_same_shards(tmp_path, folder, codec, 
     assert not list(run.glob("*.new"))
 
 
-@pytest.fixture
-def little_room() -> Iterator[int]:
-    """No file may grow past so many bytes: what a full disk does, as a limit of this process."""
-    room, limits = 20_000, resource.getrlimit(resource.RLIMIT_FSIZE)
+@contextmanager
+def little_room(room: int) -> Iterator[None]:
+    """No file may grow past so many bytes, pytest's own output neither: what a full disk does, for this process."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    yield room
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_one_clear_line_and_leaves_no_half_shard(tmp_path, little_room):
+def test_a_full_disk_is_one_clear_line_and_leaves_no_half_shard(tmp_path):
     save_shard({"x": torch.zeros(10)}, tmp_path / "clips-00000.safetensors")
-    with pytest.raises(OutputError) as failure:
-        save_shard({"x": torch.zeros(little_room)}, tmp_path / "clips-00001.safetensors")
+    with little_room(20_000), pytest.raises(OutputError) as failure:
+        save_shard({"x": torch.zeros(20_000)}, tmp_path / "clips-00001.safetensors")
     line = str(failure.value)
     assert "clips-00001.safetensors: cannot be written: " in line and "File too large" in line
     assert "what was written before it is kept" in line and "\n" not in line
