@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
@@ -297,3 +298,16 @@ def test_a_batch_can_be_drawn_under_autocast(tmp_path, frames):
             batch = clips.batch(np.random.default_rng(0), 4, device=CPU, sprite_weight=2.0, frames=frames)
         wanted.append(batch.x0)
     assert torch.equal(*wanted)
+
+
+def test_sheets_of_samples_are_made_on_the_way(tmp_path, small_world):
+    seen = replace(FEW, sample_every=1)
+    config = replace(TINY, ode=None, student=None, judge=None, eval=None, matching=DmdConfig(critic_updates=1))
+    config = replace(config, pictures=seen, teacher=seen, causal=seen, dmd=seen)
+    Distillation(config, tmp_path, CPU).run()
+    for stage, pictures in (("pictures", 4), ("teacher", 6), ("causal", 6), ("dmd", 6)):
+        sheets = sorted((tmp_path / stage / "samples").glob("*.png"))
+        assert [sheet.name for sheet in sheets] == ["step-000001.png", "step-000002.png"]
+        picture = imageio.imread(sheets[-1])
+        assert picture.shape == (6 * 64, pictures * 64, 3)
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1

@@ -37,6 +37,7 @@ from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prompted import Prompted
 from causvid_cli.train.prompts import PromptTable, encode_prompts
 from causvid_cli.train.runs import check_same_run, finished
+from causvid_cli.train.samples import Samples, student_samples, teacher_samples
 from causvid_cli.train.shards import load_shard, save_shard
 from causvid_cli.train.student import OdePairs, Regression, make_ode_pairs, pairs_shard, train_causal, train_student
 from causvid_cli.train.teacher import train_teacher
@@ -385,7 +386,27 @@ class Distillation:
         """Where and how a stage computes, and to whom it reports."""
         told = self.report
         report: Report | None = None if told is None else lambda row: told(stage, row)
-        return Setting(device=self.device, seed=self.config.seed, compute=self.config.compute, report=report)
+        return Setting(
+            device=self.device,
+            seed=self.config.seed,
+            compute=self.config.compute,
+            report=report,
+            samples=self.samples(stage) if stage in (*TEACHER_STAGES, *STUDENT_STAGES) else None,
+        )
+
+    def samples(self, stage: str) -> Samples | None:
+        """How a stage shows on the way what it has learnt, where its plan asks for that."""
+        if not self.plan(stage).sample_every:
+            return None
+        if stage in STUDENT_STAGES:
+            return student_samples(self.codec, self.clips(), self.rollout)
+        return teacher_samples(
+            self.codec,
+            self.clips(),
+            frames=1 if stage == "pictures" else None,
+            shift=self.shift,
+            guidance=self.facts().teacher_guidance,
+        )
 
     @property
     def latents(self) -> Path:
