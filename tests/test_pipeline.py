@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_facts, tiny_pack
+from tiny import tiny_codec, tiny_facts, tiny_pack
 
 from causvid_cli.errors import ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, enlarge, load, make_plan
@@ -69,7 +69,7 @@ def test_asking_for_the_steps_that_the_model_was_made_for_changes_nothing(pipeli
 @pytest.mark.parametrize("warped", [False, True])
 def test_own_steps_stay_as_the_checkpoint_lists_them(warped):
     facts = tiny_facts(steps=(1000.0, 757.0, 522.0), shift=8.0, warp_steps=warped)
-    request = {"spatial_factor": 8, "latent_frames": 1, "frames": 1, "size": None, "seed": 0}
+    request = {"codec": tiny_codec().facts, "frames": 1, "size": None, "seed": 0}
     own = make_plan(facts, steps=None, **request).steps
     assert make_plan(facts, steps=3, **request).steps == own
     assert (own[1].timestep == 757) is not warped

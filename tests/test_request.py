@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny import tiny_facts
+from tiny import tiny_codec, tiny_facts
 
 from causvid_cli.errors import UsageError
 from causvid_cli.pipeline import make_plan
@@ -52,7 +52,7 @@ def test_the_models_own_number_of_steps_changes_nothing():
     for warp_steps in (True, False):
         facts = tiny_facts(steps=(1000.0, 700.0, 300.0), warp_steps=warp_steps)
         assert check_steps(None, facts) == 3
-        options = {"spatial_factor": 8, "latent_frames": 2, "frames": 8, "size": None, "seed": 1}
+        options = {"codec": tiny_codec().facts, "frames": 8, "size": None, "seed": 1}
         asked, default = (make_plan(facts, steps=steps, **options) for steps in (3, None))
         assert asked == default
 

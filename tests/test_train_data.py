@@ -26,7 +26,8 @@ from causvid_cli.codec.wan import WanCodec
 from causvid_cli.config import from_json, to_json
 from causvid_cli.errors import MediaError, ModelError, NumericsError, OutputError, UsageError
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.pipeline import load, load_story_text
+from causvid_cli.loading import load_story_text
+from causvid_cli.pipeline import load
 from causvid_cli.text import EncodedPrompt, StoryText, StoryTextEncoder
 from causvid_cli.train import latents, prompts
 from causvid_cli.train import shards as train_shards

@@ -141,11 +141,12 @@ class PromptCache:
     """A prompt as the network sees it, and its cross-attention keys and values, computed once per prompt.
 
     embeds: [B, L, dim], the text projection's output. A new prompt is a new PromptCache: a stale one gives wrong
-    pictures without a sign.
+    pictures without a sign. negative: the prompt to be led away from, and guidance by how much; 1 is none.
     """
 
-    def __init__(self, embeds: Tensor) -> None:
+    def __init__(self, embeds: Tensor, *, negative: "PromptCache | None" = None, guidance: float = 1.0) -> None:
         self.embeds = embeds
+        self.negative, self.guidance = negative, guidance
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def beside(self, other: "PromptCache") -> "PromptCache":

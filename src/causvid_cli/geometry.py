@@ -66,6 +66,43 @@ def take_chunks(latent_frames: int, chunk_frames: int, **options: int | None) ->
         made += chunk.frames
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkGrid:
+    """Where the chunks of a video lie, in latent frames and in pictures.
+
+    given_frames: latent frames that are given (a photo, the tail of a clip), before the first chunk that is made.
+    shows_given: whether their pictures are the first of the video (a photo's are; a clip's are in the clip).
+    """
+
+    codec: CodecFacts
+    chunk_frames: int
+    given_frames: int = 0
+    shows_given: bool = False
+
+    @property
+    def hidden_pictures(self) -> int:
+        """Pictures that are decoded before the video's first."""
+        return 0 if self.shows_given else self.codec.frames(self.given_frames)
+
+    def start_picture(self, chunk_index: int) -> int:
+        """The first picture of a chunk, counted from the video's first."""
+        return self.codec.frames(self.given_frames + chunk_index * self.chunk_frames) - self.hidden_pictures
+
+    def chunk_of(self, picture: int) -> int:
+        """The chunk that makes a picture of the video; -1 for a given one."""
+        if picture < self.start_picture(0):
+            return -1
+        latent = self.codec.latent_frames(picture + self.hidden_pictures + 1) - 1
+        return (latent - self.given_frames) // self.chunk_frames
+
+    def chunks(self, pictures: int | None) -> Iterator[Chunk]:
+        """The chunks that make a video of so many pictures; without end for None."""
+        for chunk in chunks(self.chunk_frames, start_frame=self.given_frames):
+            if pictures is not None and self.start_picture(chunk.index) >= pictures:
+                return
+            yield chunk
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """A picture size in pixels and what it is in latent cells and tokens.

@@ -4,11 +4,12 @@
     for chunk in pipeline.stream("a red car moves left in the snow", length="5s", seed=1):
         show(chunk.frames)                                    # uint8 [T, H, W, 3], as soon as they are made
 
-A stream is the only way to make a video: `generate()` collects it, the command line writes it to a file.
+A stream is the only way to make a video: `generate()` collects it, the command line writes it to a file. A photo, the
+tail of a clip, a script of prompts, another video to start from, chunks made by an earlier run are options of it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,30 +18,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import PromptCache
+from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.codec import Codec
-from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.device import resolve_device, resolve_dtype, synchronize
 from causvid_cli.errors import NumericsError
-from causvid_cli.geometry import Chunk, Geometry, take_chunks
+from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
+from causvid_cli.loading import load_codec, load_text, load_transformer
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import find_pack, verify_pack
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
     DEFAULT_MODEL,
+    GUIDANCE,
+    check_endless,
     check_seed,
     check_size,
     check_steps,
+    check_strength,
+    parse_length,
     random_seed,
 )
-from causvid_cli.rollout import Switch, rollout, seeded_noise
-from causvid_cli.schedule import Step, even_steps, steps_of
-from causvid_cli.text import EncodedPrompt, StoryText, StoryTextEncoder, TextEncoder
-from causvid_cli.text_umt5 import UMT5TextEncoder
-from causvid_cli.timecode import parse_frames
-from causvid_cli.weights import load_config, load_safetensors, load_state
+from causvid_cli.rollout import Latents, rollout, seeded_noise
+from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
+from causvid_cli.text import TextEncoder
+from causvid_cli.timeline import Cue, Transition
+from causvid_cli.track import PromptTrack
+
+GIVEN = -1
+"""`ChunkResult.index` of pictures that were given, not made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,8 @@ class ChunkResult:
     """One chunk of a video, as soon as it is made.
 
     frames: uint8 RGB [T, H, W, 3]. start_frame: index of the first of them in the video. latent: x0 [1, C, f, h, w].
-    prompt: what held for it. seconds: time that the chunk took.
+    prompt: what held for it. seconds: time that the chunk took. cue: number of the cue, from 0, that the prompt is of.
+    index: number of the chunk, from 0; GIVEN for a photo that the video begins with.
     """
 
     frames: np.ndarray
@@ -57,51 +66,82 @@ class ChunkResult:
     latent: Tensor
     prompt: str
     seconds: float
+    cue: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a video will be, before any of it is made: all of it checked."""
 
-    frames: int
+    frames: int | None
+    """Pictures; None goes on until it is stopped, or as long as the source."""
     width: int
     height: int
     enlarge: int
     geometry: Geometry
-    chunks: tuple[Chunk, ...]
+    grid: ChunkGrid
     steps: tuple[Step, ...]
     seed: int
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """What is made; not of a video without end."""
+        assert self.frames is not None
+        return tuple(self.grid.chunks(self.frames))
+
+    @property
+    def latent_frames(self) -> int:
+        """Of the whole video, given ones included."""
+        return self.chunks[-1].end_frame if self.chunks else self.grid.given_frames
 
 
 class Stream:
     """A video in the making: iterate for its chunks; set `prompt` between chunks to change what happens next."""
 
-    def __init__(self, pipeline: "Pipeline", prompt: str, plan: Plan, switch: Switch) -> None:
+    def __init__(
+        self,
+        pipeline: "Pipeline",
+        plan: Plan,
+        cues: Sequence[Cue],
+        *,
+        switch: Transition,
+        guidance: float,
+        given: np.ndarray | None,
+        source: Iterator[np.ndarray] | None,
+        made: Latents | None,
+        first_chunk: int,
+    ) -> None:
         self.plan = plan
-        self._pipeline = pipeline
-        self._switch: Switch = switch
-        self._current = pipeline.text.encode(prompt)
-        self._cached: tuple[EncodedPrompt, PromptCache] | None = None
+        self._pipeline, self._switch = pipeline, switch
+        self._track = PromptTrack(
+            pipeline.text, cues, seed=plan.seed, guidance=guidance, to_cache=pipeline.prompt_cache
+        )
+        self._given, self._earlier, self._first_chunk = given, made, first_chunk
+        self._source = None if source is None else Source(pipeline.codec, source)
         self._made = self._make()
 
     @property
+    def cues(self) -> tuple[Cue, ...]:
+        """What was told, and when: the script that makes this video again."""
+        return tuple(self._track.cues)
+
+    @property
     def prompt(self) -> str:
-        return self._current.prompt
+        return self._track.current.prompt
 
     @prompt.setter
     def prompt(self, prompt: str) -> None:
-        if prompt != self._current.prompt:
-            self._current = self._pipeline.text.encode(prompt, previous=self._current)
+        self._track.add(prompt, transition=self._switch)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the current prompt was not understood."""
-        return self._current.notes
+        """What of the prompts was not understood."""
+        return self._track.notes
 
     @property
     def reading(self) -> object:
         """The current prompt as the model reads it."""
-        return self._current.reading
+        return self._track.current.reading
 
     def __iter__(self) -> Iterator[ChunkResult]:
         return self
@@ -111,42 +151,66 @@ class Stream:
             return next(self._made)
 
     def _make(self) -> Iterator[ChunkResult]:
-        pipeline, plan = self._pipeline, self.plan
-        geometry = plan.geometry
-        cells = {"latent_height": geometry.latent_height, "latent_width": geometry.latent_width}
-        facts, codec = pipeline.facts, pipeline.codec
-        cache = pipeline.model.kv_cache(
-            window_frames=facts.window_frames or plan.chunks[-1].end_frame,
-            sink_frames=facts.sink_frames,
-            rope=facts.rope,
-            **cells,
-        )
-        noise = seeded_noise(plan.seed, batch=1, channels=codec.facts.latent_channels, device=pipeline.device, **cells)
+        pipeline, plan, track = self._pipeline, self.plan, self._track
+        codec, clock = pipeline.codec, time.monotonic()
         state = codec.decode_state()
-        start_frame, clock = 0, time.monotonic()
+        prefix = [] if self._given is None else encode_prefix(codec, self._given, plan.grid.chunk_frames)
+        if prefix:
+            x0 = torch.cat([part for _, part in prefix], dim=2)
+            frames = codec.decode_chunk(x0, state=state)[0]  # later pictures of some codecs depend on these
+            if plan.grid.shows_given and self._first_chunk == 0:
+                shown = self._shown(frames, 0)
+                yield ChunkResult(shown, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
+                clock = time.monotonic()
         made = rollout(
             pipeline.model,
-            prompt=self._prompt_cache,
+            prompt=track.prompt,
             steps=plan.steps,
-            cache=cache,
-            chunks=plan.chunks,
-            noise=noise,
-            switch=self._switch,
+            cache=pipeline.kv_cache(plan),
+            chunks=plan.grid.chunks(plan.frames),
+            noise=self._noise,
+            switch=track.transition,
+            prefix=prefix,
+            made=self._earlier,
+            source=self._source.latents if self._source else None,
         )
         for chunk, x0 in made:
             if not torch.isfinite(x0).all():
-                raise NumericsError(f"chunk {chunk.index} is not finite (seed {plan.seed}); try --dtype float32")
-            frames = codec.decode_chunk(x0, state=state)[0, : plan.frames - start_frame].cpu().numpy()
+                raise NumericsError(
+                    f"chunk {chunk.index} is not finite (seed {track.seed(chunk)}); try --dtype float32"
+                )
+            skipped = chunk.index < self._first_chunk
+            if skipped and state is None:  # what comes later does not depend on it
+                continue
+            frames = codec.decode_chunk(x0, state=state)[0]
+            if skipped:
+                continue
+            start_frame, cue = plan.grid.start_picture(chunk.index), track.place_of(chunk.index)
+            shown = self._shown(frames, start_frame)
             synchronize(pipeline.device)
-            seconds = time.monotonic() - clock
-            yield ChunkResult(enlarge(frames, plan.enlarge), chunk.index, start_frame, x0, self.prompt, seconds)
-            start_frame, clock = start_frame + len(frames), time.monotonic()
+            yield ChunkResult(
+                shown, chunk.index, start_frame, x0, track.cues[cue].prompt, time.monotonic() - clock, cue
+            )
+            clock = time.monotonic()
 
-    def _prompt_cache(self, _chunk: Chunk) -> PromptCache:
-        """The current prompt for the transformer; the same object as long as the prompt is the same."""
-        if self._cached is None or self._cached[0] is not self._current:
-            self._cached = (self._current, self._pipeline.prompt_cache(self._current))
-        return self._cached[1]
+    def _shown(self, frames: Tensor, start_frame: int) -> np.ndarray:
+        """Pictures [T, h, w, 3] as the user sees them, what lies behind the video's end cut off."""
+        end = self.plan.frames
+        if self._source and (end is None or self._source.read < end):
+            end = self._source.read
+        return enlarge(frames[: None if end is None else end - start_frame].cpu().numpy(), self.plan.enlarge)
+
+    def _noise(self, chunk: Chunk, step: int) -> Tensor:
+        geometry, codec = self.plan.geometry, self._pipeline.codec
+        draw = seeded_noise(
+            self._track.seed(chunk),
+            batch=1,
+            channels=codec.facts.latent_channels,
+            latent_height=geometry.latent_height,
+            latent_width=geometry.latent_width,
+            device=self._pipeline.device,
+        )
+        return draw(chunk, step)
 
 
 class Pipeline:
@@ -183,71 +247,135 @@ class Pipeline:
         fps: Fraction | None = None,
         seed: int | None = None,
         steps: int | None = None,
+        strength: float | None = None,
+        given_pictures: int = 0,
+        shows_given: bool = False,
     ) -> Plan:
         """What a request comes to. Raises UsageError for what cannot be made.
 
-        length: "5s", "250ms", "1:04.5", "96f" or seconds, at `fps` (default: the model's). size: (width, height).
+        length: "5s", "250ms", "1:04.5", "96f" or seconds, at `fps` (default: the model's); "inf" goes on and on.
+        size: (width, height). The others as in `stream`.
         """
-        frames = parse_frames(length, fps=fps or self.fps)
         return make_plan(
             self.facts,
-            spatial_factor=self.codec.facts.spatial_factor,
-            latent_frames=self.codec.facts.latent_frames(frames),
-            frames=frames,
+            codec=self.codec.facts,
+            frames=parse_length(length, fps=fps or self.fps),
             size=size,
             seed=seed,
             steps=steps,
+            strength=strength,
+            given_pictures=given_pictures,
+            shows_given=shows_given,
         )
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[Cue],
         *,
         length: str | float = DEFAULT_LENGTH,
         size: tuple[int, int] | None = None,
         fps: Fraction | None = None,
         seed: int | None = None,
         steps: int | None = None,
-        switch: Switch = "recache",
+        switch: Transition = "recache",
+        guidance: float = GUIDANCE,
+        given: np.ndarray | None = None,
+        shows_given: bool = False,
+        source: Iterator[np.ndarray] | None = None,
+        strength: float | None = None,
+        made: Latents | None = None,
+        first_chunk: int = 0,
     ) -> Stream:
-        """Make a video chunk by chunk; see `plan` for the options and `rollout` for `switch`."""
-        return Stream(self, prompt, self.plan(length=length, size=size, fps=fps, seed=seed, steps=steps), switch)
+        """Make a video chunk by chunk; see `plan` for the other options.
 
-    def generate(self, prompt: str, **options: object) -> np.ndarray:
+        prompt: one, or cues that say which holds from which chunk on. switch: how a prompt set on the way takes hold.
+        guidance: how far to be led away from negative prompts.
+        given: pictures uint8 RGB [T, h, w, 3] before the first chunk, at the codec's size, filling whole latent frames
+          (`condition.held_pictures`). shows_given: whether the video begins with them.
+        source: the pictures [h, w, 3] of a video to start from, noised to `strength`, 0..1; the video ends with it.
+        made: chunks that an earlier run made. first_chunk: chunks before it are not shown again.
+        """
+        plan = self.plan(
+            length=length,
+            size=size,
+            fps=fps,
+            seed=seed,
+            steps=steps,
+            strength=strength,
+            given_pictures=0 if given is None else len(given),
+            shows_given=shows_given,
+        )
+        return Stream(
+            self,
+            plan,
+            [Cue(prompt=prompt)] if isinstance(prompt, str) else prompt,
+            switch=switch,
+            guidance=guidance,
+            given=given,
+            source=source,
+            made=made,
+            first_chunk=first_chunk,
+        )
+
+    def generate(self, prompt: str | Sequence[Cue], **options: object) -> np.ndarray:
         """The whole video at once, uint8 RGB [T, H, W, 3]; options as in `stream`."""
         return np.concatenate([chunk.frames for chunk in self.stream(prompt, **options)])  # type: ignore[arg-type]
 
-    def prompt_cache(self, encoded: EncodedPrompt) -> PromptCache:
-        """The prompt for the transformer."""
-        return self.model.prompt_cache(encoded.embeds.to(self.device, self.dtype))
+    def prompt_cache(self, embeds: Tensor) -> PromptCache:
+        """Text features [B, L, D] for the transformer."""
+        return self.model.prompt_cache(embeds.to(self.device, self.dtype))
+
+    def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
+        """An empty cache for a video, or for several of one plan."""
+        return self.model.kv_cache(
+            window_frames=self.facts.window_frames or plan.latent_frames,
+            sink_frames=self.facts.sink_frames,
+            rope=self.facts.rope,
+            batch=batch,
+            latent_height=plan.geometry.latent_height,
+            latent_width=plan.geometry.latent_width,
+        )
 
 
 def make_plan(
     facts: PackFacts,
     *,
-    spatial_factor: int,
-    latent_frames: int,
-    frames: int,
+    codec: CodecFacts,
+    frames: int | None,
     size: tuple[int, int] | None,
     seed: int | None,
     steps: int | None,
+    strength: float | None = None,
+    given_pictures: int = 0,
+    shows_given: bool = False,
 ) -> Plan:
     """Check a request against the facts of a model and work out what it comes to."""
     width, height, factor = check_size(size, facts)
-    count = check_steps(steps, facts)
-    own = count == len(facts.steps)
+    check_endless(frames, facts)
     return Plan(
         frames=frames,
         width=width * factor,
         height=height * factor,
         enlarge=factor,
-        geometry=Geometry(height, width, spatial_factor),
-        chunks=tuple(take_chunks(latent_frames, facts.chunk_frames)),
-        steps=steps_of(
-            facts.steps if own else even_steps(count), shift=facts.shift, warped=facts.warp_steps or not own
+        geometry=Geometry(height, width, codec.spatial_factor),
+        grid=ChunkGrid(
+            codec=codec,
+            chunk_frames=facts.chunk_frames,
+            given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
+            shows_given=shows_given,
         ),
+        steps=make_steps(facts, steps, strength),
         seed=random_seed() if seed is None else check_seed(seed),
     )
+
+
+def make_steps(facts: PackFacts, steps: int | None, strength: float | None) -> tuple[Step, ...]:
+    """The noise levels of each chunk: the model's own, or `steps` even ones; from `strength` down."""
+    count = check_steps(steps, facts)
+    own = count == len(facts.steps)
+    nominal = facts.steps if own else even_steps(count)
+    every = steps_of(nominal, shift=facts.shift, warped=facts.warp_steps or not own)
+    return every if strength is None else steps_from(every, check_strength(strength))
 
 
 def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
@@ -270,44 +398,3 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = 
     codec = load_codec(folder, facts, device=place, dtype=kind)
     network = load_transformer(folder / "transformer", facts).to(place, kind).fuse()
     return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
-
-
-def load_codec(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> Codec:
-    """The codec of a pack. dtype: what the Wan VAE computes in; the pixel codec keeps to float32."""
-    if facts.codec == "wan":
-        from causvid_cli.codec.wan import WanCodec  # here, so that storybook starts without it
-
-        return WanCodec.from_pack(folder / "vae", device=device, dtype=dtype)
-    return load_pixel_codec(folder / "vae").to(device)
-
-
-def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The text encoder of a pack. device, dtype: where and in what umT5 computes; storybook's is a small table."""
-    if facts.text == "umt5":
-        return UMT5TextEncoder.from_pack(folder, device=device, dtype=dtype)
-    return StoryTextEncoder(load_story_text(folder / "text_encoder"))
-
-
-def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
-    """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file."""
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
-    config = load_config(folder, "WanTransformer3DModel")
-    with torch.device("meta"):  # no random start: of 14 B weights it would take minutes
-        network = WanTransformer3DModel.from_config(config)
-    network.rope = torch.nn.Identity()  # a table on no device; ours is rope.py
-    load_state(network, load_safetensors(folder), name=f"{facts.name} {folder.name}")
-    return CausalTransformer(network, prediction=facts.prediction).eval().requires_grad_(False)
-
-
-def load_pixel_codec(folder: Path) -> PixelCodec:
-    codec = PixelCodec.from_config(load_config(folder, "PixelCodec"))
-    load_state(codec, load_safetensors(folder), name="PixelCodec")
-    return codec.channels_last().eval().requires_grad_(False)
-
-
-def load_story_text(folder: Path) -> StoryText:
-    config = load_config(folder, "StoryText")
-    text = StoryText(config["words"], dim=config["dim"])
-    load_state(text, load_safetensors(folder), name="StoryText")
-    return text.eval().requires_grad_(False)

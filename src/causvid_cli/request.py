@@ -2,15 +2,24 @@
 
 import re
 import secrets
+from fractions import Fraction
 
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Geometry
+from causvid_cli.timecode import parse_frames
 
 DEFAULT_MODEL = "storybook"
 DEFAULT_LENGTH = "5s"
 AUTO = "auto"
 """The device or dtype that suits this machine."""
+
+ENDLESS = "inf"
+"""The length of a video that goes on until it is stopped."""
+GUIDANCE = 2.0
+"""How far a video is led away from a negative prompt; 1 is not at all."""
+STRENGTH = 0.6
+"""To which noise level a restyled video starts from its source."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1
@@ -46,6 +55,31 @@ def check_steps(steps: int | None, facts: PackFacts) -> int:
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"--steps {steps}: must be 1 to {MOST_STEPS}; {facts.name} was made for {len(facts.steps)}")
     return steps
+
+
+def parse_length(text: str | float, *, fps: Fraction) -> int | None:
+    """Pictures of a length (`timecode.parse_frames`); None for "inf"."""
+    return None if str(text).strip().lower() == ENDLESS else parse_frames(text, fps=fps)
+
+
+def check_endless(frames: int | None, facts: PackFacts) -> None:
+    """Refuse a video without end of a model whose cache would grow with it."""
+    if frames is None and not facts.window_frames:
+        raise UsageError(f"--length {ENDLESS}: {facts.name} looks back on all that it made; try a length such as 60s")
+
+
+def check_strength(strength: float) -> float:
+    if not 0 < strength <= 1:
+        raise UsageError(
+            f"--strength {strength:g}: must be more than 0 and at most 1, which keeps nothing of the source"
+        )
+    return strength
+
+
+def check_guidance(guidance: float) -> float:
+    if not 1 <= guidance <= 20:
+        raise UsageError(f"--guidance {guidance:g}: must be 1 to 20")
+    return guidance
 
 
 def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int, int]:

@@ -1,7 +1,6 @@
 """Chunk after chunk, noise -> x0: a generator that knows no pixels, files or progress bars."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,10 +9,12 @@ from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.geometry import Chunk
 from causvid_cli.model import CausalTransformer
 from causvid_cli.schedule import CLEAN, Step, add_noise, x0_from
+from causvid_cli.timeline import Transition
 
-Switch = Literal["recache", "soft", "cut"]
 Noise = Callable[[Chunk, int], Tensor]
 """(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""
+Latents = Callable[[Chunk], Tensor | None]
+"""chunk -> clean latents x0 [B, C, f, h, w], or None where there are none."""
 
 
 def seeded_noise(
@@ -48,17 +49,21 @@ def rollout(
     cache: KVCache,
     chunks: Iterable[Chunk],
     noise: Noise,
-    switch: Switch = "recache",
+    switch: Transition | Callable[[Chunk], Transition] = "recache",
     prefix: Iterable[tuple[Chunk, Tensor]] = (),
+    made: Latents | None = None,
+    source: Latents | None = None,
 ) -> Iterator[tuple[Chunk, Tensor]]:
     """Yield each chunk and its clean latent x0 [B, C, f, h, w], oldest first.
 
     prompt: which prompt holds for a chunk; asked once, just before the chunk is made. A new one takes hold by
-      switch: "recache" computes the cached past anew under it (LongLive, arXiv 2509.22622), "soft" changes only
-      cross-attention, "cut" forgets the past.
+      switch (`timeline.Transition`), asked after it where it depends on the chunk.
     steps: the schedule, noisiest first. cache: empty; holds the past afterwards, up to the chunk before the last.
     chunks: what to generate (`geometry.chunks`), starting where the prefix ends.
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
+    made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
+    source: what a chunk starts from: its latents, noised to the first step's level; None is pure noise. What the
+      source has no latents for (it is at its end) is not made, and ends the roll-out.
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.
@@ -67,18 +72,26 @@ def rollout(
     committed = 0
     current: PromptCache | None = None
     for chunk in chunks:
+        start = source(chunk) if source else None
+        if source and start is None:
+            return
         new = prompt(chunk)
         if current is not None and new is not current:
-            if switch == "soft":
+            transition = switch if isinstance(switch, str) else switch(chunk)
+            if transition == "soft":
                 _commit(model, past[committed:], current, cache)
                 committed = len(past)
             else:
                 cache.reset()
-                past = past if switch == "recache" else []
+                past = past if transition == "recache" else []
                 committed = 0
         current = new
         _commit(model, past[committed:], current, cache)
-        x0 = denoise_chunk(model, chunk, current, steps, cache, noise)
+        x0 = made(chunk) if made else None
+        if x0 is None:
+            x0 = denoise_chunk(model, chunk, current, steps, cache, noise, start=start)
+        else:
+            cache.begin(chunk)  # evicts what denoising would have
         yield chunk, x0
         past = _still_seen(past, cache)
         committed = len(past)
@@ -92,9 +105,11 @@ def denoise_chunk(
     steps: Sequence[Step],
     cache: KVCache,
     noise: Noise,
+    *,
+    start: Tensor | None = None,
 ) -> Tensor:
-    """Clean latent x0 of one chunk: what the last of its steps predicts."""
-    *_, (_, x0) = denoise_steps(model, chunk, prompt, steps, cache, noise)
+    """Clean latent x0 of one chunk: what the last of its steps predicts. start: as in `denoise_steps`."""
+    *_, (_, x0) = denoise_steps(model, chunk, prompt, steps, cache, noise, start=start)
     return x0
 
 
@@ -105,15 +120,35 @@ def denoise_steps(
     steps: Sequence[Step],
     cache: KVCache,
     noise: Noise,
+    *,
+    start: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (x_t, x0) of each step: predict x0, add noise down to the next level, repeat."""
-    x_t = noise(chunk, 0)
+    """Yield (x_t, x0) of each step: predict x0, add noise down to the next level, repeat.
+
+    start: clean latents of another video to begin from, noised to the first step's level (SDEdit, arXiv 2108.01073).
+    """
+    x_t = noise(chunk, 0) if start is None else add_noise(start, noise(chunk, 0), steps[0].sigma)
     for call, step in enumerate(steps):
-        output = model(x_t, step.timestep, prompt, cache=cache, chunk=chunk)  # sees the past; commits nothing
+        output = predict(model, x_t, step.timestep, prompt, cache, chunk)
         x0 = x0_from(model.prediction, x_t, output, step.sigma)
         yield x_t, x0
         if call + 1 < len(steps):
             x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
+
+
+def predict(
+    model: CausalTransformer, x_t: Tensor, timestep: float, prompt: PromptCache, cache: KVCache, chunk: Chunk
+) -> Tensor:
+    """What the network says of a chunk; it sees the past and commits nothing.
+
+    With a negative prompt it is led away from what that one says (classifier-free guidance, arXiv 2207.12598), seen
+    from the same past.
+    """
+    if prompt.negative is None:
+        return model(x_t, timestep, prompt, cache=cache, chunk=chunk)
+    other = model(x_t, timestep, prompt.negative, cache=cache, chunk=chunk)
+    output = model(x_t, timestep, prompt, cache=cache, chunk=chunk)
+    return other + prompt.guidance * (output - other)
 
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:

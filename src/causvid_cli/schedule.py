@@ -67,6 +67,12 @@ def steps_of(nominal: Sequence[float], *, shift: float, warped: bool) -> tuple[S
     return tuple(Step(t, s) for t, s in zip(timesteps.tolist(), sigmas.tolist(), strict=True))
 
 
+def steps_from(steps: Sequence[Step], strength: float) -> tuple[Step, ...]:
+    """The steps of a video that starts from another one, noised to `strength`, 0 < strength <= 1: those below it."""
+    below = tuple(step for step in steps if step.sigma < strength)
+    return tuple(steps) if strength >= steps[0].sigma else (Step(TABLE_SIZE * strength, strength), *below)
+
+
 def even_steps(count: int) -> tuple[float, ...]:
     """`count` nominal steps that divide 1000..0 evenly, 0 left out."""
     return tuple(TABLE_SIZE * (1 - i / count) for i in range(count))

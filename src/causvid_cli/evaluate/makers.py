@@ -58,7 +58,7 @@ Make = Callable[[Sequence[Clip], int], Iterator[Part]]
 
 def student_maker(student: Pipeline) -> Make:
     """Clips of the student, all in one roll-out."""
-    facts, codec, model = student.facts, student.codec, student.model
+    codec, model = student.codec, student.model
 
     @torch.inference_mode()
     def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
@@ -69,13 +69,7 @@ def student_maker(student: Pipeline) -> Make:
             model,
             prompt=lambda _: prompt,
             steps=plan.steps,
-            cache=model.kv_cache(
-                window_frames=facts.window_frames or plan.chunks[-1].end_frame,
-                sink_frames=facts.sink_frames,
-                rope=facts.rope,
-                batch=len(clips),
-                **cells,
-            ),
+            cache=student.kv_cache(plan, batch=len(clips)),
             chunks=plan.chunks,
             noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
         )

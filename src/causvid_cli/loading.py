@@ -1,0 +1,54 @@
+"""The parts of a model pack, each loaded from its folder: text encoder, causal transformer, codec."""
+
+from pathlib import Path
+
+import torch
+
+from causvid_cli.codec import Codec
+from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.config import PackFacts
+from causvid_cli.model import CausalTransformer
+from causvid_cli.text import StoryText, StoryTextEncoder, TextEncoder
+from causvid_cli.text_umt5 import UMT5TextEncoder
+from causvid_cli.weights import load_config, load_safetensors, load_state
+
+
+def load_codec(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> Codec:
+    """The codec of a pack. dtype: what the Wan VAE computes in; the pixel codec keeps to float32."""
+    if facts.codec == "wan":
+        from causvid_cli.codec.wan import WanCodec  # here, so that storybook starts without it
+
+        return WanCodec.from_pack(folder / "vae", device=device, dtype=dtype)
+    return load_pixel_codec(folder / "vae").to(device)
+
+
+def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """The text encoder of a pack. device, dtype: where and in what umT5 computes; storybook's is a small table."""
+    if facts.text == "umt5":
+        return UMT5TextEncoder.from_pack(folder, device=device, dtype=dtype)
+    return StoryTextEncoder(load_story_text(folder / "text_encoder"))
+
+
+def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
+    """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file."""
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+    config = load_config(folder, "WanTransformer3DModel")
+    with torch.device("meta"):  # no random start: of 14 B weights it would take minutes
+        network = WanTransformer3DModel.from_config(config)
+    network.rope = torch.nn.Identity()  # a table on no device; ours is rope.py
+    load_state(network, load_safetensors(folder), name=f"{facts.name} {folder.name}")
+    return CausalTransformer(network, prediction=facts.prediction).eval().requires_grad_(False)
+
+
+def load_pixel_codec(folder: Path) -> PixelCodec:
+    codec = PixelCodec.from_config(load_config(folder, "PixelCodec"))
+    load_state(codec, load_safetensors(folder), name="PixelCodec")
+    return codec.channels_last().eval().requires_grad_(False)
+
+
+def load_story_text(folder: Path) -> StoryText:
+    config = load_config(folder, "StoryText")
+    text = StoryText(config["words"], dim=config["dim"])
+    load_state(text, load_safetensors(folder), name="StoryText")
+    return text.eval().requires_grad_(False)

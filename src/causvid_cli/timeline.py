@@ -1,0 +1,73 @@
+"""What a video shows from which chunk on: cues, as the roll-out keeps them. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from causvid_cli.errors import UsageError
+from causvid_cli.request import check_prompt, check_seed
+
+Transition = Literal["recache", "soft", "cut"]
+"""How a new prompt takes hold at a chunk's edge.
+
+recache: the past stays, its keys and values are computed anew under the new prompt (LongLive, arXiv 2509.22622).
+soft: only cross-attention changes; the past stays as it was seen under the old prompt.
+cut: the past is forgotten, sink and all: a new shot.
+"""
+TRANSITIONS: tuple[Transition, ...] = get_args(Transition)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cue:
+    """From chunk `start_chunk` on this prompt holds, until the next cue.
+
+    Raises UsageError for a cue that contradicts itself.
+    """
+
+    prompt: str
+    start_chunk: int = 0
+    """Counted over generated chunks, the first is 0."""
+    transition: Transition = "recache"
+    """Of no effect in a first cue."""
+    blend_chunks: int = 0
+    """Over how many chunks the text features slide from the old prompt to this one; 0: at once."""
+    strength: float = 1.0
+    """How far this prompt replaces the one before, 0..1."""
+    seed: int | None = None
+    """Noise from here on comes from this seed; None: from the seed before."""
+    negative: str = ""
+    """What not to show; guidance then costs a second network call per step."""
+    name: str = ""
+    """Title of its chapter; the prompt if empty."""
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt)
+        if self.transition not in TRANSITIONS:
+            raise UsageError(f"transition {self.transition!r}: unknown; try {', '.join(TRANSITIONS)}")
+        if self.blend_chunks and self.transition == "cut":
+            raise UsageError("blend and transition cut contradict each other; leave one out")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"strength {self.strength:g}: must be 0 to 1")
+        if self.seed is not None:
+            check_seed(self.seed)
+
+    @property
+    def title(self) -> str:
+        return self.name or self.prompt
+
+
+def check_cues(cues: Sequence[Cue]) -> tuple[Cue, ...]:
+    """The cues of a video. Raises UsageError unless they begin at chunk 0 and rise."""
+    if not cues or cues[0].start_chunk != 0:
+        raise UsageError("a script needs a first cue at time 0")
+    for before, after in zip(cues, cues[1:], strict=False):
+        if after.start_chunk <= before.start_chunk:
+            raise UsageError(
+                f"two cues fall on chunk {after.start_chunk}: {before.title!r} and {after.title!r}; move them apart"
+            )
+    return tuple(cues)
+
+
+def cue_at(cues: Sequence[Cue], chunk_index: int) -> tuple[int, Cue]:
+    """The cue that holds for a chunk, and its place among the cues."""
+    return next((i, cue) for i, cue in reversed(list(enumerate(cues))) if cue.start_chunk <= chunk_index)

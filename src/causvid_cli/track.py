@@ -1,0 +1,105 @@
+"""Cues -> what the network is told for each chunk: text features, and how they take hold."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from causvid_cli.cache import PromptCache
+from causvid_cli.geometry import Chunk
+from causvid_cli.text import EncodedPrompt, TextEncoder
+from causvid_cli.timeline import Cue, Transition, check_cues
+
+ToCache = Callable[[Tensor], PromptCache]
+"""Text features [1, L, D] -> as the network wants them."""
+
+
+class PromptTrack:
+    """Which prompt holds for each chunk of one video. Chunks are asked for in order; a prompt may be added on the way.
+
+    guidance: how far to be led away from a cue's negative prompt.
+    """
+
+    def __init__(
+        self, text: TextEncoder, cues: Sequence[Cue], *, seed: int, guidance: float, to_cache: ToCache
+    ) -> None:
+        self.cues = list(check_cues(cues))
+        self._text, self._seed, self._guidance, self._to_cache = text, seed, guidance, to_cache
+        self._encoded: list[EncodedPrompt] = []
+        self._negative: dict[int, EncodedPrompt] = {}  # by the cue's number
+        for place, cue in enumerate(self.cues):
+            self._encoded.append(text.encode(cue.prompt, previous=self._encoded[-1] if place else None))
+            if cue.negative:  # what it leaves unsaid is as in the prompt, so that only what it says is avoided
+                self._negative[place] = text.encode(cue.negative, previous=self._encoded[place])
+        self._next = 0  # the next chunk that is not asked for yet
+        self._place = -1  # the cue that the last chunk had
+        self._before = self._after = self._encoded[0].embeds  # its blend goes from the one to the other
+        self._told: tuple[float, PromptCache] | None = None  # weight of `_after`, and the two so mixed
+
+    @property
+    def current(self) -> EncodedPrompt:
+        """What holds for the next chunk."""
+        return self._encoded[self.place_of(self._next)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the prompts was not understood."""
+        told = [*self._encoded, *self._negative.values()]
+        return tuple(dict.fromkeys(note for encoded in told for note in encoded.notes))
+
+    def place_of(self, chunk_index: int) -> int:
+        """The number, from 0, of the cue that holds for a chunk."""
+        return bisect_right(self.cues, chunk_index, key=lambda cue: cue.start_chunk) - 1
+
+    def add(self, prompt: str, *, transition: Transition) -> None:
+        """Let a prompt hold from the next chunk on, until the next cue. Raises UsageError for an empty one."""
+        place = self.place_of(self._next)
+        if prompt == self.cues[place].prompt:
+            return
+        cue = Cue(prompt=prompt, start_chunk=self._next, transition=transition)
+        encoded = self._text.encode(prompt, previous=self._encoded[place])
+        if self.cues[place].start_chunk == self._next:
+            self.cues[place], self._encoded[place] = cue, encoded
+        else:
+            self.cues.insert(place + 1, cue)
+            self._encoded.insert(place + 1, encoded)
+            self._negative = {number + (number > place): negative for number, negative in self._negative.items()}
+
+    def prompt(self, chunk: Chunk) -> PromptCache:
+        """What the network is told; the same object as long as it is the same."""
+        place = self.place_of(chunk.index)
+        for entered in range(self._place + 1, place + 1):
+            self._enter(entered)
+        self._next = chunk.index + 1
+        cue = self.cues[place]
+        done = chunk.index - cue.start_chunk + 1
+        weight = 1.0 if done > cue.blend_chunks or not place else done / (cue.blend_chunks + 1)
+        if self._told is None or self._told[0] != weight:
+            self._told = (weight, self._cache(self._mixed(weight), place))
+        return self._told[1]
+
+    def transition(self, chunk: Chunk) -> Transition:
+        return self.cues[self.place_of(chunk.index)].transition
+
+    def seed(self, chunk: Chunk) -> int:
+        """Where a chunk's noise comes from."""
+        earlier = self.cues[: self.place_of(chunk.index) + 1]
+        return next((cue.seed for cue in reversed(earlier) if cue.seed is not None), self._seed)
+
+    def _enter(self, place: int) -> None:
+        if place:
+            self._before = self._mixed(self._told[0]) if self._told else self._after
+            self._after = torch.lerp(self._before, self._encoded[place].embeds, self.cues[place].strength)
+        else:
+            self._before = self._after = self._encoded[0].embeds
+        self._place, self._told = place, None
+
+    def _mixed(self, weight: float) -> Tensor:
+        return self._after if weight == 1 else torch.lerp(self._before, self._after, weight)
+
+    def _cache(self, embeds: Tensor, place: int) -> PromptCache:
+        told = self._to_cache(embeds)
+        if place in self._negative and self._guidance != 1:
+            told.negative, told.guidance = self._to_cache(self._negative[place].embeds), self._guidance
+        return told
