@@ -425,3 +425,79 @@ def test_chunks_may_go_on_for_ever(model, prompts):
     for _ in range(60):
         _, x0 = next(made)
     assert torch.isfinite(x0).all()
+
+
+# --- chunks made before, a source, a negative prompt ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", ["recache", "soft", "cut"])
+@pytest.mark.parametrize("known", [1, 3, 4, 5])
+def test_going_on_after_chunks_made_before_gives_the_rest_bit_for_bit(model, prompts, known, switch):
+    whole = roll(model, switching(prompts, 4), 7, switch=switch)
+
+    def earlier(chunk):
+        return whole[chunk.index] if chunk.index < known else None
+
+    assert same(roll(model, switching(prompts, 4), 7, switch=switch, made=earlier), whole) == [True] * 7
+
+
+def test_chunks_made_before_are_seen_but_not_denoised_again(model, prompts, calls):
+    whole = roll(model, prompts[0], 4)
+    calls.clear()
+    roll(model, prompts[0], 4, made=lambda chunk: whole[chunk.index] if chunk.index < 3 else None)
+    assert [frame for frame, timestep in calls if timestep > 0] == [3] * len(STEPS)
+    assert [frame for frame, timestep in calls if timestep == 0] == [0, 1, 2]
+
+
+def test_how_a_prompt_takes_hold_may_differ_from_cue_to_cue(model, prompts):
+    def turns(chunk):
+        return prompts[chunk.index % 4 // 2]
+
+    each = roll(model, turns, 6, switch=lambda chunk: "cut" if chunk.index == 4 else "soft")
+    assert same(each, roll(model, turns, 6, switch="soft")) == [True] * 4 + [False] * 2
+    alone = roll(model, lambda _: prompts[0], 6, switch="soft")
+    assert not same(each[4:], alone[4:])[0]
+
+
+def test_a_source_is_what_each_chunk_starts_from(model, prompts):
+    steps = (Step(600.0, 0.6),)
+    clean = torch.randn(1, 24, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    made = rollout(
+        model,
+        prompt=lambda _: prompts[0],
+        steps=steps,
+        cache=small_cache(model),
+        chunks=take_chunks(3, 1),
+        noise=noise_of(),
+        source=lambda chunk: clean[:, :, chunk.start_frame : chunk.end_frame],
+    )
+    (chunk, first), *_ = made
+    x_t = 0.4 * clean[:, :, :1] + 0.6 * noise_of()(chunk, 0)
+    flow = model(x_t, 600.0, prompts[0], cache=small_cache(model), chunk=chunk)
+    assert_close([first], [x0_from_flow(x_t, flow, 0.6)])
+
+
+def test_from_pure_noise_a_source_changes_nothing(model, prompts):
+    source = torch.randn(1, 24, 1, 4, 4)
+    assert same(roll(model, prompts[0], 3, source=lambda _: source), roll(model, prompts[0], 3)) == [True] * 3
+
+
+def test_a_roll_out_ends_with_its_source(model, prompts):
+    made = roll(model, prompts[0], 9, source=lambda chunk: torch.zeros(1, 24, 1, 4, 4) if chunk.index < 2 else None)
+    assert len(made) == 2
+
+
+def test_a_negative_prompt_leads_away_from_what_it_says(model, prompts):
+    plain, negative = prompts
+    led = PromptCache(plain.embeds, negative=negative, guidance=1.5)
+    chunk = Chunk(0, 0, 1)
+    x_t = noise_of()(chunk, 0)
+    flows = [model(x_t, 1000.0, prompt, cache=small_cache(model), chunk=chunk) for prompt in (plain, negative)]
+    wanted = x0_from_flow(x_t, flows[1] + 1.5 * (flows[0] - flows[1]), 1.0)
+    assert_close([denoise_chunk(model, chunk, led, STEPS[:1], small_cache(model), noise_of())], [wanted])
+
+
+def test_the_past_is_seen_under_the_prompt_not_under_the_negative_one(model, prompts):
+    led = PromptCache(prompts[0].embeds, negative=prompts[1], guidance=1.0)
+    for got, wanted in zip(roll(model, led), roll(model, prompts[0]), strict=True):
+        assert_close([got], [wanted], 1e-5)  # other + 1 * (output - other) rounds

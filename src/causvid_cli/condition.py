@@ -5,33 +5,13 @@ to be restyled gives each chunk its start.
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec
-from causvid_cli.geometry import Chunk, CodecFacts
-
-Hold = Literal["frame", "chunk"]
-"""How long a photo is held: one latent frame, or a whole chunk of them. Both occur in published programs."""
-
-
-def held_pictures(codec: CodecFacts, chunk_frames: int, hold: Hold) -> int:
-    """How many times a photo is repeated to be a prefix."""
-    return codec.frames(1 if hold == "frame" else chunk_frames)
-
-
-def context_frames(codec: CodecFacts, pictures: int, *, window_frames: int, chunk_frames: int) -> int:
-    """How many latent frames the tail of a clip becomes: whole ones, at least 1, and room is left for a chunk.
-
-    pictures: how many the clip gives at most. window_frames: of the cache; 0 sets no limit.
-    """
-    most = window_frames - chunk_frames if window_frames else pictures
-    whole = codec.latent_frames(pictures)
-    fitting = whole if codec.frames(whole) <= pictures else whole - 1
-    return max(1, min(fitting, most))
+from causvid_cli.geometry import Chunk
 
 
 def prefix_chunks(latent_frames: int, chunk_frames: int) -> list[Chunk]:

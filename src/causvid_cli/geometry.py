@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import Literal
 
 from causvid_cli.errors import UsageError
+
+Hold = Literal["frame", "chunk"]
+"""How long a photo is held: one latent frame, or a whole chunk of them. Both occur in published programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,22 @@ class ChunkGrid:
             if pictures is not None and self.start_picture(chunk.index) >= pictures:
                 return
             yield chunk
+
+
+def held_pictures(codec: CodecFacts, chunk_frames: int, hold: Hold) -> int:
+    """How many times a photo is repeated to be a prefix."""
+    return codec.frames(1 if hold == "frame" else chunk_frames)
+
+
+def context_frames(codec: CodecFacts, pictures: int, *, window_frames: int, chunk_frames: int) -> int:
+    """How many latent frames the tail of a clip becomes: whole ones, at least 1, and room is left for a chunk.
+
+    pictures: how many the clip gives at most. window_frames: of the cache; 0 sets no limit.
+    """
+    most = window_frames - chunk_frames if window_frames else pictures
+    whole = codec.latent_frames(pictures)
+    fitting = whole if codec.frames(whole) <= pictures else whole - 1
+    return max(1, min(fitting, most))
 
 
 @dataclass(frozen=True, slots=True)

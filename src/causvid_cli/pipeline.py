@@ -158,7 +158,7 @@ class Stream:
         if prefix:
             x0 = torch.cat([part for _, part in prefix], dim=2)
             frames = codec.decode_chunk(x0, state=state)[0]  # later pictures of some codecs depend on these
-            if plan.grid.shows_given and self._first_chunk == 0:
+            if plan.grid.shows_given and self._first_chunk == GIVEN:
                 shown = self._shown(frames, 0)
                 yield ChunkResult(shown, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
                 clock = time.monotonic()
@@ -284,14 +284,14 @@ class Pipeline:
         source: Iterator[np.ndarray] | None = None,
         strength: float | None = None,
         made: Latents | None = None,
-        first_chunk: int = 0,
+        first_chunk: int = GIVEN,
     ) -> Stream:
         """Make a video chunk by chunk; see `plan` for the other options.
 
         prompt: one, or cues that say which holds from which chunk on. switch: how a prompt set on the way takes hold.
         guidance: how far to be led away from negative prompts.
         given: pictures uint8 RGB [T, h, w, 3] before the first chunk, at the codec's size, filling whole latent frames
-          (`condition.held_pictures`). shows_given: whether the video begins with them.
+          (`geometry.held_pictures`). shows_given: whether the video begins with them.
         source: the pictures [h, w, 3] of a video to start from, noised to `strength`, 0..1; the video ends with it.
         made: chunks that an earlier run made. first_chunk: chunks before it are not shown again.
         """

@@ -16,7 +16,7 @@ AUTO = "auto"
 
 ENDLESS = "inf"
 """The length of a video that goes on until it is stopped."""
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 """How far a video is led away from a negative prompt; 1 is not at all."""
 STRENGTH = 0.6
 """To which noise level a restyled video starts from its source."""

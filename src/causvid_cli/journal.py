@@ -1,0 +1,174 @@
+"""What a video that was broken off needs to go on: its request, and the latents of every chunk, in one growing file.
+
+    NAME.mp4.journal = MAGIC, then records: length (u32), CRC-32 (u32), payload
+      first payload: the request, JSON; the others: one chunk each, safetensors with JSON metadata
+
+Latents are kept as they are, so the frames of a resumed video are those of an unbroken one. A record that a kill or a
+full disk tore is not there: its chunk is made again.
+"""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from causvid_cli.errors import MediaError, OutputError
+
+MAGIC = b"causvid journal 1\n"
+_HEAD = struct.Struct("<II")
+_LONGEST = 2**31
+"""Bytes of a record: more is damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What stood in the video file when a chunk had been written.
+
+    frames: pictures in it. restart_bytes, restart_frames: the last place before that where an encoder began anew.
+    """
+
+    frames: int
+    restart_bytes: int = 0
+    restart_frames: int = 0
+
+
+class Journal:
+    """The journal of one video, open for reading and for more. The caller holds the video's lock."""
+
+    def __init__(self, path: Path, file: BinaryIO, request: Mapping[str, Any]) -> None:
+        self.path, self.request = path, request
+        self._file = file
+        self._places: list[tuple[int, int]] = []  # of each chunk's payload: first byte, size
+        self._end = file.seek(0, os.SEEK_END)
+        self.mark: Mark | None = None
+        """Of the last chunk."""
+
+    @classmethod
+    def create(cls, path: Path, request: Mapping[str, Any]) -> Self:
+        """A new journal, in the place of an older one. request: what JSON can hold. Raises OutputError."""
+        with _output_errors(path):
+            file = open(path, "w+b", buffering=0)  # noqa: SIM115  (closed by `close`)
+            _write(file, MAGIC)
+            _write(file, _record(json.dumps(request, allow_nan=False).encode()))
+            return cls(path, file, request)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The journal that an earlier run left; a torn end is cut off. Raises MediaError when it is none."""
+        try:
+            file = open(path, "r+b", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise MediaError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from error
+        try:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise MediaError(f"{path}: not a journal of this causvid")
+            records = _places(file, len(MAGIC))
+            start, size = next(records, (0, 0))
+            request = json.loads(_read(file, start, size) or b"null")
+            if not isinstance(request, dict):
+                raise MediaError(f"{path}: damaged: its request is not whole")
+            journal = cls(path, file, request)
+            journal._places = list(records)
+            journal._end = sum((journal._places or [(start, size)])[-1])
+            journal.mark = journal._last_mark()
+            return journal
+        except ValueError as error:
+            file.close()
+            raise MediaError(f"{path}: damaged: {error}") from error
+        except BaseException:
+            file.close()
+            raise
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks it holds: those numbered 0 .. chunks - 1."""
+        return len(self._places)
+
+    def append(self, x0: Tensor, mark: Mark) -> None:
+        """Add the next chunk: when this returns, it outlives the process. x0: [1, C, f, h, w]. Raises OutputError."""
+        payload = save({"x0": x0.cpu().contiguous()}, metadata={"mark": json.dumps(asdict(mark))})
+        record = _record(payload)
+        with _output_errors(self.path):
+            try:
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+                _write(self._file, record)
+            except BaseException:
+                self._file.truncate(self._end)
+                raise
+        self._places.append((self._end + _HEAD.size, len(payload)))
+        self._end += len(record)
+        self.mark = mark
+
+    def latents(self, index: int) -> Tensor:
+        """x0 [1, C, f, h, w] of a chunk, index < `chunks`."""
+        return load(_read(self._file, *self._places[index]))["x0"]
+
+    def mark_of(self, index: int) -> Mark:
+        """What stood in the file after this chunk."""
+        payload = _read(self._file, *self._places[index])
+        header = payload[8 : 8 + int.from_bytes(payload[:8], "little")]  # of safetensors: its size, then JSON
+        return Mark(**json.loads(json.loads(header)["__metadata__"]["mark"]))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def remove(self) -> None:
+        """The video is whole: nothing is left to resume."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _last_mark(self) -> Mark | None:
+        try:
+            return self.mark_of(self.chunks - 1) if self.chunks else None
+        except (KeyError, TypeError, SafetensorError) as error:
+            raise MediaError(f"{self.path}: damaged: {error}") from error
+
+
+def _record(payload: bytes) -> bytes:
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def _places(file: BinaryIO, start: int) -> Iterator[tuple[int, int]]:
+    """First byte and size of each whole payload from here on, up to the first that is torn."""
+    end = file.seek(0, os.SEEK_END)
+    while start + _HEAD.size <= end:
+        size, checksum = _HEAD.unpack(_read(file, start, _HEAD.size))
+        start += _HEAD.size
+        if size > min(_LONGEST, end - start) or zlib.crc32(_read(file, start, size)) != checksum:
+            return
+        yield start, size
+        start += size
+
+
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    parts = []
+    while size and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """All of it: an unbuffered file may take less."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}") from error

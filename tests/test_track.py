@@ -1,0 +1,130 @@
+import pytest
+import torch
+from tiny import SHAPE
+
+from causvid_cli.cache import PromptCache
+from causvid_cli.errors import UsageError
+from causvid_cli.geometry import Chunk
+from causvid_cli.text import StoryText, StoryTextEncoder
+from causvid_cli.timeline import Cue, check_cues
+from causvid_cli.track import PromptTrack
+
+CAR, CAT, BOAT = "a red car moves left in the snow", "a blue cat jumps in the forest", "a red boat stays still on the sea"
+
+
+@pytest.fixture(scope="module")
+def text():
+    torch.manual_seed(0)
+    return StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim))
+
+
+def track_of(text, *cues, **options):
+    return PromptTrack(text, cues, to_cache=PromptCache, **{"seed": 1, "guidance": 1.5, **options})
+
+
+def told(track, chunks):
+    return [track.prompt(Chunk(index, 2 * index, 2)) for index in range(chunks)]
+
+
+def features(text, prompt):
+    return text.encode(prompt).embeds
+
+
+def test_a_cue_holds_from_its_chunk_until_the_next(text):
+    made = told(track_of(text, Cue(prompt=CAR), Cue(prompt=CAT, start_chunk=2), Cue(prompt=BOAT, start_chunk=5)), 6)
+    for prompt, chunks in ((CAR, made[:2]), (CAT, made[2:5]), (BOAT, made[5:])):
+        assert all(torch.equal(chunk.embeds, features(text, prompt)) for chunk in chunks)
+
+
+def test_as_long_as_the_prompt_is_the_same_it_is_the_same_object(text):
+    made = told(track_of(text, Cue(prompt=CAR), Cue(prompt=CAT, start_chunk=2)), 4)
+    assert made[0] is made[1] and made[2] is made[3] and made[1] is not made[2]
+
+
+def test_a_blend_slides_evenly_and_ends_at_the_new_prompt(text):
+    old, new = features(text, CAR), features(text, CAT)
+    made = told(track_of(text, Cue(prompt=CAR), Cue(prompt=CAT, start_chunk=1, blend_chunks=3)), 6)
+    for chunk, weight in zip(made, (0, 0.25, 0.5, 0.75, 1, 1), strict=True):
+        assert torch.allclose(chunk.embeds, torch.lerp(old, new, weight), atol=1e-6)
+    assert made[4] is made[5]
+
+
+def test_a_blend_that_a_cue_cuts_short_goes_on_from_where_it_was(text):
+    cues = Cue(prompt=CAR), Cue(prompt=CAT, start_chunk=1, blend_chunks=3), Cue(prompt=BOAT, start_chunk=3)
+    made = told(track_of(text, *cues, Cue(prompt=CAR, start_chunk=4, blend_chunks=1)), 6)
+    half = torch.lerp(features(text, CAR), features(text, CAT), 0.5)
+    assert torch.allclose(made[2].embeds, half, atol=1e-6)
+    assert torch.equal(made[3].embeds, features(text, BOAT))
+    assert torch.allclose(made[4].embeds, torch.lerp(features(text, BOAT), features(text, CAR), 0.5), atol=1e-6)
+
+
+def test_strength_is_how_far_a_prompt_replaces_the_one_before(text):
+    made = told(track_of(text, Cue(prompt=CAR, strength=0.1), Cue(prompt=CAT, start_chunk=1, strength=0.25)), 2)
+    assert torch.equal(made[0].embeds, features(text, CAR))
+    assert torch.allclose(made[1].embeds, torch.lerp(features(text, CAR), features(text, CAT), 0.25), atol=1e-6)
+
+
+def test_a_cues_seed_holds_until_another(text):
+    track = track_of(text, Cue(prompt=CAR), Cue(prompt=CAT, start_chunk=1, seed=7), Cue(prompt=BOAT, start_chunk=3))
+    assert [track.seed(Chunk(index, 0, 1)) for index in range(5)] == [1, 7, 7, 7, 7]
+
+
+def test_what_a_negative_prompt_leaves_unsaid_is_as_in_the_prompt(text):
+    track = track_of(text, Cue(prompt=CAR, negative="the forest"), Cue(prompt=CAT, start_chunk=1))
+    with_negative, without = told(track, 2)
+    assert torch.equal(with_negative.negative.embeds, features(text, "a red car moves left in the forest"))
+    assert with_negative.guidance == 1.5
+    assert without.negative is None
+
+
+def test_a_prompt_added_on_the_way_holds_from_the_next_chunk_on(text):
+    track = track_of(text, Cue(prompt=CAR), Cue(prompt=BOAT, start_chunk=4))
+    told(track, 2)
+    track.add(CAT, transition="soft")
+    made = [track.prompt(Chunk(index, 0, 1)).embeds for index in range(2, 5)]
+    for got, prompt in zip(made, (CAT, CAT, BOAT), strict=True):
+        assert torch.equal(got, features(text, prompt))
+    assert track.cues[1] == Cue(prompt=CAT, start_chunk=2, transition="soft")
+    assert track.transition(Chunk(3, 0, 1)) == "soft"
+
+
+def test_a_later_prompt_keeps_what_it_does_not_say(text):
+    track = track_of(text, Cue(prompt=CAR), Cue(prompt="it jumps", start_chunk=1))
+    assert torch.equal(told(track, 2)[1].embeds, features(text, "a red car jumps in the snow"))
+
+
+def test_words_that_are_not_known_are_noted_of_every_cue(text):
+    track = track_of(text, Cue(prompt=CAR), Cue(prompt="a zeppelin", start_chunk=1, negative="a gargoyle"))
+    assert any("zeppelin" in note for note in track.notes) and any("gargoyle" in note for note in track.notes)
+
+
+@pytest.mark.parametrize(
+    ("cues", "message"),
+    [
+        ([], "first cue at time 0"),
+        ([Cue(prompt=CAR, start_chunk=1)], "first cue at time 0"),
+        (
+            [Cue(prompt=CAR), Cue(prompt=CAT, start_chunk=2), Cue(prompt=BOAT, start_chunk=2)],
+            "two cues fall on chunk 2",
+        ),
+    ],
+)
+def test_cues_begin_at_0_and_rise(cues, message):
+    with pytest.raises(UsageError, match=message):
+        check_cues(cues)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": " "}, "prompt is empty"),
+        ({"transition": "fade"}, "transition 'fade': unknown; try recache, soft, cut"),
+        ({"transition": "cut", "blend_chunks": 1}, "blend and transition cut contradict"),
+        ({"strength": 1.5}, "strength 1.5: must be 0 to 1"),
+        ({"strength": float("nan")}, "must be 0 to 1"),
+        ({"seed": -1}, "--seed -1"),
+    ],
+)
+def test_a_cue_that_contradicts_itself_is_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        Cue(**{"prompt": CAR, **fields})
