@@ -1,6 +1,7 @@
 """Find and verify model packs: folders in diffusers layout with a causvid.json. Imports no torch."""
 
 import hashlib
+import json
 import os
 import tempfile
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
 from causvid_cli.errors import ModelError
+from causvid_cli.geometry import CodecFacts
 
 
 def pack_roots() -> list[Path]:
@@ -39,6 +41,27 @@ def find_pack(name_or_path: str | Path) -> Path:
     known = ", ".join(packs) or "none"
     near = did_you_mean(str(name_or_path), packs) or "; or give the folder of a model pack"
     raise ModelError(f"no model {str(name_or_path)!r}; known: {known}{near}")
+
+
+def codec_facts(path: Path, facts: PackFacts) -> CodecFacts:
+    """What a pack's video codec does to counts and sizes, without loading it. Raises ModelError."""
+    file = path / "vae" / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if facts.codec == "pixel":
+            stack = int(config["stack"])
+            channels, factor = stack * int(config["cell_channels"]), 8
+            return CodecFacts(latent_channels=channels, spatial_factor=factor, frames_first=stack, frames_next=stack)
+        return CodecFacts(
+            latent_channels=int(config["z_dim"]),
+            spatial_factor=2 ** (len(config["dim_mult"]) - 1) * int(config.get("patch_size") or 1),
+            frames_first=1,
+            frames_next=2 ** sum(map(bool, config["temperal_downsample"])),
+        )
+    except OSError as error:
+        raise ModelError(f"{file}: {(error.strerror or '').lower()}; a model pack holds its codec there") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file}: not the configuration of a {facts.codec} codec: {error!r}") from None
 
 
 def verify_pack(path: Path, facts: PackFacts) -> None:

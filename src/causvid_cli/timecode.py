@@ -1,7 +1,9 @@
 """Times and lengths as users write them: exact fractions, never floats. Imports no torch."""
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from causvid_cli.errors import UsageError
 
@@ -12,6 +14,67 @@ _RATE = re.compile(rf"-?(?:{_NUMBER}|\d{{1,18}}/0*[1-9]\d{{0,17}})", re.ASCII)
 _SECONDS = {None: Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "m": Fraction(60), "min": Fraction(60)}
 _SECONDS["h"] = Fraction(3600)
 LONGEST_S = 24 * 3600
+FASTEST_FPS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """A time or a length as it was asked for.
+
+    number: of seconds (`s`), pictures (`f`), a model's latent frames (`latent`) or its chunks (`chunk`); all but the
+    first become seconds only when the rate or the model is known. Exact, 0 or more.
+    """
+
+    number: Fraction
+    unit: Literal["s", "f", "latent", "chunk"] = "s"
+
+    def __str__(self) -> str:
+        """As a user writes it: 4.5s, 96f; `latent 40` and `chunk 3` are for reading only."""
+        if self.unit == "f":
+            return f"{self.number}f"
+        if self.unit != "s":
+            return f"{self.unit} {self.number}"
+        text = decimal_text(self.number)
+        whole = len(text.partition(".")[2]) <= 18  # more digits than the grammar takes: 18 of ms are 21 of s
+        return f"{text}s" if whole else f"{decimal_text(self.number * 1000)}ms"
+
+    def pictures(self, fps: Fraction) -> Fraction:
+        """How many pictures pass until then, exactly; of seconds and pictures only."""
+        assert self.unit in ("s", "f"), self
+        return self.number * fps if self.unit == "s" else self.number
+
+
+def decimal_text(number: Fraction) -> str:
+    """A fraction as a decimal: exact where it ends within 24 places, else its first 24."""
+    whole, rest = divmod(number, 1)
+    digits = f"{int(rest * 10**24):024}".rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
+def parse_time(text: str | float, *, name: str, what: str = "time") -> Time:
+    """A time of 0 or more: 5, 5s, 250ms, 1m, 1h, 1:04.5, 0:01:04.5 or 96f (pictures).
+
+    what: "time" or "length", for the complaint. Raises UsageError for what is none, or is longer than a day.
+    """
+    given = str(text).strip().lower()
+    if plain := _PLAIN.fullmatch(given):
+        number, unit = Fraction(plain[1]), plain[2]
+        if unit == "f" and number.denominator != 1:
+            raise UsageError(f"{name} {text}: frames are whole; try {int(number)}f or {int(number) + 1}f")
+        time = Time(number, "f") if unit == "f" else Time(number * _SECONDS[unit])
+    elif clock := _CLOCK.fullmatch(given):
+        hours, minutes, rest = int(clock[1] or 0), int(clock[2]), Fraction(clock[3])
+        if rest >= 60 or (clock[1] and minutes >= 60):
+            raise UsageError(f"{name} {text}: in h:m:s, minutes and seconds stay below 60; try 90s or 1:30")
+        time = Time(hours * 3600 + minutes * 60 + rest)
+    elif given.startswith("-"):
+        least = "more than 0; try 5s" if what == "length" else "0 or more"
+        raise UsageError(f"{name} {text}: must be {least}")
+    else:
+        raise UsageError(f"{name} {text!r} is not a {what}; write 5s, 250ms, 1:04.5 or 96f")
+    if time.number > LONGEST_S * (FASTEST_FPS if time.unit == "f" else 1):
+        raise UsageError(f"{name} {text}: longer than a day; try 1h or less")
+    return time
 
 
 def parse_frames(text: str | float, *, fps: Fraction, name: str = "--length") -> int:
@@ -19,28 +82,19 @@ def parse_frames(text: str | float, *, fps: Fraction, name: str = "--length") ->
 
     Raises UsageError for what is no length, is not above 0, or is longer than a day.
     """
-    given = str(text).strip().lower()
-    if plain := _PLAIN.fullmatch(given):
-        number, unit = Fraction(plain[1]), plain[2]
-        if unit == "f" and number.denominator != 1:
-            raise UsageError(f"{name} {text}: frames are whole; try {int(number)}f or {int(number) + 1}f")
-        seconds = number / fps if unit == "f" else number * _SECONDS[unit]
-    elif clock := _CLOCK.fullmatch(given):
-        hours, minutes, rest = int(clock[1] or 0), int(clock[2]), Fraction(clock[3])
-        if rest >= 60 or (clock[1] and minutes >= 60):
-            raise UsageError(f"{name} {text}: in h:m:s, minutes and seconds stay below 60; try 90s or 1:30")
-        seconds = hours * 3600 + minutes * 60 + rest
-    elif given.startswith("-"):
-        raise UsageError(f"{name} {text}: must be more than 0; try 5s")
-    else:
-        raise UsageError(f"{name} {text!r} is not a length; write 5s, 250ms, 1:04.5 or 96f")
-    if seconds > LONGEST_S:
+    exact = parse_time(text, name=name, what="length").pictures(fps)
+    if exact / fps > LONGEST_S:
         raise UsageError(f"{name} {text}: longer than a day; try 1h or less")
-    frames = int(seconds * fps + Fraction(1, 2))
+    frames = nearest_whole(exact)
     if frames < 1:
         least = float(1 / fps)
         raise UsageError(f"{name} {text}: holds no frame at {float(fps):g} frames per second; try {least:g}s or more")
     return frames
+
+
+def nearest_whole(number: Fraction) -> int:
+    """Rounded half up, where round() would take 2.5 to 2."""
+    return int(number + Fraction(1, 2))
 
 
 def parse_fps(text: str | float, *, name: str = "--fps") -> Fraction:
@@ -49,8 +103,8 @@ def parse_fps(text: str | float, *, name: str = "--fps") -> Fraction:
     if not _RATE.fullmatch(given):
         raise UsageError(f"{name} {text!r} is not a frame rate; write 8, 29.97 or 30000/1001")
     fps = Fraction(given).limit_denominator(1001)
-    if not 0 < fps <= 240:
-        raise UsageError(f"{name} {text}: must be more than 0 and at most 240")
+    if not 0 < fps <= FASTEST_FPS:
+        raise UsageError(f"{name} {text}: must be more than 0 and at most {FASTEST_FPS}")
     return fps
 
 

@@ -1,0 +1,353 @@
+"""A script's text -> a small tree that knows its places -> `Script`, with every problem found in one pass.
+
+YAML is read as events: all values stay text (so `no`, `1:30` and `010` are what they look like), nothing is built that
+the script could make large, and what the format does not need is refused where it stands. No torch; PyYAML is
+imported when a text is read.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any
+
+from causvid_cli.errors import UsageError
+from causvid_cli.script.model import (
+    BROKEN,
+    CONTROL,
+    MOST_CUES,
+    NEWER,
+    FieldError,
+    Script,
+    ScriptCue,
+    clashes,
+    readers,
+)
+from causvid_cli.script.problems import MOST_PROBLEMS, Mark, Source, mark, shortened
+
+DEEPEST = 4
+"""Lists and fields inside one another: the script, its cues, a cue, and one more for the user's own `x-` fields."""
+DEEPEST_JSON = 8
+
+
+@dataclass(slots=True)
+class Text:
+    """A value; typed already where no text could say it (a latent frame). key_place: where its field's name stands."""
+
+    value: Any
+    place: Mark
+    key_place: Mark
+
+
+@dataclass(slots=True)
+class Fields:
+    entries: "dict[str, Node]"
+    place: Mark
+    key_place: Mark
+    whole: bool = True
+    """False where the text broke off in it, so that a missing field says nothing."""
+
+
+@dataclass(slots=True)
+class Items:
+    items: "list[Node]"
+    place: Mark
+    key_place: Mark
+    whole: bool = True
+
+
+Node = Text | Fields | Items
+
+
+def parse_yaml(source: Source, *, deepest: int = DEEPEST) -> Node | None:
+    """The tree of a YAML text; problems go to the source. None for an empty one."""
+    text, controls = CONTROL.subn("\ufffd", source.text)
+    if controls:
+        _refuse_controls(source, controls)
+    return _Builder(source, deepest=deepest).build(text)
+
+
+def parse_json(source: Source) -> Node | None:
+    """The tree of a JSON text, numbers as their text; problems go to the source."""
+    try:
+        json.loads(source.text)
+    except json.JSONDecodeError as error:
+        source.complain(mark(error.lineno - 1, error.colno - 1), f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}")
+        return None
+    except RecursionError:
+        source.complain(mark(0, 0), f"nested more than {DEEPEST_JSON} deep")
+        return None
+    except ValueError:  # Python reads no number of 5000 digits
+        source.complain(mark(0, 0), "holds a number of thousands of digits")
+        return None
+    # What JSON has is YAML too, but for tabs between its parts, and letters escaped as two surrogates.
+    text = _PAIR.sub(lambda found: json.loads(f'"{found[0]}"') if len(found[0]) > 2 else found[0], source.text)
+    return _Builder(source, deepest=DEEPEST_JSON).build(text.replace("\t", " "))
+
+
+_PAIR = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL)
+
+
+def _refuse_controls(source: Source, count: int) -> None:
+    for found in islice(CONTROL.finditer(source.text), MOST_PROBLEMS):
+        name = found[0].encode("unicode_escape").decode("ascii")
+        source.complain(source.mark_at(found.start()), f"control character {name}; delete it")
+    source.more += max(0, count - MOST_PROBLEMS)
+
+
+class _Builder:
+    """Events -> tree. What YAML can and the format does not need is refused where it stands."""
+
+    def __init__(self, source: Source, *, deepest: int) -> None:
+        self.source = source
+        self.deepest = deepest
+        self.root: Node | None = None
+        self.open: list[Fields | Items] = []
+        self.keys: list[tuple[str | None, Mark] | None] = []
+        """Per open collection: the field whose value comes next (None for its name), or None."""
+        self.full = False
+
+    def build(self, text: str) -> Node | None:
+        import yaml  # type: ignore[import-untyped]
+
+        documents = 0
+        try:
+            for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+                if isinstance(event, yaml.DocumentStartEvent):
+                    documents += 1
+                    if documents > 1:
+                        self.source.complain(_place(event), "a second document begins here; one file is one script")
+                        break
+                elif isinstance(event, yaml.NodeEvent):
+                    if not self._node(event, yaml) or self.full:
+                        break
+                elif isinstance(event, yaml.CollectionEndEvent):
+                    self.open.pop()
+                    self.keys.pop()
+        except yaml.YAMLError as error:
+            self.source.complain(*_syntax(error, self.source))
+        for collection in self.open:
+            collection.whole = False
+        return self.root
+
+    def _node(self, event: Any, yaml: Any) -> bool:
+        """Put one value or the beginning of a collection in its place; False where reading ends."""
+        place = _place(event)
+        if isinstance(event, yaml.AliasEvent):
+            self.source.complain(place, f"*{event.anchor} stands for another value; write the value itself")
+            self._put(Text(BROKEN, place, place))
+            return True
+        if event.anchor:
+            self.source.complain(place, f"&{event.anchor} names a value; anchors are not read, delete it")
+        if event.tag:
+            self.source.complain(place, f"{event.tag} is a tag; tags are not read, delete it")
+        if isinstance(event, yaml.ScalarEvent):
+            self._put(Text(event.value, place, place))
+            return True
+        if len(self.open) == self.deepest:
+            self.source.complain(place, f"nested more than {self.deepest} deep")
+            return False
+        collection: Fields | Items
+        collection = Fields({}, place, place) if isinstance(event, yaml.MappingStartEvent) else Items([], place, place)
+        self._put(collection)
+        self.open.append(collection)
+        self.keys.append(None)
+        return True
+
+    def _put(self, node: Node) -> None:
+        if not self.open:
+            self.root = node
+            return
+        parent = self.open[-1]
+        if len(parent.items if isinstance(parent, Items) else parent.entries) == MOST_CUES:
+            self.source.complain(node.place, f"more than {MOST_CUES} in one list")
+            self.full = True
+        elif isinstance(parent, Items):
+            parent.items.append(node)
+        elif self.keys[-1] is None:
+            self.keys[-1] = self._key(node, parent)
+        else:
+            key, node.key_place = self.keys[-1]
+            self.keys[-1] = None
+            if key is not None:
+                parent.entries[key] = node
+
+    def _key(self, node: Node, parent: Fields) -> tuple[str | None, Mark]:
+        if not isinstance(node, Text) or not isinstance(node.value, str):
+            self.source.complain(node.place, "a field's name must be a word")
+            return None, node.place
+        key = node.value
+        if key in parent.entries:
+            first = self.source.line_of(parent.entries[key].key_place)
+            self.source.complain(node.place, f"{shortened(key)} is given twice (first in {first})")
+            return None, node.place
+        return key, node.place
+
+
+def _place(event: Any) -> Mark:
+    return mark(event.start_mark.line, event.start_mark.column)
+
+
+_SYNTAX = {
+    "mapping values are not allowed": (
+        "text with ': ' in it must be quoted",
+        "quote the prompt, or write 'prompt: >' and go on below",
+    ),
+    "did not find expected key": ("this line does not fit the ones above", "indent it like its neighbours"),
+    "did not find expected '-'": ("this line does not fit the list above", "begin it with '- ', or indent it"),
+    "could not find expected ':'": ("a field needs a colon and a space", "write 'name: value'"),
+    "unknown escape character": ("'\\' means something else in double quotes", "use single quotes"),
+    "invalid Unicode character escape": ("this escape names no character", "write the character itself"),
+}
+_UNCLOSED = {
+    "unexpected end of stream": "a quotation mark is never closed",
+    "',' or ']'": "[ is not closed, or a comma is missing after it",
+    "',' or '}'": "{ is not closed, or a comma is missing after it",
+}
+
+
+def _syntax(error: Any, source: Source) -> tuple[Mark | None, str, str]:
+    """(place, message, hint) of YAML that cannot be read."""
+    said = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
+    at, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    for part, message in _UNCLOSED.items():
+        if part in said and (found := context or at):
+            return mark(found.line, found.column), message, ""
+    place = mark(at.line, at.column) if at else None
+    if "cannot start any token" in said and place is not None:
+        line = source.lines[place >> 24]
+        first = line[place & 0xFFFFFF : (place & 0xFFFFFF) + 1]
+        if first == "\t":
+            return place, "a tab cannot indent", "use spaces"
+        return place, f"text that begins with {first} must be quoted", ""
+    for part, (message, hint) in _SYNTAX.items():
+        if part in said:
+            return place, message, hint
+    return place, f"cannot be read: {said}", ""
+
+
+# --- tree -> script ---------------------------------------------------------------------------------------------------
+
+
+def script_of_tree(root: Node | None, source: Source, *, defaults: Mapping[str, Any] | None = None) -> Script:
+    """The script that a tree says. Raises ScriptError with all problems, those found before included.
+
+    defaults: top fields that the text need not give (`version`, where another format is read).
+    """
+    if not isinstance(root, Fields):
+        if not source.problems:
+            place = root.place if root else None
+            source.complain(place, "not a script; it begins with 'version: 1', and below 'cues:' lists the prompts")
+        source.check()
+    assert isinstance(root, Fields)
+    top = dict(defaults or {}) | _values(root, Script, source, besides=("cues",))
+    _check_version(top.get("version"), root, source)
+    nodes, cues = _cues(root, source, misspelt=top.pop("cues", None) is BROKEN)
+    _report_clashes(top, cues, nodes, root, source)
+    source.check()
+    made = [ScriptCue(**cue, line=_line(node, source)) for cue, node in zip(cues, nodes, strict=True)]
+    return Script(**top, cues=tuple(made), path=source.name)
+
+
+def _check_version(version: Any, root: Fields, source: Source) -> None:
+    """Complain of a missing version. Raises ScriptError for a newer one: of that nothing else can be said."""
+    if version is None and root.whole:
+        source.complain(root.place, "'version' is missing; write 'version: 1' at the top")
+    newer = [problem for problem in source.problems if NEWER in problem.message]
+    if version is BROKEN and newer:
+        source.problems = newer
+        source.check()
+
+
+def _line(node: Node, source: Source) -> int | None:
+    return (node.place >> 24) + 1 if source.text else None
+
+
+def _values(node: Fields, kind: type, source: Source, *, besides: Iterable[str] = ()) -> dict[str, Any]:
+    """The fields of a script or a cue, read; BROKEN for one that cannot be, or that is misspelt."""
+    known = readers(kind)
+    misspelt: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, child in node.entries.items():
+        if name in known:
+            values[name] = _value(child, name, known[name].read, source)
+        elif name.startswith("x-"):
+            extra[name] = _content(child)
+        elif name not in besides:
+            near = [] if source.full else get_close_matches(name[:100], [*known, *besides], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else ""
+            source.complain(child.key_place, f"unknown field {shortened(name)}", hint)
+            misspelt |= dict.fromkeys(near, BROKEN)
+    if extra:
+        values["extra"] = extra
+    return misspelt | values
+
+
+def _value(node: Node, name: str, read: Callable[[str, str], Any], source: Source) -> Any:
+    if not isinstance(node, Text):
+        source.complain(node.place, f"{name} must be text, not {'a list' if isinstance(node, Items) else 'fields'}")
+        return BROKEN
+    if not isinstance(node.value, str):  # typed already, or broken and said so
+        return node.value
+    try:
+        return read(node.value, name)
+    except FieldError as error:
+        source.complain(node.place, str(error), error.hint)
+    except UsageError as error:
+        source.complain(node.place, str(error))
+    return BROKEN
+
+
+def _content(node: Node) -> Any:
+    """A user's own field as plain text, lists and dicts."""
+    if isinstance(node, Fields):
+        return {name: _content(child) for name, child in node.entries.items()}
+    if isinstance(node, Items):
+        return [_content(child) for child in node.items]
+    return node.value if isinstance(node.value, str) else ""
+
+
+def _cues(root: Fields, source: Source, *, misspelt: bool) -> tuple[list[Fields], list[dict[str, Any]]]:
+    """The cues' nodes and values."""
+    node = root.entries.get("cues")
+    if node is None:
+        if root.whole and not misspelt:
+            source.complain(root.place, "'cues' is missing; below it list the prompts")
+        return [], []
+    if not isinstance(node, Items):
+        source.complain(node.place, "cues must be a list; begin each with '- prompt: '")
+        return [], []
+    if len(node.items) > MOST_CUES:
+        source.complain(node.items[MOST_CUES].place, f"{len(node.items)} cues; {MOST_CUES} are the most")
+        return [], []
+    nodes: list[Fields] = []
+    cues: list[dict[str, Any]] = []
+    for child in node.items:
+        if not isinstance(child, Fields):
+            source.complain(child.place, "a cue is a list of fields; begin it with '- prompt: '")
+            continue
+        values = _values(child, ScriptCue, source)
+        if "prompt" not in values and child.whole:
+            source.complain(child.place, "'prompt' is missing")
+        nodes.append(child)
+        cues.append(values)
+    return nodes, cues
+
+
+def _report_clashes(
+    top: Mapping[str, Any], cues: list[dict[str, Any]], nodes: list[Fields], root: Fields, source: Source
+) -> None:
+    cues_node = root.entries.get("cues")
+    listed = isinstance(cues_node, Items) and len(cues_node.items) == len(nodes)
+    for clash in clashes(top, cues):
+        if clash.field == "cues" and not (listed and root.whole):
+            continue  # said already, or perhaps below the place where reading ended
+        owner = root if clash.cue is None else nodes[clash.cue]
+        if not owner.whole and clash.field not in owner.entries:
+            continue
+        child = owner.entries.get(clash.field)
+        place = child.place if child else owner.place
+        source.complain(place, clash.text(lambda near: source.line_of(nodes[near].place)))
