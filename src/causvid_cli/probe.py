@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from causvid_cli.errors import MediaError
 from causvid_cli.recipe import metadata_to_recipe
 
-CONTAINERS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "gif")
+CONTAINERS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "gif", "apng")
 """Demuxers that may open a user's file. Playlists (m3u8, ffconcat), which name other files, are not among them."""
 
 # ITU-T H.273, the codes met in practice; another code is given as its number.
@@ -69,9 +69,7 @@ def read_info(path: Path) -> VideoInfo:
     """
     with open_video(path) as (file, container, stream):
         size_bytes = os.fstat(file.fileno()).st_size
-        # MP4 says where each frame lies. In fragments (stream.frames == 0) a torn end is what a kill leaves.
-        missing = sum(entry.pos + entry.size > size_bytes for entry in stream.index_entries)
-        if missing and stream.frames:
+        if missing := missing_frames(file, stream):
             raise MediaError(f"{path}: cut short: {missing} of its {stream.frames} frames are missing")
         frames, start, end, longest = 0, None, 0, 0
         for packet in container.demux(stream):
@@ -101,7 +99,7 @@ def read_info(path: Path) -> VideoInfo:
             pixel_format=context.pix_fmt or "unknown",
             color=ColorTags(
                 primaries=_PRIMARIES.get(context.color_primaries, str(context.color_primaries)),
-                transfer=_TRANSFERS.get(context.color_trc, str(context.color_trc)),
+                transfer=transfer_name(context.color_trc),
                 matrix=_MATRICES.get(context.colorspace, str(context.colorspace)),
                 range=_RANGES.get(context.color_range, str(context.color_range)),
             ),
@@ -115,9 +113,8 @@ def read_info(path: Path) -> VideoInfo:
         )
 
 
-@contextmanager
-def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStream]]:
-    """The file, its container and its first video stream. What goes wrong inside the block becomes MediaError."""
+def check_input(path: Path) -> None:
+    """Raise MediaError unless `path` is a file that holds something."""
     try:
         if not path.exists():
             raise MediaError(f"{path}: does not exist")
@@ -125,6 +122,15 @@ def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStre
             raise MediaError(f"{path}: not a file")
         if not path.stat().st_size:
             raise MediaError(f"{path}: is empty")
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStream]]:
+    """The file, its container and its first video stream. What goes wrong inside the block becomes MediaError."""
+    try:
+        check_input(path)
         with (
             open(path, "rb") as file,
             av.open(
@@ -132,17 +138,38 @@ def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStre
                 "r",
                 options={"format_whitelist": ",".join(CONTAINERS)},
                 metadata_errors="replace",
-                io_open=_refuse_other_file,
+                io_open=refuse_other_file,
             ) as container,
         ):
-            pictures = av.stream.Disposition.attached_pic  # the cover of a song is no video
-            stream = next((s for s in container.streams.video if not s.disposition & pictures), None)
-            if stream is None or stream.codec_context is None:
-                raise MediaError(f"{path}: holds no video that can be read")
-            yield file, container, stream
+            yield file, container, first_video(container, str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be read as a video: {error.strerror}") from error
 
 
-def _refuse_other_file(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+def first_video(container: InputContainer, name: str) -> VideoStream:
+    """The first video stream of a container that can be decoded. Raises MediaError if there is none."""
+    pictures = av.stream.Disposition.attached_pic  # the cover of a song is no video
+    stream = next((s for s in container.streams.video if not s.disposition & pictures), None)
+    if stream is None or stream.codec_context is None:
+        raise MediaError(f"{name}: holds no video that can be read")
+    return stream
+
+
+def missing_frames(file: BinaryIO, stream: VideoStream) -> int:
+    """How many frames lie, by the file's own index, beyond its end.
+
+    MP4 says where each frame lies. In fragments (stream.frames == 0) a torn end is what a kill leaves: none is missing.
+    """
+    size_bytes = os.fstat(file.fileno()).st_size
+    missing = sum(entry.pos + entry.size > size_bytes for entry in stream.index_entries)
+    return missing if stream.frames else 0
+
+
+def transfer_name(code: int) -> str:
+    """A transfer characteristic of ITU-T H.273 by name."""
+    return _TRANSFERS.get(code, str(code))
+
+
+def refuse_other_file(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    """For `av.open(io_open=...)`: what a user gives may name no other file and no address."""
     raise PermissionError("a video may not open another file")

@@ -1,0 +1,115 @@
+"""Pictures of any size <-> the size that a model works at: pure functions of arrays."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Mode = Literal["crop", "pad", "stretch"]
+"""What gives way when the shapes differ: the picture's rims, the model's rims (black bars), or the proportions."""
+
+LONGEST_SHAPE = 4.0
+"""A model is asked for pictures at most so many times as wide as they are high, or the other way round."""
+
+_TWO_STEPS = 3.0  # from 3 times smaller on, whole pixels are averaged first: as good to the eye and much faster
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How pictures of one size become pictures of another, and back. Sizes are (width, height)."""
+
+    source: tuple[int, int]
+    model: tuple[int, int]
+    mode: Mode
+
+    @property
+    def shown(self) -> tuple[float, float, float, float]:
+        """What is seen of the source: left, top, right, bottom; all of it but when cropped."""
+        width, height = self.source
+        if self.mode == "crop":
+            scale = max(self.model[0] / width, self.model[1] / height)
+            wide, high = min(self.model[0] / scale, width), min(self.model[1] / scale, height)
+            left, top = (width - wide) / 2, (height - high) / 2
+            return left, top, left + wide, top + high
+        return 0, 0, width, height
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Where that lies in the model's picture: left, top, right, bottom; everywhere but when padded."""
+        width, height = self.model
+        if self.mode == "pad":
+            scale = min(width / self.source[0], height / self.source[1])
+            wide, high = max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
+            left, top = (width - wide) // 2, (height - high) // 2
+            return left, top, left + wide, top + high
+        return 0, 0, width, height
+
+    def apply(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+        """Pictures uint8 RGB [T, H, W, 3] of the source -> [T, h, w, 3] for the model."""
+        return _scaled(frames, self.source, box=self.shown, to=self.model, place=self.place)
+
+    def back(self, frames: Iterable[np.ndarray], *, nearest: bool = False) -> np.ndarray:
+        """The model's pictures uint8 RGB [T, h, w, 3] -> [T, H, W, 3]: bars cut off, what was cropped away black.
+
+        nearest: blow up each pixel to a crisp block, as pixel art wants it.
+        """
+        left, top, right, bottom = (round(side) for side in self.shown)
+        place = left, top, max(right, left + 1), max(bottom, top + 1)
+        return _scaled(frames, self.model, box=self.place, to=self.source, place=place, nearest=nearest)
+
+
+def fit(source_size: tuple[int, int], model_size: tuple[int, int], mode: Mode) -> Fit:
+    """How pictures of `source_size` are shown to a model that works at `model_size`; both (width, height)."""
+    return Fit(source_size, model_size, mode)
+
+
+def model_size_for(source_size: tuple[int, int], native: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The (width, height) with the source's shape and about as many pixels as `native`; sides are multiples.
+
+    For models that take any size. A shape beyond LONGEST_SHAPE is taken for that.
+    """
+    shape = min(max(source_size[0] / source_size[1], 1 / LONGEST_SHAPE), LONGEST_SHAPE)
+    pixels = native[0] * native[1]
+    ideal = math.sqrt(pixels * shape), math.sqrt(pixels / shape)
+    near = [{max(1, round_(side / multiple)) * multiple for round_ in (math.floor, math.ceil)} for side in ideal]
+
+    def distance(size: tuple[int, int]) -> tuple[float, int]:
+        other_shape, other_pixels = size[0] / size[1] / shape, size[0] * size[1] / pixels
+        return abs(math.log(other_shape)) + abs(math.log(other_pixels)), size[0] * size[1]
+
+    return min(product(near[0], near[1]), key=distance)
+
+
+def _scaled(
+    frames: Iterable[np.ndarray],
+    size: tuple[int, int],
+    *,
+    box: tuple[float, float, float, float],
+    to: tuple[int, int],
+    place: tuple[int, int, int, int],
+    nearest: bool = False,
+) -> np.ndarray:
+    """The part `box` of each picture of `size`, scaled into `place` on black ones of the size `to`."""
+    left, top, right, bottom = place
+    wide, high = right - left, bottom - top
+    near = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+    inside = box[0] - near[0], box[1] - near[1], box[2] - near[0], box[3] - near[1]
+    smaller = wide < box[2] - box[0] or high < box[3] - box[1]
+    filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    if nearest:
+        filter_ = Image.Resampling.NEAREST
+    scaled = []
+    for frame in frames:
+        assert frame.dtype == np.uint8 and frame.shape == (size[1], size[0], 3), (frame.dtype, frame.shape, size)
+        picture = np.zeros((to[1], to[0], 3), np.uint8)
+        wanted = frame[near[1] : near[3], near[0] : near[2]]  # else a filter would reach for the black around it
+        part = Image.fromarray(np.ascontiguousarray(wanted)).resize(
+            (wide, high), filter_, box=inside, reducing_gap=_TWO_STEPS if smaller and not nearest else None
+        )
+        picture[top:bottom, left:right] = np.asarray(part)
+        scaled.append(picture)
+    return np.stack(scaled) if scaled else np.zeros((0, to[1], to[0], 3), np.uint8)

@@ -1,0 +1,271 @@
+"""Decoded frames -> RGB pictures as they are meant to be seen, and which of them is seen when.
+
+A frame is what a decoder gives: YUV of some matrix and range, pixels that need not be square, perhaps lying on its
+side, perhaps two half pictures. A picture is uint8 RGB [H, W, 3].
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation
+from av.video.stream import VideoStream
+
+from causvid_cli.errors import MediaError
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded: twice what 8K video has; 64 megapixels take 200 MB."""
+LATE_S = Fraction(1, 500)
+"""A frame counts as shown at a tick when it comes at most so much later: Matroska rounds times to milliseconds."""
+
+USUAL_FPS = Fraction(25)
+"""Of a video that does not say."""
+
+Timed = tuple[Fraction, Fraction, VideoFrame]
+"""When a frame comes and how long it lasts, seconds; the frame."""
+Damaged = Callable[[int, str], None]
+"""Is told the number of a frame and what is wrong with it; may raise."""
+
+_UNSPECIFIED = 2  # colour matrix, ITU-T H.273
+_HDR = {16: "PQ", 18: "HLG"}  # transfer, ITU-T H.273
+_BT2020 = 9  # primaries, ITU-T H.273
+_STRANGEST_PIXEL = 4  # times as wide as high, or the other way round; more is a slip or a trap
+_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+_TONE_MAP = (
+    "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How all frames of a video become pictures.
+
+    stored: size of its frames. square: the same with square pixels. matrix: of its colours where its frames do not say.
+    sideways, mirrored, upside_down: rows and columns swapped first, then columns, then rows reversed.
+    """
+
+    stored: tuple[int, int]
+    square: tuple[int, int]
+    matrix: Colorspace
+    sideways: bool = False
+    mirrored: bool = False
+    upside_down: bool = False
+    interlaced: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the pictures."""
+        return self.square[::-1] if self.sideways else self.square
+
+    @property
+    def rotation(self) -> int:
+        """Degrees that the frames are turned clockwise: 0, 90, 180 or 270."""
+        if self.sideways:
+            return 90 if self.mirrored else 270
+        return 180 if self.upside_down else 0
+
+    def picture(self, frame: VideoFrame) -> np.ndarray:
+        """uint8 RGB [H, W, 3]; transparent parts on black."""
+        alpha = any(component.is_alpha for component in frame.format.components)
+        pixels = frame.reformat(
+            *self.square,
+            "rgba" if alpha else "rgb24",
+            src_colorspace=self.matrix if frame.colorspace == _UNSPECIFIED else None,
+            interpolation=_SCALING,
+        ).to_ndarray()
+        if alpha:
+            pixels = (pixels[..., :3].astype(np.uint16) * pixels[..., 3:] // 255).astype(np.uint8)
+        if self.sideways:
+            pixels = pixels.swapaxes(0, 1)
+        pixels = pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
+        return np.ascontiguousarray(pixels)
+
+
+def view_of(frame: VideoFrame, *, aspect: Fraction | None, name: str, sdr_name: str) -> View:
+    """The view of a video by its first frame.
+
+    aspect: width of a stored pixel over its height. name: of the video, for errors; sdr_name: for what HDR becomes.
+    Raises MediaError for HDR and for frames that are too large.
+    """
+    check_frame_size(frame.width, frame.height, name)
+    if frame.color_trc in _HDR:
+        command = f"ffmpeg -i {_file_argument(name)} -vf {_TONE_MAP} -c:a copy {_file_argument(sdr_name)}"
+        raise MediaError(f"{name}: is HDR ({_HDR[frame.color_trc]}), made for other screens; map it first: {command}")
+    notes = []
+    if frame.color_primaries == _BT2020:
+        notes.append("its wide-gamut colours look paler")
+    square = (frame.width, frame.height)
+    if aspect and aspect != 1:
+        if not Fraction(1, _STRANGEST_PIXEL) <= aspect <= _STRANGEST_PIXEL:
+            notes.append(f"its pixels of {aspect.numerator}:{aspect.denominator} taken as square")
+        else:  # the longer side grows, so that nothing is lost
+            if aspect > 1:
+                square = _even(frame.width * aspect), frame.height
+            else:
+                square = frame.width, _even(frame.height / aspect)
+            check_frame_size(*square, name)
+            notes.append(f"its pixels of {aspect.numerator}:{aspect.denominator} made square")
+    sideways, mirrored, upside_down = _orientation(frame, notes)
+    if frame.interlaced_frame:
+        notes.append("its half pictures put together (deinterlaced)")
+    high = frame.width >= 1280 or frame.height > 576  # what players take for HD
+    return View(
+        stored=(frame.width, frame.height),
+        square=square,
+        matrix=Colorspace.ITU709 if high else Colorspace.ITU601,
+        sideways=sideways,
+        mirrored=mirrored,
+        upside_down=upside_down,
+        interlaced=bool(frame.interlaced_frame),
+        notes=tuple(notes),
+    )
+
+
+def check_frame_size(width: int, height: int, name: str) -> None:
+    """Refuse frames beyond MAX_PIXELS, before one is decoded."""
+    if width * height > MAX_PIXELS:
+        most = f"more than {MAX_PIXELS // 10**6} megapixels a frame"
+        raise MediaError(f"{name}: {width}x{height} is {most}; scale it down first")
+
+
+def decoded(
+    container: InputContainer,
+    stream: VideoStream,
+    damaged: Damaged,
+    *,
+    strict: bool,
+    number: int = 0,
+    first_pts: int | None = None,
+) -> Iterator[VideoFrame]:
+    """Every frame that can be decoded. damaged(frame number, reason) is told of the others, and may raise.
+
+    number: of the first frame. strict: the decoder reports what it would otherwise patch up.
+    first_pts: of the key frame sought. Frames shown before it may need what was skipped: they are left out, and the
+    decoder is not strict, since it would call that damage.
+    """
+    explode = {"err_detect": "explode"} if strict and first_pts is None else {}
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)} | explode
+    packets = container.demux(stream)
+    while True:
+        packet = None
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                damaged(number, "torn")
+                continue
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            damaged(number, reason_of(error))
+            if packet is None:
+                return
+            continue
+        for frame in frames:
+            if first_pts is not None and frame.pts is not None and frame.pts < first_pts:
+                continue
+            if frame.is_corrupt:
+                damaged(number, "parts of its picture are lost")
+            yield frame
+            number += 1
+
+
+def reason_of(error: OSError | av.error.FFmpegError) -> str:
+    """Why the system or FFmpeg failed, to be put in brackets."""
+    return (error.strerror or str(error)).lower()
+
+
+def resample(timed: Iterable[Timed], *, fps: Fraction, start: Fraction) -> Iterator[VideoFrame]:
+    """The frame that is seen at each tick of `fps` a second, from `start` to the end of the last frame.
+
+    timed: in order. A frame is handed on as soon as it is due.
+    """
+    seen, tick, end, count = None, start, start, 0
+    for begin, lasts, frame in timed:
+        while seen is not None and tick < begin - LATE_S:
+            yield seen
+            count += 1
+            tick = start + count / fps
+        seen, end = frame, begin + lasts
+        while tick <= begin + LATE_S:
+            yield seen
+            count += 1
+            tick = start + count / fps
+    while seen is not None and tick < end - LATE_S:
+        yield seen
+        count += 1
+        tick = start + count / fps
+
+
+def pictures(frames: Iterable[VideoFrame], view: View) -> Iterator[np.ndarray]:
+    """Each frame as a picture; one that is seen again is not converted again, and must not be written to."""
+    seen, picture = None, None
+    for frame in frames:
+        if frame is not seen or picture is None:
+            seen, picture = frame, view.picture(frame)
+            picture.flags.writeable = False
+        yield picture
+
+
+def deinterlace(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """Whole pictures from interlaced frames, at the same rate; frames that are whole pass unchanged."""
+    graph = None
+    for frame in frames:
+        if graph is None:
+            graph = _deinterlacer(frame)
+        graph.vpush(frame)
+        yield from _pulled(graph)
+    if graph is not None:
+        graph.vpush(None)
+        yield from _pulled(graph)
+
+
+def _deinterlacer(frame: VideoFrame) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    graph.link_nodes(source, graph.add("yadif", deint="interlaced"), graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[VideoFrame]:
+    while True:
+        try:
+            yield graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+
+
+def _orientation(frame: VideoFrame, notes: list[str]) -> tuple[bool, bool, bool]:
+    """(sideways, mirrored, upside_down) from the display matrix (ISO 14496-12): x' = ax + cy, y' = bx + dy."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, Buffer):
+        return False, False, False
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(data), np.int32)[:5])
+    tilt = math.degrees(math.atan2(b, a)) % 90
+    if 1 < tilt < 89 or a * d == b * c:
+        notes.append(f"its tilt of {tilt:.0f} degrees left out")
+        return False, False, False
+    sideways = abs(b) > abs(a)
+    mirrored, upside_down = (c < 0, b < 0) if sideways else (a < 0, d < 0)
+    if sideways or mirrored or upside_down:
+        notes.append("turned upright")
+    return sideways, mirrored, upside_down
+
+
+def _even(side: Fraction) -> int:
+    return max(2, 2 * round(side / 2))
+
+
+def _file_argument(name: str) -> str:
+    """A file's name for a command line: quoted, and no option or URL."""
+    plain = name if name == "-" or name.startswith(("/", "./", "../")) else f"./{name}"
+    return shlex.quote(plain)
