@@ -1,0 +1,332 @@
+"""What can be kept of a clip that new pictures are appended to, and what those must be like; nothing is decoded but
+the first picture."""
+
+import os
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.video.stream import VideoStream
+
+from causvid_cli.errors import MediaError
+from causvid_cli.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
+from causvid_cli.join.sound import Track, choose_tracks, try_tracks
+from causvid_cli.probe import open_video
+from causvid_cli.video.encode import BT601, BT709, FULL, H264, LIMITED, Encoding
+
+UNSPECIFIED = 2
+"""A colour of H.273 that a video does not tell."""
+_CONTAINERS = ("mov", "matroska", "mpegts", "flv")
+"""Whose packets carry the time at which each picture is shown."""
+_PROFILES = {66: "baseline", 77: "main", 88: "main"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What the new pictures must be encoded with, to go on in the source's track.
+
+    width, height: as coded. The colours are H.273 codes (`UNSPECIFIED`: leave them out, and encode with `matrix`);
+    full_range: 0..255 in place of 16..235. options: for libx264.
+    """
+
+    width: int
+    height: int
+    primaries: int
+    transfer: int
+    tagged_matrix: int
+    tagged_range: int
+    """0 untold, else LIMITED or FULL."""
+    sample_aspect_ratio: Fraction
+    options: Mapping[str, str]
+
+    @property
+    def matrix(self) -> int:
+        """From RGB: the one that the video tells, else the one that players take for its size."""
+        if self.tagged_matrix != UNSPECIFIED:
+            return self.tagged_matrix
+        return BT709 if self.width >= 1280 or self.height > 576 else BT601
+
+    @property
+    def full_range(self) -> bool:
+        return self.tagged_range == FULL
+
+    @property
+    def encoding(self) -> Encoding:
+        """What the writer of the new pictures takes."""
+        return Encoding(
+            options=MappingProxyType({**H264.options, **self.options}),
+            primaries=self.primaries,
+            transfer=self.transfer,
+            matrix=self.matrix,
+            tagged_matrix=self.tagged_matrix,
+            range=FULL if self.full_range else LIMITED,
+            tagged_range=self.tagged_range,
+            sample_aspect_ratio=self.sample_aspect_ratio,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinPlan:
+    """How a clip goes on. exact: its pictures can be kept as they are; else `reason` says why not."""
+
+    source: Path
+    exact: bool
+    reason: str
+    notes: tuple[str, ...]
+    """What is left out or changed, beside the pictures."""
+    tail: Tail
+    frames: int
+    """Packets of pictures that are kept."""
+    start: Fraction
+    """Time that is taken off every packet, in seconds: MPEG-TS and its like count from anywhere."""
+    end: Fraction
+    """When the last picture has been shown for its time, in seconds; the first new one follows."""
+    display_matrix: tuple[int, ...] | None
+    """From coded to shown, as FFmpeg lays it out; None shows as coded."""
+    interlaced: bool
+    decode_times: Sequence[int] | None
+    """Where the source tells none that can be used, in ticks of its track."""
+    sets: ParameterSets | None
+    tracks: tuple[Track, ...]
+    stamp: tuple[int, ...]
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height) of the pictures that `to_coded` takes."""
+        sides = self.tail.width, self.tail.height
+        return sides[::-1] if self.display_matrix and not self.display_matrix[0] else sides
+
+    def to_coded(self, frames: np.ndarray) -> np.ndarray:
+        """Upright pictures [T, H, W, 3] as the track stores them: [T, height, width, 3] of the tail."""
+        if self.display_matrix is None:
+            return frames
+        a, b, _, c, d, *_ = self.display_matrix
+        down, right = (b, c) if a == 0 else (d, a)  # along the shown picture's axes
+        frames = frames[:, :: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+        return np.ascontiguousarray(frames.swapaxes(1, 2) if a == 0 else frames)
+
+    @contextmanager
+    def open_source(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The source as it was when it was planned. Raises MediaError when it is gone or another."""
+        with open_source(self.source, self.stamp) as opened:
+            yield opened
+
+
+def plan_join(source: Path) -> JoinPlan:
+    """Look at a clip from its first packet to its last. Raises MediaError when it cannot be read or is cut short."""
+    first = _first_picture(source)
+    with open_video(source) as (file, container, stream):
+        times = _read_packets(source, container, stream)
+        step = times.step or 1 / (stream.average_rate or Fraction(25))
+        matrix = _display_matrix(first)
+        obstacles = [*_obstacles(container, stream, first, matrix), *times.obstacles]
+        start = Fraction(0) if "mov" in container.format.name else Fraction(container.start_time or 0, av.time_base)
+        tracks, notes = choose_tracks(container, stream)
+        try_tracks(source, container, tracks)
+        sets = None if obstacles else times.sets
+        return JoinPlan(
+            source=source,
+            exact=not obstacles,
+            reason=f"{source}: {obstacles[0]}: its pictures are encoded anew" if obstacles else "",
+            notes=tuple(f"{source}: {note}" for note in notes),
+            tail=_tail(stream, first, sets),
+            frames=times.frames,
+            start=start,
+            end=times.last + (times.last_duration or step) - start,
+            display_matrix=matrix,
+            interlaced=first.interlaced_frame,
+            decode_times=times.decode_times(),
+            sets=sets,
+            tracks=tracks,
+            stamp=make_stamp(file),
+        )
+
+
+def make_stamp(file: BinaryIO) -> tuple[int, ...]:
+    """What changes when a file is written to: its size and its date."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def open_source(source: Path, stamp: tuple[int, ...]) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A video, if it still has this stamp. Raises MediaError when it is gone or another."""
+    with open_video(source) as (file, container, stream):
+        if make_stamp(file) != stamp:
+            raise MediaError(f"{source}: was changed while the new pictures were made; put it back as it was")
+        yield container, stream
+
+
+class _Packets:
+    """What the packets of a track tell, gathered one by one."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        assert stream.time_base is not None
+        self._tick = stream.time_base
+        self._shown, self._decoded = array("q"), array("q")
+        self._ordered, self._untimed = True, False
+        self._hidden, self._hides_between = False, False
+        self._last, self._last_duration = 0, 0
+        self._begins_with_key = True
+        self._count = 0
+        self.frames = 0
+        """Packets up to the last that is shown: what an edit list cuts off at the end need not be kept."""
+        self.error = ""
+        self.sets: ParameterSets | None = None
+        if stream.codec_context.name == "h264":
+            try:
+                self.sets = parse_header(stream.codec_context.extradata or b"")
+            except ValueError as error:
+                self.error = str(error)
+
+    def add(self, packet: av.Packet) -> None:
+        if not self._count:
+            self._begins_with_key = packet.is_keyframe
+        self._count += 1
+        if packet.is_discard:  # by an edit list; before time 0, MP4 hides it by itself
+            self._hidden |= packet.pts is not None and packet.pts >= 0
+        else:
+            self._hides_between |= self._hidden
+            self.frames = self._count
+        if packet.pts is None:
+            self._untimed = True
+            self._last, self._last_duration = packet.dts or self._last, packet.duration or 0
+            return
+        if not packet.is_discard and packet.pts >= self._last:
+            self._last, self._last_duration = packet.pts, packet.duration or 0
+        if packet.dts is None or (self._decoded and packet.dts <= self._decoded[-1]) or packet.dts > packet.pts:
+            self._ordered = False
+        else:
+            self._decoded.append(packet.dts)
+        self._shown.append(packet.pts)
+        self._look_for_sets(packet)
+
+    def _look_for_sets(self, packet: av.Packet) -> None:
+        """Sets that come with the pictures take numbers too."""
+        if self.sets is None or self.error:
+            return
+        try:
+            inside = sets_among(units(bytes(packet), self.sets.length_size))
+        except ValueError as error:
+            self.error = str(error)
+        else:
+            self.sets = self.sets.add(inside) if inside.sps or inside.pps else self.sets
+
+    @property
+    def first(self) -> Fraction:
+        return min(self._shown, default=0) * self._tick
+
+    @property
+    def last(self) -> Fraction:
+        return self._last * self._tick
+
+    @property
+    def last_duration(self) -> Fraction:
+        return self._last_duration * self._tick
+
+    @property
+    def step(self) -> Fraction:
+        """Mean time from picture to picture; 0 for a single one."""
+        return (self.last - self.first) / max(1, self.frames - 1)
+
+    @property
+    def obstacles(self) -> Iterator[str]:
+        """What keeps the packets from being copied."""
+        if self.error:
+            yield self.error
+        if self._untimed or len(set(self._shown)) < len(self._shown):
+            yield "its packets do not tell when each picture is shown"
+        if self._hides_between:
+            yield "its edit list hides pictures between others"
+        if not self._begins_with_key:
+            yield "it does not begin with a key frame"
+        if self.sets and (len(self.sets.sps) >= MOST_SETS or not _free_ids(self.sets)):
+            yield f"it was extended {MOST_SETS - 1} times, and no more parameter sets fit"
+
+    def decode_times(self) -> Sequence[int] | None:
+        """The latest times of decoding that keep the order; None where the packets' own do."""
+        if self._ordered or self._untimed:
+            return None
+        kept = self._shown[: self.frames]
+        ordered = sorted(kept)
+        delay = max(early - shown for early, shown in zip(ordered, kept, strict=True))
+        return array("q", (early - delay for early in ordered))
+
+
+def _read_packets(source: Path, container: InputContainer, stream: VideoStream) -> _Packets:
+    size_bytes = source.stat().st_size
+    missing = sum(entry.pos + entry.size > size_bytes for entry in stream.index_entries)
+    if missing and stream.frames:
+        raise MediaError(f"{source}: cut short: {missing} of its {stream.frames} frames are missing")
+    packets = _Packets(stream)
+    for packet in container.demux(stream):
+        if packet.size and not packet.is_corrupt:
+            packets.add(packet)
+    if not packets.frames:
+        raise MediaError(f"{source}: holds no whole frame")
+    return packets
+
+
+def _first_picture(source: Path) -> av.VideoFrame:
+    with open_video(source) as (_, container, stream):
+        for frame in container.decode(stream):
+            return frame
+    raise MediaError(f"{source}: holds no picture that can be decoded")
+
+
+def _display_matrix(first: av.VideoFrame) -> tuple[int, ...] | None:
+    """How the picture is turned to be shown; None for upright ones."""
+    every: Any = first.side_data  # a mapping by type; PyAV's stubs take it for a TypedDict
+    found = every.get(Type.DISPLAYMATRIX)
+    matrix = None if found is None else tuple(np.frombuffer(bytes(found), np.int32).tolist())
+    return None if matrix is None or matrix[:2] + matrix[3:5] == (65536, 0, 0, 65536) else matrix
+
+
+def _obstacles(
+    container: InputContainer, stream: VideoStream, first: av.VideoFrame, matrix: tuple[int, ...] | None
+) -> Iterator[str]:
+    """What of the track cannot go on in ours, the weightiest first."""
+    codec = stream.codec_context.codec.canonical_name
+    if codec != "h264":
+        yield f"{codec.upper()} and the new pictures' H.264 cannot share a track"
+    elif first.format.name not in ("yuv420p", "yuvj420p"):
+        yield f"{first.format.name} cannot go on as yuv420p"
+    if first.interlaced_frame:
+        yield "it is interlaced, and the new pictures are not"
+    if not any(name in container.format.name for name in _CONTAINERS):
+        yield f"the packets of {container.format.name} do not tell when each picture is shown"
+    if matrix and not (matrix[0] == matrix[4] == 0 or matrix[1] == matrix[3] == 0):
+        yield "it is turned by something else than 90 degrees"
+
+
+def _tail(stream: VideoStream, first: av.VideoFrame, sets: ParameterSets | None) -> Tail:
+    context = stream.codec_context
+    number = 1 if sets is None else min(_free_ids(sets))
+    options = {"x264-params": f"sps-id={number}"}
+    if sets and sets.profile in _PROFILES:
+        options["profile"] = _PROFILES[sets.profile]
+    full = first.format.name.startswith("yuvj")
+    return Tail(
+        width=first.width - first.width % 2,
+        height=first.height - first.height % 2,
+        primaries=int(first.color_primaries),
+        transfer=int(first.color_trc),
+        tagged_matrix=int(first.colorspace) or UNSPECIFIED,  # 0 is RGB, which no tail of ours is
+        tagged_range=FULL if full else int(first.color_range),
+        sample_aspect_ratio=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
+        options=MappingProxyType(options),
+    )
+
+
+def _free_ids(sets: ParameterSets) -> set[int]:
+    """Numbers for the tail's parameter sets, which no set of the source has."""
+    return set(range(32)) - sets.ids
