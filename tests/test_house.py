@@ -67,7 +67,7 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert not missing
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/scripts.md", "CHANGELOG.md"])
 def test_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     for name in re.findall(r"`([\w./-]+(?:\.py|\.toml|\.md|\.txt|/))`", text):
@@ -75,11 +75,11 @@ def test_files_that_a_page_names_exist(page):
         assert (ROOT / name).exists() or (ROOT / "src/causvid_cli" / name).exists(), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/scripts.md", "CHANGELOG.md"])
 def test_options_that_a_page_names_exist(page):
     known = {option for command in commands().values() for param in command.params for option in param.opts}
     known |= {"-h", "--golden-dir", "-c", "-m"}
-    for option in re.findall(r"`(?:causvid [a-z ]+)?(--?[a-z][a-z-]*)`", (ROOT / page).read_text()):
+    for option in re.findall(r"`(?:causvid [a-z -]+ )?(--?[a-z][a-z-]*)`", (ROOT / page).read_text()):
         assert option in known, option
 
 
