@@ -78,6 +78,7 @@ def test_files_that_a_page_names_exist(page):
 @pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/scripts.md", "CHANGELOG.md"])
 def test_options_that_a_page_names_exist(page):
     known = {option for command in commands().values() for param in command.params for option in param.opts}
+    known |= {option for param in typer.main.get_command(app).params for option in param.opts}
     known |= {"-h", "--golden-dir", "-c", "-m", "-qq"}
     for option in re.findall(r"`(?:causvid [a-z -]+ )?(--?[a-z][a-z-]*)`", (ROOT / page).read_text()):
         assert option in known, option
