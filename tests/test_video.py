@@ -16,21 +16,14 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from clips import FPS, HEIGHT, WIDTH, decode, names, noise
 
-from causvid_cli import video
 from causvid_cli.errors import ExitCode, MediaError, OutputError, UsageError
 from causvid_cli.probe import Chapter, read_info
 from causvid_cli.recipe import metadata_to_recipe, recipe_to_metadata
-from causvid_cli.video import FragmentEncoder, Mp4Writer, check_output
+from causvid_cli.video import FragmentEncoder, Mp4Writer, check_output, files, formats
 
-FPS = Fraction(16)
-HEIGHT, WIDTH = 48, 64
 CHUNKS = (9, 12, 12, 1)
-
-
-def noise(frames: int, seed: int = 0) -> np.ndarray:
-    """uint8 [frames, HEIGHT, WIDTH, 3] that does not compress, so that every file limit is met soon."""
-    return np.random.default_rng(seed).integers(0, 256, (frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
 def writer(path: Path, **options) -> Mp4Writer:
@@ -42,15 +35,6 @@ def make(path: Path, chunks: tuple[int, ...] = CHUNKS, **options) -> Path:
         for index, frames in enumerate(chunks):
             out.write(noise(frames, seed=index))
         return out.publish()
-
-
-def decode(path: Path) -> list[av.VideoFrame]:
-    with open(path, "rb") as file, av.open(file, "r", format="mp4") as container:
-        return list(container.decode(video=0))
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 def atoms(path: Path) -> list[str]:
@@ -294,18 +278,22 @@ def test_whatever_the_disk_says_is_an_output_error(tmp_path, monkeypatch, code):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # how PyAV loses it
 def test_ctrl_c_while_publishing_leaves_the_part(tmp_path, monkeypatch):
+    pending = [KeyboardInterrupt]
+
     def interrupt(data):
-        raise KeyboardInterrupt
+        if pending:
+            raise pending.pop()
+        return memoryview(data)
 
     with pytest.raises(KeyboardInterrupt), writer(tmp_path / "a.mp4") as out:
         out.write(noise(9))
-        monkeypatch.setattr(video, "memoryview", interrupt, raising=False)  # inside write(), called by PyAV
+        monkeypatch.setattr(files, "memoryview", interrupt, raising=False)  # inside write(), called by PyAV
         out.publish()
     assert names(tmp_path) == {"a.mp4.part"} and len(decode(out.part_path)) == 9
 
 
 def test_ctrl_c_inside_a_write_takes_back_the_torn_chunk(tmp_path, monkeypatch):
-    real = video._OutputFile.write
+    real = files.OutputFile.write
 
     def interrupted(file, data):
         real(file, data[: len(data) // 2])
@@ -314,7 +302,7 @@ def test_ctrl_c_inside_a_write_takes_back_the_torn_chunk(tmp_path, monkeypatch):
     with writer(tmp_path / "a.mp4") as out:
         out.write(noise(9))
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(video._OutputFile, "write", interrupted)
+            patch.setattr(files.OutputFile, "write", interrupted)
             out.write(noise(12))
         assert read_info(out.publish()).frames == out.frames_written == 9
 
@@ -395,8 +383,16 @@ def test_a_run_killed_while_publishing_does_not_endanger_the_old_video(tmp_path)
         ("file/a.mp4", "file is not a folder"),
         ("folder", "folder is a folder; try -o .*folder/video.mp4"),
         ("pipe.mp4", "is a device or a pipe"),
-        ("a.webm", r"only .mp4 can be written for now; try -o .*a\.webm\.mp4"),
-        ("a", "only .mp4 can be written"),
+        (
+            "a.avi",
+            r"a\.avi: \.avi cannot be written; try .mp4, .m4v, .mov, .mkv, .webm, .gif, .webp or frames/%05d.png$",
+        ),
+        ("a.wbem", r"\.wbem cannot be written; .*; did you mean \.webm\?"),
+        ("a", r"its name says no format; try -o .*/a\.mp4"),
+        ("a.png", r"no place for the number of a frame; try -o .*/%05d\.png"),
+        ("%s.png", "no place for the number"),
+        ("%d%d.png", "no place for the number"),
+        ("taken-%03d.png", "taken-017.png exists; -y overwrites it"),
         ("n" * 250 + ".mp4", "the name is 7 bytes too long"),
         ("é" * 130 + ".mp4", "the name is 17 bytes too long"),
         ("taken.mp4", "exists; -y overwrites it, or choose another -o"),
@@ -407,6 +403,7 @@ def test_what_cannot_work_is_found_before_the_model_loads(tmp_path, name, messag
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "taken.mp4").touch()
+    (tmp_path / "taken-017.png").touch()
     (tmp_path / "dangling.mp4").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe.mp4")
     before = names(tmp_path)
@@ -424,7 +421,7 @@ def test_a_folder_that_refuses_files_is_found(tmp_path, monkeypatch):
     def refuse(dir):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(video.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(formats.tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match="cannot write in folder .*: permission denied; choose another -o"):
         check_output(tmp_path / "a.mp4", overwrite=False)
 

@@ -30,10 +30,11 @@ def recipe_to_metadata(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 def metadata_to_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The recipe that the tags hold, or None for a video without one. Raises MediaError when it is damaged."""
-    if RECIPE_KEY not in metadata:
+    text = next((value for key, value in metadata.items() if key.lower() == RECIPE_KEY), None)  # Matroska: CAUSVID
+    if text is None:
         return None
     try:
-        recipe = json.loads(metadata[RECIPE_KEY])
+        recipe = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MediaError(f"its recipe is not JSON: {error}") from error
     if not isinstance(recipe, dict):
