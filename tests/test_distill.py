@@ -52,6 +52,7 @@ from causvid_cli.train.student import (
     make_ode_pairs,
     noisy_context,
     own_past,
+    slid_prompts,
     train_causal,
     train_student,
 )
@@ -150,14 +151,14 @@ def test_the_students_own_past_begins_with_the_truth_and_gives_no_gradient(tmp_p
     assert not past.requires_grad
 
 
-@pytest.mark.parametrize("known_from", [0, 2])
+@pytest.mark.parametrize("known_from", [0, 1, 2, 3])
 @pytest.mark.parametrize("chunk_frames", [1, 2])
 def test_the_student_learns_from_clips_of_every_kind(tmp_path, known_from, chunk_frames):
     clips = small_clips(tmp_path / "clips", known_from=known_from)
     denoiser, rows = random_output(small_denoiser()), []
     pairs = ode_pairs(tmp_path, denoiser, small_clips(tmp_path / "plain"), chunk_frames=chunk_frames)
     facts = replace(FACTS, chunk_frames=chunk_frames)
-    regression = Regression(denoiser, clips, pairs, facts, batch=2, device=CPU, foretell=True)
+    regression = Regression(denoiser, clips, pairs, facts, batch=2, device=CPU, foretell=True, blends=0.5)
     train_student(tmp_path / "run", denoiser, regression, FEW, Setting(device=CPU, report=rows.append))
     assert len(rows) == 2
     assert all(row["loss"] == pytest.approx(row["later"] + row["pairs"]) for row in rows)
@@ -184,6 +185,24 @@ def test_the_teachers_whole_clips_are_learnt_chunk_by_chunk(tmp_path):
     assert denoiser.network.transformer.proj_out.weight.grad.any()
 
 
+def test_given_frames_that_fill_no_chunk_shift_all_chunks():
+    layout = Layout.of(8, replace(FACTS, chunk_frames=2, window_frames=8), first_frames=1)
+    assert [(chunk.start_frame, chunk.frames) for chunk in layout.chunks] == [(0, 1), (1, 2), (3, 2), (5, 2), (7, 1)]
+    assert layout.per_frame(torch.arange(5)[None]).tolist() == [[0, 1, 1, 2, 2, 3, 3, 4]]
+    assert layout.mask.shape == (16, 16)
+    assert layout.mask[9].nonzero().flatten().tolist() == [0, 9, 10]  # sees the clean first frame, and its own chunk
+
+
+@pytest.mark.parametrize("known_from", [0, 1, 2])
+def test_teacher_forcing_cuts_clips_where_they_can_be_foretold(tmp_path, known_from, monkeypatch):
+    clips, denoiser, layouts = small_clips(tmp_path / "clips", known_from=known_from), small_denoiser(), []
+    of = Layout.of
+    monkeypatch.setattr(Layout, "of", lambda *args, **named: layouts.append(of(*args, **named)) or layouts[-1])
+    facts = replace(FACTS, chunk_frames=2)
+    train_causal(tmp_path / "run", denoiser, clips, FEW, facts, shift=1.0, setting=Setting(device=CPU), blends=0.5)
+    assert {layout.chunks[0].frames for layout in layouts} == {known_from % 2 or 2}
+
+
 def test_clips_that_chunks_do_not_divide_are_refused():
     with pytest.raises(UsageError, match="chunk_frames 3 does not divide clips of 8 latent frames"):
         Layout.of(8, replace(FACTS, chunk_frames=3))
@@ -193,7 +212,7 @@ def test_clips_that_chunks_do_not_divide_are_refused():
 
 TINY = TrainConfig(
     name="tiny",
-    clips=ClipsConfig(clips=10, switches=2, latent_frames=6),
+    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
     rollout=RolloutFacts(window_frames=4, steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, foretell=True),
@@ -311,3 +330,15 @@ def test_sheets_of_samples_are_made_on_the_way(tmp_path, small_world):
         picture = imageio.imread(sheets[-1])
         assert picture.shape == (6 * 64, pictures * 64, 3)
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1
+
+
+def test_slid_prompts_stay_nearer_to_their_own_than_to_the_others():
+    denoiser = small_denoiser()
+    rows = denoiser.text.caption_rows(["a red car in the snow", "a blue cat in the forest"])
+    slid = slid_prompts(denoiser, rows, rows.roll(1, 0), np.random.default_rng(0), share=1.0)
+    own, other = denoiser.prompt(rows), denoiser.prompt(rows.roll(1, 0))
+    assert not torch.equal(slid.embeds, own.embeds)
+    near, far = ((slid.embeds - end.embeds).norm() for end in (own, other))
+    assert near < far
+    unslid = slid_prompts(denoiser, rows, rows.roll(1, 0), np.random.default_rng(0), share=0.0)
+    assert torch.equal(unslid.embeds, own.embeds)

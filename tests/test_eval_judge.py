@@ -10,14 +10,24 @@ from tiny import SHAPE, tiny_codec, tiny_facts, tiny_transformer
 from causvid_cli import storybook
 from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError
-from causvid_cli.evaluate.judge import ATTRIBUTES, FRAMES, Judge, asked, asked_at_end, consistency, labels, open_judge
+from causvid_cli.evaluate.judge import (
+    ATTRIBUTES,
+    FRAMES,
+    Judge,
+    asked,
+    asked_at_end,
+    asked_late,
+    consistency,
+    labels,
+    open_judge,
+)
 from causvid_cli.packs import verify_pack
 from causvid_cli.storybook import VOCABULARY, Story
 from causvid_cli.text import StoryText
 from causvid_cli.train.config import EvalConfig, Optimisation
 from causvid_cli.train.evaluate import clips_of, evaluate
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.judge import load_judge, train_judge
+from causvid_cli.train.judge import load_judge, sample_windows, train_judge
 from causvid_cli.train.trainer import Setting
 
 CAR = Story("car", "natural", "snow", "moves left")
@@ -54,8 +64,33 @@ def test_at_the_end_something_that_changes_is_asked_as_what_it_has_become():
     assert asked_at_end(CAR) == {name: asked(CAR)[name] for name in ("subject", "colour", "scene")}
 
 
+def test_later_every_action_but_a_finished_change_is_asked():
+    assert asked_late(CAR) == asked(CAR)
+    assert asked_late(CHANGING) == asked(Story("fish", "red", "sea", "stays still"))
+    for action in VOCABULARY.actions:  # by their pictures late in a video, no two actions are one
+        if action != "turns into":
+            story = replace(CAR, action=action)
+            late = storybook.render_indices(story, length=FRAMES, seed=0, start=64)[0]
+            others = [replace(CAR, action=other) for other in VOCABULARY.actions if other not in (action, "turns into")]
+            assert not any(
+                np.array_equal(late, storybook.render_indices(other, length=FRAMES, seed=0, start=64)[0])
+                for other in others
+            )
+
+
+def test_the_judge_learns_windows_from_everywhere():
+    windows, said = sample_windows(np.random.default_rng(0), 64)
+    again, _ = sample_windows(np.random.default_rng(0), 64)
+    assert torch.equal(windows, again)
+    assert windows.shape == (64, FRAMES, storybook.SIZE, storybook.SIZE)
+    held = [(window[:8] == window[0]).all().item() for window in windows]
+    assert 3 < sum(held) < 20  # photos, most of them held for 8 pictures, are a fifth
+    assert all(words[name] in ATTRIBUTES[name] for words in said for name in ATTRIBUTES)
+    assert all((words["target"] is not None) == (words["action"] == "turns into") for words in said)
+
+
 def test_labels_are_places_among_the_words():
-    numbers = labels([CAR, CHANGING])
+    numbers = labels([asked(CAR), asked(CHANGING)])
     assert [ATTRIBUTES["target"][row] for row in numbers["target"].tolist()] == [None, "fish"]
     assert [ATTRIBUTES["scene"][row] for row in numbers["scene"].tolist()] == ["snow", "sea"]
 

@@ -17,8 +17,11 @@ from causvid_cli.storybook import (
     parse,
     render,
     render_indices,
+    render_photo,
+    render_script,
     sample_prompt,
     sample_story,
+    shown_subject,
 )
 from causvid_cli.storybook.scenes import scene_loop
 from causvid_cli.storybook.sprites import SCALE_STEPS, sprite
@@ -58,6 +61,36 @@ def test_torus_returns_after_32_frames_and_hides_nothing(action: str) -> None:
     frames, mask = render_indices(story_of("car", action), length=64, seed=1)
     assert (frames[:32] == frames[32:]).all()
     assert len(set(mask[::CYCLE].sum(axis=(1, 2)).tolist())) == 1
+
+
+def test_a_part_of_a_script_is_what_the_whole_shows_there() -> None:
+    cues = [(0, story_of("car", "moves left")), (12, story_of("cat", "jumps", "snow")), (30, story_of("cat", "grows"))]
+    whole, whole_mask = render_script(cues, length=48, seed=3)
+    for start, length in ((5, 20), (12, 8), (29, 19)):
+        part, mask = render_script(cues, length=length, seed=3, start=start)
+        assert (part == whole[start : start + length]).all() and (mask == whole_mask[start : start + length]).all()
+
+
+def test_a_photo_stands_still_and_then_its_story_begins_where_it_stands() -> None:
+    photo, story = story_of("car", "moves left", "snow"), story_of("bird", "jumps", "sea")
+    picture, _ = render_indices(photo, length=1, seed=4, start=13)
+    frames, mask = render_photo(photo, story, at=13, held=8, length=24, seed=4)
+    assert frames.shape == mask.shape == (24, SIZE, SIZE)
+    assert (frames[:8] == picture).all()
+    plain, plain_mask = render_indices(story, length=24, seed=4)
+    empty, _ = render_indices(story_of(None, scene="sea"), length=24, seed=4)
+    assert (frames[8:][~mask[8:]] == empty[8:][~mask[8:]]).all()  # the scene is in step with the video
+    column = 48 - 2 * 13  # where the car is
+    assert (mask[8:] == np.roll(plain_mask[:16], column - SIZE // 2, axis=2)).all()
+    short, _ = render_photo(photo, story, at=13, held=8, length=5, seed=4)
+    assert (short == frames[:5]).all()
+
+
+def test_the_shown_subject_changes_when_it_is_drawn_as_another() -> None:
+    changing = story_of("car", "turns into")
+    assert [shown_subject(changing, frame) for frame in (0, 13, 14, 90)] == ["car", "car", "swan", "swan"]
+    assert shown_subject(story_of("cat", "jumps"), 90) == "cat"
+    assert shown_subject(story_of(None), 3) is None
 
 
 def test_every_subject_renders_in_every_action_and_colour() -> None:

@@ -9,7 +9,8 @@ from causvid_cli.text import StoryText, StoryTextEncoder
 from causvid_cli.timeline import Cue, check_cues
 from causvid_cli.track import PromptTrack
 
-CAR, CAT, BOAT = "a red car moves left in the snow", "a blue cat jumps in the forest", "a red boat stays still on the sea"
+CAR, CAT = "a red car moves left in the snow", "a blue cat jumps in the forest"
+BOAT = "a red boat stays still on the sea"
 
 
 @pytest.fixture(scope="module")

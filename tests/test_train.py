@@ -137,9 +137,46 @@ def test_stories_that_are_held_out_never_reach_training():
     drawn = [storybook.sample_story(rng) for _ in range(2000)]
     share = sum(map(storybook.held_out, drawn)) / len(drawn)
     assert 0.03 < share < 0.1  # a sixteenth: without the filter some hundred would be there
-    changed = [world.changed_story(story, rng) for story in stories[:500]]
+    changed = [world.changed_story(story, rng, at=20) for story in stories[:500]]
     assert not any(storybook.held_out(story) for story in changed)
     assert all(before != after for before, after in zip(stories, changed, strict=False))
+
+
+def test_a_changed_story_keeps_what_is_seen_not_what_was_or_will_be():
+    rng, story = np.random.default_rng(0), Story("car", "red", "snow", "turns into", "swan")
+    for at, seen in ((0, "car"), (13, "car"), (14, "swan"), (99, "swan")):
+        only = {"action": 1.0}
+        changed = [world.changed_story(story, rng, at=at, changes=only) for _ in range(20)]
+        assert {(other.subject, other.colour, other.scene) for other in changed} == {(seen, "red", "snow")}
+    moved = [world.changed_story(story, rng, at=0, changes={"scene": 1.0}) for _ in range(20)]
+    assert {other.subject for other in moved} == {"car"}
+    assert len({other.scene for other in moved}) > 3
+    anew = [world.changed_story(moved[0], rng, at=0, changes=world.PHOTO_CHANGES, same=True) for _ in range(200)]
+    assert moved[0] in anew
+    assert any(other.subject is None for other in anew + [world.changed_story(story, rng, at=0) for _ in range(500)])
+
+
+def test_a_changed_prompt_is_told_of_the_pictures_before_it_too():
+    starts = [0, 32]
+    clips = world.sample_switches(np.random.default_rng(2), 2, frames=24, switch_frames=[8, 16], starts=starts)
+    again = world.sample_switches(np.random.default_rng(2), 2, frames=24, switch_frames=[8, 16], starts=starts)
+    assert torch.equal(clips.indices, again.indices)
+    assert clips.indices.shape == (2, 24, storybook.SIZE, storybook.SIZE)
+    assert len(clips.stories) == 2
+
+
+def test_a_clip_of_a_photo_begins_with_one_picture():
+    clips = world.sample_photos(np.random.default_rng(0), 6, frames=16, held=[8, 8, 8, 8, 4, 4])
+    for indices, held in zip(clips.indices, (8, 8, 8, 8, 4, 4), strict=True):
+        assert (indices[:held] == indices[0]).all()
+        assert (indices[held] != indices[0]).any()  # the scene lives, and mostly more than that
+
+
+def test_clips_from_the_middle_begin_in_step_with_chunks_or_anywhere():
+    starts = world.sample_starts(np.random.default_rng(0), 400, step=8)
+    assert min(starts) >= world.LATE_FROM
+    assert max(starts) <= world.LATE_TO
+    assert 200 < sum(start % 8 == 0 for start in starts) < 300  # half, and an eighth of the others
 
 
 def test_clips_are_made_of_their_seed_alone():
@@ -152,7 +189,7 @@ def test_clips_are_made_of_their_seed_alone():
 def test_a_clip_that_begins_late_is_the_later_part_of_the_video():
     story = Story("car", "red", "snow", "moves left")
     whole = world.render_clips((story,), np.random.default_rng(1), frames=12)
-    late = world.render_clips((story,), np.random.default_rng(1), frames=4, start=8)
+    late = world.render_clips((story,), np.random.default_rng(1), frames=4, starts=[8])
     assert torch.equal(late.indices, whole.indices[:, 8:])
     assert torch.equal(late.mask, whole.mask[:, 8:])
 
@@ -180,12 +217,15 @@ def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp
     monkeypatch.setattr(latents, "SHARD_CLIPS", 3)
     torch.manual_seed(0)
     codec, text = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE)), StoryText.for_vocabulary(dim=16)
-    options = {"clips": 15, "switches": 3, "latent_frames": 6, "device": CPU}
+    options = {"clips": 15, "switches": 3, "photos": 3, "latent_frames": 6, "chunk_frames": 2, "device": CPU}
     (clips,) = prepare(tmp_path, codec, text, **options).buckets
-    assert clips.x0.shape == (18, 24, 6, 8, 8)
+    assert clips.x0.shape == (21, 24, 6, 8, 8)
     assert clips.x0.dtype == torch.float16
     assert clips.known_from[:12].tolist() == [0] * 12
-    assert (clips.known_from[12:] > 0).all()  # the fifth shard begins late, the sixth changes its prompt
+    assert (clips.known_from[12:] > 0).all()  # the fifth shard begins late, then prompts change, then there are photos
+    assert (clips.known_from[15:18] % 2 == 0).all()
+    photo = clips.x0[torch.arange(18, 21)].unflatten(1, (4, 6))
+    assert (photo[:, :1, :, 0] == photo[:, :, :, 0]).all()  # four pictures of a latent frame are one
 
     shards = sorted(tmp_path.glob("clips-*.safetensors"))
     before = [shard.read_bytes() for shard in shards]
@@ -196,6 +236,21 @@ def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp
     stories = {tuple(row): story for story in every_story() for row in text.rows([story]).tolist()}
     told = [stories[tuple(row)] for row in clips.rows.tolist()]
     assert not any(map(storybook.held_out, told))
+
+
+def test_known_frames_lie_where_roll_outs_have_them():
+    rng = np.random.default_rng(0)
+
+    def known(kind: latents.Kind, frames: int = 8, chunk_frames: int = 2) -> set[int]:
+        return set(latents.sample_known_from(rng, kind, 200, frames=frames, chunk_frames=chunk_frames))
+
+    assert known("plain") == {0}
+    assert known("switch") == {2, 4, 6}
+    assert known("switch", chunk_frames=3) == {3, 6}
+    assert known("photo") == {1, 2}
+    assert known("late") == {2, 3, 4, 5, 6}
+    assert known("late", frames=3, chunk_frames=1) == {2}
+    assert known("late", frames=2) == known("switch", frames=2) == known("photo", frames=2) == {1}
 
 
 def every_story() -> list[Story]:
@@ -212,20 +267,22 @@ def every_story() -> list[Story]:
 
 
 def small_clips(folder: Path, *, count: int = 2, known_from: int = 0, share: Tensor | None = None) -> LatentClips:
+    folder.mkdir(exist_ok=True)
+    tensors = small_tensors(count=count, known_from=torch.full((count,), known_from), share=share)
+    save_file(tensors, folder / "clips-00000.safetensors")
+    return LatentClips(folder)
+
+
+def small_tensors(*, count: int, known_from: Tensor, share: Tensor | None = None) -> dict[str, Tensor]:
     text = StoryText.for_vocabulary(dim=SHAPE.text_dim)
     rows = text.empty_rows(count) + 2 + torch.arange(count)[:, None]
-    folder.mkdir(exist_ok=True)
-    save_file(
-        {
-            "x0": random(count, CHANNELS, FRAMES, CELLS, CELLS).half(),
-            "rows": rows.contiguous(),
-            "sprite": torch.ones(count, FRAMES, CELLS, CELLS, dtype=torch.uint8),
-            "known_from": torch.full((count,), known_from),
-            "share": torch.ones(count) if share is None else share,
-        },
-        folder / "clips-00000.safetensors",
-    )
-    return LatentClips(folder)
+    return {
+        "x0": random(count, CHANNELS, FRAMES, CELLS, CELLS).half(),
+        "rows": rows.contiguous(),
+        "sprite": torch.ones(count, FRAMES, CELLS, CELLS, dtype=torch.uint8),
+        "known_from": known_from,
+        "share": torch.ones(count) if share is None else share,
+    }
 
 
 def small_denoiser(**changes: object) -> Denoiser:
@@ -253,6 +310,14 @@ def test_clips_are_drawn_as_often_as_their_share_says(tmp_path):
     drawn = [(batch.rows == rows).all(dim=1).sum().item() for rows in clips.buckets[0].rows]
     assert drawn[1] == drawn[3] == 0
     assert 260 < drawn[2] < 340  # three quarters of 400, give or take four standard deviations
+
+
+def test_clips_can_be_drawn_by_what_foretells_them(tmp_path):
+    save_file(small_tensors(count=4, known_from=torch.tensor([0, 1, 2, 3])), tmp_path / "clips-00000.safetensors")
+    clips, rng = LatentClips(tmp_path), np.random.default_rng(0)
+    drawn = clips.batch(rng, 50, device=CPU, sprite_weight=1.0, known_from=[1, 3]).known_from
+    assert set(drawn.tolist()) == {1, 3}
+    assert {clips.some_known_from(rng) for _ in range(50)} == {0, 1, 2, 3}
 
 
 def test_frames_that_cannot_be_foretold_count_for_nothing(tmp_path):

@@ -30,22 +30,31 @@ ATTRIBUTES: Mapping[str, tuple[str | None, ...]] = {
     "target": (None, *VOCABULARY.subjects),
 }
 LASTING = ("subject", "colour", "scene")
-"""What still shows at the end of a long clip, when something may have grown, or turned into something else."""
+"""What still shows at the end of a long clip, whatever has happened before."""
 
 Said = dict[str, str | None]
 """A word for each attribute."""
 
 
 def asked(story: Story) -> Said:
-    """What the judge must say of a clip that tells this story."""
+    """What the judge must say of a clip that begins to tell this story, after a photo or not."""
     return {**{name: getattr(story, name) for name in ATTRIBUTES}, "colour": _shown_colour(story)}
+
+
+def asked_late(story: Story) -> Said:
+    """What it must say of later pictures of this story, when all that happens once has happened.
+
+    Every action can still be told: what has grown or shrunk keeps its size, what flew up hovers. Only what has turned
+    into something is then nothing but that, and stays still.
+    """
+    if story.target is not None:
+        story = Story(story.target, story.colour, story.scene, "stays still")
+    return asked(story)
 
 
 def asked_at_end(story: Story) -> Said:
     """What it must say of a long clip's last pictures: of LASTING only."""
-    if story.target is not None:
-        story = Story(story.target, story.colour, story.scene, "stays still")
-    said = asked(story)
+    said = asked_late(story)
     return {name: said[name] for name in LASTING}
 
 
@@ -57,9 +66,8 @@ def _shown_colour(story: Story) -> str:
     return ramp if ramp in VOCABULARY.colours else "natural"
 
 
-def labels(stories: Sequence[Story]) -> dict[str, Tensor]:
+def labels(said: Sequence[Said]) -> dict[str, Tensor]:
     """Class numbers [B] of each attribute."""
-    said = [asked(story) for story in stories]
     return {name: torch.tensor([words.index(row[name]) for row in said]) for name, words in ATTRIBUTES.items()}
 
 

@@ -9,7 +9,7 @@ from .lexicon import LEXICON, NAMED, Lexicon
 from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, UnknownWord, parse
 from .raster import Canvas
-from .render import FPS, add_subject, render, render_indices, render_script
+from .render import FPS, add_subject, render, render_indices, render_photo, render_script, shown_subject
 from .scenes import SIZE
 from .sprites import CYCLE
 from .story import PackStory, Story, held_out
@@ -40,8 +40,10 @@ __all__ = [
     "parse",
     "render",
     "render_indices",
+    "render_photo",
     "render_script",
     "reword",
     "sample_prompt",
     "sample_story",
+    "shown_subject",
 ]

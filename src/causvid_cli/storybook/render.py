@@ -35,8 +35,10 @@ def render_indices(story: Story, *, length: int, seed: int, start: int = 0) -> t
     return _render([(0, story)], numbers=range(start, start + length), seed=seed)
 
 
-def render_script(cues: Sequence[tuple[int, Story]], *, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames 0 .. length - 1 of a video whose story changes: what should be seen when the prompt does.
+def render_script(
+    cues: Sequence[tuple[int, Story]], *, length: int, seed: int, start: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames start .. start + length - 1 of a video whose story changes: what should be seen when the prompt does.
 
     cues: (first frame, story), the first at 0, strictly rising. A story begins where the one before it has left off:
     its action starts anew in the column where the sprite stands, and the scene's loop goes on. Returns as
@@ -44,21 +46,43 @@ def render_script(cues: Sequence[tuple[int, Story]], *, length: int, seed: int) 
     """
     if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
         raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
-    return _render(cues, numbers=range(length), seed=seed)
+    return _render(cues, numbers=range(start, start + length), seed=seed)
 
 
-def _render(cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of these numbers; every number belongs to the last cue that is not after it."""
+def render_photo(
+    photo: Story, story: Story, *, at: int, held: int, length: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames 0 .. length - 1 of a photo that comes to life: a picture that stands still, then a story.
+
+    photo, at: the photo is this frame of this story's video. held: how many frames it is shown. The story's action
+    starts anew in the column where the photo's sprite stands. The scene's loop counts the frames of the new video, so
+    it is in step with it whatever the photo shows. Returns as `render_indices`.
+    """
+    still = _render([(0, photo)], numbers=range(at, at + 1), seed=seed)
+    column = pose_at(photo, at, START.get(photo.action, CENTRE)).x
+    alive = _render([(held, story)], numbers=range(held, max(held, length)), seed=seed, column=column)
+    frames, mask = (np.concatenate([np.repeat(a, held, axis=0), b])[:length] for a, b in zip(still, alive, strict=True))
+    return frames, mask
+
+
+def _render(
+    cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int, column: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of these numbers; every number belongs to the last cue that is not after it.
+
+    column: where the first story begins; None: where its action does.
+    """
     for _, story in cues:
         if not _can_draw(story):
             raise ValueError(f"{story.caption()}: only the storybook's own words can be drawn")
     mirrored = _is_mirrored(seed)
     shown: list[tuple[int, Story, int]] = []  # first frame, story, column where it begins
-    for index, (first, story) in enumerate(cues):
-        column = START.get(story.action, CENTRE)
-        if index:
+    for first, story in cues:
+        if shown:
             before, told, began = shown[-1]
             column = pose_at(told, first - before, began).x
+        elif column is None:
+            column = START.get(story.action, CENTRE)
         shown.append((first, story, column))
 
     frames = np.empty((len(numbers), SIZE, SIZE), np.uint8)
@@ -72,6 +96,11 @@ def _render(cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int) -> 
             if pose.white:
                 _sparkle(frame, marked, pose, number - first)
     return frames, mask
+
+
+def shown_subject(story: Story, frame: int) -> str | None:
+    """The subject that is seen in one frame of a story's video: what turns into something is that from then on."""
+    return story.target if story.target is not None and pose_at(story, frame, CENTRE).is_target else story.subject
 
 
 def render(prompt: str, *, length: int, seed: int) -> np.ndarray:

@@ -83,7 +83,9 @@ class ClipsConfig:
     clips: int = 10_000
     """Clips of one story; a fifth of them begin in the middle of their video."""
     switches: int = 3000
-    """Clips whose prompt changes on the way."""
+    """Clips whose prompt changes on the way, between two chunks."""
+    photos: int = 0
+    """Clips that begin with a photo."""
     latent_frames: int = 8
     """Length of these clips."""
     long: int = 0
@@ -202,6 +204,9 @@ class TrainConfig:
     teacher_guidance: float | None = None
     """Of the teacher in the pack; if not given, as the base has it."""
     teacher_steps: int | None = None
+    blends: float = 0.0
+    """Share of prompts that stages causal and student slide up to halfway to another, and that still show their own: so
+    a blend on the way shows the one or the other."""
     autoencoder: Optimisation | None = None
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None

@@ -247,6 +247,7 @@ class Distillation:
             videos=videos,
             known=self.known_codec,
             **story,
+            chunk_frames=self.rollout.chunk_frames,
             device=self.device,
             seed=self.config.seed,
             report=self.setting("prepare").report,
@@ -268,6 +269,7 @@ class Distillation:
             self.rollout,
             shift=self.shift,
             setting=self.setting("causal"),
+            blends=self.config.blends,
         )
 
     def ode(self) -> None:
@@ -498,6 +500,7 @@ class Distillation:
             batch=plan.batch,
             device=self.device,
             foretell=self.config.ode.foretell,
+            blends=self.config.blends,
         )
 
     def teacher_net(self, *, before: str | None = None) -> Denoiser:

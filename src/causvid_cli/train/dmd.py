@@ -187,7 +187,7 @@ class Matching:
         """Prompts [B, L] and the student's clips x0 [B, C, F, h, w] of them, with the gradient of the last steps."""
         short = self.clips.latent_frames
         batch = my_share(
-            self.clips.batch(rng, self.batch, device=self.device, sprite_weight=1.0, known_from=0, longest=short)
+            self.clips.batch(rng, self.batch, device=self.device, sprite_weight=1.0, known_from=[0], longest=short)
         )
         if self.plan.forcing == "diffusion":
             return batch.rows, noised_clips(self.student, batch.rows, batch.x0, self.facts, rng=rng)

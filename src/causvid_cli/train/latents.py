@@ -1,12 +1,13 @@
 """Stage `prepare`: clips, rendered or the user's own, encoded once and kept as sharded safetensors."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, groupby
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,13 @@ NEW_SHARE = 0.1
 """A latent cell is new when more of its pixels come out wrong."""
 LATE_EVERY = 5
 """One shard in so many holds clips that begin later in their video, as a sliding window sees it."""
+LATE_SWITCHES = 0.6
+"""How many of the clips whose prompt changes begin later in their video."""
+PHOTO_CHUNKS = 0.7
+"""How many photos are held for a chunk; the others for one latent frame."""
+
+Kind = Literal["plain", "late", "switch", "photo"]
+"""Of a storybook clip: from its video's beginning, from the middle, with a prompt that changes, from a photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +105,11 @@ class Bucket:
     def latent_frames(self) -> int:
         return self.x0.shape[2]
 
-    def share_of(self, known_from: int | None) -> Tensor:
-        """[N]: the shares, or those of one `known_from` alone."""
-        return self.share if known_from is None else torch.where(self.known_from == known_from, self.share, 0.0)
+    def share_of(self, known_from: Collection[int] | None) -> Tensor:
+        """[N]: the shares, or those of some `known_from` alone."""
+        if known_from is None:
+            return self.share
+        return torch.where(torch.isin(self.known_from, torch.tensor(list(known_from))), self.share, 0.0)
 
 
 class LatentClips:
@@ -123,10 +133,14 @@ class LatentClips:
         """Length of the shortest clips."""
         return min(bucket.latent_frames for bucket in self.buckets)
 
+    @cached_property
+    def every_known_from(self) -> Tensor:
+        """The `known_from` of all clips, int64 [N]."""
+        return torch.cat([bucket.known_from for bucket in self.buckets])
+
     def some_known_from(self, rng: np.random.Generator) -> int:
         """The `known_from` of a random clip."""
-        every = torch.cat([bucket.known_from for bucket in self.buckets])
-        return int(every[rng.integers(len(every))])
+        return int(self.every_known_from[rng.integers(len(self))])
 
     def batch(
         self,
@@ -135,11 +149,11 @@ class LatentClips:
         *,
         device: torch.device,
         sprite_weight: float,
-        known_from: int | None = None,
+        known_from: Collection[int] | None = None,
         frames: int | None = None,
         longest: int | None = None,
     ) -> Batch:
-        """Random clips of one bucket, of one `known_from` or of any.
+        """Random clips of one bucket, of some `known_from` or of any.
 
         count: clips of the shortest bucket; of longer ones there are as many fewer, so that a step costs the same.
         frames: a random stretch of so many latent frames of each clip. longest: leave out buckets of longer clips.
@@ -176,9 +190,11 @@ def prepare(
     *,
     clips: int = 0,
     switches: int = 0,
+    photos: int = 0,
     latent_frames: int = 8,
     long: int = 0,
     long_latent_frames: int = 20,
+    chunk_frames: int = 1,
     videos: VideoPlan | None = None,
     known: PixelCodec | None = None,
     device: torch.device,
@@ -190,14 +206,15 @@ def prepare(
 
     videos: the user's clips; they come first. known: a codec; what it cannot show of them is new, and counts as much as
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
-    switches: those whose prompt changes on the way. long: further ones of one story, of `long_latent_frames`.
+    switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
+    photo, held for a chunk or for one latent frame. long: further ones of one story, of `long_latent_frames`.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
     """
     shards: list[Shard] = []
     if videos:
         shards += video_shards(videos, codec, text, known=known, device=device)
-    if clips or switches or long:
+    if clips or switches or photos or long:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
         shards += story_shards(
@@ -205,9 +222,11 @@ def prepare(
             text,
             clips=clips,
             switches=switches,
+            photos=photos,
             latent_frames=latent_frames,
             long=long,
             long_latent_frames=long_latent_frames,
+            chunk_frames=chunk_frames,
             device=device,
             seed=seed,
         )
@@ -312,43 +331,72 @@ def story_shards(
     *,
     clips: int,
     switches: int,
+    photos: int,
     latent_frames: int,
     long: int,
     long_latent_frames: int,
+    chunk_frames: int,
     device: torch.device,
     seed: int,
 ) -> Iterator[Shard]:
     """Storybook clips in shards; what is in one depends on (seed, its number) and its place among these only."""
 
-    def make(kind: str, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[Problem]]:
+    def make(kind: Kind, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[Problem]]:
         rng = np.random.default_rng((seed, number))
-        late = kind == "late"
-        if kind == "switch":
-            known_from = int(rng.integers(2, frames - 2))
-            switch_frame = known_from * codec.stack
-            batch = world.sample_switches(rng, count, frames=frames * codec.stack, switch_frame=switch_frame)
-        else:
-            known_from = frames // 2 if late else 0
-            start = int(rng.integers(2, 13)) * codec.stack if late else 0
-            batch = world.sample_clips(rng, count, frames=frames * codec.stack, start=start)
+        known_from = sample_known_from(rng, kind, count, frames=frames, chunk_frames=chunk_frames)
+        batch = _sample(rng, kind, known_from, pictures=frames * codec.stack, stack=codec.stack, step=chunk_frames)
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
         tensors = {
             "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
             "rows": text.rows(batch.stories),
             "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
-            "known_from": torch.full((count,), known_from),
-            "share": torch.tensor([world.share_of(story, late=late) for story in batch.stories]),
+            "known_from": torch.tensor(known_from),
+            "share": torch.tensor([world.share_of(story, late=kind == "late") for story in batch.stories]),
         }
         return tensors, []
 
     few = min(SHARD_CLIPS, -(-clips // LATE_EVERY))  # a few clips, too, are in enough shards for some to begin late
     for index, count in enumerate(_parts(clips, few)):
-        kind = "late" if index % LATE_EVERY == LATE_EVERY - 1 else "plain"
+        kind: Kind = "late" if index % LATE_EVERY == LATE_EVERY - 1 else "plain"
         yield Shard(count, partial(make, kind, count, latent_frames))
     for count in _parts(switches, SHARD_CLIPS):
         yield Shard(count, partial(make, "switch", count, latent_frames))
+    for count in _parts(photos, SHARD_CLIPS):
+        yield Shard(count, partial(make, "photo", count, latent_frames))
     for count in _parts(long, SHARD_CLIPS):
         yield Shard(count, partial(make, "plain", count, long_latent_frames))
+
+
+def sample_known_from(rng: np.random.Generator, kind: Kind, count: int, *, frames: int, chunk_frames: int) -> list[int]:
+    """For each of `count` clips of a kind, the first of its `frames` latent frames that can be foretold.
+
+    A prompt changes between chunks. A photo is held for a chunk, which is what roll-outs do unless they are told
+    otherwise, or for one latent frame. What goes before a late clip may be any number of latent frames.
+    """
+    if kind == "plain":
+        return [0] * count
+    if kind == "photo":
+        whole = rng.random(count) < PHOTO_CHUNKS
+        return [min(chunk_frames if is_whole else 1, frames - 1) for is_whole in whole]
+    between = range(chunk_frames, frames, chunk_frames) if kind == "switch" else range(2, frames - 1)
+    places = between or range(frames - 1, frames)  # of a clip that is too short for that, its last frame
+    return [places[pick] for pick in rng.integers(len(places), size=count)]
+
+
+def _sample(
+    rng: np.random.Generator, kind: Kind, known_from: Sequence[int], *, pictures: int, stack: int, step: int
+) -> world.Clips:
+    """Clips of a kind, `pictures` long. stack: pictures of a latent frame; step: latent frames of a chunk."""
+    known = [stack * frame for frame in known_from]
+    if kind == "plain":
+        return world.sample_clips(rng, len(known), frames=pictures)
+    if kind == "photo":
+        return world.sample_photos(rng, len(known), frames=pictures, held=known)
+    starts = world.sample_starts(rng, len(known), step=stack * step)
+    if kind == "late":
+        return world.sample_clips(rng, len(known), frames=pictures, starts=starts)
+    starts = [start if rng.random() < LATE_SWITCHES else 0 for start in starts]
+    return world.sample_switches(rng, len(known), frames=pictures, switch_frames=known, starts=starts)
 
 
 def _parts(total: int, most: int) -> Iterator[int]:

@@ -40,6 +40,11 @@ class Denoiser(nn.Module):
     def prompt(self, rows: Tensor) -> PromptCache:
         return self.network.prompt_cache(self.text(rows))
 
+    def blended_prompt(self, rows: Tensor, others: Tensor, weight: Tensor) -> PromptCache:
+        """Prompts slid towards others; rows, others: row numbers [B, L]. weight: [B] in 0..1, how far."""
+        own, other = self.text(rows), self.text(others)
+        return self.network.prompt_cache(torch.lerp(own, other, weight.view(-1, 1, 1).to(own)))
+
     def drop_prompts(self, rows: Tensor, uniform: Tensor, *, rate: float) -> Tensor:
         """Row numbers [B, 5] with a share `rate` of the prompts emptied, for guidance; uniform: [B] in [0, 1)."""
         return torch.where((uniform < rate).unsqueeze(1), self.text.empty_rows(len(rows)), rows)

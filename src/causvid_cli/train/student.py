@@ -8,7 +8,7 @@ chunks, under the block-causal mask.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import KVCache, Rope
+from causvid_cli.cache import KVCache, PromptCache, Rope
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, take_chunks
@@ -49,15 +49,22 @@ def train_causal(
     *,
     shift: float,
     setting: Setting,
+    blends: float = 0.0,
 ) -> Trainer:
-    """Teacher forcing by flow matching, from whatever weights the denoiser holds; returns the trainer."""
-    device = setting.device
+    """Teacher forcing by flow matching, from whatever weights the denoiser holds; returns the trainer.
+
+    blends: share of prompts that are slid towards another (`slid_prompts`).
+    """
+    device, kinds = setting.device, clips.every_known_from.unique().tolist()
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT)
+        first = clips.some_known_from(rng) % facts.chunk_frames
+        alike = [known_from for known_from in kinds if known_from % facts.chunk_frames == first]
+        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=alike)
+        others = my_share(batch.rows.roll(1, 0))
         weight, batch = my_weight(batch.weight * known_frames(batch)), my_share(batch)
         count, _, frames = batch.x0.shape[:3]
-        layout = Layout.of(frames, facts)
+        layout = Layout.of(frames, facts, first_frames=first)
         uniform = my_draw(rng.random, count, len(layout.chunks)).float()
         sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         noise = standard_normal(rng, batch.x0)
@@ -65,7 +72,8 @@ def train_causal(
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
         network = denoiser.network
-        output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(dropped), mask=layout.mask, clean=clean)
+        prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)
+        output = network.forward_whole(x_t, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
         return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
 
     trainer = Trainer(folder, denoiser, plan, setting)
@@ -97,12 +105,15 @@ class Layout:
 
     @classmethod
     @lru_cache
-    def of(cls, frames: int, facts: RolloutFacts) -> "Layout":
-        chunks = tuple(take_chunks(frames, facts.chunk_frames))
-        if chunks[-1].end_frame != frames:
+    def of(cls, frames: int, facts: RolloutFacts, *, first_frames: int = 0) -> "Layout":
+        """first_frames: of a first chunk that is shorter, as given frames may be; the last is then shorter too."""
+        chunks = tuple(take_chunks(frames, facts.chunk_frames, first_frames=first_frames or None))
+        last = chunks[-1]
+        if last.end_frame != frames and not first_frames:
             raise UsageError(
                 f"rollout.chunk_frames {facts.chunk_frames} does not divide clips of {frames} latent frames"
             )
+        chunks = (*chunks[:-1], replace(last, frames=frames - last.start_frame))
         sizes = [chunk.frames for chunk in chunks]
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
@@ -125,11 +136,12 @@ class Regression:
         batch: int,
         device: torch.device,
         foretell: bool = True,
+        blends: float = 0.0,
     ) -> None:
         if foretell and not isinstance(clips, LatentClips):
             raise UsageError("ode.foretell: needs clips, and there are only prompts")
         self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
-        self.batch, self.device, self.foretell = batch, device, foretell
+        self.batch, self.device, self.foretell, self.blends = batch, device, foretell, blends
         self.steps = few_steps(facts)
         self.levels = torch.tensor([step.sigma for step in self.steps], device=device)
         self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device)
@@ -144,18 +156,20 @@ class Regression:
         """Later chunks: the student sees its own past (self-forcing) and learns what comes next in truth."""
         assert isinstance(self.clips, LatentClips)
         kind = self.clips.some_known_from(rng)
-        batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, known_from=kind)
+        batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, known_from=[kind])
+        first = kind % self.facts.chunk_frames
+        network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts, first_frames=first)
         weight = batch.weight * known_frames(batch)
-        weight[:, :, : self.facts.chunk_frames] = 0  # what the first chunk should be, its noise does not tell
+        weight[:, :, : layout.chunks[0].frames] = 0  # what the first chunk should be, its noise does not tell
+        others = my_share(batch.rows.roll(1, 0))
         weight, batch = my_weight(weight), my_share(batch)
-        network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts)
         chunks = len(layout.chunks)
         given = -(-kind // self.facts.chunk_frames) if kind else int(rng.integers(1, 1 + max(1, chunks // 2)))
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, rng=rng)
         pick = layout.per_frame(my_draw(partial(rng.integers, len(self.steps)), len(batch.x0), chunks))
         pick = pick.to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
-        prompt = self.denoiser.prompt(batch.rows)
+        prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
         return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
 
@@ -169,6 +183,16 @@ class Regression:
         prompt = self.denoiser.prompt(rows)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=mask, clean=clean)
         return x0_regression(network.prediction, x_t, output, x0, self.levels[pick])
+
+
+def slid_prompts(
+    denoiser: Denoiser, rows: Tensor, others: Tensor, rng: np.random.Generator, *, share: float
+) -> PromptCache:
+    """Prompts of rows [B, L], a share of them slid up to halfway to those of others [B, L]."""
+    if not share:
+        return denoiser.prompt(rows)
+    chosen = my_draw(rng.random, len(rows)) < share
+    return denoiser.blended_prompt(rows, others, 0.5 * my_draw(rng.random, len(rows)) * chosen)
 
 
 def known_frames(batch: Batch) -> Tensor:
@@ -282,7 +306,7 @@ def make_ode_pairs(
         if not shard.exists():
             rng = np.random.default_rng((setting.seed, start))
             clip = clips.batch(
-                rng, plan.batch, device=device, sprite_weight=1.0, known_from=0, longest=clips.latent_frames
+                rng, plan.batch, device=device, sprite_weight=1.0, known_from=[0], longest=clips.latent_frames
             )
             with training_arithmetic(device, bf16=setting.compute.precision == "bf16"):
                 solution = solve_ode(

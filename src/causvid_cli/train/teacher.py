@@ -40,7 +40,7 @@ def train_teacher(
     device = setting.device
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=0, frames=frames)
+        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=[0], frames=frames)
         sprite, weight, batch = my_share(batch.weight > 1), my_weight(batch.weight), my_share(batch)
         uniform = my_draw(rng.random, len(batch.x0), 2).float()
         sigma = sample_sigma(uniform[:, 0], shift=shift).to(device)

@@ -1,5 +1,6 @@
 """Training clips from the storybook: rendered when wanted, so that no two epochs are alike."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,18 @@ MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
 CHANGED_SHARE = 4.0
 """The same for late clips in which something has turned into something else: it must not turn back."""
+CHANGES = {"action": 0.35, "subject": 0.25, "scene": 0.2, "all": 0.2}
+"""How often a prompt that changes on the way tells of something else: an action only, or also a subject or a scene."""
+PHOTO_CHANGES = {"action": 0.75, "subject": 0.1, "scene": 0.1, "all": 0.05}
+"""The same for the prompt of a photo, which mostly tells what the photo shows, and what happens then."""
+SAME_ACTION = 0.5
+"""How often a new subject or a new scene goes on with the action of before."""
+LATE_FROM, LATE_TO = 8, 104
+"""Pictures after which a clip from the middle of a video begins. Earlier, something may yet change that its past does
+not tell."""
+STILL = "stays still"
+PHOTO_TO = 48
+"""A photo is one of so many first pictures of a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +52,95 @@ def training_story(rng: np.random.Generator) -> Story:
             return story
 
 
-def sample_clips(rng: np.random.Generator, count: int, *, frames: int, start: int = 0) -> Clips:
-    """`count` clips of frames start .. start + frames - 1, each of a training story of its own."""
+def sample_clips(rng: np.random.Generator, count: int, *, frames: int, starts: Sequence[int] | None = None) -> Clips:
+    """`count` clips of `frames` pictures, each of a training story of its own. starts: their first; None: all 0."""
     stories = tuple(training_story(rng) for _ in range(count))
-    return render_clips(stories, rng, frames=frames, start=start)
+    return render_clips(stories, rng, frames=frames, starts=starts)
 
 
-def sample_switches(rng: np.random.Generator, count: int, *, frames: int, switch_frame: int) -> Clips:
-    """Clips whose story changes at a frame; the stories are those told after it, since the past is seen under them."""
+def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[int]:
+    """Where clips from the middle of videos begin: half of them at a multiple of `step` pictures, as roll-outs do."""
+    anywhere = rng.integers(LATE_FROM, LATE_TO, size=count)
+    in_step = -(-anywhere // step) * step
+    picked: list[int] = np.where(rng.random(count) < 0.5, in_step, anywhere).tolist()
+    return picked
+
+
+def sample_switches(
+    rng: np.random.Generator, count: int, *, frames: int, switch_frames: Sequence[int], starts: Sequence[int]
+) -> Clips:
+    """Clips whose story changes; the stories are those told after it, since the past is seen under them.
+
+    switch_frames: of each clip, the picture with which the new story begins. starts: the clip's first picture in its
+    video.
+    """
     told: list[Story] = []
     rendered = []
-    for _ in range(count):
-        before = training_story(rng)
-        after = changed_story(before, rng)
-        cues = [(0, before), (switch_frame, after)]
-        rendered.append(storybook.render_script(cues, length=frames, seed=int(rng.integers(2**31))))
+    for switch_frame, start in zip(switch_frames, starts, strict=True):
+        before, at = training_story(rng), start + switch_frame
+        after = changed_story(before, rng, at=at)
+        cues = [(0, before), (at, after)]
+        rendered.append(storybook.render_script(cues, length=frames, start=start, seed=int(rng.integers(2**31))))
         told.append(after)
-    indices, masks = (torch.from_numpy(np.stack(part)) for part in zip(*rendered, strict=True))
-    return Clips(indices, masks, tuple(told))
+    return _clips(rendered, told)
 
 
-def changed_story(story: Story, rng: np.random.Generator) -> Story:
-    """Another training story that keeps most of this one: mostly another action, else another subject, scene or all."""
+def sample_photos(rng: np.random.Generator, count: int, *, frames: int, held: Sequence[int]) -> Clips:
+    """Clips that begin with a photo from anywhere in a video, and the stories told under it. held: its pictures."""
+    told: list[Story] = []
+    rendered = []
+    for still in held:
+        photo, at = training_story(rng), int(rng.integers(PHOTO_TO))
+        story = changed_story(photo, rng, at=at, changes=PHOTO_CHANGES, same=True)
+        seed = int(rng.integers(2**31))
+        rendered.append(storybook.render_photo(photo, story, at=at, held=still, length=frames, seed=seed))
+        told.append(story)
+    return _clips(rendered, told)
+
+
+def changed_story(
+    story: Story,
+    rng: np.random.Generator,
+    *,
+    at: int,
+    changes: Mapping[str, float] = CHANGES,
+    same: bool = False,
+) -> Story:
+    """Another training story, told from frame `at` of this one's video on; it may keep its subject, its scene, both.
+
+    same: it may be this one, told anew.
+    """
     while True:
         other = training_story(rng)
-        kind = rng.choice(4, p=(0.5, 0.2, 0.15, 0.15))
-        subject, colour, scene = other.subject, other.colour, other.scene
-        if kind in (0, 2):
-            subject, colour = story.target or story.subject, story.colour
-        if kind in (0, 1):
+        kind = rng.choice(list(changes), p=list(changes.values()))
+        subject, colour, scene, action, target = other.subject, other.colour, other.scene, other.action, other.target
+        if kind in ("action", "scene"):
+            subject, colour = storybook.shown_subject(story, at), story.colour
+        if kind in ("action", "subject"):
             scene = story.scene
-        if subject is None or other.target == subject:
+        if kind in ("subject", "scene") and story.target is None and rng.random() < SAME_ACTION:
+            action, target = story.action, None
+        if (subject is None) != (other.subject is None) or (target is not None and target == subject):
             continue
-        changed = Story(subject, colour, scene, other.action, other.target)
-        if changed != story and not storybook.held_out(changed):
+        changed = Story(subject, colour, scene, action, target) if subject else Story(None, "natural", scene, STILL)
+        if (same or changed != story) and not storybook.held_out(changed):
             return changed
 
 
-def render_clips(stories: tuple[Story, ...], rng: np.random.Generator, *, frames: int, start: int = 0) -> Clips:
-    """These stories, each with a seed of its own."""
+def render_clips(
+    stories: Sequence[Story], rng: np.random.Generator, *, frames: int, starts: Sequence[int] | None = None
+) -> Clips:
+    """These stories, each with a seed of its own, from these pictures on (None: from the first)."""
     rendered = [
-        storybook.render_indices(story, length=frames, seed=int(rng.integers(2**31)), start=start) for story in stories
+        storybook.render_indices(story, length=frames, seed=int(rng.integers(2**31)), start=start)
+        for story, start in zip(stories, starts or [0] * len(stories), strict=True)
     ]
+    return _clips(rendered, stories)
+
+
+def _clips(rendered: Sequence[tuple[np.ndarray, np.ndarray]], stories: Sequence[Story]) -> Clips:
     indices, masks = (torch.from_numpy(np.stack(part)) for part in zip(*rendered, strict=True))
-    return Clips(indices, masks, stories)
+    return Clips(indices, masks, tuple(stories))
 
 
 def sample_pictures(rng: np.random.Generator, count: int, *, crop: int | None = None) -> tuple[Tensor, Tensor]:
