@@ -5,6 +5,8 @@
 """
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tiny import tiny_pack
 from torch import Tensor
 
 LIMIT = 5e-5
@@ -70,6 +73,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny models: a second thread gains nothing, and on a busy machine costs 10 times
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for whatever a script starts with `&`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "golden(kind, ...): run once for every recording of these kinds")
 
 
@@ -78,6 +83,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         recordings = find_recordings(metafunc.config.getoption("golden_dir"))
         chosen = [recording for recording in recordings if recording.is_of(marker.args)]
         metafunc.parametrize("recording", chosen, ids=[recording.path.stem for recording in chosen])
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has set for all runs changes no test."""
+    for name in [name for name in os.environ if name.startswith("CAUSVID_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CAUSVID_CONFIG", os.devnull)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model pack of random weights, reached by its path; tests that change it take a copy."""
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture

@@ -131,7 +131,8 @@ def test_a_resume_that_adds_nothing_keeps_what_there_was(tmp_path):
             out.write(chunk)
     with writer(tmp_path / "a.mp4", resume=out.restart) as again:
         pass
-    assert read_info(again.part_path).frames == out.restart.frames == 20
+    assert out.restart.frames == 20
+    assert read_info(again.part_path).frames == sum(CHUNKS)
 
 
 # --- a partial video

@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -27,6 +27,8 @@ MAGIC = b"causvid journal 1\n"
 _HEAD = struct.Struct("<II")
 _LONGEST = 2**31
 """Bytes of a record: more is damage."""
+_NEW = ".new"
+_REMEDY = "make the video again, with -y"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,13 @@ class Mark:
     """What stood in the video file when a chunk had been written.
 
     frames: pictures in it. restart_bytes, restart_frames: the last place before that where an encoder began anew.
+    restart_crc: CRC-32 of the bytes before that place, by which the file is known again.
     """
 
     frames: int
     restart_bytes: int = 0
     restart_frames: int = 0
+    restart_crc: int = 0
 
 
 class Journal:
@@ -48,34 +52,43 @@ class Journal:
         self.path, self.request = path, request
         self._file = file
         self._places: list[tuple[int, int]] = []  # of each chunk's payload: first byte, size
-        self._end = file.seek(0, os.SEEK_END)
+        self._end = self._size = file.seek(0, os.SEEK_END)
         self.mark: Mark | None = None
         """Of the last chunk."""
 
     @classmethod
     def create(cls, path: Path, request: Mapping[str, Any]) -> Self:
         """A new journal, in the place of an older one. request: what JSON can hold. Raises OutputError."""
+        new = path.with_name(path.name + _NEW)  # a kill or a full disk leaves no journal rather than half a request
         with _output_errors(path):
-            file = open(path, "w+b", buffering=0)  # noqa: SIM115  (closed by `close`)
-            _write(file, MAGIC)
-            _write(file, _record(json.dumps(request, allow_nan=False).encode()))
+            new.unlink(missing_ok=True)
+            file = open(new, "x+b", buffering=0)  # noqa: SIM115  (closed by `close`)
+            try:
+                _write(file, MAGIC)
+                _write(file, _record(json.dumps(request, allow_nan=False).encode()))
+                new.replace(path)
+            except BaseException:
+                file.close()
+                new.unlink(missing_ok=True)
+                raise
             return cls(path, file, request)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """The journal that an earlier run left; a torn end is cut off. Raises MediaError when it is none."""
         try:
-            file = open(path, "r+b", buffering=0)  # noqa: SIM115
+            # O_NONBLOCK: a named pipe of this name would else be waited for
+            file = open(os.open(path, os.O_RDWR | os.O_NONBLOCK), "r+b", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise MediaError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from error
         try:
             if file.read(len(MAGIC)) != MAGIC:
-                raise MediaError(f"{path}: not a journal of this causvid")
+                raise MediaError(f"{path}: not a journal of this causvid; {_REMEDY}")
             records = _places(file, len(MAGIC))
             start, size = next(records, (0, 0))
             request = json.loads(_read(file, start, size) or b"null")
             if not isinstance(request, dict):
-                raise MediaError(f"{path}: damaged: its request is not whole")
+                raise MediaError(f"{path}: damaged: its request is not whole; {_REMEDY}")
             journal = cls(path, file, request)
             journal._places = list(records)
             journal._end = sum((journal._places or [(start, size)])[-1])
@@ -83,7 +96,7 @@ class Journal:
             return journal
         except ValueError as error:
             file.close()
-            raise MediaError(f"{path}: damaged: {error}") from error
+            raise MediaError(f"{path}: damaged: {error}; {_REMEDY}") from error
         except BaseException:
             file.close()
             raise
@@ -92,6 +105,14 @@ class Journal:
     def chunks(self) -> int:
         """How many chunks it holds: those numbered 0 .. chunks - 1."""
         return len(self._places)
+
+    def check_unchanged(self) -> None:
+        """Raise OutputError when another run has gone on with it, or ended it, since it was opened."""
+        with suppress(FileNotFoundError):
+            own, there = os.fstat(self._file.fileno()), self.path.stat()
+            if os.path.samestat(own, there) and there.st_size == self._size:
+                return
+        raise OutputError(f"{self.path}: another causvid went on with this video meanwhile; give the command again")
 
     def append(self, x0: Tensor, mark: Mark) -> None:
         """Add the next chunk: when this returns, it outlives the process. x0: [1, C, f, h, w]. Raises OutputError."""
@@ -131,7 +152,7 @@ class Journal:
         try:
             return self.mark_of(self.chunks - 1) if self.chunks else None
         except (KeyError, TypeError, SafetensorError) as error:
-            raise MediaError(f"{self.path}: damaged: {error}") from error
+            raise MediaError(f"{self.path}: damaged: {error}; {_REMEDY}") from error
 
 
 def _record(payload: bytes) -> bytes:

@@ -21,7 +21,7 @@ from causvid_cli.geometry import Chunk, ChunkGrid
 from causvid_cli.job import Job, journal_path
 from causvid_cli.journal import Journal, Mark
 from causvid_cli.pipeline import GIVEN, ChunkResult, Stream
-from causvid_cli.video import Restart, Writer
+from causvid_cli.video import Restart, Writer, crc_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ def find_earlier(output: Path, part: Path) -> Earlier | None:
 
 def _restart(journal: Journal, part: Path) -> Restart:
     """The last place in the `.part` where its encoder began anew; the beginning when the file is not as it was left."""
+    mark = journal.mark
     with suppress(OSError):
-        size = part.stat().st_size
-        if journal.mark and journal.mark.restart_bytes <= size:
-            return Restart(journal.mark.restart_bytes, journal.mark.restart_frames)
-    return Restart(0, 0)
+        if mark and part.is_file() and crc_of(part, mark.restart_bytes) == mark.restart_crc:
+            return Restart(mark.restart_bytes, mark.restart_frames, mark.restart_crc)
+    return Restart()
 
 
 class Recording:
@@ -97,7 +97,8 @@ class Recording:
             self.writer.write(self._show(chunk.frames) if self._show else chunk.frames)
             if self.journal is not None and chunk.index >= self._known:
                 restart = self.writer.restart
-                self.journal.append(chunk.latent, Mark(self.writer.frames_written, restart.bytes, restart.frames))
+                mark = Mark(self.writer.frames_written, restart.bytes, restart.frames, restart.crc)
+                self.journal.append(chunk.latent, mark)
             yield chunk
 
     def publish(self, *, keep_latents: bool = False) -> Path:

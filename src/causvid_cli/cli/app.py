@@ -16,12 +16,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from causvid_cli import __version__
-from causvid_cli.cli import console
+from causvid_cli.cli import completion, console
 from causvid_cli.cli.help import HELP_OPTIONS, Group, examples, show_help
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.errors import CausvidError, ExitCode
 
-COMMANDS = ("make", "train", "info", "models", "bench", "eval", "doctor")
+COMMANDS = ("make", "edit", "again", "train", "info", "models", "bench", "eval", "doctor", "configure")
 """Modules of this package whose `app` holds commands, in the order of the help; what is not written yet is left out."""
 
 EXIT_CODES = {
@@ -36,8 +36,10 @@ EXIT_CODES = {
     ExitCode.JOBS: "some jobs of a batch failed",
     ExitCode.INTERRUPTED: "stopped by Ctrl-C",
     ExitCode.PIPE_CLOSED: "the reader of a pipe went away",
-    ExitCode.TERMINATED: "stopped by SIGTERM",
+    ExitCode.TERMINATED: "stopped by SIGTERM, or by the terminal that closed",
 }
+MOST_PROBLEMS = 100
+"""Of a script, that are shown."""
 
 
 class Root(Group):
@@ -49,6 +51,7 @@ class Root(Group):
         if "_CAUSVID_COMPLETE" in os.environ:  # the shell asks for completions
             super().main(args, prog_name, *others, **extra)
         arguments = sys.argv[1:] if args is None else list(args)
+        console.voice.reset()
 
         def run() -> None:
             with self.make_context(prog_name or "causvid", arguments) as context:
@@ -85,6 +88,18 @@ def causvid(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.", show_default=False),
     ] = False,
+    color: Annotated[
+        str | None,
+        typer.Option(
+            "--color",
+            metavar="WHEN",
+            callback=console.set_color,
+            autocompletion=completion.words(*console.COLORS),
+            help="Colour what is said on stderr: auto (on a terminal), always or never. NO_COLOR and FORCE_COLOR "
+            "in the environment are heeded too.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make videos from prompts on this machine, with or without a GPU.
 
@@ -100,6 +115,7 @@ for name in COMMANDS:
 
 def main() -> NoReturn:
     """The `causvid` command."""
+    _occupy_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):  # a file name goes out as it came, a tick is spelt out for old terminals
         plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         sys.stdout.reconfigure(errors="backslashreplace" if plain else "surrogateescape")
@@ -109,6 +125,13 @@ def main() -> NoReturn:
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # torch takes a while to go: Ctrl-C then just ends it
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise AssertionError("unreachable: Root.main exits")
+
+
+def _occupy_standard_streams() -> None:
+    """Open what the caller has closed, or the next file opened, a video say, would get what libraries print there."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
 
 
 def guarded(run: Callable[[], None]) -> int:
@@ -131,10 +154,22 @@ def guarded(run: Callable[[], None]) -> int:
                 print(file=sys.stderr)  # the terminal has shown ^C on a line of its own
             if os.environ.get("CAUSVID_DEBUG"):
                 traceback.print_exception(error)
+            if problems := getattr(error, "problems", ()):
+                line = _show_problems(problems, more=getattr(error, "more", 0))
             if line:
-                console.message("; ".join([line, *getattr(error, "__notes__", ())]))
+                console.error("; ".join([line, *getattr(error, "__notes__", ())]))
         _abandon_stdout()
         return code
+
+
+def _show_problems(problems: Sequence[Any], *, more: int) -> str:
+    """Each place that is wrong in a script, in its own lines: where and what, the line, a caret. Returns the sum."""
+    for problem in problems[:MOST_PROBLEMS]:
+        for line in problem.lines():
+            console.complaint(line)
+    count = len(problems) + more
+    unseen = f", {MOST_PROBLEMS} of them shown" if count > MOST_PROBLEMS else ""
+    return f"{count} mistake{'s' * (count != 1)}{unseen}; nothing was made"
 
 
 def _abandon_stdout() -> None:
@@ -150,7 +185,8 @@ def explain(error: BaseException) -> tuple[ExitCode, str]:
     """The exit code of what ended a command, and the line that says why ("" for none)."""
     if isinstance(error, CausvidError):
         return error.exit_code, str(error)
-    if isinstance(error, KeyboardInterrupt) or interrupts.raised:
+    hung_up = isinstance(error, OSError) and interrupts.received is not None  # the terminal went, and stderr with it
+    if isinstance(error, KeyboardInterrupt) or interrupts.raised or hung_up:
         return interrupts.exit_code, "stopped"
     if isinstance(error, BrokenPipeError):
         return ExitCode.PIPE_CLOSED, ""

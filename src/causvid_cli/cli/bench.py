@@ -23,13 +23,13 @@ def bench(
     model: options.Model = DEFAULTS.model,
     device: options.Device = DEFAULTS.device,
     dtype: options.Dtype = DEFAULTS.dtype,
-    length: options.Length = DEFAULTS.length,
+    length: options.ClipLength = DEFAULTS.length,
     repeats: Annotated[
         int, typer.Option(min=1, metavar="NUMBER", help="How often everything is measured.")
     ] = DEFAULTS.repeats,
     teacher: Annotated[bool, typer.Option(help="Let the model's teacher make the same video.")] = DEFAULTS.teacher,
     threads: options.Threads = None,
-    quiet: options.Quiet = False,
+    quiet: options.Quiet = 0,
     as_json: options.Json = False,
 ) -> None:
     """Measure this machine: start-up, first frame, frames per second, memory, and the teacher beside the student."""

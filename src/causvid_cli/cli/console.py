@@ -6,16 +6,76 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Protocol
+
+from causvid_cli.errors import UsageError
 
 LONGEST_MESSAGE = 1000
 """Characters: a user may have typed more."""
 LINE_EVERY_S = 10.0
 """Time between lines of progress where there is no terminal."""
+REDRAWS_PER_S = 10
+WIDEST_BAR, NARROWEST_BAR = 40, 8
+"""Characters."""
+COLORS = ("auto", "always", "never")
+PROGRESS = ("auto", "bar", "plain", "none")
 
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
 _REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@dataclass(slots=True)
+class Voice:
+    """How this run is to speak. The options say so, by `set_quiet` and its like; there is one of it: `voice`."""
+
+    quiet: int = 0
+    """1: no progress and no notes; 2: no warnings either."""
+    verbose: int = 0
+    color: str = "auto"
+    progress: str = "auto"
+
+    def reset(self) -> None:
+        for each in fields(self):
+            setattr(self, each.name, each.default)
+
+
+voice = Voice()
+
+
+def set_quiet(value: int) -> int:
+    """Callback of --quiet."""
+    voice.quiet = int(value)
+    return value
+
+
+def set_verbose(value: int) -> int:
+    """Callback of --verbose."""
+    voice.verbose = int(value)
+    return value
+
+
+def set_color(value: str | None) -> str | None:
+    """Callback of --color. Raises UsageError for another word."""
+    voice.color = _one_of(value or "auto", COLORS, "--color")
+    return value
+
+
+def set_progress(value: str) -> str:
+    """Callback of --progress. Raises UsageError for another word."""
+    voice.progress = _one_of(value, PROGRESS, "--progress")
+    return value
+
+
+def _one_of(value: str, known: Sequence[str], name: str) -> str:
+    if value not in known:
+        raise UsageError(f"{name} {value}: unknown; try {', '.join(known[:-1])} or {known[-1]}")
+    return value
+
+
+# --- lines ---------------------------------------------------------------------------------------------------------
 
 
 def shown(text: str) -> str:
@@ -28,11 +88,50 @@ def _spelt(character: str) -> str:
 
 
 def message(text: str) -> None:
-    """One line on stderr; of an endless one, both ends."""
+    """One line on stderr, whatever -q says; of an endless one, both ends."""
+    _say(text)
+
+
+def error(text: str) -> None:
+    """What ended the command: the one line that is never left out."""
+    _say(text, color="red")
+
+
+def warning(text: str) -> None:
+    """What the user should know though all goes on; -qq leaves it out."""
+    if voice.quiet < 2:
+        _say(text, color="yellow")
+
+
+def note(text: str) -> None:
+    """What a user may like to know; -q leaves it out."""
+    if not voice.quiet:
+        _say(text, color="yellow")
+
+
+def detail(text: str) -> None:
+    """For who wants to know more: only with -v."""
+    if voice.verbose:
+        _say(text)
+
+
+def _say(text: str, *, color: str = "") -> None:
+    head = _painted("causvid:", color) if color else "causvid:"
+    complaint(text, head=f"{head} ")
+
+
+def complaint(text: str, *, head: str = "") -> None:
+    """One line on stderr without our name before it: a place in the user's script, or the line that is there."""
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]} [...] {text[-LONGEST_MESSAGE // 2 :]}"
     if sys.stderr is not None:
-        print(f"causvid: {shown(text)}", file=sys.stderr, flush=True)
+        print(f"{head}{shown(text)}", file=sys.stderr, flush=True)
+
+
+def _painted(text: str, color: str) -> str:
+    import typer
+
+    return typer.style(text, fg=color) if is_colored() else text
 
 
 def result(text: str) -> None:
@@ -52,6 +151,12 @@ def result_json(value: Mapping[str, Any]) -> None:
     result(json.dumps(value, allow_nan=False))
 
 
+def event(kind: str, **values: Any) -> None:
+    """One step of the work as a JSON object on a line of stdout, at once: `v` (of the format), `event`, values."""
+    result_json({"v": 1, "event": kind, **values})
+    flush_result()
+
+
 def table(rows: Iterable[Sequence[object]], *, header: Sequence[str] = ()) -> None:
     """Aligned columns on stdout; the last one may be as long as it likes."""
     cells = [[shown(str(cell)) for cell in row] for row in ([header, *rows] if header else rows)]
@@ -69,83 +174,242 @@ def bytes_text(count: int) -> str:
     return f"{count} bytes"
 
 
+# --- the terminal --------------------------------------------------------------------------------------------------
+
+
 def is_terminal() -> bool:
     """Whether stderr can show something that moves."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def is_colored() -> bool:
+    """Whether stderr gets colours: --color says, else NO_COLOR, else FORCE_COLOR, else whether it is a terminal."""
+    if voice.color != "auto":
+        return voice.color == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or is_terminal()
+
+
+class Screen:
+    """The lines of the terminal that are drawn again and again, below what has been said: one for bar and preview."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, no_color=not is_colored())
+        self._parts: dict[str, Any] = {}
+
+    @contextmanager
+    def showing(self, name: str, part: Any) -> Iterator[None]:
+        """Inside, a renderable is drawn; parts stand in the order of their names, and leave no trace."""
+        self._parts[name] = part
+        try:
+            if len(self._parts) == 1:
+                with self._live():
+                    yield
+            else:
+                yield
+        finally:
+            del self._parts[name]
+
+    @contextmanager
+    def _live(self) -> Iterator[None]:
+        from rich.live import Live
+
+        live = Live(
+            console=self.console,
+            get_renderable=self._draw,
+            refresh_per_second=REDRAWS_PER_S,
+            transient=True,
+            redirect_stdout=False,  # a video or JSON may go there
+        )
+        with suppress(OSError):  # of the last drawing, when the terminal is gone
+            live.start()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                live.stop()
+
+    def _draw(self) -> Any:
+        from rich.console import Group
+
+        return Group(*(part for _, part in sorted(self._parts.items())))
+
+
+_screens: list[Screen] = []
+
+
+@contextmanager
+def screen(name: str, part: Any) -> Iterator[Screen]:
+    """Inside, a renderable is drawn on the terminal; within another one, both are drawn together."""
+    outermost = not _screens
+    if outermost:
+        _screens.append(Screen())
+    try:
+        with _screens[0].showing(name, part):
+            yield _screens[0]
+    finally:
+        if outermost:
+            _screens.clear()
+
+
+# --- progress ------------------------------------------------------------------------------------------------------
+
+
 class Progress(Protocol):
     """How far a video is."""
 
-    def start(self, frames: int) -> None:
-        """Loading is over; so many frames are to be made."""
+    def start(self, frames: int | None, *, done: int = 0, rate: float | None = None, watch: Path | None = None) -> None:
+        """Loading is over; so many frames are to be made, None for no end.
+
+        done: made before, by a run that is resumed. rate: frames per second of the video. watch: a file that plays
+        while it grows.
+        """
         ...
 
-    def update(self, done: int) -> None:
-        """So many of them are made."""
+    def update(self, done: int, *, cue: str = "") -> None:
+        """So many of them are made. cue: which one holds now, such as "cue 2 of 3: he writes"."""
         ...
 
 
 @contextmanager
-def progress(what: str, *, quiet: bool) -> Iterator[Progress]:
+def progress(what: str, *, quiet: int = 0) -> Iterator[Progress]:
     """A bar on a terminal, a line now and then elsewhere, nothing when quiet. what: shown until `start`."""
-    if quiet:
+    if voice.progress == "bar" and not is_terminal():
+        raise UsageError("--progress bar: stderr is no terminal that can be drawn on; try --progress plain")
+    if quiet or voice.quiet or voice.progress == "none":
         yield _Silence()
-    elif is_terminal():
-        with _bar(what) as bar:
+    elif is_terminal() and voice.progress != "plain":
+        bar = _Bar(what)
+        with screen("progress", bar):
             yield bar
     else:
         yield _Lines()
 
 
 class _Silence:
-    def start(self, frames: int) -> None: ...
+    def start(
+        self, frames: int | None, *, done: int = 0, rate: float | None = None, watch: Path | None = None
+    ) -> None: ...
 
-    def update(self, done: int) -> None: ...
+    def update(self, done: int, *, cue: str = "") -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """How far a video is, and since when."""
+
+    frames: int | None
+    before: int
+    rate: float | None
+    watch: str
+    started: float
+    """On the monotonic clock."""
+    now: float
+    """When the last chunk came."""
+    done: int
+    cue: str = ""
+
+    def pace(self) -> str:
+        return _pace(self.done, self.frames, self.now - self.started, before=self.before, rate=self.rate)
 
 
 class _Lines:
-    def start(self, frames: int) -> None:
-        self._frames = frames
-        self._started = self._last = time.monotonic()
+    _tally: Tally
 
-    def update(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= LINE_EVERY_S and done < self._frames:
-            self._last = now
-            message(_pace(done, self._frames, now - self._started))
+    def start(self, frames: int | None, *, done: int = 0, rate: float | None = None, watch: Path | None = None) -> None:
+        self._tally = _begin(frames, done, rate, watch)
+        self._last = self._tally.started
 
-
-@contextmanager
-def _bar(what: str) -> Iterator[Progress]:
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    columns = (
-        rich_progress.TextColumn("{task.description}", markup=False),
-        rich_progress.BarColumn(),
-        rich_progress.TextColumn("{task.fields[pace]}", markup=False),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
-        yield _Bar(drawn, drawn.add_task(shown(what), total=None, pace=""))
+    def update(self, done: int, *, cue: str = "") -> None:
+        tally = self._tally
+        tally.done, tally.cue, tally.now = done, cue, time.monotonic()
+        if tally.now - self._last >= LINE_EVERY_S and done != tally.frames:
+            self._last = tally.now
+            message(", ".join(part for part in (tally.pace(), cue, tally.watch) if part))
+            tally.watch = ""  # once is enough
 
 
 class _Bar:
-    def __init__(self, drawn: Any, task: Any) -> None:
-        self._drawn, self._task = drawn, task
+    """A rich renderable: a bar with the pace beside it, the cue and the file below."""
 
-    def start(self, frames: int) -> None:
-        self._frames, self._started = frames, time.monotonic()
-        self._drawn.update(self._task, description="making", total=frames, pace=f"0 of {frames} frames")
+    def __init__(self, what: str) -> None:
+        self._what = shown(what)
+        self._tally: Tally | None = None
 
-    def update(self, done: int) -> None:
-        pace = _pace(done, self._frames, time.monotonic() - self._started)
-        self._drawn.update(self._task, completed=done, pace=pace)
+    def start(self, frames: int | None, *, done: int = 0, rate: float | None = None, watch: Path | None = None) -> None:
+        self._tally = _begin(frames, done, rate, watch)
+
+    def update(self, done: int, *, cue: str = "") -> None:
+        assert self._tally is not None
+        self._tally.done, self._tally.cue, self._tally.now = done, shown(cue), time.monotonic()
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.text import Text
+
+        width, tally = options.max_width, self._tally
+        if tally is None:
+            yield _row(self._what, width, total=None, done=0, before=True)
+            return
+        parts = tally.pace().split(", ")
+        while len(parts) > 1 and len(", ".join(parts)) > width:  # the last one says least
+            parts.pop()
+        if tally.frames is None:
+            yield Text(", ".join(parts), no_wrap=True, overflow="ellipsis")
+        else:
+            yield _row(", ".join(parts), width, total=tally.frames, done=tally.done)
+        for line in (tally.cue, tally.watch):
+            if line:
+                yield Text(line, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _pace(done: int, frames: int, seconds: float) -> str:
-    """ "120 of 400 frames, 57 frames/s, 5 s left"."""
-    minutes, rest = divmod(round(seconds / done * (frames - done)), 60)
+def _row(text: str, width: int, *, total: int | None, done: int, before: bool = False) -> Any:
+    """Text and a bar on one line, the text alone where there is no room; before: the text comes first."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    label = Text(text, no_wrap=True, overflow="ellipsis")
+    room = min(width - label.cell_len - 1, WIDEST_BAR)
+    if room < NARROWEST_BAR:
+        return label
+    bar = ProgressBar(total=total, completed=done, width=room)
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_row(*((label, bar) if before else (bar, label)))
+    return line
+
+
+def _begin(frames: int | None, done: int, rate: float | None, watch: Path | None) -> Tally:
+    now = time.monotonic()
+    seen = f"watch meanwhile: {shown(str(watch))}" if watch else ""
+    return Tally(frames=frames, before=done, done=done, rate=rate, watch=seen, started=now, now=now)
+
+
+def _pace(done: int, frames: int | None, seconds: float, *, before: int = 0, rate: float | None = None) -> str:
+    """ "120 of 400 frames, 57 frames/s (7.1x), 5 s left"; before: frames that were made before the clock started."""
+    parts = [f"{done} frames" if frames is None else f"{done} of {frames} frames"]
+    made = done - before
+    if frames is None and rate:
+        parts.append(f"{duration(done / rate)} long")
+    if made and seconds > 0:
+        times = f" ({_number(made / seconds / rate, digits=2)}x)" if rate else ""
+        parts.append(f"{_number(made / seconds)} frames/s{times}")
+        if frames is not None:
+            parts.append(f"{duration(seconds / made * (frames - done))} left")
+    return ", ".join(parts)
+
+
+def _number(value: float, *, digits: int = 3) -> str:
+    """So many digits, and never an exponent for what is large."""
+    return f"{value:.{digits}g}" if value < 99 else f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 2 min"."""
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    left = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{done} of {frames} frames, {done / seconds:.3g} frames/s, {left} left"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they stop a command at once or, while it writes a video, after the chunk at work."""
+"""Ctrl-C, SIGTERM, SIGHUP: they stop a command at once or, while it writes a video, after the chunk at work."""
 
 import signal
 import threading
@@ -9,10 +9,12 @@ from types import FrameType
 from causvid_cli.errors import ExitCode
 
 _EXIT_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    _EXIT_CODES[signal.SIGHUP] = ExitCode.TERMINATED
 
 
 class Interrupts:
-    """What the two signals have done to this process. There is one of it: `interrupts`."""
+    """What these signals have done to this process. There is one of it: `interrupts`."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -27,7 +29,7 @@ class Interrupts:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Inside, either signal is remembered and raises KeyboardInterrupt."""
+        """Inside, each signal is remembered and raises KeyboardInterrupt."""
         self.received, self.raised, self._deferring = None, False, False
         before = {}
         if threading.current_thread() is threading.main_thread():  # only there do signals arrive

@@ -1,80 +1,28 @@
-"""Commands that make a video: what is asked is checked, made chunk by chunk, written, reported."""
+"""Commands that make a video: t2v, i2v, extend, restyle, and those that make one again: resume, rerun."""
 
-import re
 import sys
 import time
-import unicodedata
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from causvid_cli.cli import console, options
+from causvid_cli.cli import options
 from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.interrupts import interrupts
-from causvid_cli.config import PackFacts, load_facts
-from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.packs import find_pack, pack_digest
-from causvid_cli.request import (
-    AUTO,
-    DEFAULT_LENGTH,
-    DEFAULT_MODEL,
-    LONGEST_PROMPT,
-    check_device,
-    check_dtype,
-    check_prompt,
-    check_seed,
-    check_size,
-    check_steps,
-    random_seed,
-)
-from causvid_cli.timecode import parse_fps, parse_frames, parse_size, parse_whole
+from causvid_cli.cli.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, Source, check_choice
+from causvid_cli.cli.making import Making, makes_video
+from causvid_cli.cli.tasks import make_tasks
+from causvid_cli.errors import UsageError
+from causvid_cli.request import LONGEST_PROMPT, STRENGTH, check_prompt
+from causvid_cli.script import Script, script_of
+from causvid_cli.timecode import parse_fps, parse_size
 
 if TYPE_CHECKING:
-    from causvid_cli.pipeline import Pipeline
+    from causvid_cli.media.clips import RawFormat
 
 EXAMPLE = 'causvid t2v "a red car moves left in the snow"'
-BYTES_PER_PIXEL = 0.004
-"""The least that a video takes on disk: what storybook's flat colours do. For a first look at the free space."""
 
 app = typer.Typer()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A video to be made: all of it checked that can be without torch."""
-
-    prompt: str
-    folder: Path
-    """Of the model pack."""
-    facts: PackFacts
-    length: str
-    """As the user wrote it."""
-    frames: int
-    width: int
-    height: int
-    fps: Fraction
-    seed: int
-    steps: int
-    device: str
-    dtype: str
-    output: Path
-    overwrite: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A video that is made, and how it went."""
-
-    frames: int
-    first_frame_s: float
-    """From asking for the stream to holding the first frames."""
-    generate_s: float
-    """From asking for the stream to having the last ones in the file: the network, the decoder and the encoder."""
-    peak_memory_bytes: int
-    notes: tuple[str, ...]
 
 
 @app.command(
@@ -82,49 +30,160 @@ class Made:
     epilog=examples(
         f"{EXAMPLE} -o car.mp4",
         'causvid t2v "a paper airplane turns into a swan" --length 10s --json',
+        'causvid t2v "a man walks to the right on the street" --then "5s: he jumps" --length 10s',
     ),
 )
-def t2v(
-    prompt: options.Prompt = None,
-    output: options.Output = None,
-    length: options.Length = DEFAULT_LENGTH,
-    size: options.Size = None,
-    fps: options.Fps = None,
-    seed: options.Seed = None,
-    steps: options.Steps = None,
-    model: options.Model = DEFAULT_MODEL,
-    device: options.Device = AUTO,
-    dtype: options.Dtype = AUTO,
-    overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-) -> None:
+@makes_video
+def t2v(making: Making, prompt: options.Prompt = None, then: options.Then = None) -> None:
     """Make a video from a prompt, and print its path.
 
     storybook, the model that comes with causvid, draws pixel art: a subject, its colour, a scene and what happens,
     said in plain English. Words that it does not know are named, with near ones that it does.
 
-    Ctrl-C stops after the chunk at work. What was made by then stays in FILE.part, which plays.
+    Ctrl-C stops after the chunk at work and keeps what was made in NAME.partial.mp4; `causvid resume` goes on with it,
+    and so does the same command with the same -o.
     """
-    started = time.monotonic()
-    job = make_job(
-        read_prompt(prompt),
-        output=output,
-        length=length,
-        size=size,
-        fps=fps,
-        seed=seed,
-        steps=steps,
-        model=model,
-        device=device,
-        dtype=dtype,
-        overwrite=overwrite,
+    make("t2v", prompt, then, making)
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        'causvid i2v photo.jpg "a red car jumps in the snow" -o car.mp4',
+        'causvid i2v drawing.png "a swan flies up" --fit pad --background "#ffffff" --length 8s',
+    ),
+)
+@makes_video
+def i2v(
+    making: Making,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo or drawing: JPEG, PNG, WebP, AVIF, TIFF ...")],
+    prompt: options.Prompt = None,
+    then: options.Then = None,
+    fit: options.Fit = None,
+    hold: options.Hold = None,
+    background: options.Background = "",
+) -> None:
+    """Set a picture in motion.
+
+    The video begins with the picture, as the model's codec shows it: storybook redraws it in its palette.
+    """
+    photo = Photo(
+        path=_file(image, "IMAGE"),
+        fit=check_choice(fit or "crop", FITS, name="--fit"),
+        hold=check_choice(hold or DEFAULT_HOLD, HOLDS, name="--hold"),
+        background=background,
     )
-    with console.progress(f"loading {job.facts.name}", quiet=quiet) as progress:
-        pipeline, timings = load_pipeline(job)
-        made = write_video(job, pipeline, progress, command="t2v", quiet=quiet)
-    timings["total_s"] = time.monotonic() - started
-    report(job, made, timings, quiet=quiet, as_json=as_json)
+    make("i2v", prompt, then, making, given=photo)
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        'causvid extend car.mp4 "the red car jumps in the snow" -o longer.mp4',
+        'causvid extend clip.mp4 "a boat moves left on the sea" --context 2s --length 10s',
+    ),
+)
+@makes_video
+def extend(
+    making: Making,
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: MP4, MOV, MKV, WebM, AVI ...")],
+    prompt: options.Prompt = None,
+    then: options.Then = None,
+    context: options.Context = None,
+    fit: options.Fit = None,
+    tolerate_damage: options.TolerateDamage = False,
+) -> None:
+    """Go on where a clip ends: the clip, then --length of new pictures, in one file.
+
+    The clip's own pictures and sound are copied as they are where their format allows that (H.264, 8 bits); otherwise
+    the pictures are encoded anew, and that is said.
+    """
+    end = ClipEnd(
+        path=_file(clip, "CLIP"),
+        fit=check_choice(fit or "stretch", FITS, name="--fit"),
+        context=context,
+        tolerate_damage=tolerate_damage,
+    )
+    make("extend", prompt, then, making, given=end)
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        'causvid restyle car.mp4 "a blue boat moves left in the snow" -o boat.mp4',
+        'causvid restyle car.mp4 "a blue boat in the snow" --strength 0.8 -o - --format mkv > boat.mkv',
+    ),
+)
+@makes_video
+def restyle(
+    making: Making,
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video; `-` is a live one on stdin.", allow_dash=True)],
+    prompt: options.Prompt = None,
+    then: options.Then = None,
+    strength: options.Strength = STRENGTH,
+    fit: options.Fit = None,
+    input_size: options.InputSize = None,
+    input_fps: options.InputFps = None,
+    tolerate_damage: options.TolerateDamage = False,
+) -> None:
+    """Make a clip anew, chunk by chunk, as a prompt says: its pictures are noised and denoised again.
+
+    The video is as long as the clip and keeps its sound. A live video on stdin is a container that streams (MKV,
+    MPEG-TS, fragmented MP4, NUT, Y4M) or, with --input-size and --input-fps, raw RGB pictures.
+    """
+    how = check_choice(fit or "stretch", FITS, name="--fit")
+    if str(clip) == "-":
+        if prompt in (None, "-"):
+            raise UsageError("the clip comes on stdin, so the prompt cannot; say it in quotes, or as @FILE")
+        raw = raw_format(input_size, input_fps)
+        source = Source(path=None, pipe=_stdin(), raw=raw, fit=how, strength=strength, tolerate_damage=tolerate_damage)
+    else:
+        if input_size or input_fps:
+            raise UsageError("--input-size and --input-fps are for raw pictures on stdin; leave them out for a file")
+        source = Source(path=clip, fit=how, strength=strength, tolerate_damage=tolerate_damage)
+    make("restyle", prompt, then, making, given=source)
+
+
+def make(
+    command: str, prompt: str | None, then: list[str] | None, making: Making, *, given: Given | None = None
+) -> None:
+    """What all of them do, once their own options are read."""
+    started = time.monotonic()
+    script = script_of(check_prompt(read_prompt(prompt)), then or ())
+    make_script(command, script, making, given=given, started=started)
+
+
+def make_script(command: str, script: Script, making: Making, *, given: Given | None, started: float) -> None:
+    """Make the video of a script."""
+    from causvid_cli.cli.work import run
+
+    run(make_tasks(command, script, making, given=given), started=started)
+
+
+def _file(path: Path, name: str) -> Path:
+    """A file that is read more than once, so it cannot be stdin."""
+    if str(path) == "-":
+        raise UsageError(f"{name} -: a file is wanted here, not stdin; only restyle takes a live video")
+    return path
+
+
+def raw_format(size: str | None, fps: str | None) -> "RawFormat | None":
+    """How raw pictures on stdin lie, if they are raw."""
+    if size is None and fps is None:
+        return None
+    if size is None or fps is None:
+        raise UsageError("raw pictures on stdin need both --input-size and --input-fps")
+    from causvid_cli.media.clips import RawFormat
+
+    return RawFormat(size=parse_size(size, name="--input-size"), fps=parse_fps(fps, name="--input-fps"))
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "no video on stdin; pipe one in, as in: ffmpeg -i cam.mkv -f matroska - | causvid restyle - ..."
+        )
+    return sys.stdin.buffer
 
 
 def read_prompt(given: str | None) -> str:
@@ -157,180 +216,3 @@ def _read_text(file: BinaryIO, name: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"the prompt in {name} is not UTF-8 text") from error
-
-
-def make_job(
-    prompt: str,
-    *,
-    output: Path | None,
-    length: str,
-    size: str | None,
-    fps: str | None,
-    seed: str | None,
-    steps: str | None,
-    model: str,
-    device: str,
-    dtype: str,
-    overwrite: bool,
-) -> Job:
-    """Check what was asked, from the quickest check to the slowest; torch is not imported yet."""
-    prompt = check_prompt(prompt)
-    rate = None if fps is None else parse_fps(fps)
-    wanted = None if size is None else parse_size(size)
-    number = random_seed() if seed is None else check_seed(parse_whole(seed, name="--seed"))
-    calls = None if steps is None else parse_whole(steps, name="--steps")
-    check_device(device)
-    check_dtype(dtype)
-    folder = find_pack(model)
-    facts = load_facts(folder)
-    rate = rate or parse_fps(facts.fps)
-    width, height, times = check_size(wanted, facts)
-    if str(output) == "-":
-        raise UsageError("-o -: a video cannot be written to stdout yet; name a file, such as -o video.mp4")
-    job = Job(
-        prompt=prompt,
-        folder=folder,
-        facts=facts,
-        length=length,
-        frames=parse_frames(length, fps=rate),
-        width=width * times,
-        height=height * times,
-        fps=rate,
-        seed=number,
-        steps=check_steps(calls, facts),
-        device=device,
-        dtype=dtype,
-        output=output or Path(f"causvid-{slug(prompt)}-{number}.mp4"),
-        overwrite=overwrite,
-    )
-    from causvid_cli.video import check_output  # loads PyAV, so it comes last
-
-    pixels = job.frames * job.width * job.height
-    check_output(job.output, overwrite=overwrite, expected_bytes=round(pixels * BYTES_PER_PIXEL))
-    return job
-
-
-def slug(prompt: str) -> str:
-    """A prompt as part of a file name: "a-red-car", or "video" when it has no Latin letter and no digit."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return "-".join(re.findall("[a-z0-9]+", plain))[:40].strip("-") or "video"
-
-
-def load_pipeline(job: Job) -> tuple["Pipeline", dict[str, float]]:
-    """The loaded model, and how long torch and the model took to load."""
-    started = time.monotonic()
-    from causvid_cli.device import resolve_device, resolve_dtype  # torch loads here
-    from causvid_cli.pipeline import load
-
-    imported = time.monotonic()
-    resolve_dtype(job.dtype, resolve_device(job.device))  # before the model is read
-    pipeline = load(job.folder, device=job.device, dtype=job.dtype)
-    return pipeline, {"import_s": imported - started, "load_s": time.monotonic() - imported}
-
-
-def write_video(job: Job, pipeline: "Pipeline", progress: console.Progress, *, command: str, quiet: bool) -> Made:
-    """Make the video and publish it; what stops it on the way leaves the chunks made so far in `FILE.part`."""
-    from causvid_cli.device import peak_memory_bytes
-    from causvid_cli.recipe import recipe_to_metadata
-    from causvid_cli.video import Mp4Writer
-
-    writer = Mp4Writer(
-        job.output,
-        width=job.width,
-        height=job.height,
-        fps=job.fps,
-        overwrite=job.overwrite,
-        metadata=recipe_to_metadata(recipe(job, pipeline, command)),
-    )
-    with interrupts.deferred(), writer:
-        try:
-            first_frame_s = 0.0
-            started = time.monotonic()
-            stream = pipeline.stream(
-                job.prompt,
-                length=job.length,
-                size=(job.width, job.height),
-                fps=job.fps,
-                seed=job.seed,
-                steps=job.steps,
-            )
-            if not quiet:
-                for note in stream.notes:
-                    console.message(note)
-            progress.start(job.frames)
-            for chunk in stream:
-                first_frame_s = first_frame_s or time.monotonic() - started
-                writer.write(chunk.frames)
-                progress.update(writer.frames_written)
-                if interrupts.received and writer.frames_written < job.frames:
-                    raise KeyboardInterrupt
-            generate_s = time.monotonic() - started
-            writer.publish()
-        except BaseException as error:
-            if writer.frames_written and not isinstance(error, OutputError):  # an OutputError says so itself
-                error.add_note(f"{writer.frames_written} of {job.frames} frames are kept in {writer.part_path}")
-            raise
-    return Made(
-        frames=writer.frames_written,
-        first_frame_s=first_frame_s,
-        generate_s=generate_s,
-        peak_memory_bytes=peak_memory_bytes(pipeline.device),
-        notes=stream.notes,
-    )
-
-
-def recipe(job: Job, pipeline: "Pipeline", command: str) -> dict[str, Any]:
-    """All that makes the video again; no host names, no paths."""
-    from causvid_cli.cli.versions import versions
-
-    return {
-        "v": 1,
-        "command": command,
-        "prompt": job.prompt,
-        "seed": job.seed,
-        "length": job.length,
-        "frames": job.frames,
-        "fps": str(job.fps),
-        "size": f"{job.width}x{job.height}",
-        "steps": job.steps,
-        "model": {"name": job.facts.name, "sha256": pack_digest(job.facts)},
-        "device": str(pipeline.device),
-        "dtype": str(pipeline.dtype).removeprefix("torch."),
-        "versions": versions(),
-    }
-
-
-def report(job: Job, made: Made, timings: dict[str, float], *, quiet: bool, as_json: bool) -> None:
-    """The result on stdout; a line for people on stderr.
-
-    As JSON: v (of this object), output (path), frames, fps, size, seed, model, notes (what was not understood);
-    first_frame_s and generate_s (`Made`), frames_per_s (frames / generate_s), import_s (torch), load_s (the model),
-    total_s (the whole command), peak_memory_bytes.
-    """
-    pace = made.frames / made.generate_s
-    if not quiet:
-        console.message(
-            f"{made.frames} frames, {job.width}x{job.height}, {float(made.frames / job.fps):.1f} s at "
-            f"{float(job.fps):g} fps, seed {job.seed}: first frame after {made.first_frame_s:.2f} s, "
-            f"{pace:.3g} frames per second"
-        )
-    if not as_json:
-        console.result(str(job.output))
-        return
-    console.result_json(
-        {
-            "v": 1,
-            "output": str(job.output),
-            "frames": made.frames,
-            "fps": float(job.fps),
-            "size": f"{job.width}x{job.height}",
-            "seed": job.seed,
-            "model": job.facts.name,
-            "first_frame_s": round(made.first_frame_s, 4),
-            "generate_s": round(made.generate_s, 4),
-            "frames_per_s": round(pace, 2),
-            **{name: round(seconds, 3) for name, seconds in timings.items()},
-            "peak_memory_bytes": made.peak_memory_bytes,
-            "notes": list(made.notes),
-        }
-    )

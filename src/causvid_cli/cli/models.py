@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.cli import console, options
+from causvid_cli.cli import completion, console, options
 from causvid_cli.cli.help import HELP_OPTIONS, Command, Group, examples, show_help
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError
@@ -55,7 +55,14 @@ def list_(as_json: options.Json = False) -> None:
 
 @models.command(cls=Command, epilog=examples("causvid models show storybook", "causvid models show storybook --json"))
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, or the folder of a model pack.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A model's name, or the folder of a model pack.",
+            autocompletion=completion.models,
+        ),
+    ],
     as_json: options.Json = False,
 ) -> None:
     """Show what a model is, and verify its files."""

@@ -1,11 +1,14 @@
 """The options that commands share: one spelling, help text and unit each. Numbers stay text; `timecode` reads them."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
+from causvid_cli.cli import completion, console
+from causvid_cli.cli.help import SECTIONS
 from causvid_cli.request import DTYPES
+
+INPUT, VIDEO, OUTPUT, RUNNING = SECTIONS
 
 Prompt = Annotated[
     str | None,
@@ -17,18 +20,30 @@ Prompt = Annotated[
     ),
 ]
 Output = Annotated[
-    Path | None,
+    str | None,
     Option(
         "--output",
         "-o",
         metavar="FILE",
-        help="The .mp4 to write; if not given, causvid-PROMPT-SEED.mp4 in this folder.",
+        help="What to write: .mp4, .mkv, .webm, .gif, .webp, or pictures such as frames/%05d.png; `-` is stdout. "
+        "{slug}, {seed}, {n} and {model} are filled in. If not given, causvid-PROMPT-SEED.mp4 in this folder.",
         show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
-Length = Annotated[
+ClipLength = Annotated[
     str,
-    Option(metavar="TIME", help="How long the video is: 5s, 250ms, 1:04.5, or 96f for 96 frames."),
+    Option("--length", metavar="TIME", help="How long each clip is: 5s, 250ms, 1:04.5, or 96f for 96 frames."),
+]
+Length = Annotated[
+    str | None,
+    Option(
+        metavar="TIME",
+        help="How long the video is, or what extend adds: 5s, 250ms, 1:04.5, 96f for 96 frames, or inf to go on until "
+        "Ctrl-C. If not given, 5s; a script's own; a restyled clip's own.",
+        show_default=False,
+        rich_help_panel=VIDEO,
+    ),
 ]
 Size = Annotated[
     str | None,
@@ -36,6 +51,8 @@ Size = Annotated[
         metavar="WxH",
         help="Width and height in pixels, such as 512x512; if not given, the model's own.",
         show_default=False,
+        autocompletion=completion.sizes,
+        rich_help_panel=VIDEO,
     ),
 ]
 Fps = Annotated[
@@ -45,6 +62,7 @@ Fps = Annotated[
         help="Frames per second of the file: 8, 29.97 or 30000/1001; if not given, the rate that the model was made "
         "for. The model draws the same frames at any rate, so at a higher one things move faster.",
         show_default=False,
+        rich_help_panel=VIDEO,
     ),
 ]
 Seed = Annotated[
@@ -55,6 +73,7 @@ Seed = Annotated[
         metavar="NUMBER",
         help="The same seed and options give the same frames again; if not given, a random one, which is reported.",
         show_default=False,
+        rich_help_panel=VIDEO,
     ),
 ]
 Steps = Annotated[
@@ -63,15 +82,28 @@ Steps = Annotated[
         metavar="NUMBER",
         help="Network calls per chunk of frames; if not given, the number that the model was trained for.",
         show_default=False,
+        rich_help_panel=VIDEO,
     ),
 ]
 Model = Annotated[
     str,
-    Option("--model", "-m", metavar="NAME", help="A name that `causvid models list` shows, or a model pack's folder."),
+    Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A name that `causvid models list` shows, or a model pack's folder.",
+        autocompletion=completion.models,
+        rich_help_panel=VIDEO,
+    ),
 ]
 Device = Annotated[
     str,
-    Option(metavar="DEVICE", help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps."),
+    Option(
+        metavar="DEVICE",
+        help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.",
+        autocompletion=completion.devices,
+        rich_help_panel=VIDEO,
+    ),
 ]
 Dtype = Annotated[
     str,
@@ -79,9 +111,224 @@ Dtype = Annotated[
         metavar="DTYPE",
         help=f"Number format of the network: auto (bfloat16 on CUDA, else float32), {', '.join(DTYPES[:-1])} or "
         f"{DTYPES[-1]}.",
+        autocompletion=completion.dtypes,
+        rich_help_panel=VIDEO,
+    ),
+]
+Negative = Annotated[
+    str | None,
+    Option(
+        "--negative",
+        "-n",
+        metavar="TEXT",
+        help="What not to show. Each step then takes two network calls.",
+        show_default=False,
+        rich_help_panel=VIDEO,
+    ),
+]
+Guidance = Annotated[
+    float,
+    Option(
+        metavar="NUMBER", help="How far to be led away from a negative prompt; 1 is not at all.", rich_help_panel=VIDEO
+    ),
+]
+Then = Annotated[
+    list[str] | None,
+    Option(
+        metavar="'TIME: PROMPT'",
+        help="Another prompt from a time on: --then '5s: he writes in his notebook'. May be given again.",
+        show_default=False,
+        rich_help_panel=VIDEO,
+    ),
+]
+Transition = Annotated[
+    str | None,
+    Option(
+        metavar="WAY",
+        help="How a new prompt takes hold: recache (the past is seen anew under it), soft (the past is seen as it was) "
+        "or cut (a new shot). If not given, what a script says, or recache.",
+        show_default=False,
+        autocompletion=completion.words("recache", "soft", "cut"),
+        rich_help_panel=VIDEO,
+    ),
+]
+Fit = Annotated[
+    str | None,
+    Option(
+        metavar="WAY",
+        help="How a picture is brought to the model's shape: crop, pad or stretch.",
+        show_default=False,
+        autocompletion=completion.words("crop", "pad", "stretch"),
+        rich_help_panel=INPUT,
+    ),
+]
+Hold = Annotated[
+    str | None,
+    Option(
+        metavar="HOW",
+        help="How long the photo is held: frame (one latent frame) or chunk (all frames of a first chunk).",
+        show_default=False,
+        autocompletion=completion.words("frame", "chunk"),
+        rich_help_panel=INPUT,
+    ),
+]
+Background = Annotated[
+    str,
+    Option(
+        metavar="#RRGGBB",
+        help="What shows through the transparent parts of a picture; if not given, black.",
+        rich_help_panel=INPUT,
+    ),
+]
+Context = Annotated[
+    str | None,
+    Option(
+        metavar="TIME",
+        help="How much of the clip's end the model sees; if not given, as much as it can look back on.",
+        show_default=False,
+        rich_help_panel=INPUT,
+    ),
+]
+Strength = Annotated[
+    float,
+    Option(
+        metavar="NUMBER", help="How much is made anew: more than 0; 1 keeps nothing of the clip.", rich_help_panel=VIDEO
+    ),
+]
+TolerateDamage = Annotated[
+    bool,
+    Option("--tolerate-damage", help="Go on where the input is damaged.", show_default=False, rich_help_panel=INPUT),
+]
+InputSize = Annotated[
+    str | None,
+    Option(metavar="WxH", help="Of raw RGB pictures (rgb24) on stdin.", show_default=False, rich_help_panel=INPUT),
+]
+InputFps = Annotated[
+    str | None,
+    Option(metavar="RATE", help="Of raw RGB pictures on stdin, per second.", show_default=False, rich_help_panel=INPUT),
+]
+Count = Annotated[
+    int,
+    Option(
+        min=1, metavar="NUMBER", help="Make so many videos, with seeds that follow each other.", rich_help_panel=VIDEO
+    ),
+]
+Format = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Container for -o -: mp4 (fragmented), mkv, nut, rawvideo or yuv4mpeg; if not given, mp4.",
+        show_default=False,
+        autocompletion=completion.words("mp4", "mkv", "nut", "rawvideo", "yuv4mpeg"),
+        rich_help_panel=OUTPUT,
+    ),
+]
+Lossless = Annotated[
+    bool,
+    Option(
+        "--lossless", help="Write every pixel exactly: FFV1 in an .mkv.", show_default=False, rich_help_panel=OUTPUT
+    ),
+]
+NoMetadata = Annotated[
+    bool, Option("--no-metadata", help="Leave the recipe out of the file.", show_default=False, rich_help_panel=OUTPUT)
+]
+Sidecar = Annotated[
+    bool,
+    Option(
+        "--sidecar",
+        help="Write FILE.json too: the recipe, and each chunk's time and hash.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+KeepLatents = Annotated[
+    bool,
+    Option(
+        "--keep-latents",
+        help="Keep FILE.journal, which holds every chunk's latents.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Preview = Annotated[
+    bool,
+    Option(
+        "--preview",
+        help="Show small frames in the terminal while they are made.",
+        show_default=False,
+        rich_help_panel=RUNNING,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    Option(
+        "--dry-run",
+        help="Write nothing; say what would be made, how long it takes and how large it gets, from its first chunks.",
+        show_default=False,
+        rich_help_panel=RUNNING,
+    ),
+]
+JsonLines = Annotated[
+    bool,
+    Option(
+        "--json-lines",
+        help="Print each chunk as a JSON object on a line of stdout.",
+        show_default=False,
+        rich_help_panel=RUNNING,
+    ),
+]
+SkipExisting = Annotated[
+    bool,
+    Option(
+        "--skip-existing",
+        help="If the output exists, do nothing, and that is fine.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 Threads = Annotated[int | None, Option(min=1, metavar="NUMBER", help="CPU threads; if not given, torch's own choice.")]
-Overwrite = Annotated[bool, Option("--overwrite", "-y", help="Replace the output if it exists.", show_default=False)]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="Say nothing on stderr but errors.", show_default=False)]
-Json = Annotated[bool, Option("--json", help="Print the result as one JSON object on stdout.", show_default=False)]
+Overwrite = Annotated[
+    bool,
+    Option("--overwrite", "-y", help="Replace the output if it exists.", show_default=False, rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[
+    int,
+    Option(
+        "--quiet",
+        "-q",
+        count=True,
+        callback=console.set_quiet,
+        help="No progress and no notes on stderr; -qq: nothing but errors.",
+        show_default=False,
+        rich_help_panel=RUNNING,
+    ),
+]
+Verbose = Annotated[
+    int,
+    Option(
+        "--verbose",
+        "-v",
+        count=True,
+        callback=console.set_verbose,
+        help="Say more on stderr.",
+        show_default=False,
+        rich_help_panel=RUNNING,
+    ),
+]
+Progress = Annotated[
+    str,
+    Option(
+        "--progress",
+        metavar="HOW",
+        callback=console.set_progress,
+        help="auto, bar, plain (a line now and then) or none.",
+        autocompletion=completion.words(*console.PROGRESS),
+        rich_help_panel=RUNNING,
+    ),
+]
+Json = Annotated[
+    bool,
+    Option(
+        "--json", help="Print the result as one JSON object on stdout.", show_default=False, rich_help_panel=RUNNING
+    ),
+]

@@ -54,7 +54,7 @@ def distill(
     ] = None,
     device: options.Device = AUTO,
     threads: options.Threads = None,
-    quiet: options.Quiet = False,
+    quiet: options.Quiet = 0,
 ) -> None:
     """Train a model of your own, stage by stage, and print the path of its pack.
 
@@ -247,7 +247,7 @@ class RunProgress:
 
 
 @contextmanager
-def reporting(run: "Distillation", stages: Sequence[str], *, quiet: bool) -> Iterator["StageReport | None"]:
+def reporting(run: "Distillation", stages: Sequence[str], *, quiet: int) -> Iterator["StageReport | None"]:
     """A live table on a terminal, a line now and then elsewhere, nothing when quiet."""
     progress = RunProgress(run, stages)
     if quiet:

@@ -69,17 +69,17 @@ def check_unlocked(path: Path) -> None:
 
 
 def open_locked(path: Path, *, kept_bytes: int = 0) -> OutputFile:
-    """The file at `path`, made if need be, cut to `kept_bytes`, at its end, and locked until it is closed.
+    """The file at `path`, made if need be, as it is, and locked until it is closed.
 
     Raises OutputError when another writer holds the lock, or the file is shorter than what is to be kept.
     """
     while True:
-        file = OutputFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "r+")
+        file = OutputFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
         try:
             _lock(file, path, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    _cut(file, path, kept_bytes)
+                    _check_size(file, path, kept_bytes)
                     return file
         except BaseException:
             file.close()
@@ -97,13 +97,12 @@ def _lock(file: OutputFile, path: Path, kind: int) -> None:
         pass  # a file system without locks: rather unguarded than no video
 
 
-def _cut(file: OutputFile, path: Path, kept_bytes: int) -> None:
+def _check_size(file: OutputFile, path: Path, kept_bytes: int) -> None:
     size = os.fstat(file.fileno()).st_size
     if size < kept_bytes:
         if not size:
             path.unlink(missing_ok=True)  # made by our open
         raise OutputError(f"{path} has {size} bytes, not the {kept_bytes} to go on from; -y makes the video again")
-    file.truncate(kept_bytes)
 
 
 def crc_of(path: Path, count: int) -> int | None:

@@ -129,7 +129,7 @@ class FileWriter:
 
     def __exit__(self, *_: object) -> None:
         with output_errors(self._failure):
-            if not self._published and not self.frames_written:
+            if not self._published and not os.fstat(self._part.fileno()).st_size:
                 self.part_path.unlink(missing_ok=True)
             self._part.close()  # lets go of the lock
 
@@ -157,7 +157,9 @@ class FileWriter:
             restart = before
         with output_errors(self._failure):
             try:
+                self._part.seek(before.bytes)
                 self._part.write(piece)
+                self._part.truncate()  # an earlier run's pictures go when others have taken their place
                 crc = zlib.crc32(piece, before.crc)
                 self._whole = (Restart(before.bytes + len(piece), before.frames + len(frames), crc), restart)
             except BaseException:
@@ -213,6 +215,7 @@ class FileWriter:
             os.fsync(target.fileno())
 
     def _verify_part(self) -> None:
+        self._part.truncate(self._whole[0].bytes)
         self._verify(
             fault_of_video(
                 self.part_path,

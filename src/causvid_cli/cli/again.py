@@ -1,0 +1,231 @@
+"""Commands that make a video again: `resume` goes on with one that was broken off, `rerun` repeats a finished one."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from causvid_cli.cli import console, options
+from causvid_cli.cli.help import Command, examples
+from causvid_cli.cli.inputs import given_of
+from causvid_cli.cli.making import Making
+from causvid_cli.cli.tasks import Task, check_stdout, existing
+from causvid_cli.config import load_facts
+from causvid_cli.errors import MediaError, UsageError
+from causvid_cli.geometry import ChunkGrid
+from causvid_cli.job import Job, journal_path
+from causvid_cli.packs import codec_facts, find_pack, pack_digest
+from causvid_cli.request import AUTO, check_device, check_dtype
+from causvid_cli.timecode import parse_size
+
+app = typer.Typer()
+
+InputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        metavar="FILE",
+        help="Where the photo or clip lies that the video began from, if it is not where it was.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(
+    cls=Command,
+    epilog=examples("causvid resume car.mp4.part", "causvid resume car.mp4 --json"),
+)
+def resume(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The .part of a video, or the name it was to have.")],
+    input_file: InputFile = None,
+    overwrite: options.Overwrite = False,
+    preview: options.Preview = False,
+    progress: options.Progress = "auto",
+    quiet: options.Quiet = 0,
+    verbose: options.Verbose = 0,
+    as_json: options.Json = False,
+    json_lines: options.JsonLines = False,
+) -> None:
+    """Go on with a video that was broken off, to the very frames that it would have had.
+
+    Needed are FILE.part and FILE.journal, which lie where the video was to be. No chunk is made twice.
+    """
+    started = time.monotonic()
+    from causvid_cli.cli.work import run_earlier
+    from causvid_cli.recording import find_earlier
+    from causvid_cli.video import part_of
+
+    output = _wanted_name(file)
+    earlier = find_earlier(output, part_of(output))
+    if earlier is None and not output.is_file():
+        raise MediaError(f"{journal_path(output)}: not there, so there is nothing to resume; make the video again")
+    if earlier is None or (existing(output) and not part_of(output).exists()):
+        console.note(f"{output} is finished: nothing to resume")
+        return
+    local = earlier.local
+    making = Making(
+        overwrite=overwrite or bool(local.get("overwrite")),
+        no_metadata=bool(local.get("no_metadata")),
+        sidecar=bool(local.get("sidecar")),
+        keep_latents=bool(local.get("keep_latents")),
+        preview=preview,
+        progress=progress,
+        quiet=quiet,
+        verbose=verbose,
+        as_json=as_json,
+        json_lines=json_lines,
+    )
+    place = input_file or (Path(local["input"]) if local.get("input") else None)
+    task = task_of(
+        earlier.job,
+        making,
+        model=local.get("model"),
+        output=output,
+        file=place,
+        where=str(file),
+        tolerate_damage=bool(local.get("tolerate_damage")),
+    )
+    run_earlier(task, earlier, started=started)
+
+
+@app.command(
+    cls=Command,
+    epilog=examples("causvid rerun car.mp4 -o again.mp4", "causvid rerun car.mp4.json -o again.mp4 --device cpu"),
+)
+def rerun(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that causvid made, or the .json beside it.")],
+    output: options.Output = None,
+    input_file: InputFile = None,
+    device: options.Device = AUTO,
+    dtype: options.Dtype = AUTO,
+    overwrite: options.Overwrite = False,
+    sidecar: options.Sidecar = False,
+    preview: options.Preview = False,
+    progress: options.Progress = "auto",
+    quiet: options.Quiet = 0,
+    verbose: options.Verbose = 0,
+    as_json: options.Json = False,
+    json_lines: options.JsonLines = False,
+) -> None:
+    """Make a video again from the recipe in its file: the same frames, on the same kind of machine.
+
+    A photo or clip that it began from is looked for beside it. One that was stopped by Ctrl-C is made whole.
+
+    If -o is not given, FILE-rerun.mp4 in this folder.
+    """
+    started = time.monotonic()
+    from causvid_cli.cli.work import run
+
+    check_device(device)
+    check_dtype(dtype)
+    job = Job.from_recipe(read_recipe(file), where=str(file))
+    job = replace(job, device=job.device if device == AUTO else device, dtype=job.dtype if dtype == AUTO else dtype)
+    if job.frames is None and job.input is None:
+        frames = _frames(file)
+        job = replace(job, frames=frames, length=f"{frames}f")
+    suffix = file.with_suffix("").suffix if file.suffix == ".json" else file.suffix
+    stem = file.with_suffix("").stem if file.suffix == ".json" else file.stem
+    making = Making(
+        output=output,
+        overwrite=overwrite,
+        sidecar=sidecar,
+        preview=preview,
+        progress=progress,
+        quiet=quiet,
+        verbose=verbose,
+        as_json=as_json,
+        json_lines=json_lines,
+    )
+    place = None
+    if job.input is not None:
+        place = input_file or file.parent / job.input.name
+    target: Path | None = Path(output or f"{stem}-rerun{suffix or '.mp4'}")
+    if output == "-":
+        check_stdout()
+        target = None
+    run([task_of(job, making, model=None, output=target, file=place, where=str(file))], started=started)
+
+
+def read_recipe(file: Path) -> dict[str, Any]:
+    """The recipe in a video's metadata, or in the .json that --sidecar wrote. Raises MediaError where there is none."""
+    if file.suffix.lower() == ".json":
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MediaError(f"{file}: cannot be read: {(error.strerror or '').lower()}") from error
+        except ValueError as error:
+            raise MediaError(f"{file}: not JSON: {error}") from error
+        recipe = content.get("recipe") if isinstance(content, dict) else None
+    else:
+        from causvid_cli.probe import read_info
+
+        recipe = read_info(file).recipe
+    if not isinstance(recipe, dict):
+        raise MediaError(f"{file}: holds no recipe: causvid did not make it, or its metadata was removed")
+    return recipe
+
+
+def _frames(file: Path) -> int:
+    """How many frames a video without end had when it was stopped."""
+    if file.suffix.lower() == ".json":
+        return sum(chunk["frames"] for chunk in json.loads(file.read_text(encoding="utf-8")).get("chunks", ()))
+    from causvid_cli.probe import read_info
+
+    return read_info(file).frames
+
+
+def task_of(
+    job: Job,
+    making: Making,
+    *,
+    model: str | None,
+    output: Path | None,
+    file: Path | None,
+    where: str,
+    tolerate_damage: bool = False,
+) -> Task:
+    """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now."""
+    folder = find_pack(Path(model) if model and Path(model).is_dir() else job.model.name)
+    facts = load_facts(folder)
+    job.check_model(pack_digest(facts), where=where)
+    codec = codec_facts(folder, facts)
+    given = None
+    if job.input is not None:
+        if job.input.name == "stdin" and not job.input.sha256:
+            raise UsageError(
+                f"{where}: it was made from a live video on stdin, which is gone; make it again from a file"
+            )
+        if file is None or not file.exists():
+            raise MediaError(
+                f"{file}: not there, the {job.input.kind} that {where} began from; say where it lies by --input"
+            )
+        given = given_of(job.input, file, tolerate_damage=tolerate_damage)
+        size = None if job.input.keep_size else parse_size(job.size)
+        given.check(facts, codec, size=size, fps=job.rate)
+        if given.sha256 != job.input.sha256:
+            raise MediaError(f"{file}: not the {job.input.kind} that {where} began from; give that one by --input")
+    return Task(
+        job=job,
+        folder=folder,
+        facts=facts,
+        grid=ChunkGrid(
+            codec=codec,
+            chunk_frames=facts.chunk_frames,
+            given_frames=given.latent_frames if given else 0,
+            shows_given=given is not None and given.kind == "photo",
+        ),
+        output=output,
+        given=given,
+        making=making,
+    )
+
+
+def _wanted_name(file: Path) -> Path:
+    """The name that a video was to have, from that of its .part, its journal or what Ctrl-C left."""
+    if file.suffix in (".part", ".journal"):
+        return file.with_suffix("")
+    whole = file.with_name(file.stem.removesuffix(".partial") + file.suffix)
+    return whole if journal_path(whole).exists() else file

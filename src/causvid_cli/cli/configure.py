@@ -1,0 +1,273 @@
+"""Commands `config`: what is set for all runs, from where, and how to change it."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from causvid_cli.cli import console, settings
+from causvid_cli.cli.help import HELP_OPTIONS, Group, PlainCommand, examples, show_help
+from causvid_cli.cli.settings import Found, Words
+from causvid_cli.config import did_you_mean
+from causvid_cli.errors import OutputError, UsageError
+from causvid_cli.packs import write_text
+
+app = typer.Typer()
+config = typer.Typer(
+    name="config",
+    cls=Group,
+    help="Show and change what is set for all runs.",
+    invoke_without_command=True,
+    context_settings=HELP_OPTIONS,
+    epilog=examples("causvid config show", "causvid config set length 10s"),
+)
+config.callback()(show_help)
+app.add_typer(config)
+
+
+def _keys(context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell: what can be set, for all commands and for one."""
+    commands = settings.tree(context.find_root().command)
+    keys = {".".join((*words, key)): key for words, command in commands.items() for key in settings.options_of(command)}
+    return [key for key in sorted({*keys, *keys.values()}) if key.startswith(incomplete)]
+
+
+def _commands(context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell: the words of the commands."""
+    return [name for name in context.find_root().command.commands if name.startswith(incomplete)]  # type: ignore[attr-defined]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Key = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="An option's long name; for one command, with its name before it: t2v.fps.",
+        autocompletion=_keys,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An option of a command, and what holds for it."""
+
+    command: str
+    key: str
+    found: Found
+
+
+@config.command(
+    cls=PlainCommand,
+    epilog=examples("causvid config show", "causvid config show t2v", "causvid config show bench --json"),
+)
+def show(
+    context: typer.Context,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND",
+            help="Only this command's options, such as t2v.",
+            show_default=False,
+            autocompletion=_commands,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show every option's value and where it comes from: default, config file or environment.
+
+    The command line goes before the environment, the environment before the config file.
+    """
+    root = context.find_root().command
+    known = settings.load_settings(root)
+    rows = list(_rows(root, known, _chosen(root, tuple(command or ()))))
+    for complaint in settings.unknown_variables(root):
+        console.warning(complaint)
+    if as_json:
+        console.result_json(
+            {
+                "v": 1,
+                "path": str(known.path),
+                "exists": known.tables is not None,
+                "settings": [
+                    {
+                        "command": row.command,
+                        "option": row.key,
+                        "value": _plain(row.found.value),
+                        "source": row.found.source,
+                        "origin": row.found.origin or None,
+                        "variable": settings.variable(row.key),
+                    }
+                    for row in rows
+                ],
+            }
+        )
+    else:
+        console.table(_merged(rows), header=("option", "value", "from", "commands"))
+
+
+@config.command(cls=PlainCommand, epilog=examples("causvid config path", "causvid config path --json"))
+def path(as_json: Json = False) -> None:
+    """Print the config file's path, whether it exists or not."""
+    found = settings.config_path()
+    if as_json:
+        console.result_json({"v": 1, "path": str(found), "exists": found.is_file()})
+    else:
+        console.result(str(found))
+
+
+@config.command(
+    "set", cls=PlainCommand, epilog=examples("causvid config set length 10s", "causvid config set t2v.fps 8")
+)
+def set_(
+    context: typer.Context,
+    key: Key,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="As on the command line; true or false for a flag.")],
+) -> None:
+    """Set an option for all runs, in the config file; the rest of the file stays as it is."""
+    root = context.find_root().command
+    *words, name = key.split(".")
+    option = _option(root, tuple(words), name)
+    _write(root, tuple(words), name, f"{name} = {_as_toml(value, option)}")
+
+
+@config.command(cls=PlainCommand, epilog=examples("causvid config unset length", "causvid config unset t2v.fps"))
+def unset(context: typer.Context, key: Key) -> None:
+    """Take an option out of the config file."""
+    *words, name = key.split(".")
+    _write(context.find_root().command, tuple(words), name, None)
+
+
+# --- what holds ----------------------------------------------------------------------------------------------------
+
+
+def _chosen(root: Any, words: Words) -> dict[Words, Any]:
+    """The commands to show: one and those below it, or all."""
+    commands = settings.tree(root)
+    if words not in commands:
+        near = did_you_mean(" ".join(words), [" ".join(names) for names in commands])
+        raise UsageError(f"no command {' '.join(words)!r}{near}")
+    return {names: command for names, command in commands.items() if names[: len(words)] == words}
+
+
+def _rows(root: Any, known: settings.Settings, commands: dict[Words, Any]) -> Iterator[Row]:
+    for words, command in commands.items():
+        if getattr(command, "reads_config", True):
+            written = known.of(words)
+            for key, option in settings.options_of(command).items():
+                yield Row(" ".join(words) or "causvid", key, settings.resolve(key, option, written))
+
+
+def _merged(rows: list[Row]) -> Iterator[tuple[str, ...]]:
+    """Table rows: commands for which the same holds share one, and the rows of an option stand together."""
+    places = {row.key: place for place, row in reversed(list(enumerate(rows)))}
+    shared: dict[tuple[str, str, str], list[str]] = {}
+    for row in sorted(rows, key=lambda row: places[row.key]):
+        cells = row.key, _shown(row.found.value), row.found.origin or row.found.source
+        shared.setdefault(cells, []).append(row.command)
+    for cells, commands in shared.items():
+        yield (*cells, ", ".join(commands))
+
+
+def _shown(value: object) -> str:
+    plain = _plain(value)
+    if plain is None or plain == []:
+        return "-"
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)
+
+
+def _plain(value: object) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def _option(root: Any, words: Words, name: str) -> Any:
+    """The option that a key names. Raises UsageError when there is none."""
+    options: dict[str, Any] = {}
+    for command in _chosen(root, words).values():
+        options = settings.options_of(command) | options
+    if name not in options:
+        near = did_you_mean(name, options) or "; `causvid config show` lists what can be set"
+        raise UsageError(f"{' '.join((*words, name))}: no such option{near}")
+    return options[name]
+
+
+def _as_toml(value: str, option: Any) -> str:
+    if option.multiple:
+        return json.dumps([value], ensure_ascii=False)
+    if value in ("true", "false") or re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?", value, re.ASCII):
+        return value
+    return json.dumps(value, ensure_ascii=False)  # a basic string of TOML is written alike
+
+
+def _write(root: Any, words: Words, name: str, line: str | None) -> None:
+    """Put a line into the config file, for the one with this key if there is one; None takes it out."""
+    path = settings.config_path()
+    try:
+        before = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        before = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: the config file cannot be read: {error}") from error
+    settings.read_toml(path, before)
+    after = edit(before, words, name, line)
+    if not _differs_only_in(before, after, words, name):
+        raise UsageError(f"{path}: {name} is written in a way that only you can change; open the file in an editor")
+    settings.parse_settings(path, after, root)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(os.path.realpath(path)), after)  # a link to the file stays one
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {(error.strerror or '').lower()}") from error
+    console.note(f"{path}: {line or f'{name} is not set'}")
+
+
+def edit(text: str, words: Words, name: str, line: str | None) -> str:
+    """A config file's text with this line for a key, at the end of its table when it is new."""
+    lines = text.splitlines()
+    at = settings.find_line(text, words, name)
+    if at is not None:
+        lines[at : at + 1] = [line] if line is not None else []
+    elif line is not None:
+        if words and settings.find_line(text, words, "") is None:
+            lines += [*([""] if lines else []), f"[{'.'.join(words)}]"]
+        lines.insert(_end_of(lines, words), line)
+    return "".join(f"{each}\n" for each in lines)
+
+
+def _end_of(lines: list[str], words: Words) -> int:
+    """Below the last entry of a table; comments that follow it are likely the next table's."""
+    head = settings.find_line("\n".join(lines), words, "")
+    begin = 0 if head is None else head + 1
+    end = next((i for i in range(begin, len(lines)) if lines[i].lstrip().startswith("[")), len(lines))
+    entries = [i for i in range(begin, end) if lines[i].strip() and not lines[i].lstrip().startswith("#")]
+    if entries:
+        return entries[-1] + 1
+    return next((i for i in range(begin, end) if not lines[i].strip()), end)
+
+
+def _differs_only_in(before: str, after: str, words: Words, name: str) -> bool:
+    """Whether an edit changed the value of one key and nothing else."""
+
+    def without(text: str) -> tuple[Any, bool]:
+        tables = tomllib.loads(text)
+        table = tables
+        for word in words:
+            table = table.setdefault(word, {})
+        return tables, table.pop(name, None) is not None
+
+    try:
+        return without(before)[0] == without(after)[0]
+    except tomllib.TOMLDecodeError:
+        return False

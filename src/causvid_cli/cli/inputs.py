@@ -1,0 +1,341 @@
+"""The user's file that a video begins from: a photo, the end of a clip, or a clip to be made anew. Loads no torch."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from causvid_cli.config import PackFacts, did_you_mean
+from causvid_cli.errors import MediaError, UsageError
+from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
+from causvid_cli.job import Input, sha256_of
+from causvid_cli.request import STRENGTH, check_size, check_strength
+from causvid_cli.timecode import parse_time
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from causvid_cli.join import JoinPlan
+    from causvid_cli.media.clips import Clip, LiveClip, RawFormat
+    from causvid_cli.media.fit import Fit, Mode
+    from causvid_cli.media.stills import Picture
+
+FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
+HOLDS: tuple[Hold, ...] = ("frame", "chunk")
+DEFAULT_HOLD: Hold = "chunk"
+STILLS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".heic", ".gif"})
+"""Names of what is taken for a picture, where it is no video that can be read."""
+SILENT = frozenset({".gif", ".webp", ".png"})
+"""Names of outputs that hold no sound."""
+Size = tuple[int, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class Given:
+    """What the three have in common. `check` comes first: it reads the file's facts and settles the sizes.
+
+    cells: (width, height) as the codec makes pictures. size: of the file's pictures.
+    """
+
+    path: Path | None
+    """None is a live pipe."""
+    fit: "Mode"
+    cells: Size = (0, 0)
+    size: Size = (0, 0)
+    latent_frames: int = 0
+    """How many are given before the first chunk."""
+    sha256: str = ""
+    crisp: bool = False
+    """Whether the model's pictures are shown as blocks of whole cells."""
+    kind: Literal["photo", "clip", "source"] = "photo"
+
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+        """Read what the file is. Raises MediaError where it cannot be used, UsageError where an option does not fit."""
+        raise NotImplementedError
+
+    @property
+    def used(self) -> Input:
+        """What the recipe says of it."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.path else "stdin"
+
+    @property
+    def notes(self) -> list[str]:
+        """What is done to the file's pictures."""
+        return []
+
+    def left_out(self, output: Path | None) -> list[str]:
+        """What of the file does not get into the output."""
+        return []
+
+    def pictures(self, fps: Fraction) -> "np.ndarray | None":
+        """Pictures uint8 RGB [T, h, w, 3] before the first chunk, filling `latent_frames`."""
+        return None
+
+    def source(self, fps: Fraction) -> "Iterator[np.ndarray] | None":
+        """The pictures [h, w, 3] of a clip to be made anew."""
+        return None
+
+    def show(self) -> "Callable[[np.ndarray], np.ndarray] | None":
+        """The model's pictures -> those of the file, where they differ."""
+        return None
+
+    def joins(self, output: Path) -> bool:
+        """Whether the file holds packets of the input, which only MP4 does."""
+        return False
+
+    def writing(self, output: Path) -> dict[str, Any]:
+        """How the file is written, where that depends on the input: `finish` and `encoding` of a writer."""
+        return {}
+
+    def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: Size | None) -> int:
+        """Settle `cells`; a model that makes any size makes one of the file's shape. Returns the enlargement."""
+        if size is None and facts.enlarge == 1:
+            from causvid_cli.media.fit import model_size_for
+
+            self.cells = model_size_for(own, (facts.width, facts.height), 2 * codec.spatial_factor)
+            return 1
+        width, height, times = check_size(size, facts)
+        self.cells = (width, height)
+        return times
+
+    def _fit(self, own: Size) -> "Fit":
+        from causvid_cli.media.fit import fit
+
+        return fit(own, self.cells, self.fit)
+
+
+@dataclass(slots=True, kw_only=True)
+class Photo(Given):
+    """i2v: the video's first pictures are the photo, as the codec shows it."""
+
+    hold: Hold = DEFAULT_HOLD
+    background: str = ""
+    kind: Literal["photo", "clip", "source"] = "photo"
+    _photo: "Picture | None" = None
+    _held: int = 0
+
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+        from causvid_cli.media.stills import open_image
+
+        assert self.path is not None
+        self._photo = open_image(self.path, background=parse_colour(self.background))
+        times = self._sizes(facts, codec, self._photo.size, size)
+        self.size = (self.cells[0] * times, self.cells[1] * times)
+        self._held = held_pictures(codec, facts.chunk_frames, self.hold)
+        self.latent_frames = codec.latent_frames(self._held)
+        self.sha256 = sha256_of(self.path)
+
+    @property
+    def used(self) -> Input:
+        return replace(base_used(self), hold=self.hold, background=self.background)
+
+    @property
+    def notes(self) -> list[str]:
+        assert self._photo is not None
+        return list(self._photo.notes)
+
+    def pictures(self, fps: Fraction) -> "np.ndarray":
+        assert self._photo is not None
+        return self._fit(self._photo.size).apply([self._photo.pixels]).repeat(self._held, axis=0)
+
+
+@dataclass(slots=True, kw_only=True)
+class ClipEnd(Given):
+    """extend: the video goes on where the clip ends, in the clip's own picture size."""
+
+    context: str | None = None
+    context_frames: int = 0
+    """Latent frames of it, where they are settled already."""
+    tolerate_damage: bool = False
+    kind: Literal["photo", "clip", "source"] = "clip"
+    _clip: "Clip | None" = None
+    _plan: "JoinPlan | None" = None
+    _wanted: int = 0
+
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+        from causvid_cli.join import plan_join
+
+        assert self.path is not None
+        self._clip = clip_of(self.path, tolerate_damage=self.tolerate_damage)
+        self._plan = plan_join(self.path)
+        self.size = (self._plan.tail.width, self._plan.tail.height)
+        if size is not None and size != self.size:
+            own = "{}x{}".format(*self.size)
+            raise UsageError(f"--size {size[0]}x{size[1]}: the new part has the clip's own size, {own}; leave it out")
+        self._sizes(facts, codec, (self._clip.width, self._clip.height), None)
+        seconds = self._clip.duration_s
+        if self.context is not None:
+            wanted = parse_time(self.context, name="--context").pictures(fps) / fps
+            if not wanted:
+                raise UsageError(f"--context {self.context}: must be more than 0; try 2s")
+            seconds = min(seconds, wanted)
+        self.latent_frames = self.context_frames or context_frames(
+            codec, max(1, int(seconds * fps)), window_frames=facts.window_frames, chunk_frames=facts.chunk_frames
+        )
+        self._wanted = codec.frames(self.latent_frames)
+        self.crisp = facts.enlarge > 1
+        self.sha256 = sha256_of(self.path)
+
+    @property
+    def used(self) -> Input:
+        return replace(base_used(self), context_frames=self.latent_frames, keep_size=True)
+
+    @property
+    def notes(self) -> list[str]:
+        assert self._clip is not None and self._plan is not None
+        return [*self._clip.notes, *self._plan.notes, *([self._plan.reason] if self._plan.reason else [])]
+
+    def pictures(self, fps: Fraction) -> "np.ndarray":
+        import numpy as np
+
+        assert self._clip is not None
+        fit = self._fit((self._clip.width, self._clip.height))
+        tail = self._clip.tail(self._wanted / fps, fps, shape=lambda picture: fit.apply([picture])[0])
+        missing = self._wanted - len(tail)  # of a clip shorter than one latent frame
+        return np.concatenate([tail[:1].repeat(missing, axis=0), tail])
+
+    def show(self) -> "Callable[[np.ndarray], np.ndarray]":
+        assert self._clip is not None and self._plan is not None
+        plan, own = self._plan, (self._clip.width, self._clip.height)
+        back = shown_at(self._fit(own), plan.shown_size, crisp=self.crisp)
+        return lambda frames: plan.to_coded(back(frames))
+
+    def joins(self, output: Path) -> bool:
+        return True
+
+    def writing(self, output: Path) -> dict[str, Any]:
+        from causvid_cli.join import ExactJoin, ReencodeJoin
+
+        assert self._plan is not None
+        finish = ExactJoin(self._plan) if self._plan.exact else ReencodeJoin(self._plan)
+        return {"finish": finish, "encoding": self._plan.tail.encoding}
+
+
+@dataclass(slots=True, kw_only=True)
+class Source(Given):
+    """restyle: every chunk starts from the clip's own, noised; a live pipe will do."""
+
+    strength: float
+    tolerate_damage: bool = False
+    raw: "RawFormat | None" = None
+    pipe: "BinaryIO | None" = None
+    kind: Literal["photo", "clip", "source"] = "source"
+    _clip: "Clip | LiveClip | None" = None
+    _keep_size: bool = False
+
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+        from causvid_cli.media.clips import open_stream
+
+        check_strength(self.strength)
+        if self.path is None:
+            assert self.pipe is not None
+            self._clip = open_stream(self.pipe, raw=self.raw)
+        else:
+            self._clip = clip_of(self.path, tolerate_damage=self.tolerate_damage)
+            self.sha256 = sha256_of(self.path)
+        own = (self._clip.width, self._clip.height)
+        times = self._sizes(facts, codec, own, size)
+        self._keep_size = size is None
+        even = (own[0] + own[0] % 2, own[1] + own[1] % 2)
+        self.size = even if self._keep_size else (self.cells[0] * times, self.cells[1] * times)
+        self.crisp = facts.enlarge > 1
+
+    @property
+    def used(self) -> Input:
+        return replace(base_used(self), strength=self.strength, keep_size=self._keep_size)
+
+    @property
+    def notes(self) -> list[str]:
+        assert self._clip is not None
+        return list(self._clip.notes)
+
+    def source(self, fps: Fraction) -> "Iterator[np.ndarray]":
+        assert self._clip is not None
+        fit = self._fit((self._clip.width, self._clip.height))
+        return (fit.apply([picture])[0] for picture in self._clip.frames(fps))
+
+    def show(self) -> "Callable[[np.ndarray], np.ndarray] | None":
+        assert self._clip is not None
+        own = (self._clip.width, self._clip.height)
+        return shown_at(self._fit(own), self.size, crisp=self.crisp) if self._keep_size else None
+
+    def left_out(self, output: Path | None) -> list[str]:
+        if not self._has_sound or (output is not None and self.joins(output)):
+            return []
+        return [f"its sound is left out: {'stdout' if output is None else output.suffix} gets pictures only"]
+
+    def joins(self, output: Path) -> bool:
+        return self._has_sound and output.suffix.lower() not in SILENT
+
+    @property
+    def _has_sound(self) -> bool:
+        return self.path is not None and bool(getattr(self._clip, "has_sound", False))
+
+    def writing(self, output: Path) -> dict[str, Any]:
+        from causvid_cli.join import WithSound
+
+        return {"finish": WithSound(self.path)} if self.path and self.joins(output) else {}
+
+
+def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> Given:
+    """The input of a recipe, in a file of this machine."""
+    if used.kind == "photo":
+        return Photo(path=path, fit=used.fit, hold=used.hold or DEFAULT_HOLD, background=used.background)
+    if used.kind == "clip":
+        return ClipEnd(path=path, fit=used.fit, context_frames=used.context_frames, tolerate_damage=tolerate_damage)
+    return Source(path=path, fit=used.fit, strength=used.strength or STRENGTH, tolerate_damage=tolerate_damage)
+
+
+def clip_of(path: Path, *, tolerate_damage: bool) -> "Clip":
+    """A clip, open. Raises MediaError; a picture is told where it belongs."""
+    from causvid_cli.media.clips import open_clip
+
+    try:
+        return open_clip(path, tolerate_damage=tolerate_damage)
+    except MediaError:
+        if path.suffix.lower() in STILLS and path.is_file():
+            shown = shlex.quote(str(path))
+            raise MediaError(f"{path}: is a picture, not a video; try causvid i2v {shown}") from None
+        raise
+
+
+def base_used(given: Given) -> Input:
+    """What the recipe says of any input."""
+    return Input(kind=given.kind, name=given.name, sha256=given.sha256, fit=given.fit)
+
+
+def shown_at(fit: "Fit", size: Size, *, crisp: bool) -> "Callable[[np.ndarray], np.ndarray]":
+    """The model's pictures -> those of a clip, brought to a size. crisp: cells stay blocks."""
+    from causvid_cli.media.fit import fit as fit_to
+
+    if size == fit.source:
+        return lambda frames: fit.back(frames, nearest=crisp)
+    stretched = fit_to(size, fit.source, "stretch")
+    return lambda frames: stretched.back(fit.back(frames, nearest=crisp), nearest=crisp)
+
+
+def parse_colour(text: str, *, name: str = "--background") -> tuple[int, int, int]:
+    """#RRGGBB -> (red, green, blue); nothing is black."""
+    if not text:
+        return (0, 0, 0)
+    match = re.fullmatch("#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
+    if not match:
+        raise UsageError(f"{name} {text!r} is no colour; write #RRGGBB, such as #ffffff for white")
+    red, green, blue = (int(part, 16) for part in match.groups())
+    return red, green, blue
+
+
+def check_choice(value: str, known: Sequence[str], *, name: str) -> Any:
+    """A word of a short list."""
+    if value not in known:
+        raise UsageError(
+            f"{name} {value}: unknown; try {', '.join(known[:-1])} or {known[-1]}{did_you_mean(value, known)}"
+        )
+    return value

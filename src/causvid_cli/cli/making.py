@@ -1,0 +1,78 @@
+"""The options that every command which makes a video has, declared once."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Any, get_type_hints
+
+import typer
+
+from causvid_cli.cli import options, settings
+from causvid_cli.request import AUTO, DEFAULT_MODEL, GUIDANCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What a user may say of any video, as it was typed."""
+
+    output: options.Output = None
+    length: options.Length = None
+    size: options.Size = None
+    fps: options.Fps = None
+    seed: options.Seed = None
+    steps: options.Steps = None
+    negative: options.Negative = None
+    guidance: options.Guidance = GUIDANCE
+    transition: options.Transition = None
+    model: options.Model = DEFAULT_MODEL
+    device: options.Device = AUTO
+    dtype: options.Dtype = AUTO
+    count: options.Count = 1
+    format: options.Format = None
+    lossless: options.Lossless = False
+    no_metadata: options.NoMetadata = False
+    sidecar: options.Sidecar = False
+    keep_latents: options.KeepLatents = False
+    overwrite: options.Overwrite = False
+    skip_existing: options.SkipExisting = False
+    dry_run: options.DryRun = False
+    preview: options.Preview = False
+    progress: options.Progress = "auto"
+    quiet: options.Quiet = 0
+    verbose: options.Verbose = 0
+    as_json: options.Json = False
+    json_lines: options.JsonLines = False
+    typed: frozenset[str] = frozenset()
+    """Names of those that stand on the command line itself, so that they go before what a script says."""
+
+    def preferred(self, name: str, given: Any, from_script: Any) -> Any:
+        """What was typed, else what the script says, else what environment, config file or default say."""
+        return given if name in self.typed or from_script is None else from_script
+
+
+def makes_video(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all options of `Making`; it gets them as the one argument `making`."""
+    hints = get_type_hints(Making, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(Making)
+        if field.name != "typed"
+    ]
+    context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "making"]
+
+    @wraps(command)
+    def run(*, typer_context: typer.Context, **values: Any) -> None:
+        names = [parameter.name for parameter in shared]
+        typed = frozenset(name for name in names if settings.typed(typer_context, name))
+        making = Making(**{name: values.pop(name) for name in names}, typed=typed)
+        command(**values, making=making)
+
+    parameters = [*own, *shared, context]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

@@ -1,0 +1,92 @@
+"""`--dry-run`: what would be made, and what it takes; the first chunks are made to know, and thrown away."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from causvid_cli.cli import console
+from causvid_cli.cli.tasks import Task
+from causvid_cli.cli.work import open_stream
+
+if TYPE_CHECKING:
+    from causvid_cli.pipeline import Pipeline
+
+TRIED_CHUNKS = 4
+"""The first is slower, the others tell the pace."""
+
+
+def rehearse(tasks: Sequence[Task], pipeline: "Pipeline", *, as_json: bool) -> None:
+    """Print what each task comes to."""
+    for task in tasks:
+        facts = _facts(task, pipeline)
+        if as_json:
+            console.result_json({"v": 1, "dry_run": True, **facts})
+            continue
+        console.table(_rows(task, facts))
+
+
+def _facts(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
+    """The plan, and what making its first chunks measured."""
+    from causvid_cli.device import peak_memory_bytes
+    from causvid_cli.timecode import parse_size
+    from causvid_cli.video import FragmentEncoder
+
+    job = task.job
+    width, height = parse_size(job.size)
+    encoder = FragmentEncoder(width=width + width % 2, height=height + height % 2, fps=job.rate, metadata={})
+    show = task.given.show() if task.given else None
+    seconds, latent_bytes, file_bytes, pictures = [], 0, 0, 0
+    clock = time.monotonic()
+    for chunk in islice(open_stream(task, job, pipeline), TRIED_CHUNKS):
+        frames = show(chunk.frames) if show else chunk.frames
+        if not (width % 2 or height % 2):
+            file_bytes += len(encoder.encode(frames))
+        pictures += len(frames)
+        latent_bytes = chunk.latent.nbytes
+        seconds.append(time.monotonic() - clock)
+        clock = time.monotonic()
+    later = min(seconds[1:] or seconds)
+    chunks = None if job.frames is None else len(list(task.grid.chunks(job.frames)))
+    whole = None if job.frames is None else round(file_bytes / pictures * job.frames)
+    return {
+        "output": task.name if task.seed_given else task.name.replace(str(job.seed), "SEED"),
+        "command": job.command,
+        "model": job.model.name,
+        "device": str(pipeline.device),
+        "frames": job.frames,
+        "fps": float(job.rate),
+        "size": job.size,
+        "seed": job.seed if task.seed_given else None,
+        "steps": job.steps,
+        "chunks": chunks,
+        "cues": [{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
+        "first_frame_s": round(seconds[0], 4),
+        "chunk_s": round(later, 4),
+        "generate_s": None if chunks is None else round(seconds[0] + later * (chunks - 1), 2),
+        "peak_memory_bytes": peak_memory_bytes(pipeline.device),
+        "file_bytes": whole,
+        "disk_bytes": None if whole is None or chunks is None else 2 * whole + latent_bytes * chunks,
+    }
+
+
+def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    job = task.job
+    length = f"{job.frames} frames, {float(job.frames / job.rate):g} s" if job.frames else "until it is stopped"
+    if job.frames is None and task.given is not None:
+        length = f"as long as {task.given.name}"
+    yield "would write", facts["output"]
+    yield "model", f"{job.model.name} on {facts['device']}"
+    yield "video", f"{job.size} at {float(job.rate):g} per second, {length}"
+    yield "chunks", f"{facts['chunks'] or 'as many as it takes'}, {job.steps} steps each"
+    yield "seed", job.seed if task.seed_given else "a random one"
+    if task.snapped and len(task.snapped.report) > 1:
+        for entry in task.snapped.report:
+            yield "cue", str(entry).removeprefix("cue ")
+    yield "first frame", f"after {facts['first_frame_s']:.2f} s"
+    yield "each chunk", f"{facts['chunk_s']:.3f} s"
+    if facts["generate_s"] is not None:
+        yield "in all", f"about {console.duration(facts['generate_s'])}, without loading"
+        yield "file", f"about {console.bytes_text(facts['file_bytes'])}"
+        yield "disk", f"about {console.bytes_text(facts['disk_bytes'])} while it is made"
+    yield "memory", f"{console.bytes_text(facts['peak_memory_bytes'])} at its peak so far"

@@ -1,0 +1,284 @@
+"""What a user asked -> a task: all of it checked that can be without torch, from the quickest check to the slowest."""
+
+import re
+import sys
+import unicodedata
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from string import Formatter
+
+from causvid_cli.cli import console
+from causvid_cli.cli.inputs import Given, check_choice
+from causvid_cli.cli.making import Making
+from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.errors import OutputError, UsageError
+from causvid_cli.geometry import ChunkGrid
+from causvid_cli.job import Job, ModelUsed
+from causvid_cli.packs import codec_facts, find_pack, pack_digest
+from causvid_cli.request import (
+    DEFAULT_LENGTH,
+    ENDLESS,
+    LARGEST_SEED,
+    check_device,
+    check_dtype,
+    check_endless,
+    check_guidance,
+    check_seed,
+    check_size,
+    check_steps,
+    parse_length,
+    random_seed,
+)
+from causvid_cli.script import Script, Snapped, timeline
+from causvid_cli.timecode import Time, parse_fps, parse_size, parse_whole
+from causvid_cli.timeline import TRANSITIONS
+
+BYTES_PER_PIXEL = 0.004
+"""The least that a video takes on disk: what storybook's flat colours do. For a first look at the free space."""
+
+NEVER = 10**12
+"""Pictures: later than any cue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A video to be made, and where its things lie."""
+
+    job: Job
+    folder: Path
+    """Of the model pack."""
+    facts: PackFacts
+    grid: ChunkGrid
+    output: Path | None
+    """None is stdout."""
+    given: Given | None
+    """The user's file that the video begins from."""
+    making: Making
+    snapped: Snapped | None = None
+    """Where each cue falls; None for a job that is done again."""
+    seed_given: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the user calls the output."""
+        return "stdout" if self.output is None else str(self.output)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is made of a pipe, which nobody can read twice: then there is nothing to resume."""
+        return self.given is not None and self.given.path is None
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether Ctrl-C is how it ends, not what breaks it off."""
+        return self.job.frames is None and (self.given is None or self.is_live)
+
+    @property
+    def landed(self) -> tuple[str, ...]:
+        """Where cues fall: all of a script, or with -v; else those that fall elsewhere than asked."""
+        if self.snapped is None:
+            return ()
+        several = len(self.snapped.report) > 1
+        if self.making.verbose or (several and self.job.command == "edit-script"):
+            return self.snapped.lines
+        return tuple(str(entry) for entry in self.snapped.report if several and entry.start_s != entry.asked_s)
+
+
+def make_tasks(command: str, script: Script, making: Making, *, given: Given | None = None) -> list[Task]:
+    """The videos that are asked for, `--count` of them. Raises CausvidError for what cannot be made."""
+    check_device(making.device)
+    check_dtype(making.dtype)
+    check_guidance(making.guidance)
+    _check_together(making)
+    if given is not None and given.kind == "clip" and making.output == "-":
+        raise UsageError("-o -: the clip and what follows it go into one MP4 file; name one, such as -o longer.mp4")
+    steps = None if making.steps is None else parse_whole(making.steps, name="--steps")
+    seed = _seed(script, making)
+    folder = find_pack(making.preferred("model", making.model, script.model))
+    facts = load_facts(folder)
+    codec = codec_facts(folder, facts)
+    rate = _rate(script, making, facts)
+    wanted = _size(script, making)
+    if given:
+        given.check(facts, codec, size=wanted, fps=rate)
+        cells, size = given.cells, given.size
+    else:
+        width, height, times = check_size(wanted, facts)
+        cells, size = (width, height), (width * times, height * times)
+    grid = ChunkGrid(
+        codec=codec,
+        chunk_frames=facts.chunk_frames,
+        given_frames=given.latent_frames if given else 0,
+        shows_given=given is not None and given.kind == "photo",
+    )
+    length, snapped, frames = _snapped(script, making, grid, rate, given)
+    check_endless(frames, facts)
+    job = Job(
+        command=command,
+        cues=snapped.cues,
+        model=ModelUsed(name=facts.name, sha256=pack_digest(facts)),
+        input=given.used if given else None,
+        length=length,
+        frames=frames,
+        fps=str(rate),
+        size="{}x{}".format(*size),
+        cells="{}x{}".format(*cells),
+        seed=random_seed() if seed is None else seed,
+        steps=check_steps(steps, facts),
+        guidance=making.guidance,
+        device=making.device,
+        dtype=making.dtype,
+        lossless=making.lossless,
+    )
+    tasks = []
+    for number in range(making.count):
+        if job.seed + number > LARGEST_SEED:
+            raise UsageError(f"--count {making.count}: the last seed would be larger than {LARGEST_SEED}")
+        mine = replace(job, seed=job.seed + number)
+        task = Task(
+            job=mine,
+            folder=folder,
+            facts=facts,
+            grid=grid,
+            output=output_path(mine, making, number=number),
+            given=given,
+            making=making,
+            snapped=snapped,
+            seed_given=seed is not None,
+        )
+        tasks.append(task)
+    if len({task.output for task in tasks}) < len(tasks):
+        raise UsageError(f"-o {making.output}: {making.count} videos need names of their own; put {{seed}} or {{n}} in")
+    return tasks
+
+
+def output_path(job: Job, making: Making, *, number: int) -> Path | None:
+    """Where a video goes: -o with its {fields} filled in, or a name of its own; None for stdout."""
+    if making.output == "-":
+        check_stdout()
+        return None
+    fields = {"slug": slug(job.prompt), "seed": job.seed, "n": number + 1, "model": slug(job.model.name)}
+    if making.output is None:
+        suffix = "mkv" if making.lossless else "mp4"
+        return Path(f"causvid-{fields['slug']}-{job.seed}.{suffix}")
+    if not making.output:
+        raise UsageError("-o '': an empty name; try -o video.mp4")
+    try:
+        parts = list(Formatter().parse(making.output))
+    except ValueError:
+        raise UsageError(f"-o {making.output}: a brace without its pair; write {{{{ for one of the name") from None
+    for _, name, width, conversion in parts:
+        if name is None:
+            continue
+        if name not in fields:
+            known = ", ".join(f"{{{field}}}" for field in fields)
+            raise UsageError(f"-o {making.output}: unknown field {{{name}}}; known: {known}; {{{{ is a brace itself")
+        if conversion or not re.fullmatch(r"(0?[1-9]\d?d?)?", width or "") or (width and name not in ("seed", "n")):
+            raise UsageError(f"-o {making.output}: only {{n:03}} and {{seed:010}} and such can be written at a width")
+    return Path(making.output.format(**fields))
+
+
+def check_stdout() -> None:
+    """Refuse to send a video to a terminal."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError("-o -: stdout is a terminal, which cannot show a video; pipe it on, as in: ... -o - | mpv -")
+
+
+def slug(prompt: str) -> str:
+    """A prompt as part of a file name: "a-red-car", or "video" when it has no Latin letter and no digit."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    return "-".join(re.findall("[a-z0-9]+", plain))[:40].strip("-") or "video"
+
+
+def check_output_of(task: Task) -> bool:
+    """Find what would keep the output from being written; False when it is there and that is fine. Loads PyAV."""
+    from causvid_cli.video import check_output, check_pipe
+
+    width, height = parse_size(task.job.size)
+    if task.output is None:
+        check_pipe(task.making.format or "mp4", width=width, height=height, lossless=task.job.lossless)
+        return True
+    if task.making.skip_existing and (there := existing(task.output)):
+        console.note(f"{there} exists: nothing to do")
+        return False
+    pixels = (task.job.frames or 0) * width * height
+    check_output(
+        task.output,
+        overwrite=task.making.overwrite,
+        expected_bytes=round(pixels * BYTES_PER_PIXEL),
+        lossless=task.job.lossless,
+        size=(width, height),
+        fps=task.job.rate,
+        joins=bool(task.given and task.given.joins(task.output)),
+    )
+    if task.given and task.given.path and task.output.exists() and task.output.samefile(task.given.path):
+        raise OutputError(f"{task.output} is the input; choose another -o")
+    return True
+
+
+def existing(output: Path) -> Path | None:
+    """What is there of a finished video: the file, or the first of its numbered pictures."""
+    from causvid_cli.video.formats import form_of, numbered
+
+    if form_of(output).finish is None:  # numbered pictures
+        return next(iter(numbered(output)), None) if output.parent.is_dir() else None
+    return output if output.exists() else None
+
+
+def _check_together(making: Making) -> None:
+    """Refuse options that contradict each other."""
+    to_pipe = making.output == "-"
+    for given, name, when, why in (
+        (making.as_json, "--json", making.json_lines, "--json-lines: choose one"),
+        (making.as_json, "--json", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
+        (making.json_lines, "--json-lines", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
+        (making.sidecar, "--sidecar", to_pipe, "-o -: it lies beside a file; name one"),
+        (making.keep_latents, "--keep-latents", to_pipe, "-o -: they lie beside a file; name one"),
+        (making.count > 1, f"--count {making.count}", to_pipe, "-o -: one video at a time goes there"),
+        (making.overwrite, "-y", making.skip_existing, "--skip-existing: choose one"),
+        (making.format is not None, "--format", not to_pipe, "a file: its name says what it is; --format is for -o -"),
+    ):
+        if given and when:
+            raise UsageError(f"{name} and {why}")
+
+
+def _seed(script: Script, making: Making) -> int | None:
+    given = None if making.seed is None else check_seed(parse_whole(making.seed, name="--seed"))
+    return making.preferred("seed", given, script.seed)
+
+
+def _rate(script: Script, making: Making, facts: PackFacts) -> Fraction:
+    given = None if making.fps is None else parse_fps(making.fps)
+    return making.preferred("fps", given, script.fps) or parse_fps(facts.fps)
+
+
+def _size(script: Script, making: Making) -> tuple[int, int] | None:
+    given = None if making.size is None else parse_size(making.size)
+    return making.preferred("size", given, script.size)
+
+
+def _snapped(
+    script: Script, making: Making, grid: ChunkGrid, fps: Fraction, given: Given | None
+) -> tuple[str, Snapped, int | None]:
+    """The length as the user has it, the cues at their chunks, and the number of pictures; None has no end."""
+    if making.transition is not None:
+        check_choice(making.transition, TRANSITIONS, name="--transition")
+    script = replace(
+        script,
+        transition=making.preferred("transition", making.transition, script.transition),
+        negative=making.preferred("negative", making.negative, script.negative),
+    )
+    asked: str | None = making.length
+    if asked is None or ("length" not in making.typed and script.length is not None):
+        asked = None
+        if given is not None and given.kind == "source":
+            asked = ENDLESS  # it ends with its source
+        elif script.length is None and len(script.cues) == 1:
+            asked = DEFAULT_LENGTH
+    if asked is None:
+        snapped = timeline(script, grid, fps)
+        return str(script.length or f"{snapped.pictures}f"), snapped, snapped.pictures
+    frames = parse_length(asked, fps=fps)
+    snapped = timeline(script, grid, fps, length=Time(Fraction(frames or NEVER), "f"))
+    return asked.strip(), snapped, frames

@@ -1,0 +1,493 @@
+"""i2v, extend, restyle and edit-script as a user meets them: videos that begin from a file."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from commands import PROMPT, after_chunks, decode, fails, makes, names, notes, run
+from PIL import Image
+from real_media import real_clip
+from tiny import tiny_pack
+
+from causvid_cli import packs, pipeline
+from causvid_cli.cli import make
+from causvid_cli.media.clips import open_clip
+from causvid_cli.probe import read_info
+from causvid_cli.video import FragmentEncoder
+
+pytestmark = pytest.mark.usefixtures("work")
+
+
+def halves(width: int, height: int) -> np.ndarray:
+    """Red on the left, blue on the right."""
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[:, : width // 2], picture[:, width // 2 :] = (255, 0, 0), (0, 0, 255)
+    return picture
+
+
+def walk(frames: int, *, width: int = 96, height: int = 64) -> np.ndarray:
+    """A white bar that walks over two halves."""
+    clip = np.repeat(halves(width, height)[None], frames, axis=0)
+    for number, picture in enumerate(clip):
+        picture[10:30, 4 * number % (width - 8) :][:, :8] = 255
+    return clip
+
+
+@pytest.fixture
+def photo(work) -> Path:
+    Image.fromarray(walk(1)[0]).save("photo.png")
+    return Path("photo.png")
+
+
+@pytest.fixture
+def clip(work) -> Path:
+    """2 s of 96x64 at 8 frames per second, without sound."""
+    encoder = FragmentEncoder(width=96, height=64, fps=Fraction(8), metadata={"title": "walk"})
+    Path("clip.mp4").write_bytes(encoder.encode(walk(16)))
+    return Path("clip.mp4")
+
+
+@pytest.fixture
+def loud(clip) -> Path:
+    """The clip with sound."""
+    with av.open(str(clip)) as source, av.open("loud.mp4", "w") as output:
+        pictures = output.add_stream_from_template(source.streams.video[0])
+        sound = output.add_stream("aac", rate=48_000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                output.mux(packet)
+        tone = (np.sin(np.arange(96_000) / 20) * 8000).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        output.mux([*sound.encode(frame), *sound.encode(None)])
+    clip.unlink()
+    return Path("loud.mp4")
+
+
+def packets(path: Path | str, kind: str) -> list[str]:
+    """Each packet of the sound, or each decoded picture, by its checksum."""
+    with av.open(str(path)) as container:
+        if kind == "audio":
+            return [hashlib.sha256(bytes(p)).hexdigest() for p in container.demux(audio=0) if p.size]
+        return [hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in container.decode(video=0)]
+
+
+# --- i2v -----------------------------------------------------------------------------------------------------------
+
+
+def test_i2v_begins_with_the_photo_whatever_the_prompt_and_the_seed(tiny, photo):
+    shown = {}
+    for name, prompt, seed in (("a", PROMPT, 1), ("b", "a blue boat", 2)):
+        result = makes(
+            "i2v", photo, prompt, "-m", tiny, "-s", seed, "-o", f"{name}.mkv", "--lossless", "--length", "2s"
+        )
+        assert result.stdout == f"{name}.mkv\n"
+        shown[name] = decode(f"{name}.mkv")
+    assert shown["a"].shape == (16, 128, 128, 3)
+    assert np.array_equal(shown["a"][:4], shown["b"][:4])
+    assert not np.array_equal(shown["a"][4:], shown["b"][4:])
+    told = read_info(Path("a.mkv")).recipe["input"]
+    assert told == {
+        "kind": "photo",
+        "name": "photo.png",
+        "sha256": hashlib.sha256(photo.read_bytes()).hexdigest(),
+        "fit": "crop",
+        "hold": "chunk",
+        "background": "",
+        "context_frames": 0,
+        "strength": None,
+        "keep_size": False,
+    }
+
+
+def test_the_shipped_model_shows_a_photo_of_its_own_world_as_it_is():
+    makes("t2v", PROMPT, "-s", 1, "-o", "car.mkv", "--lossless", "--length", "4f")
+    Image.fromarray(decode("car.mkv")[0]).save("car.png")
+    makes("i2v", "car.png", PROMPT, "-s", 2, "-o", "x.mkv", "--lossless", "--length", "4f")
+    same = (decode("x.mkv")[0] == np.asarray(Image.open("car.png"))).all(axis=-1)
+    assert same.mean() > 0.97
+
+
+def test_a_photo_is_cropped_padded_or_stretched(tiny, photo):
+    shown = {}
+    for fit in ("crop", "pad", "stretch"):
+        makes(
+            "i2v", photo, PROMPT, "-m", tiny, "-s", 1, "-o", f"{fit}.mkv", "--lossless", "--length", "4f", "--fit", fit
+        )
+        shown[fit] = decode(f"{fit}.mkv")[0]
+    assert len({picture.tobytes() for picture in shown.values()}) == 3
+    fails(run("i2v", photo, PROMPT, "-m", tiny, "--fit", "corp"), 2, r"--fit corp: unknown; .*did you mean crop\?")
+
+
+def test_a_photo_is_held_for_a_chunk_or_a_latent_frame(tmp_path, photo):
+    pack = tiny_pack(tmp_path / "chunky", chunk_frames=2)
+    frames = {}
+    for hold in ("chunk", "frame"):
+        result = makes("i2v", photo, PROMPT, "-m", pack, "-s", 1, "-o", f"{hold}.mp4", "--length", "3s", "--hold", hold)
+        assert "24 frames" in result.stderr
+        frames[hold] = read_info(Path(f"{hold}.mp4")).recipe["input"]["hold"]
+    assert frames == {"chunk": "chunk", "frame": "frame"}
+    assert not np.array_equal(decode("chunk.mp4")[4:8], decode("frame.mp4")[4:8])
+    fails(run("i2v", photo, PROMPT, "-m", pack, "--hold", "long"), 2, "--hold long: unknown; try frame or chunk")
+
+
+def test_a_photo_is_turned_upright_and_its_background_filled(tiny):
+    turned = Image.fromarray(halves(64, 64).swapaxes(0, 1))  # red above, blue below
+    exif = turned.getexif()
+    exif[0x112] = 8  # to be turned by 90 degrees to the left: red comes to the left
+    turned.save("turned.png", exif=exif)
+    Image.fromarray(halves(64, 64)).save("upright.png")
+    clear = np.dstack([halves(64, 64), np.full((64, 64), 255, np.uint8)])
+    clear[:, 32:, 3] = 0
+    Image.fromarray(clear).save("clear.png")
+    filled = halves(64, 64)
+    filled[:, 32:] = 255
+    Image.fromarray(filled).save("filled.png")
+    shown = {}
+    for name, options in (("turned", ()), ("upright", ()), ("clear", ("--background", "#ffffff")), ("filled", ())):
+        result = makes(
+            "i2v", f"{name}.png", PROMPT, "-m", tiny, "-s", 1, "-o", f"{name}.mkv", "--length", "4f", *options
+        )
+        shown[name] = decode(f"{name}.mkv")
+        assert notes(result) == (["turned upright by its EXIF"] if name == "turned" else notes(result))
+    assert np.array_equal(shown["turned"], shown["upright"])
+    assert np.array_equal(shown["clear"], shown["filled"])
+    complaint = "--background 'white' is no colour; write #RRGGBB"
+    fails(run("i2v", "clear.png", PROMPT, "-m", tiny, "--background", "white"), 2, complaint)
+
+
+# --- extend --------------------------------------------------------------------------------------------------------
+
+
+def test_extend_keeps_every_picture_and_every_packet_of_sound(tiny, loud):
+    result = makes("extend", loud, PROMPT, "-m", tiny, "-s", 7, "-o", "longer.mp4", "--length", "1s")
+    assert result.stdout == "longer.mp4\n"
+    assert "8 new frames, 96x64, 1.0 s at 8 fps" in result.stderr
+    pictures = packets("longer.mp4", "video")
+    assert len(pictures) == 24
+    assert pictures[:16] == packets(loud, "video")
+    assert packets("longer.mp4", "audio") == packets(loud, "audio")
+    told = read_info(Path("longer.mp4")).recipe["input"]
+    assert (told["kind"], told["keep_size"]) == ("clip", True)
+
+
+def test_extend_of_a_real_clip(tiny):
+    source = real_clip("carphone_pristine.mp4")
+    result = makes("extend", source, PROMPT, "-m", tiny, "-s", 7, "-o", "longer.mp4", "--length", "1s")
+    assert packets("longer.mp4", "video")[:120] == packets(source, "video")
+    assert notes(result) == ["its pixels of 128:117 made square"]
+
+
+def test_extend_continues_what_it_sees(tiny, clip):
+    for name, options in (("all", ()), ("same", ("--context", "1h")), ("less", ("--context", "0.5s"))):
+        makes("extend", clip, PROMPT, "-m", tiny, "-s", 7, "-o", f"{name}.mp4", "--length", "1s", *options)
+    pictures = {name: packets(f"{name}.mp4", "video") for name in ("all", "same", "less")}
+    assert pictures["all"] == pictures["same"]
+    assert pictures["all"][:16] == pictures["less"][:16]
+    assert pictures["all"][16:] != pictures["less"][16:]
+    contexts = [read_info(Path(f"{name}.mp4")).recipe["input"]["context_frames"] for name in ("all", "less")]
+    assert contexts == [2, 1]
+
+
+def test_each_prompt_of_what_is_added_is_a_chapter_after_the_clip(tiny, clip):
+    makes("extend", clip, PROMPT, "-m", tiny, "--then", "1s: it jumps", "-o", "longer.mp4", "--length", "2s")
+    chapters = read_info(Path("longer.mp4")).chapters
+    assert [(chapter.start_frame, chapter.title) for chapter in chapters] == [
+        (0, "walk"),
+        (16, PROMPT),
+        (24, "it jumps"),
+    ]
+
+
+EXTEND = {
+    "size": (["--size", "64x64"], 2, "--size 64x64: the new part has the clip's own size, 96x64; leave it out"),
+    "context 0": (["--context", "0s"], 2, "--context 0s: must be more than 0; try 2s"),
+    "context abc": (["--context", "abc"], 2, "--context 'abc' is not a time"),
+    "mkv": (["-o", "x.mkv"], 7, "x.mkv: a clip and its sound go into an MP4; try -o x.mp4"),
+    "gif": (["-o", "x.gif"], 7, "x.gif: a clip and its sound go into an MP4; try -o x.mp4"),
+    "stdout": (["-o", "-"], 2, "-o -: the clip and what follows it go into one MP4 file; name one"),
+    "itself": (["-o", "clip.mp4", "-y"], 7, "clip.mp4 is the input; choose another -o"),
+    "itself by another name": (["-o", "link.mp4", "-y"], 7, "link.mp4 is the input; choose another -o"),
+}
+
+
+@pytest.mark.parametrize(("options", "code", "complaint"), EXTEND.values(), ids=EXTEND)
+def test_what_extend_cannot_do_is_found_before_the_model_loads(options, code, complaint, tiny, clip, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    os.link(clip, "link.mp4")
+    before = clip.read_bytes()
+    fails(run("extend", clip, PROMPT, "-m", tiny, *options), code, complaint)
+    assert clip.read_bytes() == before
+    assert names() == ["clip.mp4", "link.mp4"]
+
+
+# --- restyle -------------------------------------------------------------------------------------------------------
+
+
+def test_restyle_is_as_long_as_the_clip_and_keeps_its_sound(tiny, loud):
+    result = makes("restyle", loud, "a blue boat", "-m", tiny, "-s", 7, "-o", "boat.mp4")
+    info = read_info(Path("boat.mp4"))
+    assert (info.frames, info.width, info.height) == (16, 96, 64)
+    assert packets("boat.mp4", "audio")[:-3] == packets(loud, "audio")[: len(packets("boat.mp4", "audio")) - 3]
+    assert len(packets("boat.mp4", "audio")) >= len(packets(loud, "audio")) - 1
+    assert (info.recipe["input"]["kind"], info.recipe["input"]["strength"]) == ("source", 0.6)
+    assert notes(result) == []
+
+
+def test_restyle_changes_more_with_more_strength():
+    makes("t2v", PROMPT, "-s", 1, "-o", "car.mkv", "--lossless", "--length", "1s")
+    source, changed = decode("car.mkv").astype(int), []
+    for strength in ("0.2", "1"):
+        makes("restyle", "car.mkv", "a blue boat", "-s", 7, "-o", "x.mkv", "-y", "--lossless", "--strength", strength)
+        changed.append(np.abs(decode("x.mkv").astype(int) - source).mean())
+    assert changed[0] < changed[1]
+
+
+@pytest.mark.parametrize("strength", ["0", "-0.1", "1.5", "nan"])
+def test_a_strength_that_is_none_is_refused(strength, tiny, clip):
+    complaint = f"--strength {strength}: must be more than 0 and at most 1"
+    fails(run("restyle", clip, PROMPT, "-m", tiny, "--strength", strength), 2, complaint)
+
+
+def test_restyle_takes_the_size_and_the_length_that_are_asked_for(tiny, clip):
+    result = makes("restyle", clip, PROMPT, "-m", tiny, "-o", "a.mp4", "--size", "128x128", "--length", "1s")
+    info = read_info(Path("a.mp4"))
+    assert (info.frames, info.width, info.height) == (8, 128, 128)
+    result = makes("restyle", clip, PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "1m")
+    assert notes(result) == ["clip.mp4 ended before --length 1m, and so does the video"]
+    assert read_info(Path("b.mp4")).frames == 16
+
+
+def test_restyle_without_sound_goes_into_any_format(tiny, clip, loud):
+    makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.mp4", "--length", "1s")
+    result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.gif", "--length", "1s")
+    assert notes(result) == ["its sound is left out: .gif gets pictures only"]
+    fails(run("restyle", loud, PROMPT, "-m", tiny, "-o", "a.webm"), 7, "a clip and its sound go into an MP4")
+    result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "-", "--format", "rawvideo", "--length", "1s")
+    assert len(result.stdout_bytes) == 8 * 64 * 96 * 3
+    assert notes(result) == ["its sound is left out: stdout gets pictures only"]
+    makes("extend", "a.gif", PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "4f")
+
+
+def test_ctrl_c_breaks_off_a_clip_that_is_restyled(tiny, clip, monkeypatch):
+    makes("restyle", clip, PROMPT, "-m", tiny, "-s", 7, "-o", "whole.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "rollout", after_chunks(1, lambda: signal.raise_signal(signal.SIGINT)))
+        result = run("restyle", clip, PROMPT, "-m", tiny, "-s", 7, "-o", "x.mp4", "-q")
+    fails(result, 130, "stopped; 8 frames are kept in x.partial.mp4; `causvid resume x.mp4.part` goes on")
+    makes("resume", "x.partial.mp4")
+    assert Path("x.mp4").read_bytes() == Path("whole.mp4").read_bytes()
+
+
+def piped(monkeypatch, content: bytes) -> None:
+    """stdin is a pipe that brings this."""
+    stdin = SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False)
+    monkeypatch.setattr(make.sys, "stdin", stdin)
+    monkeypatch.setattr(make, "_stdin", lambda: stdin.buffer)
+
+
+def test_restyle_takes_a_live_video_and_sends_one(tiny, clip, monkeypatch):
+    makes("restyle", clip, PROMPT, "-m", tiny, "-s", 7, "-o", "wanted.mkv", "--lossless")
+    seen = np.stack(list(open_clip(clip).frames(Fraction(8))))
+    for options, content in (
+        ((), clip.read_bytes()),  # fragmented, as it is
+        (("--input-size", "96x64", "--input-fps", "8"), seen.tobytes()),
+    ):
+        piped(monkeypatch, content)
+        arguments = ["restyle", "-", PROMPT, "-m", tiny, "-s", 7, "-o", "-", "--format", "rawvideo", *options]
+        sent = np.frombuffer(makes(*arguments).stdout_bytes, np.uint8).reshape(-1, 64, 96, 3)
+        assert np.array_equal(sent, decode("wanted.mkv"))
+
+
+def test_a_live_video_ends_with_ctrl_c_and_cannot_be_resumed(tiny, clip, monkeypatch):
+    monkeypatch.setattr(packs, "pack_roots", lambda: [tiny.parent])
+    arguments = ["restyle", "-", PROMPT, "-m", tiny, "-s", 7, "-o", "x.mp4", "-q"]
+    with monkeypatch.context() as patch:
+        piped(patch, clip.read_bytes())
+        patch.setattr(pipeline, "rollout", after_chunks(1, lambda: signal.raise_signal(signal.SIGINT)))
+        makes(*arguments)
+    assert read_info(Path("x.mp4")).frames == 8
+    fails(run("rerun", "x.mp4"), 2, "made from a live video on stdin, which is gone")
+    Path("x.mp4").unlink()
+
+    def fail() -> None:
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patch:
+        piped(patch, clip.read_bytes())
+        patch.setattr(pipeline, "rollout", after_chunks(1, fail))
+        result = run(*arguments)
+    fails(result, 1, "frames are kept in x.mp4.part\n$")
+    assert names() == ["clip.mp4", "x.mp4.part"]
+
+
+def test_a_live_video_needs_its_facts_and_another_place_for_the_prompt(tiny, monkeypatch):
+    piped(monkeypatch, b"no video" * 99)
+    for arguments, code, complaint in (
+        (["-"], 2, "the clip comes on stdin, so the prompt cannot"),
+        (["-", "-"], 2, "the clip comes on stdin, so the prompt cannot"),
+        (["-", PROMPT, "--input-size", "96x64"], 2, "need both --input-size and --input-fps"),
+        (["-", PROMPT, "--input-size", "96", "--input-fps", "8"], 2, "--input-size '96' is not a size"),
+        (["-", PROMPT], 3, "stdin: no video that can be read as it arrives"),
+        (["x.mp4", PROMPT, "--input-fps", "8"], 2, "--input-size and --input-fps are for raw pictures on stdin"),
+    ):
+        fails(run("restyle", *arguments, "-m", tiny), code, complaint)
+
+
+# --- edit-script ---------------------------------------------------------------------------------------------------
+
+
+def write_script(text: str, name: str = "day.causvid.yaml") -> Path:
+    Path(name).write_text(f"version: 1\n{text}")
+    return Path(name)
+
+
+CUES = "cues:\n  - prompt: a red car\n  - at: 1.2s\n    prompt: a blue boat\n    name: the boat\n"
+
+
+def test_a_script_makes_what_then_makes(tiny):
+    script = write_script(f"seed: 7\nlength: 2s\n{CUES}")
+    result = makes("edit-script", script, "-m", tiny, "-o", "a.mkv", "--lossless")
+    assert [line.partition(" asked")[0] for line in notes(result)] == ["cue 1", "cue 2", "length"]
+    arguments = ["t2v", "a red car", "-m", tiny, "--then", "1.2s: a blue boat", "-s", 7, "--length", "2s"]
+    makes(*arguments, "-o", "b.mkv", "--lossless")
+    assert np.array_equal(decode("a.mkv"), decode("b.mkv"))
+    info = read_info(Path("a.mkv"))
+    assert [chapter.title for chapter in info.chapters] == ["a red car", "the boat"]
+    assert (info.recipe["command"], info.recipe["seed"]) == ("edit-script", 7)
+
+
+def test_an_edit_of_a_cue_leaves_what_was_before(tiny):
+    for name, prompt in (("a", "a blue boat"), ("b", "a green tree")):
+        script = write_script(f"seed: 7\nlength: 2s\n{CUES.replace('a blue boat', prompt)}")
+        makes("edit-script", script, "-m", tiny, "-o", f"{name}.mkv", "--lossless")
+    a, b = decode("a.mkv"), decode("b.mkv")
+    assert np.array_equal(a[:8], b[:8])
+    assert not np.array_equal(a[8:], b[8:])
+
+
+def test_what_is_typed_goes_before_the_script_and_what_is_set_does_not(tiny, monkeypatch):
+    fields = "seed: 7\nlength: 2s\nsize: 128x128\nfps: 4\ntransition: soft\nnegative: snow\n"
+    script = write_script(f"{fields}cues:\n  - prompt: a red car\n  - at: 1s\n    prompt: a blue boat\n")
+    for option, value in (
+        *(
+            ("SEED", "8"),
+            ("LENGTH", "3s"),
+            ("SIZE", "192x192"),
+            ("FPS", "5"),
+            ("TRANSITION", "cut"),
+            ("NEGATIVE", "rain"),
+        ),
+    ):
+        monkeypatch.setenv(f"CAUSVID_{option}", value)
+    makes("edit-script", script, "-m", tiny, "-o", "script.mp4")
+    typed = ["-s", 8, "--length", "3s", "--size", "192x192", "--fps", 5, "--transition", "cut", "-n", "rain"]
+    makes("edit-script", script, "-m", tiny, "-o", "typed.mp4", *typed)
+
+    def told(name: str) -> list[object]:
+        recipe = read_info(Path(name)).recipe
+        last = recipe["cues"][-1]
+        return [recipe[key] for key in ("seed", "length", "size", "fps")] + [last["transition"], last["negative"]]
+
+    assert told("script.mp4") == [7, "2s", "128x128", "4", "soft", "snow"]
+    assert told("typed.mp4") == [8, "3s", "192x192", "5", "cut", "rain"]
+
+
+def test_a_script_begins_from_an_image_or_a_video_beside_it(tiny, photo, clip):
+    Path("below").mkdir()
+    for path in (photo, clip):
+        path.rename(Path("below") / path)
+    script = write_script("image: photo.png\nseed: 7\ncues:\n  - prompt: a red car\n", "below/photo.yaml")
+    makes("edit-script", script, "-m", tiny, "-o", "a.mp4", "--length", "1s", "--fit", "pad", "--hold", "frame")
+    makes("i2v", "below/photo.png", "a red car", "-m", tiny, "-o", "b.mp4", "-s", 7)
+    told = read_info(Path("a.mp4")).recipe["input"]
+    assert (told["kind"], told["name"], told["fit"], told["hold"]) == ("photo", "photo.png", "pad", "frame")
+    script = write_script("video: clip.mp4\nseed: 7\ncues:\n  - prompt: a red car\n", "below/clip.yaml")
+    makes("edit-script", script, "-m", tiny, "-o", "c.mp4", "--length", "1s")
+    makes("extend", "below/clip.mp4", "a red car", "-m", tiny, "-o", "d.mp4", "--length", "1s", "-s", 7)
+    assert packets("c.mp4", "video") == packets("d.mp4", "video")
+    for options, complaint in (
+        (["--hold", "frame"], "--hold frame: the script begins from a video; leave --hold out"),
+        (["--fit", "zoom"], "--fit zoom: unknown"),
+        (["-o", "-"], "go into one MP4 file"),
+    ):
+        fails(run("edit-script", script, "-m", tiny, *options), 2, complaint)
+    plain = write_script(CUES)
+    fails(run("edit-script", plain, "-m", tiny, "--context", "1s"), 2, "neither image nor video; leave --context out")
+
+
+def test_a_dry_run_of_a_script_tells_every_cue(tiny):
+    script = write_script(f"length: 2s\n{CUES}")
+    result = makes("edit-script", script, "-m", tiny, "--dry-run")
+    assert [line for line in result.stdout.splitlines() if line.startswith("cue")] == [
+        "cue          1 asked 0.000s -> chunk 0, frame 0, 0.000s (+0.000s)",
+        "cue          2 asked 1.200s -> chunk 2, frame 8, 1.000s (-0.200s)",
+    ]
+    assert names() == ["day.causvid.yaml"]
+    assert json.loads(makes("edit-script", script, "-m", tiny, "--dry-run", "--json").stdout)["chunks"] == 4
+
+
+def test_a_script_that_is_wrong_or_not_there_is_told(tiny):
+    fails(run("edit-script"), 2, "no script; name one")
+    fails(run("edit-script", "no.yaml"), 2, "no.yaml: the script cannot be read: no such file")
+    fails(run("edit-script", "."), 2, "the script cannot be read: is a directory")
+    script = write_script("image: absent.png\ncues:\n  - prompt: a red car\n")
+    result = run("edit-script", script, "-m", tiny)
+    assert result.exit_code in (2, 3)
+    assert "absent.png" in result.stderr
+
+
+# --- files that are none -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clutter(photo, clip) -> Iterator[None]:
+    os.rename(photo, "-x.png")
+    Path("folder").mkdir()
+    Path("empty.mp4").touch()
+    Path("text.mp4").write_text("no video")
+    yield
+
+
+NO_FILES = {
+    "absent photo": (["i2v", "absent.png", "x"], 3, "absent.png: does not exist"),
+    "absent clip": (["extend", "absent.mp4", "x"], 3, "absent.mp4: does not exist"),
+    "folder for a photo": (["i2v", "folder", "x"], 3, "folder: not a file"),
+    "folder for a clip": (["restyle", "folder", "x"], 3, "folder: not a file"),
+    "empty clip": (["extend", "empty.mp4", "x"], 3, "empty.mp4: is empty"),
+    "text for a clip": (["restyle", "text.mp4", "x"], 3, "text.mp4: cannot be read as a video"),
+    "video for a photo": (["i2v", "clip.mp4", "x"], 3, "clip.mp4: is a video, not a picture; try causvid extend"),
+    "photo for a video": (["extend", "./-x.png", "x"], 3, "-x.png: is a picture, not a video; try causvid i2v"),
+    "stdin for a photo": (["i2v", "-", "x"], 2, "IMAGE -: a file is wanted here, not stdin"),
+    "stdin for a clip": (
+        ["extend", "-", "x"],
+        2,
+        "CLIP -: a file is wanted here, not stdin; only restyle takes a live",
+    ),
+    "name that is an option": (["i2v", "-x.png", "x"], 2, "no such option: -x; .*the file of that name is ./-x.png"),
+    "no file at all": (["i2v"], 2, "missing argument 'IMAGE'; see causvid i2v -h"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "complaint"), NO_FILES.values(), ids=NO_FILES)
+@pytest.mark.usefixtures("clutter")
+def test_what_is_no_photo_or_clip_is_named_before_the_model_loads(arguments, code, complaint, tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    fails(run(*arguments, *(["-m", tiny] if len(arguments) > 1 else [])), code, complaint)
+
+
+@pytest.mark.usefixtures("clutter")
+def test_a_name_that_looks_like_an_option_is_a_name(tiny):
+    for arguments in (["./-x.png", PROMPT], ["--", "-x.png", PROMPT]):
+        options = ["-m", tiny, "--length", "4f", "-o", "x.mp4", "-y"]
+        makes("i2v", *options, *arguments)
