@@ -338,7 +338,7 @@ def _keep(error: BaseException, task: Task, recording: "Recording") -> None:
     if task.output is None or not writer.frames_written:
         return
     resume = "" if task.is_live else f"; `causvid resume {shlex.quote(str(writer.part_path))}` goes on"
-    if isinstance(error, OutputError):  # it says itself what is kept
+    if isinstance(error, OutputError) and str(writer.part_path) in str(error):  # it says itself what is kept
         if resume:
             error.add_note(resume.removeprefix("; "))
         return
