@@ -1,5 +1,7 @@
 """`causvid eval`."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,7 @@ from causvid_cli.cli.help import Command, examples
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.folder import PAGE, VBENCH, VIDEOS, Folder
-from causvid_cli.evaluate.request import BUILT_IN, DEFAULT_LENGTH, EvalRequest
+from causvid_cli.evaluate.request import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, TrialRequest
 from causvid_cli.evaluate.vbench import check_vbench, measure_vbench
 from causvid_cli.packs import find_pack
 from causvid_cli.request import AUTO, DEFAULT_MODEL, check_device, check_dtype, check_seed
@@ -28,6 +30,8 @@ app = typer.Typer()
         "causvid eval",
         "causvid eval --teacher --seen --seeds 4 --count 50 --out eval-teacher",
         "causvid eval --prompts prompts.txt --length 60s --json",
+        "causvid eval --switches 45",
+        "causvid eval --photos 40",
     ),
 )
 def evaluate(
@@ -61,10 +65,30 @@ def evaluate(
             min=1, max=MOST_SEEDS, metavar="NUMBER", help="Clips of each prompt; 2 or more measure diversity."
         ),
     ] = 1,
-    length: options.Length = DEFAULT_LENGTH,
+    length: options.ClipLength = DEFAULT_LENGTH,
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Also let the model's teacher answer: slow.", show_default=False)
     ] = False,
+    switches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_TRIALS,
+            metavar="NUMBER",
+            help="Instead: whether prompt changes take hold, in so many storybook scripts and every way to change.",
+            show_default=False,
+        ),
+    ] = None,
+    photos: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_TRIALS,
+            metavar="NUMBER",
+            help="Instead: whether so many storybook photos keep what they show when they are set in motion.",
+            show_default=False,
+        ),
+    ] = None,
     videos: Annotated[
         bool, typer.Option("--videos", help="Keep the clips as .mp4, under DIR/clips.", show_default=False)
     ] = False,
@@ -94,7 +118,7 @@ def evaluate(
     dtype: options.Dtype = AUTO,
     threads: options.Threads = None,
     overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
+    quiet: options.Quiet = 0,
     as_json: options.Json = False,
 ) -> None:
     """Measure a model: prompt following, temporal consistency, drift and diversity, as a table and a page of plots.
@@ -103,6 +127,30 @@ def evaluate(
     """
     pack = find_pack(model)
     facts = load_facts(pack)
+    if switches or photos:
+        alone = {
+            "--photos": switches and photos,
+            "--prompts": prompts is not None,
+            "--count": count is not None,
+            "--seen": seen,
+            "--seeds": seeds != 1,
+            "--length": length != DEFAULT_LENGTH,
+            "--teacher": teacher,
+            "--videos": videos,
+            "--vbench": vbench,
+        }
+        check_alone("--switches" if switches else "--photos", alone)
+        trial = TrialRequest(
+            pack=pack,
+            facts=facts,
+            kind="switches" if switches else "photos",
+            count=switches or photos or 0,
+            seed=check_seed(parse_whole(seed, name="--seed")),
+            device=check_device(device),
+            dtype=check_dtype(dtype),
+        )
+        evaluate_trials(trial, out, threads=threads, overwrite=overwrite, quiet=quiet, as_json=as_json)
+        return
     request = EvalRequest(
         pack=pack,
         facts=facts,
@@ -121,13 +169,36 @@ def evaluate(
     folder = Folder(out or Path(f"eval-{facts.name}"), settings, overwrite=overwrite)
     if teacher and not request.teacher and not quiet:
         console.message(f"{facts.name} comes without its teacher: only the student is measured")
+    with going_on_later(folder), console.progress(f"loading {facts.name}", quiet=quiet) as progress:
+        result = carry_out(request, folder, progress, threads=threads, vbench=vbench)
+    report(result, folder, quiet=quiet, as_json=as_json)
+
+
+def check_alone(option: str, others: Mapping[str, Any]) -> None:
+    """Refuse what goes with the prompts of a plain evaluation only."""
+    if given := [name for name, is_given in others.items() if is_given]:
+        raise UsageError(f"{option} has clips of its own, so {given[0]} says nothing; leave one of them out")
+
+
+def evaluate_trials(
+    request: TrialRequest, out: Path | None, *, threads: int | None, overwrite: bool, quiet: int, as_json: bool
+) -> None:
+    """Prompt changes, or photos."""
+    path = out or Path(f"eval-{request.facts.name}-{request.kind}")
+    folder = Folder(path, request.settings, overwrite=overwrite)
+    with going_on_later(folder), console.progress(f"loading {request.facts.name}", quiet=quiet) as progress:
+        result = carry_out_trials(request, folder, progress, threads=threads)
+    report(result, folder, quiet=quiet, as_json=as_json)
+
+
+@contextmanager
+def going_on_later(folder: Folder) -> Iterator[None]:
+    """Say to who stops it how to go on."""
     try:
-        with console.progress(f"loading {facts.name}", quiet=quiet) as progress:
-            result = carry_out(request, folder, progress, threads=threads, vbench=vbench)
+        yield
     except KeyboardInterrupt as stopped:
         stopped.add_note(f"the same command goes on from what is in {folder.path}")
         raise
-    report(result, folder, quiet=quiet, as_json=as_json)
 
 
 def choose_prompts(facts: PackFacts, file: Path | None, *, count: int | None, seen: bool) -> dict[str, tuple[str, ...]]:
@@ -159,32 +230,62 @@ def carry_out(
         torch.set_num_threads(threads)
     evaluation = open_evaluation(request)
 
-    def on_frames(done: int, of: int) -> None:
-        if done:
-            progress.update(done)
-        else:
-            progress.start(of)
-
     def dimensions() -> dict[str, dict[str, float]] | None:
         if not vbench:
             return None
         device, videos, out = str(evaluation.student.device), folder.path / VIDEOS, folder.path / VBENCH
         return {maker: measure_vbench(videos / maker, device=device, out=out) for maker in request.makers}
 
-    return run(evaluation, folder, vbench=dimensions, on_frames=on_frames)
+    return run(evaluation, folder, vbench=dimensions, on_frames=shower(progress))
 
 
-def report(result: dict[str, Any], folder: Folder, *, quiet: bool, as_json: bool) -> None:
+def carry_out_trials(
+    request: TrialRequest, folder: Folder, progress: console.Progress, *, threads: int | None
+) -> dict[str, Any]:
+    """Load, make, measure; the figures."""
+    import torch
+
+    from causvid_cli.evaluate import photos, switches
+    from causvid_cli.evaluate.trials import open_trials, run_trials
+
+    if threads:
+        torch.set_num_threads(threads)
+    trials = open_trials(request)
+    experiment = switches.experiment(trials) if request.kind == "switches" else photos.experiment(trials)
+    return run_trials(trials, experiment, folder, on_frames=shower(progress))
+
+
+def shower(progress: console.Progress) -> Callable[[int, int], None]:
+    """What tells a progress bar how many frames are done, of how many."""
+
+    def on_frames(done: int, of: int) -> None:
+        if done:
+            progress.update(done)
+        else:
+            progress.start(of)
+
+    return on_frames
+
+
+def report(result: dict[str, Any], folder: Folder, *, quiet: int, as_json: bool) -> None:
     """The figures on stdout; where the page is, on stderr."""
-    from causvid_cli.evaluate.figures import footnotes, headline, rows
-
     if as_json:
         console.result_json(result)
     else:
-        console.result(headline(result))
-        header, *body = rows(result)
+        headline, (header, *body), notes = told(result)
+        console.result(headline)
         console.table(body, header=header)
-        for line in footnotes(result):
+        for line in notes:
             console.result(line)
     if not quiet:
         console.message(f"plots and pictures: {folder.path / PAGE}")
+
+
+def told(result: dict[str, Any]) -> tuple[str, list[list[str]], list[str]]:
+    """Headline, table and notes of any kind of figures."""
+    from causvid_cli.evaluate.figures import footnotes, headline, rows
+    from causvid_cli.evaluate.trial_figures import trial_headline, trial_notes, trial_rows
+
+    if "scores" in result:
+        return headline(result), rows(result), footnotes(result)
+    return trial_headline(result), trial_rows(result), trial_notes(result)

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from causvid_cli import storybook
+from causvid_cli.cache import PromptCache
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.condition import encode_prefix
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk
 from causvid_cli.pipeline import Pipeline
@@ -18,6 +21,8 @@ from causvid_cli.schedule import sampler_sigmas
 from causvid_cli.storybook import Story
 from causvid_cli.teacher import Teacher, denoise_whole
 from causvid_cli.text import EncodedPrompt
+from causvid_cli.timeline import Cue, Transition
+from causvid_cli.track import PromptTrack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,24 +63,74 @@ Make = Callable[[Sequence[Clip], int], Iterator[Part]]
 
 def student_maker(student: Pipeline) -> Make:
     """Clips of the student, all in one roll-out."""
-    codec, model = student.codec, student.model
 
     @torch.inference_mode()
     def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
-        plan = student.plan(length=f"{frames}f", seed=0)
-        cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
-        prompt = model.prompt_cache(embeds(clips).to(student.device, student.dtype))
-        made = rollout(
-            model,
-            prompt=lambda _: prompt,
-            steps=plan.steps,
-            cache=student.kv_cache(plan, batch=len(clips)),
-            chunks=plan.chunks,
-            noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
-        )
-        yield from decoded(codec, (x0 for _, x0 in made), clips=clips, frames=frames)
+        cues = [[Cue(prompt=clip.prompt)] for clip in clips]
+        yield from decoded(student.codec, together(student, clips, cues, frames=frames), clips=clips, frames=frames)
 
     return make
+
+
+@torch.inference_mode()
+def together(
+    student: Pipeline,
+    clips: Sequence[Clip],
+    cues: Sequence[Sequence[Cue]],
+    *,
+    frames: int,
+    given: Sequence[np.ndarray] = (),
+) -> Iterator[Tensor]:
+    """Latents x0 [B, C, f, h, w], chunk by chunk, of videos that are made in one roll-out.
+
+    cues: of each clip, at the same chunks. given: pictures [T, H, W, 3] that each begins with, as many for all; their
+    latents come first.
+    """
+    model, codec = student.model, student.codec
+    held = len(given[0]) if given else 0
+    plan = student.plan(length=f"{frames}f", seed=0, given_pictures=held, shows_given=True)
+    cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
+    prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
+    made = rollout(
+        model,
+        prompt=told.prompt,
+        steps=plan.steps,
+        cache=student.kv_cache(plan, batch=len(clips)),
+        chunks=plan.chunks,
+        noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
+        switch=told.transition,
+        prefix=prefix,
+    )
+    for _, x0 in chain(prefix, made):
+        yield x0
+
+
+def _prefixes(student: Pipeline, given: Sequence[np.ndarray]) -> list[tuple[Chunk, Tensor]]:
+    """The given pictures of all clips -> (chunk, x0 [B, C, f, h, w])."""
+    alone = [encode_prefix(student.codec, pictures, student.facts.chunk_frames) for pictures in given]
+    return [(same[0][0], torch.cat([x0 for _, x0 in same])) for same in zip(*alone, strict=True)]
+
+
+class Tracks:
+    """The prompts of several clips as one: what each is told when it is made alone (`track.PromptTrack`)."""
+
+    def __init__(self, student: Pipeline, clips: Sequence[Clip], cues: Sequence[Sequence[Cue]]) -> None:
+        self._tracks = [
+            PromptTrack(student.text, own, seed=clip.seed, guidance=1.0, to_cache=student.prompt_cache)
+            for clip, own in zip(clips, cues, strict=True)
+        ]
+        self._parts: list[PromptCache] = []
+        self._told: PromptCache | None = None
+
+    def prompt(self, chunk: Chunk) -> PromptCache:
+        """What the network is told; the same object as long as it is the same for all."""
+        parts = [track.prompt(chunk) for track in self._tracks]
+        if self._told is None or any(new is not old for new, old in zip(parts, self._parts, strict=True)):
+            self._parts, self._told = parts, PromptCache(torch.cat([part.embeds for part in parts]))
+        return self._told
+
+    def transition(self, chunk: Chunk) -> Transition:
+        return self._tracks[0].transition(chunk)
 
 
 def teacher_maker(teacher: Teacher) -> Make:

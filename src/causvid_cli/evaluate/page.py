@@ -7,8 +7,20 @@ from typing import Any
 
 from causvid_cli.evaluate.figures import ATTRIBUTES, LABELS, columns, footnotes, headline, percent, rows
 from causvid_cli.evaluate.folder import Folder, Record
+from causvid_cli.evaluate.trial_figures import kind_of, trial_headline, trial_notes, trial_rows
 
-COLOURS = {"student": "--blue", "teacher": "--orange", "rendered": "--grey", "codec": "--green"}
+COLOURS = {
+    "student": "--blue",
+    "teacher": "--orange",
+    "rendered": "--grey",
+    "codec": "--green",
+    "recache": "--blue",
+    "soft": "--orange",
+    "blend": "--green",
+    "cut": "--purple",
+    "chunk": "--blue",
+    "frame": "--orange",
+}
 PLOTS = {
     "as_drawn": ("Pixels as drawn", "by the storybook itself"),
     "brightness": ("Brightness", "mean luma"),
@@ -24,6 +36,17 @@ ABOUT = {
     "teacher": "the network that it was distilled from: the whole clip at once, many guided steps",
     "rendered": "the storybook's own drawing of the same stories: what perfect clips score",
     "codec": "the drawings through the codec: the best that any network could do through it",
+    "none": "no change is made: what the judge takes for one by mistake",
+    "recache": "the past stays, and is seen anew under the new prompt",
+    "soft": "the past stays as it was seen",
+    "blend": "recache, but the new prompt fades in",
+    "cut": "the past is forgotten: a new shot",
+    "drawn": "the storybook's own drawing: what perfect clips score",
+    "drawn cut": "the same of a new shot",
+    "chunk": "the photo is held for a chunk",
+    "frame": "the photo is held for one latent frame",
+    "drawn chunk": "the storybook's own drawing: what perfect clips score",
+    "drawn frame": "the same of a photo held for one latent frame",
 }
 MOST_CONFUSIONS = 12
 
@@ -40,7 +63,26 @@ def page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -
         _confused(result),
         _sheets(result, records, folder),
     ]
-    title = escape(f"{result['model']}: causvid eval")
+    return _document(result["model"], parts)
+
+
+def trial_page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -> str:
+    """The page of prompt changes, or of photos."""
+    kind = kind_of(result)
+    parts = [
+        f"<h1>{escape(result['model'])}</h1>",
+        f'<p class="lead">{escape(trial_headline(result).removeprefix(result["model"] + ": "))}</p>',
+        _list_ways(result[kind]),
+        _section("Figures", _table(trial_rows(result)), notes=trial_notes(result)),
+        _after_cue(result) if kind == "switches" else "",
+        _trial_sheets(kind, records, folder),
+    ]
+    return _document(result["model"], parts)
+
+
+def _document(model: str, parts: Iterable[str]) -> str:
+    """A page of these parts; empty ones are left out."""
+    title = escape(f"{model}: causvid eval")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -56,14 +98,19 @@ def _section(title: str, body: str, *, notes: Iterable[str] = ()) -> str:
 
 
 def _legend(result: Mapping[str, Any]) -> str:
+    _, *second = (group.replace("_", " ") for group in result["prompts"])
+    dashes = f'<dt><i class="dash"></i>{escape(second[0])}</dt><dd>dashed, and paler</dd>' if second else ""
+    return _list_ways(result["scores"], dashes)
+
+
+def _list_ways(makers: Iterable[str], more: str = "") -> str:
+    """What is compared, and what it is."""
     entries = (
         f'<dt><i style="background:var({_colour(maker)})"></i>{escape(maker)}</dt>'
         f"<dd>{escape(ABOUT.get(maker, ''))}</dd>"
-        for maker in result["scores"]
+        for maker in makers
     )
-    _, *second = (group.replace("_", " ") for group in result["prompts"])
-    dashes = f'<dt><i class="dash"></i>{escape(second[0])}</dt><dd>dashed, and paler</dd>' if second else ""
-    return f'<dl class="legend">{"".join(entries)}{dashes}</dl>'
+    return f'<dl class="legend">{"".join(entries)}{more}</dl>'
 
 
 def _table(table: Sequence[Sequence[str]]) -> str:
@@ -135,9 +182,14 @@ def _jumps(curves: Mapping[str, Sequence[float | None]]) -> list[float | None]:
 
 
 def line_plot(
-    lines: Sequence[tuple[str, str, bool, Sequence[float | None]]], *, seconds: float, title: str, share: bool
+    lines: Sequence[tuple[str, str, bool, Sequence[float | None]]],
+    *,
+    seconds: float,
+    title: str,
+    share: bool,
+    unit: str = " s",
 ) -> str:
-    """An SVG plot of (label, maker, dashed, value of each second) over the time of the clip."""
+    """An SVG plot of (label, maker, dashed, value of each second) over the time of the clip, or of other units."""
     left, right, top, bottom, width, height = 48, 10, 8, 24, 420, 190
     known = [value for *_, values in lines for value in values if value is not None]
     ticks = nice_ticks(min(known), max(known))
@@ -157,7 +209,9 @@ def line_plot(
         drawn.append(f'<text class="tick" x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>')
     for tick in (0, seconds / 2, seconds):
         anchor = "start" if tick == 0 else "end" if tick == seconds else "middle"
-        drawn.append(f'<text class="tick" x="{x(tick):.1f}" y="{height - 6}" text-anchor="{anchor}">{tick:g} s</text>')
+        drawn.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{height - 6}" text-anchor="{anchor}">{tick:g}{unit}</text>'
+        )
     for label, maker, dashed, values in lines:
         points = [
             (x(min(second + 0.5, (second + seconds) / 2)), y(value))
@@ -221,12 +275,15 @@ def _sheets(result: Mapping[str, Any], records: Sequence[Record], folder: Folder
 
 def _strip(record: Record, folder: Folder) -> str:
     png = folder.picture(record["maker"], record["group"], record["number"]).read_bytes()
-    maker = record["maker"]
+    return _figure(record["maker"], png, _verdict(record), record["prompt"])
+
+
+def _figure(maker: str, png: bytes, said: str, prompt: str) -> str:
     return (
         f'<figure><figcaption><i style="background:var({_colour(maker)})"></i>{escape(maker)}'
-        f"{_verdict(record)}</figcaption>"
+        f"{said}</figcaption>"
         f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{escape(maker)}: '
-        f'{escape(record["prompt"])}"></figure>'
+        f'{escape(prompt)}"></figure>'
     )
 
 
@@ -242,6 +299,40 @@ def _verdict(record: Record) -> str:
     return f'<span class="wrong">judged {escape(said)}</span>'
 
 
+def _after_cue(result: Mapping[str, Any]) -> str:
+    """How pixels become as drawn again: a line for each way, chunk by chunk, the time before the cue first."""
+    ways = {way: scores for way, scores in result["switches"].items() if "drawn" in scores}
+    lines = [(way, way, way == "none", [of["drawn_before"], *of["drawn_chunks"]]) for way, of in ways.items()]
+    points = max(len(values) for *_, values in lines)
+    plot = line_plot(lines, seconds=points, title="Pixels as drawn after the cue", share=True, unit="")
+    caption = "<figcaption><b>Pixels as drawn</b> before the cue, then chunk by chunk from it on</figcaption>"
+    note = "the first point is the mean before the cue; dashed: no change is made"
+    return _section("After the cue", f'<div class="plots"><figure>{caption}{plot}</figure></div>', notes=[note])
+
+
+def _trial_sheets(kind: str, records: Sequence[Record], folder: Folder) -> str:
+    """The first scripts or photos: a strip of pictures of each way, and what the judge says of it."""
+    blocks = []
+    for record in records:
+        shown = [way for way in record["ways"] if folder.picture(way, kind, record["number"]).exists()]
+        strips = "".join(_trial_strip(record, way, folder) for way in shown)
+        if kind == "switches":
+            title = f"{record['prompt']} \N{RIGHTWARDS ARROW} {record['then']}"
+        else:
+            title = f"{record['prompt']}, from a photo: picture {record['at']} of {record['photo']}"
+        if strips:
+            heading = f"<h3>{escape(title)} <small>--seed {record['seed']}</small></h3>"
+            blocks.append(f'<div class="prompt">{heading}<div class="strips">{strips}</div></div>')
+    return _section("Pictures", "".join(blocks)) if blocks else ""
+
+
+def _trial_strip(record: Record, way: str, folder: Folder) -> str:
+    *_, look = record["ways"][way]["windows"].values()
+    said = _verdict(look if way != "none" else {})
+    png = folder.picture(way, record["group"], record["number"]).read_bytes()
+    return _figure(way, png, said, record["prompt"])
+
+
 def _series(result: Mapping[str, Any]) -> list[tuple[str, str, bool, Mapping[str, Any]]]:
     """(label, maker, whether it is a second group, scores) of all that is compared."""
     places = [(maker, bool(place)) for maker, groups in result["scores"].items() for place, _ in enumerate(groups)]
@@ -249,7 +340,7 @@ def _series(result: Mapping[str, Any]) -> list[tuple[str, str, bool, Mapping[str
 
 
 def _colour(maker: str) -> str:
-    return COLOURS.get(maker, "--blue")
+    return COLOURS.get(maker, "--grey")
 
 
 def _svg(width: float, height: float, body: str, title: str) -> str:
@@ -258,9 +349,11 @@ def _svg(width: float, height: float, body: str, title: str) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --ink: #1c1d20; --soft: #686c73; --line: #e2e3e6;
-  --blue: #2f6fde; --orange: #d9771f; --grey: #9aa0a8; --green: #2c9c74; --good: #1d7d55; --bad: #b5382c; }
+  --blue: #2f6fde; --orange: #d9771f; --grey: #9aa0a8; --green: #2c9c74; --purple: #8a55c8;
+  --good: #1d7d55; --bad: #b5382c; }
 @media (prefers-color-scheme: dark) { :root { --page: #17181b; --ink: #e9eaec; --soft: #9a9ea6; --line: #33363c;
-  --blue: #6ea0ff; --orange: #f0a04b; --grey: #8a9099; --green: #5cc79f; --good: #5cc79f; --bad: #ff8a7a; } }
+  --blue: #6ea0ff; --orange: #f0a04b; --grey: #8a9099; --green: #5cc79f; --purple: #b98af0;
+  --good: #5cc79f; --bad: #ff8a7a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from causvid_cli.config import PackFacts
+from causvid_cli.errors import UsageError
 from causvid_cli.packs import pack_digest
 from causvid_cli.request import AUTO
 from causvid_cli.timecode import parse_frames
@@ -15,6 +16,17 @@ BUILT_IN = 200
 """Prompts of the built-in set."""
 DEFAULT_LENGTH = "4s"
 """What the judge looks at, and what the embedded model's teacher was trained on."""
+TrialKind = Literal["switches", "photos"]
+"""Prompts that change on the way, and photos that are set in motion."""
+TRIAL_KINDS: tuple[TrialKind, ...] = get_args(TrialKind)
+MOST_TRIALS = 400
+
+
+def renders(facts: PackFacts) -> bool:
+    """Whether a model makes the storybook's own pictures, so that the right answer can be drawn."""
+    from causvid_cli.storybook import SIZE  # numpy loads here
+
+    return (facts.text, facts.codec, facts.height, facts.width) == ("storybook", "pixel", SIZE, SIZE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +60,7 @@ class EvalRequest:
     @property
     def renders(self) -> bool:
         """Whether the right answer can be drawn."""
-        from causvid_cli.storybook import SIZE  # numpy loads here
-
-        facts = self.facts
-        return (facts.text, facts.codec, facts.height, facts.width) == ("storybook", "pixel", SIZE, SIZE)
+        return renders(self.facts)
 
     @property
     def makers(self) -> tuple[str, ...]:
@@ -76,6 +85,39 @@ class EvalRequest:
             "seed": self.seed,
             "makers": self.makers,
             "videos": self.videos,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRequest:
+    """One evaluation of prompt changes or of photos. Raises UsageError for a model that cannot be judged."""
+
+    pack: Path
+    facts: PackFacts
+    kind: TrialKind
+    count: int
+    """Of scripts, or of photos."""
+    seed: int = 0
+    """Of the first clip; each has its own."""
+    device: str = AUTO
+    dtype: str = AUTO
+
+    def __post_init__(self) -> None:
+        if self.facts.judge is None or not renders(self.facts):
+            raise UsageError(
+                f"--{self.kind}: {self.facts.name} is no storybook model with a judge; try another --model"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes two evaluations the same."""
+        return {
+            "model": self.facts.name,
+            "weights": pack_digest(self.facts),
+            self.kind: self.count,
+            "seed": self.seed,
             "device": self.device,
             "dtype": self.dtype,
         }

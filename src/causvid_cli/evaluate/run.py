@@ -178,7 +178,7 @@ def measure(
             records[first]["diversity"] = mean_distance([thumbnails(watches[take].pictures()) for take in takes])
         if len(takes) > 1 and all(take in features for take in takes):
             records[first]["judged_diversity"] = mean_angle(np.stack([features[take] for take in takes]))
-    return [_rounded(record) for record in records]
+    return [rounded(record) for record in records]
 
 
 class Watch:
@@ -308,12 +308,12 @@ def strip(pictures: np.ndarray) -> np.ndarray:
     return np.concatenate(list(small), axis=1)[:, :-1]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Numbers to six digits, NaN (nothing to measure) as None."""
     if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
+        return {name: rounded(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(part) for part in value]
+        return [rounded(part) for part in value]
     if isinstance(value, float):
         return None if math.isnan(value) else float(f"{value:.6g}")
     return value

@@ -1,0 +1,153 @@
+"""Make and measure scripts or photos batch by batch: what `causvid eval --switches` and `--photos` have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+
+from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.evaluate.folder import Folder, Record
+from causvid_cli.evaluate.judge import FRAMES, Judge, Said, open_judge
+from causvid_cli.evaluate.makers import Clip, decoded, together
+from causvid_cli.evaluate.page import trial_page
+from causvid_cli.evaluate.request import TrialRequest
+from causvid_cli.evaluate.run import MOST_CLIPS, rounded, strip
+from causvid_cli.evaluate.trial_figures import trial_figures
+from causvid_cli.packs import pack_digest
+from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.request import LARGEST_SEED
+from causvid_cli.timeline import Cue
+
+SHEET_TRIALS, SHEET_PICTURES = 9, 10
+"""Scripts or photos that the page shows, and pictures of each of their clips."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """What is measured, loaded."""
+
+    request: TrialRequest
+    student: Pipeline
+    judge: Judge
+
+    @property
+    def codec(self) -> PixelCodec:
+        assert isinstance(self.student.codec, PixelCodec)  # `request.renders`
+        return self.student.codec
+
+    def clip(self, number: int, prompt: str) -> Clip:
+        """What one script or photo makes; each has a seed of its own."""
+        seed = (self.request.seed + number) % (LARGEST_SEED + 1)
+        encoded = self.student.text.encode(prompt)
+        return Clip(group=self.request.kind, number=number, take=0, seed=seed, encoded=encoded)
+
+    def make(
+        self, clips: Sequence[Clip], cues: Sequence[Sequence[Cue]], *, frames: int, given: Sequence[np.ndarray] = ()
+    ) -> tuple[list[torch.Tensor], np.ndarray]:
+        """Latents x0 of each chunk, given ones first, and palette entries uint8 [B, T, H, W]; as in `together`."""
+        latents = list(together(self.student, clips, cues, frames=frames, given=given))
+        with torch.inference_mode():
+            parts = [part.indices for part in decoded(self.codec, latents, clips=clips, frames=frames)]
+        return latents, np.concatenate([part for part in parts if part is not None], axis=1)
+
+    def windows(self, indices: np.ndarray, start: int, asked: Sequence[Said]) -> list[Record]:
+        """What was asked, and what the judge says, of each clip's pictures from `start` on."""
+        seen = torch.from_numpy(np.ascontiguousarray(indices[:, start : start + FRAMES])).to(self.student.device)
+        said = self.judge.name(seen)
+        return [
+            {"asked": words, "judged": {name: judged[name] for name in words}}
+            for words, judged in zip(asked, said, strict=True)
+        ]
+
+
+OnMade = Callable[[int], None]
+"""Told how many more frames are made."""
+Measure = Callable[[Trials, Folder, Sequence[int], OnMade], list[Record]]
+"""Make and measure the scripts or photos of these numbers: a record of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One kind of trial."""
+
+    about: Mapping[str, Any]
+    """What its figures say first."""
+    frames: int
+    """Pictures that each trial makes, all ways together."""
+    measure: Measure
+
+
+def open_trials(request: TrialRequest) -> Trials:
+    """Load the model and its judge."""
+    student = load(request.pack, device=request.device, dtype=request.dtype)
+    return Trials(
+        request=request, student=student, judge=open_judge(request.pack, request.facts, device=student.device)
+    )
+
+
+def run_trials(
+    trials: Trials,
+    experiment: Experiment,
+    folder: Folder,
+    *,
+    on_frames: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """Make and measure what is missing; write and return the figures (`trial_figures`), and the page.
+
+    on_frames: told how many frames are done, of those that were missing; 0 at the start.
+    """
+    request = trials.request
+    folder.begin()
+    records = folder.records(1)
+    known = {record["number"] for record in records}
+    missing = [number for number in range(request.count) if number not in known]
+    done, missing_frames = 0, len(missing) * experiment.frames
+    on_frames(done, missing_frames)
+
+    def on_made(frames: int) -> None:
+        nonlocal done
+        done += frames
+        on_frames(done, missing_frames)
+
+    for start in range(0, len(missing), MOST_CLIPS):
+        new: list[Record] = rounded(experiment.measure(trials, folder, missing[start : start + MOST_CLIPS], on_made))
+        folder.append(new)
+        records += new
+    records.sort(key=lambda record: record["number"])
+    result = trial_figures({**_about(trials), **experiment.about}, request.kind, records)
+    folder.finish(result, trial_page(result, records, folder))
+    return result
+
+
+def _about(trials: Trials) -> dict[str, Any]:
+    request, student = trials.request, trials.student
+    return {
+        "model": student.facts.name,
+        "sha256": pack_digest(student.facts),
+        "device": str(student.device),
+        "dtype": str(student.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "seed": request.seed,
+        "fps": float(student.fps),
+    }
+
+
+def keep_strips(trials: Trials, folder: Folder, way: str, numbers: Sequence[int], indices: np.ndarray) -> None:
+    """Strips of pictures of the first trials' clips, palette entries [B, T, H, W]."""
+    palette = trials.codec.palette.cpu().numpy()
+    count = indices.shape[1]
+    places = (np.arange(SHEET_PICTURES) + 0.5) * count / SHEET_PICTURES
+    for number, clip in zip(numbers, indices, strict=True):
+        if number < SHEET_TRIALS:
+            with folder.writing():
+                path = folder.picture(way, trials.request.kind, number)
+                imageio.imwrite(path, strip(palette[clip[places.astype(int)]]))
+
+
+def as_drawn(indices: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Share of each picture's pixels that are as drawn: palette entries [T, H, W] twice -> [T]."""
+    shares: np.ndarray = (indices == drawn).mean(axis=(1, 2))
+    return shares
