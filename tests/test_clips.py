@@ -382,7 +382,7 @@ def test_a_real_clip_with_flipped_bytes_is_refused_at_a_frame_unless_that_is_tol
     assert len(open_clip(path).tail(1, FPS)) == 16  # the end of it is whole
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])  # MPEG-TS does not tell where a picture ends
 def test_a_clip_cut_short_is_refused_unless_that_is_tolerated(suffix, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
     path, codec = tmp_path / f"a.{suffix}", "mpeg4" if suffix == "avi" else "libx264"
