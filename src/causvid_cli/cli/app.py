@@ -216,7 +216,10 @@ def _usage_line(error: Any) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's and Python's ways of saying so, without importing torch."""
+    """torch's, Python's and the system's ways of saying so, without importing torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and bool(re.search("can't allocate memory|not enough memory", str(error)))
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = "can't allocate memory|not enough memory|can't start new thread|failed to map segment|annot allocate memory"
+    return isinstance(error, (RuntimeError, ImportError)) and bool(re.search(said, str(error)))

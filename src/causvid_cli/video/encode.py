@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import DeviceError, UsageError
 
 CRF = 17
 """x264's constant quality: about where a viewer sees no loss."""
@@ -206,7 +206,13 @@ class FragmentEncoder:
         encoder.thread_count = 1
         encoder.gop_size = 2 * self._period  # for chunks that are longer than it takes to begin anew
         self._tag(stream)
-        carrier.start_encoding()
+        try:
+            carrier.start_encoding()
+        except av.error.ExternalError as error:  # all that x264 tells of a lack of memory
+            raise DeviceError(
+                f"{self._encoding.codec} did not start for pictures of {width}x{height}, as when memory is short; "
+                "close other programs or ask for less, such as a smaller --size"
+            ) from error
         carrier.close()
         return stream
 
