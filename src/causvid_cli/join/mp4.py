@@ -1,7 +1,6 @@
 """An MP4 written to a file of ours: ordinary, its index in front, every byte that does not arrive an error."""
 
 import io
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -10,9 +9,10 @@ import av
 from av.container import OutputContainer
 
 from causvid_cli.errors import OutputError
+from causvid_cli.video.files import ReadBack
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
 
 TICKS = 90_000
 """Per second, of where tracks begin; FFmpeg's own 1000 would move sound against pictures."""
@@ -31,7 +31,7 @@ def write_mp4(target: BinaryIO) -> Iterator[OutputContainer]:
             "w",
             format="mp4",
             options={"movflags": "faststart+use_metadata_tags", "movie_timescale": str(TICKS)},
-            io_open=lambda *_: io.BufferedReader(_Reader(target.fileno())),  # faststart reads back what it moves
+            io_open=lambda *_: io.BufferedReader(ReadBack(target.fileno())),  # faststart reads back what it moves
         ) as output:
             yield output
     except BaseException as error:
@@ -71,28 +71,3 @@ class _Sink:
         except BaseException as error:
             self.failure = self.failure or error
             raise
-
-
-class _Reader(io.RawIOBase):
-    """Reads an open file from its start, and leaves the place where it is written alone."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._at = descriptor, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = os.pread(self._descriptor, len(view), self._at)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: os.fstat(self._descriptor).st_size}[whence]
-        self._at = start + offset
-        return self._at

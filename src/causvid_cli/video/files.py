@@ -58,7 +58,7 @@ def create_file(path: Path) -> OutputFile:
 @contextmanager
 def open_muxer(target: BinaryIO, muxer: str, options: dict[str, str]) -> Iterator[OutputContainer]:
     """A container of FFmpeg's that writes to `target`, a new file open for writing and reading; it stays open."""
-    with av.open(target, "w", format=muxer, options=options, io_open=lambda *_: _ReadBack(target.fileno())) as output:
+    with av.open(target, "w", format=muxer, options=options, io_open=lambda *_: ReadBack(target.fileno())) as output:
         yield output
 
 
@@ -167,7 +167,7 @@ def _lock_owner(file: OutputFile) -> str:
     return ""
 
 
-class _ReadBack(io.RawIOBase):
+class ReadBack(io.RawIOBase):
     """Reads an open file from its start, leaving alone the place where it is written; faststart moves bytes so."""
 
     def __init__(self, descriptor: int) -> None:
