@@ -32,7 +32,7 @@ from causvid_cli.train.evaluate import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge import load_judge, train_judge
 from causvid_cli.train.latents import LatentClips, prepare
-from causvid_cli.train.network import Denoiser, build_network
+from causvid_cli.train.network import Denoiser, build_network, with_layers
 from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prompted import Prompted
 from causvid_cli.train.prompts import PromptTable, encode_prompts
@@ -208,7 +208,8 @@ class Distillation:
                 raise UsageError("[autoencoder]: only the storybook's codec can learn; leave the section out")
             videos = self.videos()
             own = OwnPictures(distinct_pictures(videos, base), base) if videos else None
-        folder, plan = self.folder / "autoencoder", self.plan("autoencoder")
+        folder, plan = self.folder / "autoencoder", self.config.autoencoder
+        assert plan is not None
         train_autoencoder(folder, plan, self.setting("autoencoder"), base=base, own=own)
 
     def videos(self) -> VideoPlan | None:
@@ -428,7 +429,9 @@ class Distillation:
     def codec(self) -> Codec:
         if self.base and not self.own_codec:
             return self.base.codec
-        return load_codec(self.folder / "autoencoder", device=self.device, base=self.known_codec)
+        plan = self.config.autoencoder
+        assert plan is not None
+        return load_codec(self.folder / "autoencoder", plan, device=self.device, base=self.known_codec)
 
     @property
     def known_codec(self) -> PixelCodec | None:
@@ -518,8 +521,12 @@ class Distillation:
         if self.base and self.base.student_folder:
             if start and not stages:
                 self._teach_student(start)
-            return self._trained(start, stages)
-        return self._trained(start, (*self._stages_before(TEACHER_STAGES, None), *stages))
+            denoiser = self._trained(start, ())
+        else:
+            denoiser = self._trained(start, self._stages_before(TEACHER_STAGES, None))
+        if layers := self.config.network.student_layers:
+            denoiser.network = with_layers(denoiser.network, layers)
+        return self._as_left(denoiser, stages)
 
     @torch.no_grad()
     def _teach_student(self, student: CausalTransformer) -> None:
@@ -558,7 +565,10 @@ class Distillation:
             network = build_network(self.config.network, self.codec.facts.latent_channels)
         else:
             network = start
-        denoiser = Denoiser(network, text)
+        return self._as_left(Denoiser(network, text), stages)
+
+    def _as_left(self, denoiser: Denoiser, stages: Sequence[str]) -> Denoiser:
+        """A denoiser with the weights that stages, one upon the other, have left."""
         for stage in stages:
             part = "student" if stage == "dmd" else None
             denoiser.load_state_dict(averaged_weights(self.folder / stage, part=part), strict=False)
