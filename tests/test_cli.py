@@ -125,6 +125,13 @@ def test_the_options_of_t2v():
         "--model -m",
         "--device",
         "--dtype",
+        "--vae",
+        "--lora",
+        "--quantize",
+        "--offload",
+        "--compile",
+        "--attention",
+        "--random-weights",
         "--count",
         "--format",
         "--lossless",
@@ -166,7 +173,7 @@ def test_the_options_of_the_others_are_those_and_their_own(command, own):
 
 def test_a_long_help_has_sections_and_a_short_one_none():
     headings = [line for line in run("i2v", "-h").stdout.splitlines() if re.fullmatch(r"\w+:", line)]
-    assert headings == ["Arguments:", "Input:", "Video:", "Output:", "Running:"]
+    assert headings == ["Arguments:", "Input:", "Video:", "Model:", "Output:", "Running:"]
     assert [line for line in run("info", "-h").stdout.splitlines() if re.fullmatch(r"\w+:", line)] == [
         "Arguments:",
         "Options:",

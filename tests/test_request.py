@@ -6,7 +6,7 @@ from tiny import tiny_codec, tiny_facts
 
 from causvid_cli.errors import UsageError
 from causvid_cli.pipeline import make_plan
-from causvid_cli.request import LARGEST_SEED, check_device, check_seed, check_size, check_steps, random_seed
+from causvid_cli.request import LARGEST_SEED, Loading, check_device, check_seed, check_size, check_steps, random_seed
 
 
 def test_it_loads_nothing_slow():
@@ -66,3 +66,9 @@ def test_devices_have_names(name):
 def test_another_device_name_is_refused(name):
     with pytest.raises(UsageError, match="unknown; try auto, cpu, cuda"):
         check_device(name)
+
+
+@pytest.mark.parametrize("wrong", [{"vae": "ful"}, {"quantize": "int4"}, {"offload": "all"}])
+def test_a_way_to_load_that_there_is_not_is_refused_with_those_there_are(wrong):
+    with pytest.raises(UsageError, match="unknown; try .* or "):
+        Loading(**wrong)

@@ -64,6 +64,7 @@ def test_a_video_carries_its_recipe(tiny):
         "guidance": 1.5,
         "device": "cpu",
         "dtype": "float32",
+        "loading": {},
         "lossless": False,
     }
     assert (versions["causvid"], versions["torch"]) == (__version__, torch.__version__)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from causvid_cli.config import from_json
 from causvid_cli.errors import CausvidError, MediaError, ModelError
-from causvid_cli.request import AUTO
+from causvid_cli.request import AUTO, LOADING, Loading
 from causvid_cli.timeline import Cue, check_cues
 
 RECIPE_VERSION = 1
@@ -81,6 +81,8 @@ class Job:
     guidance: float
     device: str = AUTO
     dtype: str = AUTO
+    loading: Loading = LOADING
+    """What else of loading the model its frames depend on."""
     lossless: bool = False
 
     def __post_init__(self) -> None:
@@ -98,7 +100,8 @@ class Job:
     def recipe(self, versions: Mapping[str, str]) -> dict[str, Any]:
         """What goes into the video's metadata: no host names, no folders."""
         facts = asdict(self)
-        facts["cues"] = [{k: v for k, v in cue.items() if v != _CUE_DEFAULTS[k]} for cue in facts["cues"]]
+        facts["cues"] = [_told(cue, _CUE_DEFAULTS) for cue in facts["cues"]]
+        facts["loading"] = _told(facts["loading"], _LOADING_DEFAULTS)
         return {"v": RECIPE_VERSION, "prompt": self.prompt, **facts, "versions": dict(versions)}
 
     @classmethod
@@ -140,6 +143,12 @@ def journal_path(output: Path) -> Path:
 
 
 _CUE_DEFAULTS = asdict(Cue(prompt="-"))
+_LOADING_DEFAULTS = asdict(LOADING)
+
+
+def _told(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults: a recipe says no more."""
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def sha256_of(path: Path) -> str:

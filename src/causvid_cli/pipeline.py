@@ -33,6 +33,8 @@ from causvid_cli.request import (
     DEFAULT_LENGTH,
     DEFAULT_MODEL,
     GUIDANCE,
+    LOADING,
+    Loading,
     check_endless,
     check_seed,
     check_size,
@@ -384,7 +386,9 @@ def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
     return frames if times == 1 else frames.repeat(times, axis=2).repeat(times, axis=1)
 
 
-def load(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = AUTO) -> Pipeline:
+def load(
+    model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = AUTO, loading: Loading = LOADING
+) -> Pipeline:
     """A pipeline from a model's name or the folder of a model pack; every file is verified first.
 
     Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is.

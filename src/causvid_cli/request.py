@@ -2,9 +2,11 @@
 
 import re
 import secrets
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal, get_args
 
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Geometry
 from causvid_cli.timecode import parse_frames
@@ -21,11 +23,62 @@ GUIDANCE = 1.5
 STRENGTH = 0.6
 """To which noise level a restyled video starts from its source."""
 
+Vae = Literal["full", "tiny"]
+Quantize = Literal["none", "int8", "fp8"]
+Offload = Literal["none", "text", "group", "auto"]
+
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000
 LONGEST_SIDE = 4096
 LONGEST_PROMPT = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraUse:
+    """A LoRA that is added to a model's weights."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    """Of its file, without the folder."""
+    sha256: str
+    """Of the file's bytes."""
+    weight: float = 1.0
+    """How much of it is added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How a model is loaded, device and number format aside. Raises UsageError for what there is not."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    vae: Vae = "full"
+    """Which codec makes the pictures: the model's own, or a small and fast one in its place."""
+    loras: tuple[LoraUse, ...] = ()
+    quantize: Quantize = "none"
+    """Number format of the transformer's large weights; none is that of all else."""
+    offload: Offload = "none"
+    """What leaves the device while it is not needed."""
+    compile: bool = False
+    """Whether the transformer's blocks are compiled."""
+    attention: str = AUTO
+    """Which program computes attention."""
+    random_weights: bool = False
+    """Whether the architecture alone is the model's: for measuring, since speed does not depend on the values."""
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("vae", Vae), ("quantize", Quantize), ("offload", Offload)):
+            if (given := getattr(self, name)) not in get_args(kinds):
+                known = get_args(kinds)
+                raise UsageError(
+                    f"--{name} {given}: unknown; try {', '.join(known[:-1])} or {known[-1]}{did_you_mean(given, known)}"
+                )
+
+
+LOADING = Loading()
+"""As a model is loaded where nothing is asked."""
 
 
 def check_prompt(prompt: str) -> str:

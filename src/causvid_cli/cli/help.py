@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from causvid_cli.cli import settings
 from causvid_cli.errors import CausvidError
 
-SECTIONS = ("Input", "Video", "Output", "Running")
+SECTIONS = ("Input", "Video", "Model", "Output", "Running")
 """Of a long help, after the options that are a command's own: what an option's `rich_help_panel` may be."""
 MANY_OPTIONS = 20
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -28,6 +28,13 @@ class Making:
     model: options.Model = DEFAULT_MODEL
     device: options.Device = AUTO
     dtype: options.Dtype = AUTO
+    vae: options.WhichVae = "full"
+    lora: options.Loras = None
+    quantize: options.QuantizeTo = "none"
+    offload: options.OffloadWhat = "none"
+    compile: options.Compile = False
+    attention: options.AttentionBy = AUTO
+    random_weights: options.RandomWeights = None
     count: options.Count = 1
     format: options.Format = None
     lossless: options.Lossless = False

@@ -1,14 +1,14 @@
 """The options that commands share: one spelling, help text and unit each. Numbers stay text; `timecode` reads them."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
 from causvid_cli.cli.help import SECTIONS
-from causvid_cli.request import DTYPES
+from causvid_cli.request import DTYPES, Offload, Quantize, Vae
 
-INPUT, VIDEO, OUTPUT, RUNNING = SECTIONS
+INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS
 
 Prompt = Annotated[
     str | None,
@@ -93,7 +93,7 @@ Model = Annotated[
         metavar="NAME",
         help="A name that `causvid models list` shows, or a model pack's folder.",
         autocompletion=completion.models,
-        rich_help_panel=VIDEO,
+        rich_help_panel=MODEL,
     ),
 ]
 Device = Annotated[
@@ -102,7 +102,7 @@ Device = Annotated[
         metavar="DEVICE",
         help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.",
         autocompletion=completion.devices,
-        rich_help_panel=VIDEO,
+        rich_help_panel=MODEL,
     ),
 ]
 Dtype = Annotated[
@@ -112,7 +112,76 @@ Dtype = Annotated[
         help=f"Number format of the network: auto (bfloat16 on CUDA, else float32), {', '.join(DTYPES[:-1])} or "
         f"{DTYPES[-1]}.",
         autocompletion=completion.dtypes,
-        rich_help_panel=VIDEO,
+        rich_help_panel=MODEL,
+    ),
+]
+WhichVae = Annotated[
+    str,
+    Option(
+        "--vae",
+        metavar="WHICH",
+        help="What makes the pictures: full (the model's own) or tiny (many times faster, a little less sharp), where "
+        "the model has one.",
+        autocompletion=completion.words(*get_args(Vae)),
+        rich_help_panel=MODEL,
+    ),
+]
+Loras = Annotated[
+    list[str] | None,
+    Option(
+        "--lora",
+        metavar="FILE[:WEIGHT]",
+        help="A LoRA that is added to the model, wholly or by a weight such as 0.8. May be given again.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+QuantizeTo = Annotated[
+    str,
+    Option(
+        "--quantize",
+        metavar="FORMAT",
+        help="Keep the network's large weights as int8 or fp8: half the memory, nearly the same pictures.",
+        autocompletion=completion.words(*get_args(Quantize)),
+        rich_help_panel=MODEL,
+    ),
+]
+OffloadWhat = Annotated[
+    str,
+    Option(
+        "--offload",
+        metavar="WHAT",
+        help="What leaves the GPU while it is not needed: none, text (the text encoder), group (also the network, "
+        "block by block: slow, and little is enough) or auto (what this GPU has no room for).",
+        autocompletion=completion.words(*get_args(Offload)),
+        rich_help_panel=MODEL,
+    ),
+]
+Compile = Annotated[
+    bool,
+    Option(
+        "--compile",
+        help="Compile the network first: a minute's wait, then faster.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+AttentionBy = Annotated[
+    str,
+    Option(
+        "--attention",
+        metavar="NAME",
+        help="What computes attention: auto, native, flash, sage, xformers ... as diffusers names them.",
+        rich_help_panel=MODEL,
+    ),
+]
+RandomWeights = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Random numbers in place of a published model's weights, which need not be here: for measuring.",
+        show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 Negative = Annotated[

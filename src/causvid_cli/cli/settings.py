@@ -25,7 +25,21 @@ PREFIX = "CAUSVID_"
 NO_OPTIONS = frozenset({CONFIG_FILE, "CAUSVID_DEBUG"})
 """Variables that set no option."""
 OF_ONE_RUN = frozenset(
-    {"output", "out", "then", "dry-run", "check", "schema", "upgrade", "to", "switch", "count", "stage", "run-dir"}
+    {
+        "output",
+        "out",
+        "then",
+        "dry-run",
+        "check",
+        "schema",
+        "upgrade",
+        "to",
+        "switch",
+        "count",
+        "stage",
+        "run-dir",
+        "random-weights",
+    }
 )
 """Options that say what one run is to do, so they are not set from outside."""
 

@@ -20,6 +20,7 @@ from causvid_cli.request import (
     DEFAULT_LENGTH,
     ENDLESS,
     LARGEST_SEED,
+    Loading,
     check_device,
     check_dtype,
     check_endless,
@@ -90,6 +91,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
     check_device(making.device)
     check_dtype(making.dtype)
     check_guidance(making.guidance)
+    loading = _loading(making)
     _check_together(making)
     if given is not None and given.kind == "clip" and making.output == "-":
         raise UsageError("-o -: the clip and what follows it go into one MP4 file; name one, such as -o longer.mp4")
@@ -129,6 +131,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
         guidance=making.guidance,
         device=making.device,
         dtype=making.dtype,
+        loading=loading,
         lossless=making.lossless,
     )
     tasks = []
@@ -241,6 +244,17 @@ def _check_together(making: Making) -> None:
     ):
         if given and when:
             raise UsageError(f"{name} and {why}")
+
+
+def _loading(making: Making) -> Loading:
+    return Loading(
+        vae=making.vae,  # type: ignore[arg-type]  # what was typed; it is checked there
+        quantize=making.quantize,  # type: ignore[arg-type]
+        offload=making.offload,  # type: ignore[arg-type]
+        compile=making.compile,
+        attention=making.attention,
+        random_weights=making.random_weights is not None,
+    )
 
 
 def _seed(script: Script, making: Making) -> int | None:

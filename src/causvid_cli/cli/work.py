@@ -93,7 +93,7 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
 
     imported = time.monotonic()
     resolve_dtype(task.job.dtype, resolve_device(task.job.device))  # before the model is read
-    pipeline = load(task.folder, device=task.job.device, dtype=task.job.dtype)
+    pipeline = load(task.folder, device=task.job.device, dtype=task.job.dtype, loading=task.job.loading)
     loaded = time.monotonic()
     console.detail(
         f"{pipeline.facts.name} from {task.folder} on {pipeline.device} in {_dtype(pipeline)}; "
