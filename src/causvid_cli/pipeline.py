@@ -27,7 +27,7 @@ from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.loading import load_codec, load_text, load_transformer
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.packs import check_causal, find_pack, verify_pack
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -395,6 +395,7 @@ def load(
     """
     folder = find_pack(model)
     facts = load_facts(folder)
+    check_causal(facts)
     verify_pack(folder, facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
