@@ -377,7 +377,7 @@ def bar(text: str, width: int, *, total: int | None, done: int, before: bool = F
         return label
     bar = ProgressBar(total=total, completed=done, width=room)
     line = Table.grid(padding=(0, 1, 0, 0))
-    line.addbar(*((label, bar) if before else (bar, label)))
+    line.add_row(*((label, bar) if before else (bar, label)))
     return line
 
 
