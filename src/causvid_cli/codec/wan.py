@@ -46,9 +46,7 @@ class WanCodec:
     @classmethod
     def from_pack(cls, folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> "WanCodec":
         """The codec in a folder in diffusers layout. Raises ModelError unless every tensor is there and fits."""
-        config = load_config(folder, "AutoencoderKLWan")
-        with torch.device("meta"):
-            vae = AutoencoderKLWan.from_config(config)
+        vae = empty_vae(load_config(folder, "AutoencoderKLWan"))
         load_state(vae, load_safetensors(folder), name=str(folder))
         return cls(nn.Module.to(vae, device, dtype))  # diffusers' own `to` warns about nothing here
 
@@ -103,6 +101,12 @@ class WanCodec:
         return unpatchify(
             self.vae.decoder(latent, feat_cache=state, feat_idx=[0], first_chunk=first), patch_size=self._patch
         )
+
+
+def empty_vae(config: dict[str, Any]) -> AutoencoderKLWan:
+    """The network of this configuration, without weights (on the meta device)."""
+    with torch.device("meta"):
+        return AutoencoderKLWan.from_config(config)
 
 
 def _empty_state(network: nn.Module) -> State:
