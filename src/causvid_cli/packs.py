@@ -132,7 +132,7 @@ def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
     (`stamps`).
     """
     remedy = f"get {facts.name} again from {facts.source}"
-    if any(path.resolve().is_relative_to(root.resolve()) for root in shipped_roots()):
+    if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots() if root != user_root()):
         remedy = "reinstall causvid"
     if not facts.files:
         raise ModelError(f"{path / FACTS_FILE}: files: lists none, so nothing can be verified; {remedy}")

@@ -188,7 +188,7 @@ def import_(
         _import_pack(path, own_name, yes=yes, as_json=as_json)
         return
     from causvid_cli.install.build import check_name
-    from causvid_cli.install.choose import Wish, choose
+    from causvid_cli.install.plan import Wish, plan_import
 
     if own_name or known_as:
         check_name(own_name or find_checkpoint(str(known_as)).name, replacing=yes)
@@ -211,11 +211,11 @@ def import_(
         dtype=dtype,
         facts={name: value for name, value in facts.items() if value is not None},
     )
-    choice = choose(wish)
-    for note in choice.notes:
+    planned = plan_import(wish)
+    for note in planned.notes:
         console.note(note)
-    _warn_of_licence(choice.recipe.facts.license)
-    _report(_build(choice.recipe, choice.checkpoint, replacing=yes), as_json=as_json)
+    _warn_of_licence(planned.recipe.facts.license)
+    _report(_build(planned.recipe, planned.checkpoint, replacing=yes), as_json=as_json)
 
 
 def ask(question: str, *, yes: bool) -> None:
@@ -236,7 +236,7 @@ def ask(question: str, *, yes: bool) -> None:
 def _build(recipe: "Recipe", checkpoint: Checkpoint | None, *, replacing: bool) -> Path:
     """Convert and install, with a bar."""
     from causvid_cli.install.build import build_pack
-    from causvid_cli.install.choose import check_seen
+    from causvid_cli.install.plan import check_seen
 
     bar = ByteBar(f"converting {recipe.facts.name}")
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -56,7 +57,8 @@ def convert_apart(
         finally:
             process.kill()
             process.wait()
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # of what it did not read any more
+                process.stdin.close()
             process.stdout.close()
         if process.returncode in (-signal.SIGKILL, OUT_OF_MEMORY):
             raise DeviceError("the conversion ran out of memory; close other programs and try again")

@@ -58,7 +58,8 @@ def find_parts(path: Path) -> dict[str, Found]:
     if tokenizer := next((path / name for name in TOKENIZERS if (path / name).is_file()), None):
         found["tokenizer"] = Found(path=tokenizer)
     others = [each.path for each in found.values()]
-    if "transformer" not in found and any(file not in others for file in _weights(path)):
+    loose = [*_weights(path), *path.glob("*.safetensors.index.json")]
+    if "transformer" not in found and any(file not in others for file in loose):
         found["transformer"] = _in_folder(path, without=others)
     if (path / "transformer_2").is_dir():
         raise ModelError(f"{path} has a second transformer: Wan2.2 is not known yet; give Wan2.1")

@@ -176,7 +176,7 @@ def _transformer_config(shapes: Shapes, config: dict[str, Any], where: str, name
             "text_dim": ours["condition_embedder.text_embedder.linear_1.weight"][1],
             "freq_dim": ours["condition_embedder.time_embedder.linear_1.weight"][1],
             "ffn_dim": ours["blocks.0.ffn.net.0.proj.weight"][0],
-            "num_layers": count_layers(ours, "blocks"),
+            "num_layers": count_layers(shapes, "blocks"),
         }
     except KeyError as missing:
         raise ModelError(f"{where} is not a whole {TITLES['transformer']}: 1 missing ({missing})") from None

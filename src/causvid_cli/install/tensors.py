@@ -27,8 +27,8 @@ from causvid_cli.install.recognise import Shape
 from causvid_cli.keys import ENTRIES
 
 MIB = 2**20
-OPEN_BYTES = 256 * MIB
-PIECE_BYTES = 32 * MIB
+OPEN_BYTES = 128 * MIB
+PIECE_BYTES = 16 * MIB
 SAFE_TORCH = (2, 10)
 """From here on `weights_only=True` holds what it promises (CVE-2025-32434 and those after it)."""
 LARGEST_LEGACY = 2**31

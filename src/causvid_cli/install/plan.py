@@ -34,6 +34,8 @@ OPTIONS = {
 }
 """Facts that a file does not tell -> the option that says each."""
 OWN_REPOSITORY = re.compile(r"Wan2\.1-T2V-(1\.3B|14B)\b", re.IGNORECASE)
+COMMON_NAME = "diffusion_pytorch_model"
+"""How every network of diffusers, and Wan's own, begins its files' names."""
 TOKENIZER = "tokenizer/tokenizer.json"
 
 
@@ -52,7 +54,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Import:
     """What comes of it. notes: what the user should know."""
 
     recipe: Recipe
@@ -60,7 +62,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(wish: Wish) -> Choice:
+def plan_import(wish: Wish) -> Import:
     """Raises ModelError or UsageError, in one line, for what cannot become a pack."""
     parts = find_parts(_published_file(wish))
     if "transformer" not in parts:
@@ -76,7 +78,7 @@ def choose(wish: Wish) -> Choice:
         lora=_lora(wish, checkpoint),
     )
     recipe = add_parts(Recipe(facts=facts, orders=(order,)), parts, base=wish.base)
-    return Choice(recipe=recipe, checkpoint=checkpoint, notes=notes)
+    return Import(recipe=recipe, checkpoint=checkpoint, notes=notes)
 
 
 def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = None) -> Recipe:
@@ -203,14 +205,16 @@ def _published_file(wish: Wish) -> Path:
 def _check_published(path: Path, checkpoint: Checkpoint) -> None:
     """Raise ModelError for a file of a published name that is shorter than the published one."""
     for remote in checkpoint.files:
+        if Path(remote.path).name != path.name or path.name.startswith(COMMON_NAME):
+            continue
         size = path.stat().st_size
-        if Path(remote.path).name == path.name and remote.bytes and not remote.about and size < remote.bytes:
+        if remote.bytes and not remote.about and size < remote.bytes:
             raise ModelError(f"{path} is cut short: {size} bytes instead of {remote.bytes}; get it again")
 
 
 def _own_repository(path: Path) -> Checkpoint | None:
     """The base whose repository a file lies in, as its folders are called."""
-    if not path.name.startswith("diffusion_pytorch_model"):
+    if not path.name.startswith(COMMON_NAME):
         return None
     found = next((match for part in path.absolute().parts[:-1] if (match := OWN_REPOSITORY.search(part))), None)
     return find_checkpoint(f"wan2.1-{found[1].lower()}") if found else None
