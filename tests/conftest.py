@@ -91,6 +91,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("CAUSVID_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CAUSVID_CONFIG", os.devnull)
+    monkeypatch.setenv("CAUSVID_MODELS", os.devnull)  # and no model that a developer has
 
 
 @pytest.fixture(scope="session")

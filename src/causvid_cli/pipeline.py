@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.chosen import choose
 from causvid_cli.codec import Codec
 from causvid_cli.condition import Source, encode_prefix
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.config import PackFacts
 from causvid_cli.device import resolve_device, resolve_dtype, synchronize
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.loading import load_codec, load_text, load_transformer
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.packs import verify_pack
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -216,13 +217,13 @@ class Stream:
 
 
 class Pipeline:
-    """A loaded model: text encoder, causal transformer, codec."""
+    """A loaded model: text encoder, causal transformer, codec. folder: of its pack, unless its weights are random."""
 
     def __init__(
         self,
         facts: PackFacts,
         *,
-        folder: Path,
+        folder: Path | None,
         model: CausalTransformer,
         codec: Codec,
         text: TextEncoder,
@@ -328,9 +329,12 @@ class Pipeline:
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
     def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
-        """An empty cache for a video, or for several of one plan."""
+        """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""
+        window_frames = self.facts.window_frames
+        if plan.frames is not None:
+            window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
         return self.model.kv_cache(
-            window_frames=self.facts.window_frames or plan.latent_frames,
+            window_frames=max(window_frames, self.facts.chunk_frames),
             sink_frames=self.facts.sink_frames,
             rope=self.facts.rope,
             batch=batch,
@@ -391,14 +395,23 @@ def load(
 ) -> Pipeline:
     """A pipeline from a model's name or the folder of a model pack; every file is verified first.
 
+    loading: with random weights, the name is one of the catalogue's, and no file is read.
     Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is.
     """
-    folder = find_pack(model)
-    facts = load_facts(folder)
-    verify_pack(folder, facts)
+    chosen = choose(model, loading=loading)
+    facts, folder = chosen.facts, chosen.folder
+    if folder is not None:
+        verify_pack(folder, facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
-    text = load_text(folder, facts, device=place, dtype=kind)
-    codec = load_codec(folder, facts, device=place, dtype=kind)
-    network = load_transformer(folder / "transformer", facts).to(place, kind).fuse()
-    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
+    if folder is None:
+        from causvid_cli.random_weights import random_codec, random_text, random_transformer
+
+        text: TextEncoder = random_text(facts)
+        codec = random_codec(loading.vae, device=place, dtype=kind)
+        network = random_transformer(facts, device=place, dtype=kind)
+    else:
+        text = load_text(folder, facts, device=place, dtype=kind)
+        codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
+        network = load_transformer(folder / "transformer", facts).to(place, kind)
+    return Pipeline(facts, folder=folder, model=network.fuse(), codec=codec, text=text, device=place)
