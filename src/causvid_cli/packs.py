@@ -106,6 +106,16 @@ def verify_pack(path: Path, facts: PackFacts) -> None:
             raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
 
 
+def with_parts(facts: PackFacts, *parts: str) -> PackFacts:
+    """The facts of a pack that had no other subfolders than these."""
+    return replace(facts, files={name: file for name, file in facts.files.items() if name.split("/")[0] in parts})
+
+
+def without_parts(facts: PackFacts, *parts: str) -> PackFacts:
+    """The facts of a pack that had all subfolders but these."""
+    return replace(facts, files={name: file for name, file in facts.files.items() if name.split("/")[0] not in parts})
+
+
 def pack_digest(facts: PackFacts) -> str:
     """One sha256 for all files of a pack: equal packs have equal weights."""
     lines = (f"{file.sha256}  {name}\n" for name, file in sorted(facts.files.items()))

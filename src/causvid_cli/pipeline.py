@@ -26,9 +26,9 @@ from causvid_cli.config import PackFacts
 from causvid_cli.device import resolve_device, resolve_dtype, synchronize
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
-from causvid_cli.loading import load_codec, load_text, load_transformer
+from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import verify_pack
+from causvid_cli.packs import verify_pack, without_parts
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -47,6 +47,8 @@ from causvid_cli.request import (
 from causvid_cli.rollout import Latents, rollout, seeded_noise
 from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
 from causvid_cli.text import TextEncoder
+from causvid_cli.text_cache import TextCache
+from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
 from causvid_cli.timeline import Cue, Transition
 from causvid_cli.track import PromptTrack
 
@@ -142,6 +144,11 @@ class Stream:
         return self._track.notes
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """Where the features of the prompts are from, where that may differ."""
+        return self._track.details
+
+    @property
     def reading(self) -> object:
         """The current prompt as the model reads it."""
         return self._track.current.reading
@@ -150,6 +157,7 @@ class Stream:
         return self
 
     def __next__(self) -> ChunkResult:
+        self._pipeline.text.release()  # until another prompt is set, which takes a moment anyway
         with torch.inference_mode():
             return next(self._made)
 
@@ -400,8 +408,8 @@ def load(
     """
     chosen = choose(model, loading=loading)
     facts, folder = chosen.facts, chosen.folder
-    if folder is not None:
-        verify_pack(folder, facts)
+    if folder is not None:  # of umT5, the files are looked at when it is needed
+        verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if folder is None:
@@ -411,7 +419,7 @@ def load(
         codec = random_codec(loading.vae, device=place, dtype=kind)
         network = random_transformer(facts, device=place, dtype=kind)
     else:
-        text = load_text(folder, facts, device=place, dtype=kind)
+        text = load_text_when_needed(folder, facts, device=place, dtype=kind, cache=TextCache.of_user())
         codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
         network = load_transformer(folder / "transformer", facts).to(place, kind)
     return Pipeline(facts, folder=folder, model=network.fuse(), codec=codec, text=text, device=place)
