@@ -14,10 +14,10 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
-from causvid_cli.cache import KVCache, PromptCache, Rope, Rotate
+from causvid_cli.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.fused import FusedBlocks
 from causvid_cli.geometry import Chunk
-from causvid_cli.rope import rotate, rotations, turn
+from causvid_cli.rope import rotations, turn
 from causvid_cli.schedule import Prediction
 
 LARGEST_MASKED = 8192
@@ -90,7 +90,7 @@ class CausalTransformer(nn.Module):
             head_dim=self.config.attention_head_dim,
             tokens_per_latent_frame=rows * columns,
             window_frames=window_frames,
-            rotate=partial(rotate, rows=rows, columns=columns),
+            turns=partial(self._turns, rows=rows, columns=columns),
             sink_frames=sink_frames,
             batch=batch,
             rope=rope,
@@ -113,10 +113,7 @@ class CausalTransformer(nn.Module):
         x_t: [B, C, f, h, w] with f = chunk.frames. timestep: 0..1000, a number or one per frame [B, f].
         given: leave the cache as it is, so that the prediction can be learnt from; nothing can be committed then.
         """
-        rows, columns = self._grid(*x_t.shape[-2:])
-        positions = cache.begin(chunk)
-        turn_to = partial(rotate, rows=rows, columns=columns)
-        return self._run(x_t, timestep, prompt, CachedPast(cache, positions, turn_to, given))
+        return self._run(x_t, timestep, prompt, CachedPast(cache, cache.begin(chunk), given))
 
     def forward_whole(
         self,
@@ -150,7 +147,7 @@ class CausalTransformer(nn.Module):
         elif mask is not None:
             mask = mask.to(x_t.device).repeat_interleave(rows * columns, 0).repeat_interleave(rows * columns, 1)
         # looked up here and not layer by layer: compiled blocks would work the table out anew in each
-        table = rotations(tuple(positions), rows, columns, self.config.attention_head_dim, x_t.device)
+        table = self._turns(positions, rows=rows, columns=columns)
         given_tokens = frames * rows * columns if given and clean is not None else 0
         past = WholeClip(mask, table, given_tokens, parts)
         return self._run(x_t, timestep, prompt, past)[:, :, -frames:]
@@ -163,6 +160,11 @@ class CausalTransformer(nn.Module):
     def _grid(self, latent_height: int, latent_width: int) -> tuple[int, int]:
         _, patch_height, patch_width = self.config.patch_size
         return latent_height // patch_height, latent_width // patch_width
+
+    def _turns(self, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
+        """Rotations of the tokens of latent frames at these positions."""
+        device = self.transformer.patch_embedding.weight.device
+        return rotations(tuple(positions), rows, columns, self.config.attention_head_dim, device)
 
     def _run(self, x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, past: "Attention") -> Tensor:
         """Patches -> blocks -> prediction. A chunk with one timestep takes the [B] form: exact, and far smaller."""
@@ -183,7 +185,8 @@ class CausalTransformer(nn.Module):
         """Features of timesteps [..., D], and what the blocks are modulated by [..., 6, D]; of a number: [1, ...]."""
         net, embedder = self.transformer, self.transformer.condition_embedder
         weight = net.patch_embedding.weight
-        time = timestep if isinstance(timestep, Tensor) else torch.tensor([timestep])
+        # `full` where `tensor` would copy from the CPU, for which a GPU is waited for
+        time = timestep if isinstance(timestep, Tensor) else torch.full((1,), timestep, device=weight.device)
         features = sinusoid(time.to(weight.device), self.config.freq_dim).to(_dtype(embedder.time_embedder))
         time = embedder.time_embedder(features).to(weight.dtype)
         return time, embedder.time_proj(embedder.act_fn(time)).unflatten(-1, (6, -1))
@@ -226,14 +229,13 @@ class CachedPast:
     """A chunk sees itself and all that the cache holds; given: without being written to the cache."""
 
     cache: KVCache
-    positions: list[int]
-    rotate: Rotate
+    place: Place
     given: bool = False
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
         reach = self.cache.beside if self.given else self.cache.write
-        keys, values = reach(layer, k, v, self.positions)
-        return dispatch_attention_fn(self.rotate(q, self.positions), keys, values, backend=backend)
+        keys, values = reach(layer, k, v, self.place)
+        return dispatch_attention_fn(turn(q, self.place.turns), keys, values, backend=backend)
 
 
 Parts = tuple[tuple[slice, tuple[slice, ...]], ...]
