@@ -1,7 +1,7 @@
 """The stages of a distillation, and a whole one in small."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +29,11 @@ from causvid_cli.errors import UsageError
 from causvid_cli.pipeline import load
 from causvid_cli.sampler import solve_ode
 from causvid_cli.schedule import sampler_sigmas
+from causvid_cli.teacher import load_teacher
 from causvid_cli.train import autoencoder, latents
 from causvid_cli.train.config import (
     STAGES,
+    AutoencoderConfig,
     ClipsConfig,
     DmdConfig,
     EvalConfig,
@@ -44,7 +46,7 @@ from causvid_cli.train.config import (
 )
 from causvid_cli.train.distill import Distillation
 from causvid_cli.train.latents import LatentClips
-from causvid_cli.train.network import Denoiser
+from causvid_cli.train.network import Denoiser, build_network, with_layers
 from causvid_cli.train.student import (
     Layout,
     OdePairs,
@@ -217,7 +219,7 @@ TINY = TrainConfig(
     rollout=RolloutFacts(window_frames=4, steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, foretell=True),
     teacher_steps=2,
-    autoencoder=FEW,
+    autoencoder=AutoencoderConfig(**asdict(FEW)),
     pictures=FEW,
     teacher=FEW,
     causal=FEW,
@@ -255,6 +257,50 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     assert {"rendered", "codec", "student"} <= scores.keys()
 
 
+def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_world, tiny):
+    config = replace(
+        TINY,
+        base=str(tiny),
+        network=NetworkConfig(student_layers=1),
+        rollout=RolloutFacts(window_frames=4, steps=(1000.0,)),
+        autoencoder=AutoencoderConfig(**asdict(FEW), decoder_widths=(3, 4, 5), decoder_blocks=1),
+        ode=OdeConfig(source="teacher", pairs=2, steps=3, batch=2, foretell=True),
+        pictures=None,
+        teacher=None,
+        judge=None,
+        eval=None,
+    )
+    run = Distillation(config, tmp_path, CPU)
+    run.run()
+
+    before, after = load(tiny, device="cpu"), load(run.pack, device="cpu")
+    assert (before.model.config.num_layers, after.model.config.num_layers) == (2, 1)
+    assert load_teacher(run.pack).model.config.num_layers == 2
+    assert after.codec.config["decoder_widths"] == [3, 4, 5]
+    old, new = before.codec.state_dict(), after.codec.state_dict()
+    kept = [name for name in old if not name.startswith("decoder.")]
+    assert all(torch.equal(old[name], new[name]) for name in kept)  # so latents mean what they meant
+    assert after.generate("a red car jumps", length="8f", seed=1).shape == (8, 128, 128, 3)
+
+
+def test_a_student_of_more_layers_than_its_start_is_refused(tmp_path, tiny):
+    config = replace(TINY, base=str(tiny), network=NetworkConfig(student_layers=3), pictures=None, teacher=None)
+    run = Distillation(config, tmp_path, CPU)
+    with pytest.raises(UsageError, match=r"network.student_layers: must be 1 to 2, as its start has, got 3"):
+        run.student_net(before="causal")
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4])])
+def test_a_smaller_network_begins_with_evenly_spread_blocks(layers, kept):
+    whole = build_network(NetworkConfig(layers=5, heads=1, head_dim=12, ffn_dim=8, text_dim=4), 2)
+    part = with_layers(whole, layers)
+    assert part.config.num_layers == layers
+    for block, other in zip(part.transformer.blocks, kept, strict=True):
+        theirs = whole.transformer.blocks[other].state_dict()
+        assert all(torch.equal(weight, theirs[name]) for name, weight in block.state_dict().items())
+    assert torch.equal(part.transformer.patch_embedding.weight, whole.transformer.patch_embedding.weight)
+
+
 def test_a_stage_without_the_one_before_it_says_so(tmp_path):
     with pytest.raises(UsageError, match="--stage teacher: needs stage pictures, which has not run in"):
         Distillation(TINY, tmp_path, CPU).run(("teacher",))
@@ -287,6 +333,7 @@ def test_a_config_file_is_read_strictly(tmp_path):
     [
         ("[clips]\n[teacher]\nsteps = 5\n", r"\[autoencoder\]: missing; without base"),
         ("[clips]\n[autoencoder]\nsteps = 5\n", r"\[teacher\]: missing; without base"),
+        ('base = "storybook"\n[clips]\n[autoencoder]\nsteps = 5\ndecoder_blocks = 0\n', r"decoder_blocks must be 1 or"),
         (STAGE_TABLES, r"\[data\] or \[clips\]: missing"),
         ("[clips]\n" + STAGE_TABLES + "[student]\nsteps = 5\n", r"\[ode\]: missing; stage student"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),

@@ -34,7 +34,8 @@ class PackFacts:
 
     format: int = PACK_FORMAT
     name: str
-    kind: Literal["student"] = "student"
+    kind: Literal["student", "base"] = "student"
+    """A base is bidirectional: a teacher to distil from, which makes no video chunk by chunk."""
     chunk_frames: int
     """Latent frames denoised together."""
     steps: tuple[float, ...]
@@ -47,7 +48,11 @@ class PackFacts:
     """Latent frames that the cache keeps for ever."""
     window_frames: int
     """Recent latent frames that it keeps besides, the chunk at work included; 0 keeps everything."""
+    recompute: bool = False
+    """Whether the window's keys and values are computed anew for every chunk (Krea)."""
     rope: Literal["relative", "absolute"]
+    context_noise: float = 0.0
+    """Timestep of the clean pass, 0..1000."""
     prediction: Literal["flow", "x0"]
     fps: float
     height: int
@@ -80,6 +85,7 @@ class PackFacts:
             self._need(name, getattr(self, name) >= 1, "must be 1 or more")
         for name in ("sink_frames", "window_frames"):
             self._need(name, getattr(self, name) >= 0, "must be 0 or more")
+        self._need("context_noise", 0 <= self.context_noise <= 1000, "must lie in 0..1000")
         for name in ("shift", "teacher_shift", "fps"):
             self._need(name, getattr(self, name) > 0, "must be more than 0")
         for file in self.files:

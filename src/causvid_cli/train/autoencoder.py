@@ -4,11 +4,11 @@ Where a run starts from a base, only the decoder learns, from the user's picture
 what they are, so the base's networks understand them, but what they stand for may now look new.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError
 from causvid_cli.train import world
-from causvid_cli.train.config import Optimisation
+from causvid_cli.train.config import AutoencoderConfig
 from causvid_cli.train.losses import palette_cross_entropy
 from causvid_cli.train.trainer import Setting, Trainer
 from causvid_cli.train.videos import VideoPlan, read_clips
@@ -52,7 +52,7 @@ class OwnPictures:
 
 def train_autoencoder(
     folder: Path,
-    plan: Optimisation,
+    plan: AutoencoderConfig,
     setting: Setting,
     *,
     base: PixelCodec | None = None,
@@ -64,7 +64,7 @@ def train_autoencoder(
     """
     device = setting.device
     torch.manual_seed(setting.seed)
-    codec = begin_codec(base)
+    codec = begin_codec(plan, base)
     codec.float().to(device).channels_last().requires_grad_(base is None).decoder.requires_grad_(True)
 
     def sample(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -96,17 +96,27 @@ def train_autoencoder(
         if base is None:
             measure_latents(codec, np.random.default_rng((setting.seed, 1)), device)
         save_file({name: tensor.contiguous() for name, tensor in codec.state_dict().items()}, folder / CODEC_FILE)
-    return load_codec(folder, device=device, base=base)
+    return load_codec(folder, plan, device=device, base=base)
 
 
-def begin_codec(base: PixelCodec | None) -> PixelCodec:
-    """The codec that training begins with: a copy of the base's, or a new one."""
-    return copy.deepcopy(base) if base else PixelCodec(palette=torch.tensor(storybook.PALETTE))
+def begin_codec(plan: AutoencoderConfig, base: PixelCodec | None) -> PixelCodec:
+    """The codec that training begins with: a new one, or the base's, with a new decoder if that is of another size."""
+    shape: dict[str, Any] = {"decoder_widths": plan.decoder_widths, "blocks": plan.decoder_blocks}
+    shape = {name: value for name, value in shape.items() if value is not None}
+    if base is None:
+        return PixelCodec(palette=torch.tensor(storybook.PALETTE), **shape)
+    codec = type(base).from_config(base.config | shape)
+    same = codec.config == base.config
+    known = {name: tensor for name, tensor in base.state_dict().items() if same or not name.startswith("decoder.")}
+    codec.load_state_dict(codec.state_dict() | known)
+    return codec
 
 
-def load_codec(folder: Path, *, device: torch.device, base: PixelCodec | None = None) -> PixelCodec:
+def load_codec(
+    folder: Path, plan: AutoencoderConfig, *, device: torch.device, base: PixelCodec | None = None
+) -> PixelCodec:
     """The codec that `train_autoencoder` left in its folder, frozen."""
-    codec = begin_codec(base)
+    codec = begin_codec(plan, base)
     codec.load_state_dict(load_file(folder / CODEC_FILE))
     return codec.to(device).channels_last().eval().requires_grad_(False)
 

@@ -59,6 +59,18 @@ class Optimisation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutoencoderConfig(Optimisation):
+    """How the pixel codec is trained, and the size of its decoder; what is not given is as the base has it."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    decoder_widths: tuple[int, int, int] | None = None
+    """Channels at 1/2, 1/4 and 1/8 of the size: with a base, a new decoder for the same latents. Fewer are faster."""
+    decoder_blocks: int | None = None
+    """Residual blocks at each of these sizes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeConfig:
     """How a step is computed; changes speed and rounding only."""
 
@@ -106,6 +118,8 @@ class NetworkConfig:
     text_dim: int = 64
     prediction: Literal["flow", "x0"] = "flow"
     """What the network returns."""
+    student_layers: int = 0
+    """Blocks of the student, where it is to be smaller and faster than what it begins from; 0: as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +221,7 @@ class TrainConfig:
     blends: float = 0.0
     """Share of prompts that stages causal and student slide up to halfway to another, and that still show their own: so
     a blend on the way shows the one or the other."""
-    autoencoder: Optimisation | None = None
+    autoencoder: AutoencoderConfig | None = None
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None
     causal: Optimisation | None = None
@@ -249,11 +263,14 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def _missing(config: TrainConfig) -> str:
-    """What a run of this file would lack."""
+    """What a run of this file would lack, or cannot be."""
     if not config.base and config.autoencoder is None:
         return "[autoencoder]: missing; without base something must make the latents"
     if not config.base and config.teacher is None:
         return "[teacher]: missing; without base there is no teacher to begin with"
+    plan = config.autoencoder
+    if plan and any(size < 1 for size in (*(plan.decoder_widths or ()), plan.decoder_blocks) if size is not None):
+        return "[autoencoder]: decoder_widths and decoder_blocks must be 1 or more"
     if config.clips is None and config.data is None:
         return "[data] or [clips]: missing; there must be something to learn from"
     if config.student is not None and config.ode is None:

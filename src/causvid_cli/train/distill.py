@@ -2,46 +2,38 @@
 
 autoencoder -> prepare -> pictures -> teacher -> causal -> ode -> student -> dmd -> judge -> export -> eval
 
-A run has the stages that its file has a section for. Two networks go through them: the teacher (base -> pictures ->
-teacher), and the student (the base's student, or else the teacher -> causal -> student -> dmd).
+A run has the stages that its file has a section for. What they leave, and how the next one finds it: `made.py`.
 """
 
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
-from causvid_cli import storybook
-from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
-from causvid_cli.config import PackFacts, to_json
+from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import write_text
 from causvid_cli.text import StoryText
-from causvid_cli.train.autoencoder import OwnPictures, distinct_pictures, load_codec, train_autoencoder
-from causvid_cli.train.base import Base, load_base
+from causvid_cli.train.autoencoder import OwnPictures, distinct_pictures, train_autoencoder
 from causvid_cli.train.captions import read_prompts
-from causvid_cli.train.config import EvalConfig, OdeConfig, Optimisation, RolloutFacts, TrainConfig, check_stages
+from causvid_cli.train.config import EvalConfig, OdeConfig, Optimisation, check_stages
 from causvid_cli.train.dmd import Matching, train_dmd
 from causvid_cli.train.evaluate import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge import load_judge, train_judge
-from causvid_cli.train.latents import LatentClips, prepare
-from causvid_cli.train.network import Denoiser, build_network
+from causvid_cli.train.latents import prepare
+from causvid_cli.train.made import PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, Made
+from causvid_cli.train.network import Denoiser
 from causvid_cli.train.parallel import on_first
-from causvid_cli.train.prompted import Prompted
 from causvid_cli.train.prompts import PromptTable, encode_prompts
 from causvid_cli.train.runs import check_same_run, finished
 from causvid_cli.train.samples import Samples, student_samples, teacher_samples
-from causvid_cli.train.shards import load_shard, save_shard
+from causvid_cli.train.shards import save_shard
 from causvid_cli.train.student import OdePairs, Regression, make_ode_pairs, pairs_shard, train_causal, train_student
 from causvid_cli.train.teacher import train_teacher
-from causvid_cli.train.trainer import Report, Setting, averaged_weights
+from causvid_cli.train.trainer import Report, Setting
 from causvid_cli.train.videos import VideoPlan, plan_videos
 
 StageReport = Callable[[str, dict[str, float]], None]
@@ -49,28 +41,6 @@ StageReport = Callable[[str, dict[str, float]], None]
 
 PICTURE_SHIFT = 1.5
 """How far the noise levels of single latent frames lean to noise: less than those of clips."""
-STORYBOOK = PackFacts(
-    name="storybook",
-    chunk_frames=1,
-    steps=(1000.0,),
-    shift=1.0,
-    warp_steps=True,
-    sink_frames=0,
-    window_frames=8,
-    rope="relative",
-    prediction="flow",
-    fps=storybook.FPS,
-    height=storybook.SIZE,
-    width=storybook.SIZE,
-    enlarge=8,
-    text="storybook",
-    codec="pixel",
-    teacher_guidance=2.5,
-    teacher_shift=2.0,
-    license="Apache-2.0",
-    source="",
-)
-"""What a pack that is made from nothing says of itself, but for what its run chooses."""
 ALONE = ("autoencoder", "prepare", "judge", "export", "eval")
 """Stages that one process does by itself."""
 USES = {
@@ -96,26 +66,12 @@ NEEDS = {
     "eval": ("export",),
 }
 """The stages right before each stage; one that a run does not have stands for those before it."""
-LEAVES = {
-    "autoencoder": "autoencoder/codec.safetensors",
-    "prepare": "latents/clips-00000.safetensors",
-    "ode": "ode/pairs-00000.safetensors",
-    "export": "pack/{name}/causvid.json",
-}
-"""Where in a run's folder the others find what a stage has made; for the others: STAGE/checkpoint."""
-PROMPT_ROWS = "rows.safetensors"
-"""In the folder of prepared clips: the prompts of `data.prompts`."""
-TEACHER_STAGES = ("pictures", "teacher")
-STUDENT_STAGES = ("causal", "student", "dmd")
 
 
 @dataclass
-class Distillation:
-    """One run: its configuration, its folder, and what its stages have made."""
+class Distillation(Made):
+    """One run, to be gone through."""
 
-    config: TrainConfig
-    folder: Path
-    device: torch.device
     report: StageReport | None = None
     note: Callable[[str], None] | None = None
     """Where lines for the user go that belong to no step."""
@@ -176,17 +132,6 @@ class Distillation:
         found = [{n} if n in self.config.stages() else self.needs(n) for n in NEEDS[stage]]
         return set().union(*found)
 
-    def leaves(self, stage: str) -> Path:
-        """What a stage leaves for others."""
-        if stage == "prepare" and not self.has_clips:
-            return self.latents / PROMPT_ROWS
-        return self.folder / LEAVES.get(stage, f"{stage}/checkpoint").format(name=self.config.name)
-
-    @property
-    def pack(self) -> Path:
-        """The folder that `export` writes."""
-        return self.folder / "pack" / self.config.name
-
     def progress(self, stage: str, row: Mapping[str, float]) -> tuple[int, int]:
         """How far a stage is, from a row of its log: (done, of how many)."""
         name, total = "step", 1
@@ -208,7 +153,8 @@ class Distillation:
                 raise UsageError("[autoencoder]: only the storybook's codec can learn; leave the section out")
             videos = self.videos()
             own = OwnPictures(distinct_pictures(videos, base), base) if videos else None
-        folder, plan = self.folder / "autoencoder", self.plan("autoencoder")
+        folder, plan = self.folder / "autoencoder", self.config.autoencoder
+        assert plan is not None
         train_autoencoder(folder, plan, self.setting("autoencoder"), base=base, own=own)
 
     def videos(self) -> VideoPlan | None:
@@ -341,44 +287,6 @@ class Distillation:
             report=self.setting("eval").report,
         )
 
-    def facts(self) -> PackFacts:
-        """What the pack says of itself."""
-        config, rollout = self.config, self.rollout
-        facts = self.base.facts if self.base else STORYBOOK
-        sizes = config.data.sizes if config.data else ()
-        if sizes and (facts.width, facts.height) not in sizes:
-            facts = replace(facts, width=sizes[0][0], height=sizes[0][1])
-        return replace(
-            facts,
-            name=config.name,
-            **asdict(rollout),
-            sink_frames=0 if self.base is None else facts.sink_frames,
-            prediction=config.network.prediction if self.base is None else facts.prediction,
-            teacher="teacher" if self.has_teacher else None,
-            teacher_guidance=config.teacher_guidance or facts.teacher_guidance,
-            teacher_steps=config.teacher_steps or facts.teacher_steps,
-            license=config.license or facts.license,
-            source=config.source or facts.source,
-            files={},
-        )
-
-    @property
-    def rollout(self) -> RolloutFacts:
-        """How the student makes videos: as the file says, or else as the base does."""
-        if self.config.rollout or self.base is None:
-            return self.config.rollout or RolloutFacts()
-        known = asdict(self.base.facts)
-        return RolloutFacts(**{field.name: known[field.name] for field in fields(RolloutFacts)})
-
-    @property
-    def shift(self) -> float:
-        """How far the noise levels of training, and of the teacher's own schedule, lean to noise."""
-        return self.facts().teacher_shift
-
-    @property
-    def has_teacher(self) -> bool:
-        return self.base is None or self.base.teacher_folder is not None
-
     def plan(self, stage: str) -> Optimisation:
         """How a stage takes its steps."""
         plan: Optimisation = getattr(self.config, stage)
@@ -410,85 +318,6 @@ class Distillation:
             guidance=self.facts().teacher_guidance,
         )
 
-    @property
-    def latents(self) -> Path:
-        return self.folder / "latents"
-
-    @property
-    def pairs(self) -> Path:
-        """What the shards of stage `ode` are called, but for their numbers."""
-        return self.folder / "ode" / "pairs.safetensors"
-
-    @cached_property
-    def base(self) -> Base | None:
-        """What the run starts from, where the file names it."""
-        return load_base(self.config.base, device=self.device, dtype=torch.float32) if self.config.base else None
-
-    @cached_property
-    def codec(self) -> Codec:
-        if self.base and not self.own_codec:
-            return self.base.codec
-        return load_codec(self.folder / "autoencoder", device=self.device, base=self.known_codec)
-
-    @property
-    def known_codec(self) -> PixelCodec | None:
-        """The base's codec, where the run teaches it something new."""
-        codec = self.base.codec if self.base and self.own_codec else None
-        return codec if isinstance(codec, PixelCodec) else None
-
-    @property
-    def own_codec(self) -> bool:
-        """Whether the run trains a codec."""
-        return self.base is None or self.config.autoencoder is not None
-
-    @property
-    def has_clips(self) -> bool:
-        """Whether there is anything to learn from but prompts."""
-        return bool(self.config.clips or (self.config.data and self.config.data.videos))
-
-    def clips(self) -> LatentClips:
-        if not self.has_clips:
-            raise UsageError("data.videos: missing; a stage of this run learns from clips, and there are only prompts")
-        return LatentClips(self.latents)
-
-    def prompted(self) -> LatentClips | Prompted:
-        """What stages draw from that make clips of their own: where the file has prompts, those and all captions."""
-        data = self.config.data
-        if data is None or not data.prompts:
-            return self.clips()
-        rows = [load_shard(self.latents / PROMPT_ROWS)["rows"]]
-        if self.has_clips:
-            buckets = self.clips().buckets
-            rows += [bucket.rows[bucket.known_from == 0] for bucket in buckets]
-            shape = min(tuple(bucket.x0.shape[1:]) for bucket in buckets)
-        else:
-            facts, codec = self.facts(), self.codec.facts
-            cells = facts.height // codec.spatial_factor, facts.width // codec.spatial_factor
-            shape = (codec.latent_channels, data.latent_frames or self.rollout.window_frames, *cells)
-        return Prompted(torch.cat(rows), shape)
-
-    def new_text(self) -> StoryText | None:
-        """The embedded model's text features as a run begins with them; None where prompts are read otherwise."""
-        if self.base is None:
-            return StoryText.for_vocabulary(dim=self.config.network.text_dim)
-        if self.base.facts.text != "storybook":
-            return None
-        words = asdict(self.config.data.words) if self.config.data else {}
-        return copy.deepcopy(self.base.story).with_words(words)
-
-    def text(self) -> StoryText | PromptTable:
-        """Text features of all that training tells; those that can be learnt are learnt with the teacher."""
-        text = self.new_text()
-        if text is None:
-            return PromptTable(self.latents / "prompts")
-        for stage in self._stages_before(TEACHER_STAGES, None):
-            if self.leaves(stage).exists():
-                learnt = averaged_weights(self.folder / stage)
-                text.load_state_dict(
-                    {name.removeprefix("text."): w for name, w in learnt.items() if name.startswith("text.")}
-                )
-        return text
-
     def regression(self, denoiser: Denoiser, plan: Optimisation) -> Regression:
         """The loss of stage `student`."""
         assert self.config.ode is not None
@@ -503,40 +332,6 @@ class Distillation:
             blends=self.config.blends,
         )
 
-    def teacher_net(self, *, before: str | None = None) -> Denoiser:
-        """The teacher as its stages have left it, all of them or those before one."""
-        start = replace(self.base).teacher if self.base else None  # loaded anew: the base keeps no copy
-        return self._trained(start, self._stages_before(TEACHER_STAGES, before))
-
-    def student_net(self, *, before: str | None = None) -> Denoiser:
-        """The student as its stages have left it, all of them or those before one.
-
-        A base's student begins with what its teacher has learned in this run.
-        """
-        stages = self._stages_before(STUDENT_STAGES, before)
-        start = replace(self.base).start if self.base else None
-        if self.base and self.base.student_folder:
-            if start and not stages:
-                self._teach_student(start)
-            return self._trained(start, stages)
-        return self._trained(start, (*self._stages_before(TEACHER_STAGES, None), *stages))
-
-    @torch.no_grad()
-    def _teach_student(self, student: CausalTransformer) -> None:
-        """Add to the base's student the difference that this run has made to its teacher.
-
-        The student was made from the teacher, so what changes the one changes the other alike: LCM-LoRA (arXiv
-        2311.05556) adds such differences in the same way. Nothing happens where they are of different shapes.
-        """
-        if self.base is None or not self._stages_before(TEACHER_STAGES, None) or not self.has_teacher:
-            return
-        known, learnt = replace(self.base).teacher.state_dict(), self.teacher_net().network.state_dict()
-        weights = student.state_dict()
-        if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in known.items()}:
-            return
-        for name, weight in weights.items():
-            weight += learnt[name].to(weight) - known[name]
-
     def learner(self, denoiser: Denoiser, *, text: bool = False) -> Denoiser:
         """The same network, ready to be trained; text: its features too, which teacher and student share."""
         denoiser.requires_grad_(True).train()
@@ -545,24 +340,6 @@ class Distillation:
         if self.config.compute.compile:
             denoiser.network.compile_whole()
         return denoiser
-
-    def _stages_before(self, stages: Sequence[str], before: str | None) -> tuple[str, ...]:
-        earlier = stages[: stages.index(before)] if before in stages else stages
-        return tuple(stage for stage in earlier if stage in self.config.stages())
-
-    def _trained(self, start: CausalTransformer | None, stages: Sequence[str]) -> Denoiser:
-        """A network with its text features, as these stages, one upon the other, have left it."""
-        torch.manual_seed(self.config.seed)
-        text = self.text()
-        if start is None:
-            network = build_network(self.config.network, self.codec.facts.latent_channels)
-        else:
-            network = start
-        denoiser = Denoiser(network, text)
-        for stage in stages:
-            part = "student" if stage == "dmd" else None
-            denoiser.load_state_dict(averaged_weights(self.folder / stage, part=part), strict=False)
-        return denoiser.to(self.device)
 
     def _teach(self, stage: str, *, frames: int | None, shift: float) -> None:
         train_teacher(

@@ -5,6 +5,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
 from causvid_cli.cache import PromptCache
+from causvid_cli.errors import UsageError
 from causvid_cli.model import CausalTransformer
 from causvid_cli.text import StoryText
 from causvid_cli.train.config import NetworkConfig
@@ -27,6 +28,27 @@ def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransform
     nn.init.zeros_(net.proj_out.weight)
     nn.init.zeros_(net.proj_out.bias)
     return CausalTransformer(net, prediction=shape.prediction)
+
+
+def with_layers(network: CausalTransformer, layers: int) -> CausalTransformer:
+    """A smaller network that begins with some of another's blocks, evenly spread, the first and the last among them.
+
+    That is how DistilBERT begins (arXiv 1910.01108); the blocks left out are learnt over. Raises UsageError where the
+    other has fewer.
+    """
+    config, weights = network.config, network.transformer.state_dict()
+    if not 1 <= layers <= config.num_layers:
+        raise UsageError(f"network.student_layers: must be 1 to {config.num_layers}, as its start has, got {layers}")
+    kept = [round(place * (config.num_layers - 1) / max(1, layers - 1)) for place in range(layers)]
+    net = WanTransformer3DModel.from_config({**config, "num_layers": layers})
+    state = {name: w for name, w in weights.items() if not name.startswith("blocks.")}
+    for place, block in enumerate(kept):
+        prefix = f"blocks.{block}."
+        state |= {
+            f"blocks.{place}.{name.removeprefix(prefix)}": w for name, w in weights.items() if name.startswith(prefix)
+        }
+    net.load_state_dict(state)
+    return CausalTransformer(net, prediction=network.prediction)
 
 
 class Denoiser(nn.Module):

@@ -1,0 +1,202 @@
+"""The public checkpoints that are known, from `catalogue.toml`: data, not code. Imports no torch.
+
+checkpoint = find_checkpoint("causal-forcing")
+checkpoint.facts().steps                       # (1000.0, 750.0, 500.0, 250.0)
+catalogue().parts["vae"].config                # of diffusers' AutoencoderKLWan
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from causvid_cli.config import PackFacts, did_you_mean, from_json
+from causvid_cli.errors import ModelError, UsageError
+
+FILE = Path(__file__).with_name("catalogue.toml")
+UNKNOWN_LICENCE = "unknown"
+
+ASKED = ("chunk_frames", "steps", "shift", "warp_steps", "sink_frames", "window_frames")
+"""Facts of a causal student that its file does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """One file of a repository."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    path: str
+    bytes: int | None = None
+    about: bool = False
+    """Whether `bytes` is only about right."""
+    sha256: str | None = None
+    lora_key: str | None = None
+    """Entry under which a LoRA lies in the file, which the weights are merged with."""
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Files of a repository, and on what terms they are to be had."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    title: str
+    repository: str
+    revision: str | None = None
+    """The commit whose files are known; None is the newest."""
+    license: str = UNKNOWN_LICENCE
+    license_note: str | None = None
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def bytes(self) -> int | None:
+        """Of the download; None where a file's size is not known."""
+        sizes = [file.bytes for file in self.files]
+        return None if None in sizes else sum(size for size in sizes if size)
+
+    @property
+    def non_commercial(self) -> bool:
+        return is_non_commercial(self.license)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The shape of a transformer: `config` is what diffusers' `WanTransformer3DModel` takes, class name included."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    parameters: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part(Source):
+    """What every checkpoint needs besides its transformer; `config` is what the network's class takes."""
+
+    parameters: int = 0
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Source):
+    """A transformer that is known, and how it was made to be sampled. None is what is not known."""
+
+    paper: str | None = None
+    kind: Literal["student", "base"] = "student"
+    architecture: str
+    key: str | None = None
+    """Entry under which the weights lie in the file; None is the top."""
+    prefix: str = ""
+    """What stands before every name."""
+    chunk_frames: int | None = None
+    steps: tuple[float, ...] | None = None
+    shift: float | None = None
+    warp_steps: bool | None = None
+    sink_frames: int | None = None
+    window_frames: int | None = None
+    """Recent latent frames besides the sink, the chunk at work included."""
+    recompute: bool = False
+    rope: Literal["relative", "absolute"] = "relative"
+    context_noise: float = 0.0
+    prediction: Literal["flow", "x0"] = "flow"
+    fps: float = 16.0
+    height: int = 480
+    width: int = 832
+    native_i2v: bool = False
+    """Whether it was trained to begin from a given frame."""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Facts of a student that are not known, and must be asked for."""
+        return tuple(name for name in ASKED if self.kind == "student" and getattr(self, name) is None)
+
+    def facts(self, *, name: str | None = None, **chosen: Any) -> PackFacts:
+        """What the pack of this checkpoint says of itself.
+
+        name: the pack's; by default the checkpoint's. chosen: facts that go before those that are known.
+        Raises UsageError when a fact is neither known nor chosen.
+        """
+        known: dict[str, Any] = {field: getattr(self, field) for field in _shared_fields()}
+        if self.kind == "base":
+            known |= BASE
+        given = {key: value for key, value in (known | chosen).items() if value is not None}
+        if missing := [fact for fact in ASKED if fact not in given]:
+            raise UsageError(f"{self.name}: not known: {', '.join(missing)}; say what they are")
+        source = f"{self.repository}@{self.revision}" if self.revision else self.repository
+        return PackFacts(**{"text": "umt5", "codec": "wan", "source": source} | given | {"name": name or self.name})
+
+
+BASE: dict[str, Any] = {
+    "chunk_frames": 3,
+    "steps": (1000.0, 750.0, 500.0, 250.0),
+    "shift": 5.0,
+    "warp_steps": True,
+    "sink_frames": 0,
+    "window_frames": 21,
+    "teacher": "transformer",
+    "teacher_guidance": 5.0,
+    "teacher_steps": 50,
+    "teacher_shift": 3.0,
+}
+"""Of Wan2.1 as it is sampled at 480p, and of a student of it as Self-Forcing trains one (arXiv 2506.08009)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All that is known, by name; checkpoints in the order in which to look at them."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    architectures: dict[str, Architecture]
+    parts: dict[Literal["vae", "text_encoder", "tokenizer", "tiny_vae"], Part]
+    checkpoints: dict[str, Checkpoint]
+
+    @classmethod
+    def parse(cls, text: str, *, where: str) -> Self:
+        """A catalogue from TOML. Raises ModelError, with the path to what is wrong."""
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ModelError(f"{where}: not TOML: {error}") from None
+        named = {
+            kind: {name: {"name": name} | table for name, table in group.items()} for kind, group in tables.items()
+        }
+        return from_json(cls, json.dumps(named), where=where, error=ModelError)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """What the shipped `catalogue.toml` holds."""
+    return Catalogue.parse(FILE.read_text(encoding="utf-8"), where=FILE.name)
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """A known checkpoint. Raises ModelError, which names the nearest."""
+    known = catalogue().checkpoints
+    if name not in known:
+        raise ModelError(f"no checkpoint {name!r} is known{did_you_mean(name, known) or ': ' + ', '.join(known)}")
+    return known[name]
+
+
+def checkpoint_names() -> Iterable[str]:
+    """Names of the known checkpoints, without checking what is said of them: for completion."""
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))["checkpoints"]
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether a licence, as SPDX or the hub names it, forbids commercial use."""
+    return "-nc" in licence.lower()
+
+
+def _shared_fields() -> list[str]:
+    """Facts that have the same name in `Checkpoint` and `PackFacts`."""
+    ours = {field.name for field in fields(Checkpoint)} - {"files", "name"}
+    return [field.name for field in fields(PackFacts) if field.name in ours]
