@@ -62,7 +62,8 @@ def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
     """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file."""
     network = empty_transformer(load_config(folder, "WanTransformer3DModel"))
     load_state(network, load_safetensors(folder), name=f"{facts.name} {folder.name}")
-    return CausalTransformer(network, prediction=facts.prediction).eval().requires_grad_(False)
+    model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
+    return model.eval().requires_grad_(False)
 
 
 def empty_transformer(config: dict[str, Any]) -> Any:

@@ -29,6 +29,7 @@ from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -166,9 +167,13 @@ class Stream:
         codec, clock = pipeline.codec, time.monotonic()
         state = codec.decode_state()
         prefix = [] if self._given is None else encode_prefix(codec, self._given, plan.grid.chunk_frames)
+        seen_anew = pipeline.seen_anew()
         if prefix:
             x0 = torch.cat([part for _, part in prefix], dim=2)
-            frames = codec.decode_chunk(x0, state=state)[0]  # later pictures of some codecs depend on these
+            decoded = codec.decode_chunk(x0, state=state)  # later pictures of some codecs depend on these
+            frames = decoded[0]
+            if seen_anew:
+                seen_anew.show(decoded, start_frame=0, count=x0.shape[2])
             if plan.grid.shows_given and self._first_chunk == GIVEN:
                 shown = self._shown(frames, 0)
                 yield ChunkResult(shown, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
@@ -184,6 +189,7 @@ class Stream:
             prefix=prefix,
             made=self._earlier,
             source=self._source.latents if self._source else None,
+            seen_anew=seen_anew,
         )
         for chunk, x0 in made:
             if not torch.isfinite(x0).all():
@@ -191,9 +197,12 @@ class Stream:
                     f"chunk {chunk.index} is not finite (seed {track.seed(chunk)}); try --dtype float32"
                 )
             skipped = chunk.index < self._first_chunk
-            if skipped and state is None:  # what comes later does not depend on it
+            if skipped and state is None and not seen_anew:  # what comes later does not depend on it
                 continue
-            frames = codec.decode_chunk(x0, state=state)[0]
+            decoded = codec.decode_chunk(x0, state=state)
+            frames = decoded[0]
+            if seen_anew:
+                seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
             if skipped:
                 continue
             start_frame, cue = plan.grid.start_picture(chunk.index), track.place_of(chunk.index)
@@ -335,6 +344,13 @@ class Pipeline:
     def prompt_cache(self, embeds: Tensor) -> PromptCache:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
+
+    def seen_anew(self) -> Recomputed | None:
+        """What a video's past is seen by before each chunk, where the model was made for that."""
+        facts = self.facts
+        if not facts.recompute:
+            return None
+        return Recomputed(self.codec, frames=facts.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
 
     def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
         """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""
