@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_facts
-from tiny_wan import tiny_wan
+from tiny_wan import tiny_student
 from torch import Tensor
 
 pytest.importorskip("transformers")
@@ -19,8 +19,6 @@ from causvid_cli.recompute import Recomputed
 from causvid_cli.rollout import seeded_noise
 from causvid_cli.schedule import add_noise, x0_from_flow
 from causvid_cli.timeline import Cue
-from causvid_cli.train.base import load_base
-from causvid_cli.train.export import export_pack
 
 CPU = torch.device("cpu")
 OPTIONS = {"length": "45f", "seed": 3}
@@ -29,14 +27,7 @@ OPTIONS = {"length": "45f", "seed": 3}
 
 @pytest.fixture(scope="module")
 def krea(tmp_path_factory) -> Pipeline:
-    wan = tiny_wan(tmp_path_factory.mktemp("wan") / "Wan2.1-tiny-Diffusers")
-    base = load_base(wan, device=CPU, dtype=torch.float32)
-    with torch.no_grad():
-        base.start.transformer.proj_out.weight.mul_(3)
-    facts = replace(base.facts, name="tiny-krea", height=32, width=48, teacher=None, steps=(1000.0, 500.0))
-    facts = replace(facts, window_frames=6, recompute=True)
-    folder = tmp_path_factory.mktemp("packs") / "tiny-krea"
-    export_pack(folder, facts, student=base.start, teacher=None, base=base.folder)
+    folder = tiny_student(tmp_path_factory.mktemp("packs") / "tiny-krea", window_frames=6, recompute=True)
     return load(folder, device="cpu")
 
 

@@ -3,12 +3,11 @@
 import os
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_wan import tiny_wan
+from tiny_wan import tiny_student
 from typer.testing import CliRunner
 
 pytest.importorskip("transformers")
@@ -22,8 +21,6 @@ from causvid_cli.packs import write_pack_manifest
 from causvid_cli.pipeline import load
 from causvid_cli.text_cache import DEFAULT_BOUND, CachedText, TextCache, parse_bytes
 from causvid_cli.text_umt5 import Features, UMT5TextEncoder
-from causvid_cli.train.base import load_base
-from causvid_cli.train.export import export_pack
 
 CPU = torch.device("cpu")
 CAT = "a cat's hat, &amp; more"
@@ -31,13 +28,7 @@ CAT = "a cat's hat, &amp; more"
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory) -> Path:
-    base = load_base(
-        tiny_wan(tmp_path_factory.mktemp("wan") / "Wan2.1-tiny-Diffusers"), device=CPU, dtype=torch.float32
-    )
-    folder = tmp_path_factory.mktemp("packs") / "tiny-wan"
-    facts = replace(base.facts, name="tiny-wan", height=32, width=48, teacher=None)
-    export_pack(folder, facts, student=base.start, teacher=None, base=base.folder)
-    return folder
+    return tiny_student(tmp_path_factory.mktemp("packs") / "tiny-wan")
 
 
 @pytest.fixture(autouse=True)
