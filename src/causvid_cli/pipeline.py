@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.codec import Codec
 from causvid_cli.condition import Source, encode_prefix
@@ -401,4 +402,5 @@ def load(
     text = load_text(folder, facts, device=place, dtype=kind)
     codec = load_codec(folder, facts, device=place, dtype=kind)
     network = load_transformer(folder / "transformer", facts).to(place, kind).fuse()
+    set_attention(network, loading.attention)
     return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
