@@ -9,10 +9,12 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import codec_folder
+from causvid_cli.packs import codec_folder, pack_digest, verify_pack, with_parts
 from causvid_cli.request import Vae
 from causvid_cli.text import StoryText, StoryTextEncoder, TextEncoder
-from causvid_cli.text_umt5 import UMT5TextEncoder
+from causvid_cli.text_cache import CachedText, TextCache
+from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
+from causvid_cli.text_umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.weights import load_config, load_safetensors, load_state
 
 
@@ -40,11 +42,28 @@ def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: to
     return StoryTextEncoder(load_story_text(folder / "text_encoder"))
 
 
+def load_text_when_needed(
+    folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype, cache: TextCache | None
+) -> TextEncoder:
+    """The text encoder of a pack, of which umT5 is verified and loaded only for a prompt that is not in the cache."""
+    if facts.text != "umt5":
+        return load_text(folder, facts, device=device, dtype=dtype)
+    check_installed()
+    own = with_parts(facts, *UMT5_PARTS)
+
+    def load() -> UMT5TextEncoder:
+        verify_pack(folder, own)
+        return UMT5TextEncoder.from_pack(folder, device=device, dtype=dtype)
+
+    return CachedText(load, key=f"{pack_digest(own)}, {dtype}", device=device, cache=cache)
+
+
 def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
     """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file."""
     network = empty_transformer(load_config(folder, "WanTransformer3DModel"))
     load_state(network, load_safetensors(folder), name=f"{facts.name} {folder.name}")
-    return CausalTransformer(network, prediction=facts.prediction).eval().requires_grad_(False)
+    model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
+    return model.eval().requires_grad_(False)
 
 
 def empty_transformer(config: dict[str, Any]) -> Any:

@@ -73,6 +73,10 @@ def find_pack(name_or_path: str | Path) -> Path:
     raise ModelError(f"no model {str(name_or_path)!r}; known: {known}{near}")
 
 
+CODECS = {"pixel": "PixelCodec", "wan": "AutoencoderKLWan"}
+"""`PackFacts.codec` -> the class of its network."""
+
+
 def codec_folder(path: Path, facts: PackFacts, vae: Vae = "full") -> Path:
     """Where a pack's codec lies. Raises ModelError when the pack has none such."""
     if vae == "full":
@@ -92,6 +96,9 @@ def codec_facts(path: Path, facts: PackFacts, vae: Vae = "full") -> CodecFacts:
     file = codec_folder(path, facts, vae) / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
+        wanted = CODECS[facts.codec] if vae == "full" else "TAEHV"
+        if (found := config.get("_class_name", wanted)) != wanted:
+            raise ModelError(f"{file}: _class_name: {found!r} instead of {wanted!r}")
         if facts.codec == "pixel":
             stack = int(config["stack"])
             channels, factor = stack * int(config["cell_channels"]), 8
@@ -149,6 +156,16 @@ def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
             raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
         stamps.put(name, wanted.sha256)
     stamps.save()
+
+
+def with_parts(facts: PackFacts, *parts: str) -> PackFacts:
+    """The facts of a pack that had no other subfolders than these."""
+    return replace(facts, files={name: file for name, file in facts.files.items() if name.split("/")[0] in parts})
+
+
+def without_parts(facts: PackFacts, *parts: str) -> PackFacts:
+    """The facts of a pack that had all subfolders but these."""
+    return replace(facts, files={name: file for name, file in facts.files.items() if name.split("/")[0] not in parts})
 
 
 def pack_digest(facts: PackFacts) -> str:

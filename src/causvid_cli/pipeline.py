@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.chosen import choose
 from causvid_cli.codec import Codec
@@ -26,9 +27,10 @@ from causvid_cli.config import PackFacts
 from causvid_cli.device import resolve_device, resolve_dtype, synchronize
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
-from causvid_cli.loading import load_codec, load_text, load_transformer
+from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import verify_pack
+from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -47,6 +49,8 @@ from causvid_cli.request import (
 from causvid_cli.rollout import Latents, rollout, seeded_noise
 from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
 from causvid_cli.text import TextEncoder
+from causvid_cli.text_cache import TextCache
+from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
 from causvid_cli.timeline import Cue, Transition
 from causvid_cli.track import PromptTrack
 
@@ -142,6 +146,11 @@ class Stream:
         return self._track.notes
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """Where the features of the prompts are from, where that may differ."""
+        return self._track.details
+
+    @property
     def reading(self) -> object:
         """The current prompt as the model reads it."""
         return self._track.current.reading
@@ -150,6 +159,7 @@ class Stream:
         return self
 
     def __next__(self) -> ChunkResult:
+        self._pipeline.text.release()  # until another prompt is set, which takes a moment anyway
         with torch.inference_mode():
             return next(self._made)
 
@@ -158,9 +168,13 @@ class Stream:
         codec, clock = pipeline.codec, time.monotonic()
         state = codec.decode_state()
         prefix = [] if self._given is None else encode_prefix(codec, self._given, plan.grid.chunk_frames)
+        seen_anew = pipeline.seen_anew()
         if prefix:
             x0 = torch.cat([part for _, part in prefix], dim=2)
-            frames = codec.decode_chunk(x0, state=state)[0]  # later pictures of some codecs depend on these
+            decoded = codec.decode_chunk(x0, state=state)  # later pictures of some codecs depend on these
+            frames = decoded[0]
+            if seen_anew:
+                seen_anew.show(decoded, start_frame=0, count=x0.shape[2])
             if plan.grid.shows_given and self._first_chunk == GIVEN:
                 shown = self._shown(frames, 0)
                 yield ChunkResult(shown, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
@@ -176,6 +190,7 @@ class Stream:
             prefix=prefix,
             made=self._earlier,
             source=self._source.latents if self._source else None,
+            seen_anew=seen_anew,
         )
         for chunk, x0 in made:
             if not torch.isfinite(x0).all():
@@ -183,9 +198,12 @@ class Stream:
                     f"chunk {chunk.index} is not finite (seed {track.seed(chunk)}); try --dtype float32"
                 )
             skipped = chunk.index < self._first_chunk
-            if skipped and state is None:  # what comes later does not depend on it
+            if skipped and state is None and not seen_anew:  # what comes later does not depend on it
                 continue
-            frames = codec.decode_chunk(x0, state=state)[0]
+            decoded = codec.decode_chunk(x0, state=state)
+            frames = decoded[0]
+            if seen_anew:
+                seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
             if skipped:
                 continue
             start_frame, cue = plan.grid.start_picture(chunk.index), track.place_of(chunk.index)
@@ -328,6 +346,13 @@ class Pipeline:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
+    def seen_anew(self) -> Recomputed | None:
+        """What a video's past is seen by before each chunk, where the model was made for that."""
+        facts = self.facts
+        if not facts.recompute:
+            return None
+        return Recomputed(self.codec, frames=facts.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
+
     def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
         """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""
         window_frames = self.facts.window_frames
@@ -400,8 +425,8 @@ def load(
     """
     chosen = choose(model, loading=loading)
     facts, folder = chosen.facts, chosen.folder
-    if folder is not None:
-        verify_pack(folder, facts)
+    if folder is not None:  # of umT5, the files are looked at when it is needed
+        verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if folder is None:
@@ -411,7 +436,8 @@ def load(
         codec = random_codec(loading.vae, device=place, dtype=kind)
         network = random_transformer(facts, device=place, dtype=kind)
     else:
-        text = load_text(folder, facts, device=place, dtype=kind)
+        text = load_text_when_needed(folder, facts, device=place, dtype=kind, cache=TextCache.of_user())
         codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
         network = load_transformer(folder / "transformer", facts).to(place, kind)
-    return Pipeline(facts, folder=folder, model=network.fuse(), codec=codec, text=text, device=place)
+    set_attention(network.fuse(), loading.attention)
+    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)

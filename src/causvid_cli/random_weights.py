@@ -34,7 +34,8 @@ def random_transformer(facts: PackFacts, *, device: torch.device, dtype: torch.d
     architecture = catalogue().architectures[find_checkpoint(facts.name).architecture]
     network = empty_transformer(architecture.config)
     fill(network, device=device, dtype=dtype)
-    return CausalTransformer(network, prediction=facts.prediction).eval().requires_grad_(False)
+    model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
+    return model.eval().requires_grad_(False)
 
 
 def random_codec(vae: Vae, *, device: torch.device, dtype: torch.dtype) -> Codec:

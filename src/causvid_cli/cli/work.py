@@ -120,6 +120,8 @@ def make_video(task: Task, pipeline: "Pipeline", progress: console.Progress, ear
         made.notes = stream.notes
         for note in stream.notes:
             console.note(note)
+        for line in stream.details:
+            console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=_watch(writer, task))
         announce = _announcer(task, job, stream)
         started = time.monotonic()
