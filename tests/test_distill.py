@@ -264,7 +264,7 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
         network=NetworkConfig(student_layers=1),
         rollout=RolloutFacts(window_frames=4, steps=(1000.0,)),
         autoencoder=AutoencoderConfig(**asdict(FEW), decoder_widths=(3, 4, 5), decoder_blocks=1),
-        ode=OdeConfig(source="teacher", pairs=2, steps=3, batch=2, foretell=True),
+        ode=OdeConfig(source="base", pairs=2, steps=3, batch=2, foretell=True),
         pictures=None,
         teacher=None,
         judge=None,
@@ -277,6 +277,10 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
     assert (before.model.config.num_layers, after.model.config.num_layers) == (2, 1)
     assert load_teacher(run.pack).model.config.num_layers == 2
     assert after.codec.config["decoder_widths"] == [3, 4, 5]
+    pairs = OdePairs(run.pairs)
+    assert len(pairs) == 2 and pairs.latent_frames == 1  # first chunks, of the base's student
+    solver = run.solver("base").network.transformer
+    assert torch.equal(solver.proj_out.weight, before.model.transformer.proj_out.weight)
     old, new = before.codec.state_dict(), after.codec.state_dict()
     kept = [name for name in old if not name.startswith("decoder.")]
     assert all(torch.equal(old[name], new[name]) for name in kept)  # so latents mean what they meant
@@ -338,6 +342,7 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ("[clips]\n" + STAGE_TABLES + "[student]\nsteps = 5\n", r"\[ode\]: missing; stage student"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "causal"\n', r"\[causal\]: missing; its network"),
+        ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "base"\n', r"base: missing; its student"),
         ("[clips]\n" + STAGE_TABLES + '[matching]\nreal_score = "causal"\n', r"\[causal\]: missing; its network"),
     ],
 )

@@ -141,8 +141,9 @@ class OdeConfig:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    source: Literal["teacher", "causal"] = "teacher"
-    """Whose solutions: the teacher's, of whole clips, or those of first chunks by the network of stage `causal`."""
+    source: Literal["teacher", "causal", "base"] = "teacher"
+    """Whose solutions: the teacher's, of whole clips, or those of first chunks by a causal network: that of stage
+    `causal`, or the base's student, which a smaller one is to be made from."""
     pairs: int = 4096
     steps: int = 24
     """Of the ODE's solution."""
@@ -277,6 +278,8 @@ def _missing(config: TrainConfig) -> str:
         return "[ode]: missing; stage student learns from its pairs"
     if config.matching.regression and config.ode is None:
         return "[ode]: missing; matching.regression learns from its pairs"
+    if not config.base and config.ode and config.ode.source == "base":
+        return "base: missing; its student is wanted as teacher (ode.source)"
     if config.causal is None and "causal" in (config.matching.real_score, config.ode and config.ode.source):
         return "[causal]: missing; its network is wanted as teacher"
     return ""

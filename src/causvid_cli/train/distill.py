@@ -223,7 +223,7 @@ class Distillation(Made):
         assert plan is not None
         make_ode_pairs(
             self.pairs,
-            self.teacher_net() if plan.source == "teacher" else self.student_net(before="student"),
+            self.solver(plan.source),
             self.prompted(),
             plan,
             self.rollout,

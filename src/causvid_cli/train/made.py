@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -223,6 +224,17 @@ class Made:
         if layers := self.config.network.student_layers:
             denoiser.network = with_layers(denoiser.network, layers)
         return self._as_left(denoiser, stages)
+
+    def solver(self, source: Literal["teacher", "causal", "base"]) -> Denoiser:
+        """Whose solutions stage `ode` keeps. Raises UsageError where the base has no student."""
+        if source == "teacher":
+            return self.teacher_net()
+        if source == "causal":
+            return self.student_net(before="student")
+        student = replace(self.base).student if self.base else None
+        if student is None:
+            raise UsageError(f"ode.source: {self.config.base} has no student; try teacher")
+        return self._trained(student, ())
 
     @torch.no_grad()
     def _teach_student(self, student: CausalTransformer) -> None:
