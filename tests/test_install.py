@@ -51,6 +51,7 @@ def models(tmp_path, monkeypatch) -> Path:
     """Where models are installed; what these tests call a pickle is their own, so it is converted here."""
     monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(apart, "convert_apart", convert.convert)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes long for it
     return tmp_path / "models"
 
 
@@ -589,6 +590,8 @@ def test_a_pickle_is_converted_in_a_process_of_its_own(folder, state, wan, model
     monkeypatch.undo()
     monkeypatch.setenv("CAUSVID_MODELS", str(models))
     monkeypatch.setattr(tensors, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
+    (folder / "torch.py").write_text("raise SystemExit('a file of the working folder was run')")
+    monkeypatch.chdir(folder)
     written = []
     pack = install(write_form("fsdp", folder, state), report=written.append)
     assert same(transformer_of(pack), transformer_of(wan))
