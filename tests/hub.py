@@ -20,6 +20,8 @@ class Hub:
     folder: Path
     endpoint: str = ""
     cards: dict[str, dict] = field(default_factory=dict)
+    has_cards: bool = True
+    """Whether it tells of repositories at all, as a mirror of files alone does not."""
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Repository -> status and error code of every answer."""
     cut: dict[str, int] = field(default_factory=dict)
@@ -62,8 +64,8 @@ def serving(folder: Path) -> Iterator[Hub]:
                 self._file(path, file.read_bytes(), body=body)
 
         def _card(self, repository: str) -> None:
-            if repository in hub.refuse:
-                self._refuse(*hub.refuse[repository])
+            if not hub.has_cards:
+                self._refuse(404, "RepoNotFound")
                 return
             told = {"id": repository, "sha": COMMIT, "siblings": [], "tags": [], "cardData": hub.cards.get(repository)}
             self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})

@@ -51,6 +51,7 @@ def models(tmp_path, monkeypatch) -> Path:
     """Where models are installed; what these tests call a pickle is their own, so it is converted here."""
     monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(apart, "convert_apart", convert.convert)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes long for it
     return tmp_path / "models"
 
 
@@ -589,6 +590,8 @@ def test_a_pickle_is_converted_in_a_process_of_its_own(folder, state, wan, model
     monkeypatch.undo()
     monkeypatch.setenv("CAUSVID_MODELS", str(models))
     monkeypatch.setattr(tensors, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
+    (folder / "torch.py").write_text("raise SystemExit('a file of the working folder was run')")
+    monkeypatch.chdir(folder)
     written = []
     pack = install(write_form("fsdp", folder, state), report=written.append)
     assert same(transformer_of(pack), transformer_of(wan))
@@ -764,16 +767,22 @@ def test_parts_are_copied_where_there_are_no_links(pack, folder, monkeypatch):
     verify_pack(second, load_facts(second), every=True)
 
 
-def test_a_damaged_pack_lends_no_parts(pack, folder, models):
+def test_a_damaged_pack_lends_no_parts_and_can_be_replaced(pack, folder, wan, models):
     file = next((pack / "vae").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(ModelError, match="is damaged: sha256"):
+    with pytest.raises(ModelError, match="the vae of Wan2.1 is wanted too: say where it lies by --base FOLDER"):
         install(folder / "flat.safetensors", name="second")
+    with pytest.raises(ModelError, match="is damaged: sha256"):
+        install(folder / "flat.safetensors", name="second", base="first")
     assert left(models) == ["first"]
+    again = install(folder / "flat.safetensors", name="first", base=str(wan), replacing=True)
+    verify_pack(again, load_facts(again), every=True)
 
 
 def test_parts_that_are_nowhere_are_asked_for(folder, state):
-    with pytest.raises(ModelError, match="the vae, the text encoder and the tokenizer of Wan2.1 are wanted too"):
+    with pytest.raises(
+        ModelError, match="the vae, the text encoder and the tokenizer of Wan2.1 are wanted too: say where they lie"
+    ):
         install(write_form("flat", folder, state))
 
 

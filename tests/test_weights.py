@@ -424,6 +424,8 @@ def test_all_is_hashed_where_it_is_asked_for_even_when_nothing_seems_touched(lar
     verify_pack(large, load_facts(large))  # a stamp guards against damage, not against who wants to deceive
     with pytest.raises(ModelError, match="is damaged: sha256"):
         verify_pack(large, load_facts(large), every=True)
+    with pytest.raises(ModelError, match="is damaged: sha256"):
+        verify_pack(large, load_facts(large))  # what was found out is not forgotten
 
 
 def test_a_stamp_of_another_manifest_counts_for_nothing(large):

@@ -153,6 +153,7 @@ def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
         if stamps.holds(name, wanted.sha256) and not every:
             continue
         if (found := _sha256(file)) != wanted.sha256:
+            stamps.drop(name)
             raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
         stamps.put(name, wanted.sha256)
     stamps.save()

@@ -39,6 +39,12 @@ class Stamps:
         if stamp is not None and self._stamps.get(name) != stamp:
             self._stamps[name], self._changed = stamp, True
 
+    def drop(self, name: str) -> None:
+        """Forget a file that was found to be damaged, at once."""
+        if self._stamps.pop(name, None) is not None:
+            self._changed = True
+            self.save()
+
     def save(self) -> None:
         """Write what is new, where the pack can be written to."""
         if not self._changed:

@@ -1,6 +1,5 @@
 """Commands `models pull` and `models import`: from the hub, or from files of the user's own, to an installed model."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from causvid_cli.catalogue import Checkpoint, find_checkpoint, is_non_commercial
 from causvid_cli.cli import completion, console, options
+from causvid_cli.cli.byte_bar import ByteBar
 from causvid_cli.cli.help import PlainCommand, examples
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import UsageError
@@ -354,36 +354,3 @@ def _timesteps(text: str | None) -> tuple[float, ...] | None:
     if not steps or list(steps) != sorted(set(steps), reverse=True) or not 0 <= steps[-1] <= steps[0] <= 1000:
         raise UsageError(f"--steps {text}: timesteps 1000..0 that fall are wanted, such as 1000,750,500,250")
     return steps if steps[-1] > 0 else steps[:-1]  # CausVid's configurations list a last 0, which is no step
-
-
-class ByteBar:
-    """How many of so many bytes are written: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self.total: int | None = None
-        self._done = 0
-        self._said = time.monotonic()
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        if console.voice.quiet or not console.is_terminal():
-            yield
-            return
-        with console.screen("bytes", self):
-            yield
-
-    def add(self, count: int) -> None:
-        self._done += count
-        now = time.monotonic()
-        if not console.is_terminal() and self.total and now - self._said >= console.LINE_EVERY_S:
-            self._said = now
-            console.note(self._text())
-
-    def _text(self) -> str:
-        if not self.total:
-            return f"{self._what}: reading"
-        return f"{self._what}: {console.bytes_text(self._done)} of {console.bytes_text(self.total)}"
-
-    def __rich_console__(self, _console: Any, rich_options: Any) -> Iterator[Any]:
-        yield console.bar(self._text(), rich_options.max_width, total=self.total, done=self._done)

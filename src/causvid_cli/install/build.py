@@ -120,11 +120,14 @@ def remove_pack(folder: Path) -> int:
 
 
 def packs_with(part: str) -> Iterator[tuple[str, Path]]:
-    """The installed packs of Wan that have a part: name and folder, the user's own."""
+    """The installed packs of Wan that have a part, whole: name and folder, the user's own."""
     for name, folder in list_packs().items():
         if folder.parent == user_root() and (folder / part).is_dir():
             with suppress(ModelError):  # a damaged one gives nothing; its own commands will say so
-                if load_facts(folder).codec == "wan":
+                facts = load_facts(folder)
+                own = {path: told for path, told in facts.files.items() if path.split("/")[0] == part}
+                verify_pack(folder, replace(facts, files=own))
+                if facts.codec == "wan":
                     yield name, folder
 
 

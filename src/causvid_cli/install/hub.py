@@ -75,7 +75,12 @@ def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> Pull:
             if part in NEEDED:
                 raise
             notes.append(f"without {source.title} (--vae tiny): {error}")
-    licence = None if offline else _licence(checkpoint)
+    licence = None
+    if not offline:
+        try:
+            licence = _licence(checkpoint)
+        except ModelError as error:  # a mirror may have files and no cards
+            notes.append(f"the model card was not read, so its licence is the one that causvid knows: {error}")
     return Pull(checkpoint=checkpoint, items=tuple(items), linked=linked, licence=licence, notes=tuple(notes))
 
 

@@ -107,9 +107,12 @@ def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = 
         elif part in NEEDED:
             missing.append(part.replace("_", " "))
     if missing:
+        *first, last = missing
+        named = f"{', the '.join(first)} and the {last}" if first else last
+        are, they = ("are", "they lie") if first else ("is", "it lies")
         raise ModelError(
-            f"the {' and the '.join(filter(None, [', the '.join(missing[:-1]), missing[-1]]))} of Wan2.1 are wanted "
-            "too: say where they lie by --base FOLDER; `causvid models pull NAME` gets them with any known model"
+            f"the {named} of Wan2.1 {are} wanted too: say where {they} by --base FOLDER; "
+            "`causvid models pull NAME` gets all of them with any known model"
         )
     return replace(recipe, orders=tuple(orders), linked=linked, copied=copied)
 
