@@ -1,6 +1,6 @@
 """TAEHV, a tiny autoencoder for Wan's latents (`taew2_1`), streaming: `--vae tiny`.
 
-It decodes some hundred times cheaper than the Wan VAE, a little less sharply. The architecture, its names and the
+It decodes with a twenty-fifth of the work of the Wan VAE, a little less sharply. The architecture, its names and the
 meaning of its numbers are those of madebyollin/taehv (`taehv.py` at 115aaa7, and its README, MIT): 2-D convolutions,
 and blocks that also see their own input of one time step ago, which is all the state that there is. It reads and
 writes latents as the transformer has them, without the Wan VAE's mean and deviation, and pixels 0..1.
