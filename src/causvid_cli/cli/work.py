@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,18 +122,20 @@ def make_video(task: Task, pipeline: "Pipeline", progress: console.Progress, ear
         announce = _announcer(task, job, stream)
         started = time.monotonic()
         try:
-            for chunk in recording:
-                made.first_frame_s = made.first_frame_s or time.monotonic() - started
-                made.frames = writer.frames_written
-                progress.update(made.frames, cue=_cue_line(stream, chunk))
-                announce(chunk, made.frames, time.monotonic() - started)
-                if sidecar:
-                    sidecar.add(chunk)
-                show(chunk)
-                if interrupts.received and made.frames != job.frames:
-                    if task.is_endless:
-                        break
-                    raise KeyboardInterrupt
+            with closing(iter(recording)) as chunks:
+                for chunk in chunks:
+                    made.first_frame_s = made.first_frame_s or time.monotonic() - started
+                    made.frames = recording.frames
+                    progress.update(made.frames, cue=_cue_line(stream, chunk))
+                    announce(chunk, made.frames, time.monotonic() - started)
+                    if sidecar:
+                        sidecar.add(chunk)
+                    show(chunk)
+                    if interrupts.received and made.frames != job.frames:
+                        if task.is_endless:
+                            break
+                        raise KeyboardInterrupt
+            made.frames = writer.frames_written  # one chunk more may have been at work
             made.generate_s = time.monotonic() - started
             recording.publish(keep_latents=task.making.keep_latents)
         except BaseException as error:
@@ -168,6 +170,7 @@ def _recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | N
                 journal=journal,
                 known_chunks=earlier.chunks if earlier else 0,
                 show=given.show() if given else None,
+                beside=pipeline.gains_by_ahead and not task.is_live,
             )
         finally:
             if journal is not None:
@@ -195,6 +198,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         strength=job.input.strength if job.input else None,
         made=known_latents(earlier, pipeline.device) if earlier else None,
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
+        ahead=pipeline.gains_by_ahead and not task.is_live,  # live, a picture comes as soon as it can
     )
 
 
