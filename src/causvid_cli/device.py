@@ -1,5 +1,6 @@
 """Device, dtype, synchronisation and memory: the only file that says "cuda"."""
 
+import gc
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -126,6 +127,15 @@ def record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         out = run()
     return graph.replay, out
+
+
+def free_unused(device: torch.device) -> None:
+    """Give memory that nothing holds any more back to the device, so that others find it free."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

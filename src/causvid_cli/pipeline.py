@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +25,17 @@ from torch import Tensor
 
 from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.chosen import choose
 from causvid_cli.codec import Codec
 from causvid_cli.condition import Source, encode_prefix
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.config import PackFacts
 from causvid_cli.device import Beside, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
-from causvid_cli.loading import load_codec, load_text, load_transformer
+from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -51,6 +54,8 @@ from causvid_cli.request import (
 from causvid_cli.rollout import Latents, rollout, seeded_noise
 from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
 from causvid_cli.text import TextEncoder
+from causvid_cli.text_cache import TextCache
+from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
 from causvid_cli.timeline import Cue, Transition
 from causvid_cli.track import PromptTrack
 
@@ -79,8 +84,7 @@ class ChunkResult:
 class Pending(NamedTuple):
     """A chunk whose frames are asked for by `frames`, which gives or awaits them."""
 
-    chunk_index: int
-    start_frame: int
+    chunk: Chunk
     x0: Tensor
     frames: Callable[[], np.ndarray]
 
@@ -162,6 +166,11 @@ class Stream:
         return self._track.notes
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """Where the features of the prompts are from, where that may differ."""
+        return self._track.details
+
+    @property
     def reading(self) -> object:
         """The current prompt as the model reads it."""
         return self._track.current.reading
@@ -170,6 +179,7 @@ class Stream:
         return self
 
     def __next__(self) -> ChunkResult:
+        self._pipeline.text.release()  # until another prompt is set, which takes a moment anyway
         with torch.inference_mode():
             return next(self._made)
 
@@ -177,26 +187,52 @@ class Stream:
         """End here: what is being made is given up."""
         self._made.close()
 
+    def warm_up(self) -> float:
+        """Let what is to be compiled be compiled now, by chunks that are thrown away; the seconds that it took.
+
+        Without this the first chunks do it. The frames are the same.
+        """
+        pipeline, plan, started = self._pipeline, self.plan, time.monotonic()
+        if not pipeline.model.is_compiled:
+            return 0.0
+        frames, sink = pipeline.facts.chunk_frames, pipeline.facts.sink_frames
+        grid = ChunkGrid(codec=pipeline.codec.facts, chunk_frames=frames)
+        with torch.inference_mode():
+            prompt = pipeline.prompt_cache(self._track.current.embeds)
+            made = rollout(
+                pipeline.model,
+                prompt=lambda _: prompt,
+                steps=plan.steps,
+                cache=pipeline.kv_cache(plan, window_frames=2 * frames),
+                chunks=islice(grid.chunks(None), -(-sink // frames) + 4),  # past the sink, till the window is full
+                noise=self._noise,
+                joined=pipeline.joins_calls,
+            )
+            for _ in made:
+                pass
+        return time.monotonic() - started
+
     def _make(self) -> Generator[ChunkResult, None, None]:
         pipeline, plan, track, clock = self._pipeline, self.plan, self._track, time.monotonic()
-        state = pipeline.codec.decode_state()
+        state, seen_anew = pipeline.codec.decode_state(), pipeline.seen_anew()
+        is_ahead = self._ahead and not seen_anew  # which looks at a chunk's pictures before the next
         prefix = [] if self._given is None else encode_prefix(pipeline.codec, self._given, plan.grid.chunk_frames)
         with ExitStack() as stack:
-            beside = stack.enter_context(closing(Beside(pipeline.device))) if self._ahead else None
+            beside = stack.enter_context(closing(Beside(pipeline.device))) if is_ahead else None
 
-            def shown(chunk: Chunk | None, x0: Tensor) -> Pending:
-                """Pictures of a chunk, or of what is given, which may be decoded meanwhile."""
-                index = chunk.index if chunk else GIVEN
-                start_frame = plan.grid.start_picture(index) if chunk else 0
-                seed = track.seed(chunk) if chunk else plan.seed
-                work = partial(self._shown, state, start_frame, f"chunk {index} is not finite (seed {seed})")
-                return Pending(index, start_frame, x0, beside.submit(work, x0).result if beside else partial(work, x0))
+            def shown(chunk: Chunk, x0: Tensor) -> Pending:
+                """Pictures of a chunk, or of what is given, decoded now or meanwhile."""
+                decode = partial(self._decode, state, chunk, seen_anew)
+                if beside:
+                    return Pending(chunk, x0, beside.submit(decode, x0).result)
+                frames = decode(x0)
+                return Pending(chunk, x0, lambda: frames)
 
             if prefix:  # later pictures of some codecs depend on it
-                given = shown(None, torch.cat([x0 for _, x0 in prefix], dim=2))
-                frames = given.frames()
+                x0 = torch.cat([part for _, part in prefix], dim=2)
+                frames = shown(Chunk(GIVEN, 0, x0.shape[2]), x0).frames()
                 if plan.grid.shows_given and self._first_chunk == GIVEN:
-                    yield ChunkResult(frames, GIVEN, 0, given.x0, self.prompt, time.monotonic() - clock)
+                    yield ChunkResult(frames, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
                     clock = time.monotonic()
             made = rollout(
                 pipeline.model,
@@ -209,13 +245,14 @@ class Stream:
                 prefix=prefix,
                 made=self._earlier,
                 source=self._source.latents if self._source else None,
+                seen_anew=seen_anew,
                 joined=pipeline.joins_calls,
             )
             waiting: deque[Pending] = deque()
             ahead = 0  # of the first frames nothing is made: they come at once
             for chunk, x0 in made:
                 skipped = chunk.index < self._first_chunk
-                if skipped and state is None:  # what comes later does not depend on it
+                if skipped and state is None and not seen_anew:  # what comes later does not depend on it
                     continue
                 pending = shown(chunk, x0)
                 if skipped:
@@ -224,29 +261,34 @@ class Stream:
                 waiting.append(pending)
                 if len(waiting) > ahead:
                     yield self._result(waiting.popleft(), clock)
-                    ahead, clock = int(self._ahead), time.monotonic()
+                    ahead, clock = int(is_ahead), time.monotonic()
             for pending in waiting:
                 yield self._result(pending, clock)
                 clock = time.monotonic()
 
     def _result(self, pending: "Pending", clock: float) -> ChunkResult:
-        frames, cue = pending.frames(), self._track.place_of(pending.chunk_index)
+        index, frames = pending.chunk.index, pending.frames()
+        cue, start_frame = self._track.place_of(index), self.plan.grid.start_picture(index)
         prompt, seconds = self._track.cues[cue].prompt, time.monotonic() - clock
-        return ChunkResult(frames, pending.chunk_index, pending.start_frame, pending.x0, prompt, seconds, cue)
+        return ChunkResult(frames, index, start_frame, pending.x0, prompt, seconds, cue)
 
-    def _shown(self, state: Any, start_frame: int, complaint: str, x0: Tensor) -> np.ndarray:
+    def _decode(self, state: Any, chunk: Chunk, seen_anew: Recomputed | None, x0: Tensor) -> np.ndarray:
         """Pictures [T, h, w, 3] as the user sees them, what lies behind the video's end cut off.
 
-        Raises NumericsError with the complaint when the latents are not finite.
+        Raises NumericsError when the latents are not finite.
         """
         finite = torch.isfinite(x0).all()  # read further down, when the device is waited for anyway
-        frames = self._pipeline.codec.decode_chunk(x0, state=state)[0]
+        decoded = self._pipeline.codec.decode_chunk(x0, state=state)
+        if seen_anew:
+            seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
         end = self.plan.frames
         if self._source and (end is None or self._source.read < end):
             end = self._source.read
-        pictures = frames[: None if end is None else end - start_frame].cpu().numpy()
+        start_frame = 0 if chunk.index == GIVEN else self.plan.grid.start_picture(chunk.index)
+        pictures = decoded[0, : None if end is None else end - start_frame].cpu().numpy()
         if not finite:
-            raise NumericsError(f"{complaint}; try --dtype float32")
+            seed = self._track.seed(chunk)
+            raise NumericsError(f"chunk {chunk.index} is not finite (seed {seed}); try --dtype float32")
         return enlarge(pictures, self.plan.enlarge)
 
     def _noise(self, chunk: Chunk, step: int) -> Tensor:
@@ -263,13 +305,13 @@ class Stream:
 
 
 class Pipeline:
-    """A loaded model: text encoder, causal transformer, codec."""
+    """A loaded model: text encoder, causal transformer, codec. folder: of its pack, unless its weights are random."""
 
     def __init__(
         self,
         facts: PackFacts,
         *,
-        folder: Path,
+        folder: Path | None,
         model: CausalTransformer,
         codec: Codec,
         text: TextEncoder,
@@ -384,10 +426,23 @@ class Pipeline:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
-    def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
-        """An empty cache for a video, or for several of one plan."""
+    def seen_anew(self) -> Recomputed | None:
+        """What a video's past is seen by before each chunk, where the model was made for that."""
+        facts = self.facts
+        if not facts.recompute:
+            return None
+        return Recomputed(self.codec, frames=facts.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
+
+    def kv_cache(self, plan: Plan, *, batch: int = 1, window_frames: int | None = None) -> KVCache:
+        """An empty cache for a video, or for several of one plan; for a short one it is no larger than that.
+
+        window_frames: if others than the model's.
+        """
+        window_frames = window_frames or self.facts.window_frames
+        if plan.frames is not None:
+            window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
         return self.model.kv_cache(
-            window_frames=self.facts.window_frames or plan.latent_frames,
+            window_frames=max(window_frames, self.facts.chunk_frames),
             sink_frames=self.facts.sink_frames,
             rope=self.facts.rope,
             batch=batch,
@@ -448,15 +503,24 @@ def load(
 ) -> Pipeline:
     """A pipeline from a model's name or the folder of a model pack; every file is verified first.
 
+    loading: with random weights, the name is one of the catalogue's, and no file is read.
     Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is.
     """
-    folder = find_pack(model)
-    facts = load_facts(folder)
-    verify_pack(folder, facts)
+    chosen = choose(model, loading=loading)
+    facts, folder = chosen.facts, chosen.folder
+    if folder is not None:  # of umT5, the files are looked at when it is needed
+        verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
-    text = load_text(folder, facts, device=place, dtype=kind)
-    codec = load_codec(folder, facts, device=place, dtype=kind)
-    network = load_transformer(folder / "transformer", facts).to(place, kind).fuse()
-    set_attention(network, loading.attention)
+    if folder is None:
+        from causvid_cli.random_weights import random_codec, random_text, random_transformer
+
+        text: TextEncoder = random_text(facts)
+        codec = random_codec(loading.vae, device=place, dtype=kind)
+        network = random_transformer(facts, device=place, dtype=kind)
+    else:
+        text = load_text_when_needed(folder, facts, device=place, dtype=kind, cache=TextCache.of_user())
+        codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
+        network = load_transformer(folder / "transformer", facts).to(place, kind)
+    set_attention(network.fuse(), loading.attention)
     return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)

@@ -40,6 +40,8 @@ class Made:
     """From asking for the stream to holding the first frames."""
     generate_s: float = 0.0
     """From asking for the stream to having the last ones in the file: the network, the decoder and the encoder."""
+    warm_up_s: float = 0.0
+    """What --compile took before that."""
     peak_memory_bytes: int = 0
     notes: tuple[str, ...] = ()
 
@@ -93,10 +95,12 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
 
     imported = time.monotonic()
     resolve_dtype(task.job.dtype, resolve_device(task.job.device))  # before the model is read
-    pipeline = load(task.folder, device=task.job.device, dtype=task.job.dtype, loading=task.job.loading)
+    pipeline = load(
+        task.folder or task.job.model.name, device=task.job.device, dtype=task.job.dtype, loading=task.job.loading
+    )
     loaded = time.monotonic()
     console.detail(
-        f"{pipeline.facts.name} from {task.folder} on {pipeline.device} in {_dtype(pipeline)}; "
+        f"{pipeline.facts.name} from {task.folder or 'random numbers'} on {pipeline.device} in {_dtype(pipeline)}; "
         f"libraries took {imported - started:.1f} s, the model {loaded - imported:.1f} s"
     )
     return pipeline, {"import_s": imported - started, "load_s": loaded - imported}
@@ -118,8 +122,13 @@ def make_video(task: Task, pipeline: "Pipeline", progress: console.Progress, ear
         made.notes = stream.notes
         for note in stream.notes:
             console.note(note)
+        for line in stream.details:
+            console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=_watch(writer, task))
         announce = _announcer(task, job, stream)
+        made.warm_up_s = stream.warm_up()
+        if made.warm_up_s:
+            console.detail(f"compiled in {made.warm_up_s:.1f} s")
         started = time.monotonic()
         try:
             with closing(iter(recording)) as chunks:
@@ -274,7 +283,7 @@ def _local(task: Task) -> dict[str, Any]:
     """Where a resumed run finds its things, and how it is to write: for this machine, not for the video."""
     given, making = task.given, task.making
     return {
-        "model": str(task.folder.resolve()),
+        "model": str(task.folder.resolve()) if task.folder else None,
         "input": str(given.path.resolve()) if given and given.path else None,
         "tolerate_damage": bool(given and getattr(given, "tolerate_damage", False)),
         **{name: getattr(making, name) for name in ("overwrite", "no_metadata", "sidecar", "keep_latents")},
@@ -395,7 +404,8 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
 
     As JSON: v (of this object), output (path), frames, fps, size, seed, model, notes (what was not understood);
     resumed_frames (of an earlier run), first_frame_s and generate_s (`Made`), frames_per_s (made / generate_s),
-    import_s (torch), load_s (the model), total_s (the whole command), peak_memory_bytes.
+    warm_up_s (what --compile took before that), import_s (torch), load_s (the model), total_s (the whole command),
+    peak_memory_bytes.
     """
     job, resumed = made.job, made.resumed_frames
     went_on = f", {resumed} of them made before" if resumed else ""
@@ -418,6 +428,7 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
         "first_frame_s": round(made.first_frame_s, 4),
         "generate_s": round(made.generate_s, 4),
         "frames_per_s": round(made.pace, 2),
+        "warm_up_s": round(made.warm_up_s, 3),
         **{name: round(seconds, 3) for name, seconds in timings.items()},
         "peak_memory_bytes": made.peak_memory_bytes,
         "notes": list(made.notes),
