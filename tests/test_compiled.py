@@ -205,6 +205,7 @@ def test_after_the_warm_up_nothing_is_compiled_any_more(tmp_path, traced_only):
     assert made >= 1
     frames = np.concatenate([chunk.frames for chunk in stream])
     assert graphs() == made
+    assert compiled.stream("a red car", **options).warm_up() == 0
     # rounding may turn a pixel whose two best palette entries are equally good
     assert (frames != plain).mean() < 1e-3
 

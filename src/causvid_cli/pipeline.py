@@ -194,7 +194,7 @@ class Stream:
         Without this the first chunks do it. The frames are the same.
         """
         pipeline, plan, started = self._pipeline, self.plan, time.monotonic()
-        if not pipeline.model.is_compiled:
+        if not pipeline.model.is_compiled or plan.geometry in pipeline.warm:
             return 0.0
         frames, sink = pipeline.facts.chunk_frames, pipeline.facts.sink_frames
         grid = ChunkGrid(codec=pipeline.codec.facts, chunk_frames=frames)
@@ -211,6 +211,7 @@ class Stream:
             )
             for _ in made:
                 pass
+        pipeline.warm.add(plan.geometry)
         return time.monotonic() - started
 
     def _make(self) -> Generator[ChunkResult, None, None]:
@@ -322,6 +323,9 @@ class Pipeline:
         self.model, self.codec, self.text, self.device = model, codec, text, device
         self.joins_calls = device.type == "cpu" and model.is_small
         """Whether clean passes and first steps are joined (`rollout`): measured on a CPU only, with a small network."""
+
+        self.warm: set[Geometry] = set()
+        """Picture sizes that `Stream.warm_up` has been done for."""
 
     @property
     def fps(self) -> Fraction:
