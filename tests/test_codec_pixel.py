@@ -60,6 +60,15 @@ def test_pictures_on_the_palette_come_back_as_their_entries(codec):
     assert torch.equal(codec.nearest_entries(codec.palette[indices.long()]), indices.long())
 
 
+@pytest.mark.parametrize("height", [1, 3])
+def test_the_entry_that_is_taken_has_the_best_score(codec, height):
+    cells = 3 * torch.randn(5, codec.cell_channels, height, 2, generator=torch.Generator().manual_seed(3))
+    scores, taken = codec.decode_pictures(cells), codec.best_entries(cells)
+    assert taken.shape == (5, 8 * height, 16)
+    missed = scores.amax(dim=1) - scores.gather(1, taken.long().unsqueeze(1)).squeeze(1)
+    assert missed.max() < 1e-5  # float32 rounding decides between equally good ones
+
+
 def test_other_colours_become_the_nearest_entry(codec):
     colours = torch.randint(256, (500, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
     distances = (colours[:, None].int() - codec.palette[None].int()).square().sum(-1)

@@ -3,15 +3,20 @@
 import gc
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from causvid_cli.errors import DeviceError
 from causvid_cli.request import AUTO, check_device, check_dtype
+
+T = TypeVar("T")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -65,6 +70,63 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def upload(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the CPU on a device; a GPU copies it when it comes to it, and nobody waits."""
+    device = torch.device(device)
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+class Beside:
+    """A thread, and on a CUDA device a stream, in which work goes on beside that of the caller; one after another."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def submit(self, work: Callable[..., T], *values: Any) -> "Future[T]":
+        """Begin work on values, once the device has done what the caller asked of it so far.
+
+        The result is there when the device has made it. Tensors among the values must not be changed meanwhile.
+        """
+        ready = self._stream and torch.cuda.current_stream(self._stream.device).record_event()
+        return self._thread.submit(self._work, work, values, ready)
+
+    def close(self) -> None:
+        """Give up what is not begun, and wait for what is."""
+        self._thread.shutdown(cancel_futures=True)
+
+    @torch.inference_mode()
+    def _work(self, work: Callable[..., T], values: tuple[Any, ...], ready: Any) -> T:
+        if self._stream is None:
+            return work(*values)
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
+            for value in values:
+                if isinstance(value, Tensor):
+                    value.record_stream(self._stream)  # its memory is not given away before this stream is done
+            result = work(*values)
+            self._stream.synchronize()
+        return result
+
+
+def record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """A CUDA graph of work on tensors that stay where they are: what plays it, and where its result then lies.
+
+    The work is done thrice for it, so it must be such that doing it again changes nothing.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # kernels are chosen and compiled in the first runs, which must not be recorded
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # thread_local: another thread, which decodes, may ask for memory meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = run()
+    return graph.replay, out
 
 
 def free_unused(device: torch.device) -> None:

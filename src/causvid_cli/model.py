@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
 from causvid_cli.cache import KVCache, Place, PromptCache, Rope
+from causvid_cli.compiled import StaticPast
 from causvid_cli.fused import FusedBlocks
 from causvid_cli.geometry import Chunk
 from causvid_cli.rope import rotations, turn
@@ -54,8 +55,27 @@ class CausalTransformer(nn.Module):
         For weights that change no more; moving or converting them undoes it. The layers of a large network are not
         merged: its time goes into the products themselves, and a second copy of its weights might not fit.
         """
-        small = sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
-        self._fused = FusedBlocks(self.transformer, self._embed_time, merged=small)
+        self._fused = FusedBlocks(self.transformer, self._embed_time, merged=self.is_small)
+        return self
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is a compiled block, which the first calls of a size make."""
+        return self._fused is not None and self._fused.compiled is not None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its time goes to the overhead of operations rather than into products."""
+        return sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
+
+    def compile(self, *, frames: int) -> Self:  # type: ignore[override]  # torch's compiles all of `forward`
+        """Let calls for chunks of so many latent frames take a compiled block (`compiled.py`); after `fuse`.
+
+        Where diffusers fetches weights from elsewhere when they are needed nothing changes. The first calls take long.
+        Raises DeviceError when this machine lacks a compiler.
+        """
+        assert self._fused is not None, "compile before fuse"
+        self._fused.compile(self.transformer.patch_embedding.weight.device, frames=frames)
         return self
 
     def _apply(self, *args: Any, **options: Any) -> Self:
@@ -216,7 +236,11 @@ class CausalTransformer(nn.Module):
         hidden = net.patch_embedding(x_t.to(net.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
         if self._fused and self._can_fuse and not isinstance(timestep, Tensor):
             timesteps = timestep if isinstance(timestep, tuple) else (timestep,)
-            hidden = self._fused(hidden, timesteps, prompt, past, kept=kept)
+            cache, static = None, None
+            if self._fused.compiled and isinstance(past, CachedPast) and not past.given:
+                static = StaticPast.of(past.cache, past.places, frames=self._fused.compiled.frames)
+                cache = past.cache if static else None
+            hidden = self._fused(hidden, timesteps, prompt, static or past, kept=kept, cache=cache)
         else:
             assert not isinstance(timestep, tuple), "parts for the plain layers"
             hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)

@@ -3,10 +3,11 @@
 Turns, and not one block each: when the machine is busy for a while, all of them feel it.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -148,8 +149,15 @@ def measure(makers: Mapping[Role, Maker], *, repeats: int, note: Note) -> Measur
 
 
 def take_apart(student: Maker) -> tuple[ChunkParts, float]:
-    """Make the clip once more and see where the time goes; also, how long the network worked for all of it."""
-    model, codec = student.model.model, student.model.codec
+    """Make the clip once more and see where the time goes; also, how long the network worked for all of it.
+
+    Clean passes and steps are made apart, so that each has its time.
+    """
+    assert isinstance(student.model, Pipeline)
+    pipeline = copy.copy(student.model)
+    pipeline.joins_calls = False
+    student = replace(student, model=pipeline)
+    model, codec = pipeline.model, pipeline.codec
     with clocked(model, "forward", student.device) as calls, clocked(codec, "decode_chunk", student.device) as decoded:
         clip_s = run_clip(student).clip_s
     clean = [call.seconds for call in calls if call.arguments[1] == CLEAN.timestep]

@@ -123,6 +123,21 @@ class PixelCodec(nn.Module):
         """Cells [N, c, h, w], not normalised -> scores of each palette entry [N, P, 8 h, 8 w]."""
         return self.decoder(cells.contiguous(memory_format=torch.channels_last))
 
+    def best_entries(self, cells: Tensor) -> Tensor:
+        """Cells as `decode_pictures` has them -> the palette entry with the best score, uint8 [N, 8 h, 8 w].
+
+        The same as there, but enlarging copies runs of channels, not single numbers: a sixth of the time is saved.
+        """
+        x, layers = cells.contiguous(memory_format=torch.channels_last), list(self.decoder)
+        *others, scores, _ = layers  # the last two: scores of four pixels, and those laid out
+        for layer, following in zip(others, layers[1:], strict=False):
+            if isinstance(following, nn.PixelShuffle):
+                x = _laid_out(_four_pixels(layer, x)).movedim(-1, 1)
+            elif not isinstance(layer, nn.PixelShuffle):
+                x = layer(x)
+        best = _four_pixels(scores, x).argmax(dim=-1, keepdim=True)
+        return _laid_out(best.to(torch.uint8)).squeeze(-1)
+
     def encode_indices(self, indices: Tensor) -> Tensor:
         """Palette entries [B, T, H, W] -> normalised latents [B, stack * c, T / stack, h, w]."""
         batch, frames, height, width = indices.shape
@@ -145,8 +160,8 @@ class PixelCodec(nn.Module):
         cells = x0.transpose(1, 2).unflatten(2, (self.stack, self.cell_channels))  # [B, F, stack, c, h, w]
         batch, frames = cells.shape[:2]
         cells = cells.flatten(0, 2) * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
-        scores = self.decode_pictures(cells.to(self.decoder[0].weight.dtype))
-        return scores.argmax(dim=1).to(torch.uint8).unflatten(0, (batch, frames * self.stack))
+        entries = self.best_entries(cells.to(self.decoder[0].weight.dtype))
+        return entries.unflatten(0, (batch, frames * self.stack))
 
     def encode_chunk(self, frames: Tensor, *, state: Any = None) -> Tensor:
         return self.encode_indices(self.nearest_entries(frames))
@@ -171,6 +186,18 @@ class PixelCodec(nn.Module):
             if not key.startswith("_") and key != "colours"
         }
         return cls(palette=torch.zeros(config["colours"], 3), **options)
+
+
+def _four_pixels(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a 1x1 convolution before PixelShuffle(2) makes of [N, C, h, w]: [N, h, w, 2, 2, channels]."""
+    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+    weight, bias = (p.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for p in (layer.weight, layer.bias))
+    return F.conv2d(x, weight, bias).permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))
+
+
+def _laid_out(pixels: Tensor) -> Tensor:
+    """[N, h, w, 2, 2, channels] -> [N, 2 h, 2 w, channels]."""
+    return pixels.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def _per_channel(values: Tensor) -> Tensor:
