@@ -102,9 +102,33 @@ def test_a_copy_is_not_fused_for_its_weights_may_change(plain, fused):
     assert torch.equal(rolled(copy.deepcopy(fused), 500.0), rolled(plain, 500.0))
 
 
-def test_a_large_network_stays_as_it_is(plain, monkeypatch):
-    monkeypatch.setattr(causal, "LARGEST_FUSED", 1000)
-    assert torch.equal(rolled(copy.deepcopy(plain).fuse(), 500.0), rolled(plain, 500.0))
+def test_a_large_network_is_not_copied_and_gives_the_same(plain, monkeypatch):
+    monkeypatch.setattr(causal, "LARGEST_MERGED", 1000)
+    model = copy.deepcopy(plain).fuse()
+    assert not any(block.merged for block in model._fused.blocks)
+    assert_close(rolled(model, 500.0), rolled(plain, 500.0))
+
+
+def test_layers_that_are_more_than_their_weights_are_called_not_merged(plain):
+    class Doubled(nn.Linear):  # as a LoRA beside it would be
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model = copy.deepcopy(plain)
+    layer = model.transformer.blocks[1].attn1.to_v
+    doubled = Doubled(layer.in_features, layer.out_features)
+    doubled.load_state_dict(layer.state_dict())
+    model.transformer.blocks[1].attn1.to_v = doubled
+    wanted = rolled(model, 500.0)
+    assert_close(rolled(model.fuse(), 500.0), wanted)
+    assert (wanted - rolled(plain, 500.0)).abs().max() > 0.01
+
+
+def test_blocks_whose_weights_are_fetched_when_called_are_called(plain):
+    model = copy.deepcopy(plain).fuse()
+    for block in model.transformer.blocks:
+        block._diffusers_hook = None
+    assert torch.equal(rolled(model, 500.0), rolled(plain, 500.0))
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -222,8 +222,8 @@ def check_keys_values(close, label: str, cache: KVCache, recorded: dict[str, Ten
     """Compare what a cache holds with recorded `layerN_k` and `layerN_v`."""
     for name, wanted in recorded.items():
         layer, kind = re.fullmatch(r"layer(\d+)_([kv])", name).groups()
-        held = (cache.keys if kind == "k" else cache.values)[int(layer)]
-        close(f"{label} {name}", held[:, : len(cache.frames()) * cache.tokens_per_latent_frame], wanted)
+        keys, values = cache.held(int(layer))
+        close(f"{label} {name}", keys if kind == "k" else values, wanted)
 
 
 CALLS = {"a": 0, "b": 1, "c": 1}

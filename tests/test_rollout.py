@@ -6,6 +6,7 @@ import torch
 from tiny import SHAPE, tiny_transformer
 from torch import Tensor
 
+from causvid_cli import model as causal
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.model import CausalTransformer
@@ -501,3 +502,63 @@ def test_the_past_is_seen_under_the_prompt_not_under_the_negative_one(model, pro
     led = PromptCache(prompts[0].embeds, negative=prompts[1], guidance=1.0)
     for got, wanted in zip(roll(model, led), roll(model, prompts[0]), strict=True):
         assert_close([got], [wanted], 1e-5)  # other + 1 * (output - other) rounds
+
+
+# --- a clean pass and the next first step in one call -----------------------------------------------------------------
+
+ROUNDING = 5e-5
+"""Sums of more numbers in one product, carried from chunk to chunk; 1e-6 is measured, another past costs 0.1."""
+
+
+@pytest.fixture(scope="module", params=["fused", "merged", "plain"])
+def any_layers(request) -> CausalTransformer:
+    made = tiny_transformer()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "fused":
+            patch.setattr(causal, "LARGEST_MERGED", 0)
+        return made if request.param == "plain" else made.fuse()
+
+
+@pytest.mark.parametrize("rope", ["relative", "absolute"])
+@pytest.mark.parametrize(("sink", "window", "chunk_frames"), [(1, 2, 1), (0, 4, 2), (1, 5, 3), (3, 6, 3), (0, 99, 2)])
+def test_joined_calls_give_the_same_frames(any_layers, prompts, sink, window, chunk_frames, rope):
+    options = {"sink_frames": sink, "window_frames": window, "rope": rope}
+    apart, joined = (
+        roll(any_layers, prompts[0], 6 * chunk_frames, chunk_frames, cache=small_cache(any_layers, **options), joined=j)
+        for j in (False, True)
+    )
+    assert_close(joined, apart, ROUNDING)
+
+
+@pytest.mark.parametrize("switch", ["recache", "soft", "cut"])
+@pytest.mark.parametrize("at", [1, 4])
+def test_joined_calls_let_a_prompt_take_hold_as_it_does(any_layers, prompts, switch, at):
+    apart, joined = (roll(any_layers, switching(prompts, at), switch=switch, joined=j) for j in (False, True))
+    assert_close(joined, apart, ROUNDING)
+
+
+def test_joined_calls_are_led_away_from_a_negative_prompt_by_the_same_past(any_layers, prompts):
+    led = PromptCache(prompts[0].embeds, negative=prompts[1], guidance=1.5)
+    assert_close(roll(any_layers, led, joined=True), roll(any_layers, led), ROUNDING)
+
+
+def test_joined_calls_see_given_frames_whatever_their_number(any_layers, prompts):
+    for layout in ([1, 1], [2, 1], [1, 2], [2, 2]):
+        options = {"prefix": prefix_of(layout), "start_frame": sum(layout)}
+        apart, joined = (roll(any_layers, prompts[0], 4, 2, **options, joined=j) for j in (False, True))
+        assert_close(joined, apart, ROUNDING)
+
+
+@pytest.mark.parametrize("known", [1, 3, 5])
+def test_joined_calls_go_on_after_chunks_made_before_bit_for_bit(any_layers, prompts, known):
+    whole = roll(any_layers, switching(prompts, 4), 7, joined=True)
+
+    def earlier(chunk):
+        return whole[chunk.index] if chunk.index < known else None
+
+    assert_close(roll(any_layers, switching(prompts, 4), 7, made=earlier, joined=True), whole)
+
+
+def test_joined_calls_are_one_fewer_a_chunk(model, prompts, calls):
+    roll(model, prompts[0], 4, joined=True)
+    assert calls == [(frame, step.timestep) for frame in range(4) for step in STEPS]

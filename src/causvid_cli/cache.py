@@ -1,29 +1,60 @@
 """What the student remembers: keys and values of past latent frames (sink + sliding window) and of the prompt."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from causvid_cli.geometry import Chunk
+from causvid_cli.rope import turn
 
 Rope = Literal["relative", "absolute"]
-Rotate = Callable[[Tensor, list[int]], Tensor]
-"""(queries or keys [B, token, head, head_dim], position of each latent frame) -> the same, rotated."""
+Turns = Callable[[Sequence[int]], Tensor]
+"""Positions of latent frames -> the rotations of their tokens (`rope.rotations`)."""
+Runs = tuple[slice, ...]
+"""Tokens of the cache, run by run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a chunk at work stands in a cache; the same object for every call of the chunk.
+
+    positions: of its latent frames in time. turns: the rotations of its tokens. written: where its keys and values go.
+    seen: all that it attends to, itself included. sink_shift: how far the sink is turned for it.
+    """
+
+    positions: tuple[int, ...]
+    turns: Tensor
+    written: Runs
+    seen: Runs
+    sink_shift: int
+    in_sink: bool
+    """Whether some of its own frames stay for ever."""
+
+    @cached_property
+    def index(self) -> Tensor:
+        """`written`, one number per token, on the device."""
+        return torch.cat([torch.arange(run.start, run.stop, device=self.turns.device) for run in self.written])
 
 
 class KVCache:
     """Keys and values of every layer for the latent frames that a chunk may look back on.
 
     Preallocated for `sink_frames + window_frames` latent frames, the chunk at work included. When a new chunk does
-    not fit, the oldest whole frames after the sink are evicted and the rest moves down (Self-Forcing's rolling
-    cache). Places are Python numbers, so that a step makes no device wait.
+    not fit, the oldest whole frames after the sink are given up, and it is written in their place: the window is a
+    ring, nothing moves, and once it is full every chunk attends to the whole of it. Attention does not ask in which
+    order keys lie. Places are Python numbers, so that a step makes no device wait.
 
-    With `rope="relative"` a key is rotated by its place in the cache, so positions stay in the trained range however
-    long the video grows (LongLive's unlimited form); with "absolute" by its frame's index in the whole video. While
-    nothing has been evicted the two are the same.
+    Keys lie rotated by their frame's number in time. Attention knows rotations by their differences only, so what
+    counts is how far frames stand apart: with `rope="relative"` the sink stands just before the window and is turned
+    on when the window goes on, so that distances stay in the trained range however long the video grows (LongLive's
+    unlimited form). With "absolute" it stays where it was, at the beginning of the video (Self-Forcing's rolling
+    cache). Without a sink, or while nothing has been evicted, the two are the same. A rotation is worked out in
+    float64 from the position itself (`rope.py`), so large positions are as exact as small ones.
     """
 
     def __init__(
@@ -34,7 +65,7 @@ class KVCache:
         head_dim: int,
         tokens_per_latent_frame: int,
         window_frames: int,
-        rotate: Rotate,
+        turns: Turns,
         sink_frames: int = 0,
         batch: int = 1,
         rope: Rope = "relative",
@@ -44,19 +75,26 @@ class KVCache:
         if window_frames < 1 or sink_frames < 0:
             raise ValueError(f"window_frames {window_frames} must be positive, sink_frames {sink_frames} not negative")
         self.tokens_per_latent_frame = tokens_per_latent_frame
-        self.sink_frames = sink_frames
+        self.sink_frames, self.window_frames = sink_frames, window_frames
         self.capacity_frames = sink_frames + window_frames
-        self.rope = rope
-        self.rotate = rotate
+        self.rope, self.turns = rope, turns
         shape = (layers, batch, self.capacity_frames * tokens_per_latent_frame, heads, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         """Rotated keys [layer, B, token, head, head_dim]."""
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        # Keys before RoPE, needed only where a key's position can change.
-        self._unrotated = torch.zeros(shape, device=device, dtype=dtype) if rope == "relative" else None
+        # The sink's keys before RoPE, where their position changes.
+        kept = sink_frames * tokens_per_latent_frame if rope == "relative" else 0
+        self._sink = torch.zeros((layers, batch, kept, heads, head_dim), device=device, dtype=dtype)
         self._frames: list[int] = []
-        self._writing: Chunk | None = None
+        self._evicted = 0
+        self._sink_shifts = [0] * layers
+        self._writing: tuple[Chunk, Place] | None = None
         self._shared = False
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.keys.nbytes + self.values.nbytes + self._sink.nbytes
 
     def frames(self) -> list[int]:
         """Indices of the latent frames whose clean keys and values are kept, oldest first."""
@@ -65,76 +103,122 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything (a hard cut)."""
         self._frames.clear()
+        self._evicted = 0
+        self._sink_shifts = [0] * len(self._sink_shifts)
         self._writing = None
 
     def as_now(self) -> "KVCache":
         """The same past, which no later change of this cache reaches: for a gradient that looks at it once more."""
         held = copy.copy(self)
-        held._frames = list(self._frames)
-        self._shared = held._shared = True  # until either moves what they share
+        held._frames, held._sink_shifts = list(self._frames), list(self._sink_shifts)
+        self._shared = held._shared = True  # until either gives up a frame that they share
         return held
 
-    def begin(self, chunk: Chunk) -> list[int]:
-        """Make room for a chunk, evicting once, and return the positions that RoPE gives its frames.
+    def begin(self, chunk: Chunk) -> Place:
+        """Make room for a chunk, evicting once, and say where it stands.
 
-        Repeated calls for the same chunk evict nothing more.
+        Repeated calls for the same chunk evict nothing more. What is evicted is overwritten by `write` only, so the
+        clean pass of the chunk before, if it was committed but has not been run yet, can still see it.
         """
-        if chunk.frames > self.capacity_frames - self.sink_frames:
+        if chunk.frames > self.window_frames:
             raise ValueError(f"a chunk of {chunk.frames} frames does not fit a window of {self.capacity_frames} frames")
-        if self._writing != chunk:
+        if self._writing is None or self._writing[0] != chunk:
             overflow = len(self._frames) + chunk.frames - self.capacity_frames
             if overflow > 0:
                 self._evict(overflow)
-            self._writing = chunk
-        first = chunk.start_frame if self.rope == "absolute" else len(self._frames)
-        return list(range(first, first + chunk.frames))
+            self._writing = chunk, self._place(chunk)
+        return self._writing[1]
 
-    def write(self, layer: int, key: Tensor, value: Tensor, positions: list[int]) -> tuple[Tensor, Tensor]:
-        """Put the working chunk's keys (not rotated) and values in their place and return all that it attends to.
+    def write(self, layer: int, key: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+        """Put a chunk's keys (not rotated) and values in their place and return all that it attends to.
 
-        key, value: [B, token, head, head_dim] of the chunk given to `begin`, which returned its positions.
-        Returns views [B, past + chunk tokens, head, head_dim] that the next write changes.
+        key, value: [B, token, head, head_dim] of the chunk that has this place. Returns [B, past + chunk tokens, head,
+        head_dim], in the order in which they lie; the next write may change them.
         """
-        start = len(self._frames) * self.tokens_per_latent_frame
-        end = start + key.shape[1]
-        if self._unrotated is not None:
-            self._unrotated[layer, :, start:end] = key
-        self.keys[layer, :, start:end] = self.rotate(key, positions)
-        self.values[layer, :, start:end] = value
-        return self.keys[layer, :, :end], self.values[layer, :, :end]
+        self._turn_sink(layer, place)
+        if place.in_sink and self.rope == "relative":
+            (first, *_), end = place.written, self._sink.shape[2]
+            self._sink[layer, :, first.start : first.stop] = key[:, : min(first.stop, end) - first.start]
+        start, turned = 0, turn(key, place.turns)
+        for run in place.written:
+            stop = start + run.stop - run.start
+            self.keys[layer, :, run] = turned[:, start:stop]
+            self.values[layer, :, run] = value[:, start:stop]
+            start = stop
+        return self._read(layer, place.seen)
 
-    def beside(self, layer: int, key: Tensor, value: Tensor, positions: list[int]) -> tuple[Tensor, Tensor]:
+    def beside(self, layer: int, key: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         """What `write` returns, without writing: for keys and values that carry a gradient."""
-        past = slice(0, len(self._frames) * self.tokens_per_latent_frame)
-        keys = torch.cat([self.keys[layer, :, past], self.rotate(key, positions)], dim=1)
-        return keys, torch.cat([self.values[layer, :, past], value], dim=1)
+        self._turn_sink(layer, place)
+        keys, values = self.held(layer)
+        return torch.cat([keys, turn(key, place.turns)], dim=1), torch.cat([values, value], dim=1)
+
+    def held(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the committed frames, oldest first."""
+        return self._read(layer, self._runs(range(len(self._frames))))
 
     def commit(self) -> None:
         """Keep what the last call wrote: from now on later chunks see it."""
         assert self._writing is not None, "commit without a chunk at work"
-        self._frames += range(self._writing.start_frame, self._writing.end_frame)
+        chunk, _ = self._writing
+        self._frames += range(chunk.start_frame, chunk.end_frame)
         self._writing = None
 
+    def _place(self, chunk: Chunk) -> Place:
+        """Where a chunk stands once there is room for it."""
+        first, end = len(self._frames), len(self._frames) + chunk.frames
+        start = chunk.start_frame if self.rope == "absolute" else self._evicted + first
+        positions = tuple(range(start, start + chunk.frames))
+        return Place(
+            positions=positions,
+            turns=self.turns(positions),
+            written=self._runs(range(first, end)),
+            seen=self._runs(range(end), sort=True),
+            sink_shift=self._evicted if self.rope == "relative" else 0,
+            in_sink=first < self.sink_frames,
+        )
+
+    def _runs(self, places: range, *, sort: bool = False) -> Runs:
+        """Where the frames lie that come at these places when counted from the oldest."""
+        slots = [place if place < self.sink_frames else self._slot(place) for place in places]
+        per_frame = self.tokens_per_latent_frame
+        runs: list[slice] = []
+        for slot in sorted(slots) if sort else slots:
+            start, stop = slot * per_frame, (slot + 1) * per_frame
+            if runs and runs[-1].stop == start:
+                start = runs.pop().start
+            runs.append(slice(start, stop))
+        return tuple(runs)
+
+    def _slot(self, place: int) -> int:
+        """Of a frame after the sink: the ring goes round."""
+        return self.sink_frames + (place - self.sink_frames + self._evicted) % self.window_frames
+
+    def _read(self, layer: int, runs: Runs) -> tuple[Tensor, Tensor]:
+        keys, values = self.keys[layer], self.values[layer]
+        if len(runs) == 1:
+            return keys[:, runs[0]], values[:, runs[0]]
+        return (
+            torch.cat([keys[:, :0], *(keys[:, run] for run in runs)], dim=1),
+            torch.cat([values[:, :0], *(values[:, run] for run in runs)], dim=1),
+        )
+
+    def _turn_sink(self, layer: int, place: Place) -> None:
+        """Let the sink stand just before the window that a chunk sees."""
+        if self._sink_shifts[layer] == place.sink_shift:
+            return
+        self._sink_shifts[layer] = place.sink_shift
+        if tokens := self._sink.shape[2]:
+            positions = tuple(range(place.sink_shift, place.sink_shift + self.sink_frames))
+            self.keys[layer, :, :tokens] = turn(self._sink[layer], self.turns(positions))
+
     def _evict(self, count: int) -> None:
-        """Drop the `count` oldest frames after the sink; the rest moves down and is rotated anew."""
+        """Give up the `count` oldest frames after the sink."""
         if self._shared:
-            self.keys, self.values = self.keys.clone(), self.values.clone()
-            self._unrotated = None if self._unrotated is None else self._unrotated.clone()
+            self.keys, self.values, self._sink = self.keys.clone(), self.values.clone(), self._sink.clone()
             self._shared = False
-        per_frame, sink = self.tokens_per_latent_frame, min(self.sink_frames, len(self._frames))
-        kept = slice((sink + count) * per_frame, len(self._frames) * per_frame)
-        del self._frames[sink : sink + count]
-        place = slice(sink * per_frame, len(self._frames) * per_frame)
-        if place.start == place.stop:
-            return
-        self.values[:, :, place] = self.values[:, :, kept].clone()
-        if self._unrotated is None:
-            self.keys[:, :, place] = self.keys[:, :, kept].clone()
-            return
-        self._unrotated[:, :, place] = self._unrotated[:, :, kept].clone()
-        positions = list(range(sink, len(self._frames)))
-        for layer, unrotated in enumerate(self._unrotated):
-            self.keys[layer, :, place] = self.rotate(unrotated[:, place], positions)
+        del self._frames[self.sink_frames : self.sink_frames + count]
+        self._evicted += count
 
 
 class PromptCache:

@@ -1,13 +1,14 @@
 """The transformer's blocks for inference: the same layers in fewer and larger operations.
 
 A small network spends more time between its products than in them. Once the weights stand still, what depends on the
-timestep alone is computed once, q, k and v come from one product, a norm and its modulation are one operation, and on
-a CPU the weights lie in the order in which oneDNN reads them. Only rounding tells the difference.
+timestep alone is computed once, a norm and its modulation are one operation and, in a small network, q, k and v come
+from one product and on a CPU the weights lie in the order in which oneDNN reads them. Only rounding tells the
+difference.
 """
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,10 @@ from torch import Tensor, nn
 
 from causvid_cli.cache import PromptCache
 
-if TYPE_CHECKING:
-    from causvid_cli.model import Attention
-
 EmbedTime = Callable[[float], tuple[Tensor, Tensor]]
 """timestep -> its features [1, D], and what the blocks are modulated by [1, 6, D]."""
+Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+"""Queries, keys and values [B, L, head, head_dim] of one layer, the back-end -> what attention gives."""
 TIMESTEPS = 64
 """So many timesteps are remembered."""
 
@@ -28,62 +28,113 @@ TIMESTEPS = 64
 class FusedBlocks:
     """Every block and the last norm of a `WanTransformer3DModel` whose weights change no more.
 
-    One timestep holds for all tokens; a timestep for each clip or frame takes the plain layers.
+    One timestep holds for all tokens, or one for each of several parts of equal length; a timestep for each clip or
+    frame takes the plain layers. merged: whether small layers are merged into larger ones, copies of their weights.
     """
 
-    def __init__(self, net: Any, embed_time: EmbedTime) -> None:
+    def __init__(self, net: Any, embed_time: EmbedTime, *, merged: bool) -> None:
         self.net, self.embed_time = net, embed_time
-        self.blocks = [FusedBlock(block, layer) for layer, block in enumerate(net.blocks)]
+        merged = merged and all(_is_plain(module) for module in net.blocks.modules())
+        self.blocks = [FusedBlock(block, merged=merged) for block in net.blocks]
         self.modulations = lru_cache(TIMESTEPS)(self._modulations)
 
-    def __call__(self, hidden: Tensor, timestep: float, prompt: PromptCache, past: "Attention") -> Tensor:
-        *blocks, (shift, scale) = self.modulations(timestep)
-        for block, modulation in zip(self.blocks, blocks, strict=True):
-            hidden = block(hidden, prompt, modulation, past)
+    def __call__(
+        self, hidden: Tensor, timesteps: tuple[float, ...], prompt: PromptCache, past: Any, *, kept: bool = False
+    ) -> Tensor:
+        """Tokens [B, L, D] -> [B, L, D].
+
+        past: a `model.Attention`; where `kept`, a `model.CachedPast`.
+        kept: the first part is there for the cache alone. What the last block makes of it nobody sees: it is left out.
+        """
+        *blocks, (shift, scale) = self.modulations(timesteps)
+        last = len(self.blocks) - 1
+        for layer, (block, modulation) in enumerate(zip(self.blocks, blocks, strict=True)):
+            if kept and layer == last:
+                part, hidden = hidden.tensor_split((hidden.shape[1] // len(timesteps),), dim=1)
+                first, timesteps = timesteps[:1], timesteps[1:]
+                past.keep(layer, *block.keys_values(part, self.modulations(first)[layer]))
+                if not timesteps:
+                    return hidden
+                *blocks, (shift, scale) = self.modulations(timesteps)
+                modulation, past = blocks[layer], past.after_first()
+            cross = prompt.keys_values(layer, block.cross_keys_values)
+            hidden = block(hidden, cross, modulation, partial(past.attend, layer))
         return modulated_norm(hidden, shift, scale, self.net.norm_out.eps)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> None:
         """A copied network is not fused: it has weights of its own, which may change."""
 
-    def _modulations(self, timestep: float) -> list[list[Tensor]]:
-        """What the timestep does to each block, and at last to the end: shifts, scales + 1 and gates, float32 [D]."""
-        time, modulation = self.embed_time(timestep)
-        rows = [(block.scale_shift_table + modulation.float())[0] for block in self.net.blocks]
-        rows.append((self.net.scale_shift_table + time)[0])
-        for row in rows:
-            row[1::3] += 1
-        return [list(row.float()) for row in rows]
+    def _modulations(self, timesteps: tuple[float, ...]) -> list[list[Tensor]]:
+        """What timesteps do to each block, and at last to the end: shifts, scales + 1 and gates, float32.
+
+        Of one timestep [D], of several [parts, 1, D].
+        """
+        parts = []
+        for timestep in timesteps:
+            time, modulation = self.embed_time(timestep)
+            rows = [(block.scale_shift_table + modulation.float())[0] for block in self.net.blocks]
+            rows.append((self.net.scale_shift_table + time)[0])
+            for row in rows:
+                row[1::3] += 1
+            parts.append([row.float() for row in rows])
+        if len(parts) == 1:
+            return [list(row) for row in parts[0]]
+        return [list(torch.stack(rows, dim=1).unsqueeze(2)) for rows in zip(*parts, strict=True)]
 
 
 class FusedBlock:
-    """One `WanTransformerBlock`, to be called like it."""
+    """One `WanTransformerBlock`; blocks of one network differ in their weights only, not in what is done."""
 
-    def __init__(self, block: Any, layer: int) -> None:
-        own, cross = block.attn1, block.attn2
-        self.layer, self.own, self.cross, self.norm2 = layer, own, cross, block.norm2
+    def __init__(self, block: Any, *, merged: bool) -> None:
+        own, cross, ffn = block.attn1, block.attn2, block.ffn.net
+        self.own, self.cross, self.norm2 = own, cross, block.norm2
         self.eps = block.norm1.eps
-        self.qkv, self.out = Product(own.to_q, own.to_k, own.to_v), Product(own.to_out[0])
-        self.qk_norm = torch.stack([own.norm_q.weight, own.norm_k.weight]).unflatten(-1, (own.heads, -1))
-        self.cross_q, self.cross_out = Product(cross.to_q), Product(cross.to_out[0])
+        self.merged = merged
+        if merged:
+            self.qkv = Product(own.to_q, own.to_k, own.to_v)
+            self.qk_norm = torch.stack([own.norm_q.weight, own.norm_k.weight]).unflatten(-1, (own.heads, -1))
+        self.out: Layer = Product(own.to_out[0]) if merged else own.to_out[0]
+        self.cross_q: Layer = Product(cross.to_q) if merged else cross.to_q
+        self.cross_out: Layer = Product(cross.to_out[0]) if merged else cross.to_out[0]
         self.cross_keys_values = partial(cross.processor.keys_values, cross)
-        self.ffn_in, self.ffn_out = Product(block.ffn.net[0].proj, gelu=True), Product(block.ffn.net[2])
+        self.ffn_in: Layer = Product(ffn[0].proj, gelu=True) if merged else ffn[0]
+        self.ffn_out: Layer = Product(ffn[2]) if merged else ffn[2]
 
-    def __call__(self, hidden: Tensor, prompt: PromptCache, modulation: list[Tensor], past: "Attention") -> Tensor:
+    def __call__(
+        self, hidden: Tensor, cross_keys_values: tuple[Tensor, Tensor], modulation: list[Tensor], attend: Attend
+    ) -> Tensor:
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation
         own, cross = self.own, self.cross
 
-        qkv = self.qkv(modulated_norm(hidden, shift, scale, self.eps)).unflatten(-1, (3, own.heads, -1))
-        q, k = (F.rms_norm(qkv[:, :, :2], self.qk_norm.shape[1:], eps=own.norm_q.eps) * self.qk_norm).unbind(2)
-        out = past.attend(self.layer, q, k, qkv[:, :, 2], own.processor._attention_backend)
+        q, k, v = self._projected(modulated_norm(hidden, shift, scale, self.eps))
+        out = attend(q, k, v, own.processor._attention_backend)
         hidden = gated_sum(hidden, self.out(out.flatten(2)), gate)
 
         q = cross.norm_q(self.cross_q(self.norm2(hidden))).unflatten(-1, (cross.heads, -1))
-        k, v = prompt.keys_values(self.layer, self.cross_keys_values)
-        out = dispatch_attention_fn(q, k, v, backend=cross.processor._attention_backend)
+        out = dispatch_attention_fn(q, *cross_keys_values, backend=cross.processor._attention_backend)
         hidden = hidden + self.cross_out(out.flatten(2))
 
         out = self.ffn_out(self.ffn_in(modulated_norm(hidden, ffn_shift, ffn_scale, self.eps)))
         return gated_sum(hidden, out, ffn_gate)
+
+    def keys_values(self, hidden: Tensor, modulation: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What self-attention of other tokens sees of these."""
+        shift, scale, *_ = modulation
+        _, k, v = self._projected(modulated_norm(hidden, shift, scale, self.eps))
+        return k, v
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of self-attention [B, L, head, head_dim]."""
+        own = self.own
+        if self.merged:
+            qkv = self.qkv(x).unflatten(-1, (3, own.heads, -1))
+            qk = F.rms_norm(qkv[:, :, :2], self.qk_norm.shape[1:], eps=own.norm_q.eps) * self.qk_norm
+            return qk[:, :, 0], qk[:, :, 1], qkv[:, :, 2]
+        q, k, v = own.norm_q(own.to_q(x)), own.norm_k(own.to_k(x)), own.to_v(x)
+        return q.unflatten(-1, (own.heads, -1)), k.unflatten(-1, (own.heads, -1)), v.unflatten(-1, (own.heads, -1))
+
+
+Layer = Callable[[Tensor], Tensor]
 
 
 class Product:
@@ -107,13 +158,30 @@ class Product:
 
 
 def modulated_norm(hidden: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """scale * norm(hidden) + shift, in float32, returned in hidden's dtype."""
-    return F.layer_norm(hidden.float(), scale.shape, scale, shift, eps).to(hidden.dtype)
+    """scale * norm(hidden) + shift, in float32, returned in hidden's dtype.
+
+    shift, scale: [D], or [parts, 1, D] for tokens in parts of equal length.
+    """
+    if shift.ndim == 1:
+        return F.layer_norm(hidden.float(), scale.shape, scale, shift, eps).to(hidden.dtype)
+    normed = F.layer_norm(hidden.float(), hidden.shape[-1:], eps=eps).unflatten(1, (len(shift), -1))
+    return torch.addcmul(shift, normed, scale).flatten(1, 2).to(hidden.dtype)
 
 
 def gated_sum(hidden: Tensor, more: Tensor, gate: Tensor) -> Tensor:
-    """hidden + gate * more, in float32, returned in hidden's dtype."""
-    return torch.addcmul(hidden.float(), more.float(), gate).to(hidden.dtype)
+    """hidden + gate * more, in float32, returned in hidden's dtype; gate as shift in `modulated_norm`."""
+    if gate.ndim == 1:
+        return torch.addcmul(hidden.float(), more.float(), gate).to(hidden.dtype)
+    parts = (len(gate), -1)
+    out = torch.addcmul(hidden.float().unflatten(1, parts), more.float().unflatten(1, parts), gate)
+    return out.flatten(1, 2).to(hidden.dtype)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module, if it is a layer of weights, is nothing but that: no LoRA beside it, no other number format."""
+    if not hasattr(module, "in_features"):
+        return True
+    return type(module) is nn.Linear and type(module.weight.data) is Tensor and module.weight.is_floating_point()
 
 
 def _reads_packed(dtype: torch.dtype) -> bool:

@@ -14,16 +14,16 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
-from causvid_cli.cache import KVCache, PromptCache, Rope, Rotate
+from causvid_cli.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.fused import FusedBlocks
 from causvid_cli.geometry import Chunk
-from causvid_cli.rope import rotate, rotations, turn
-from causvid_cli.schedule import Prediction
+from causvid_cli.rope import rotations, turn
+from causvid_cli.schedule import CLEAN, Prediction
 
 LARGEST_MASKED = 8192
 """Tokens of a clip up to which a mask over all pairs of them is made; of more, attention goes part by part."""
-LARGEST_FUSED = 100_000_000
-"""Weights of the largest network that `fuse` changes."""
+LARGEST_MERGED = 100_000_000
+"""Weights of the largest network whose small layers `fuse` merges."""
 
 
 class CausalTransformer(nn.Module):
@@ -47,11 +47,11 @@ class CausalTransformer(nn.Module):
     def fuse(self) -> Self:
         """Let calls with a plain number for a timestep take fewer, larger operations (`fused.py`).
 
-        For weights that change no more; moving or converting them undoes it. A large network stays as it is: its time
-        goes into the products themselves, and a second copy of its weights might not fit.
+        For weights that change no more; moving or converting them undoes it. The layers of a large network are not
+        merged: its time goes into the products themselves, and a second copy of its weights might not fit.
         """
-        if sum(weight.numel() for weight in self.parameters()) <= LARGEST_FUSED:
-            self._fused = FusedBlocks(self.transformer, self._embed_time)
+        small = sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
+        self._fused = FusedBlocks(self.transformer, self._embed_time, merged=small)
         return self
 
     def _apply(self, *args: Any, **options: Any) -> Self:
@@ -90,7 +90,7 @@ class CausalTransformer(nn.Module):
             head_dim=self.config.attention_head_dim,
             tokens_per_latent_frame=rows * columns,
             window_frames=window_frames,
-            rotate=partial(rotate, rows=rows, columns=columns),
+            turns=partial(self._turns, rows=rows, columns=columns),
             sink_frames=sink_frames,
             batch=batch,
             rope=rope,
@@ -107,16 +107,28 @@ class CausalTransformer(nn.Module):
         cache: KVCache,
         chunk: Chunk,
         given: bool = False,
+        kept: bool = False,
+        before: tuple[Chunk, Tensor] | None = None,
     ) -> Tensor:
         """Prediction [B, C, f, h, w] for one chunk that sees the cached past; commits nothing.
 
         x_t: [B, C, f, h, w] with f = chunk.frames. timestep: 0..1000, a number or one per frame [B, f].
         given: leave the cache as it is, so that the prediction can be learnt from; nothing can be committed then.
+        kept: only what the cache keeps of the chunk is wanted: the prediction may be empty.
+        before: the chunk before and its x0 [B, C, f, h, w], whose clean pass is run in the same call and committed.
+          It does not see this chunk, which sees it as it is committed: nothing but the time that it takes is another.
         """
-        rows, columns = self._grid(*x_t.shape[-2:])
-        positions = cache.begin(chunk)
-        turn_to = partial(rotate, rows=rows, columns=columns)
-        return self._run(x_t, timestep, prompt, CachedPast(cache, positions, turn_to, given))
+        if before is None:
+            return self._run(x_t, timestep, prompt, CachedPast(cache, (cache.begin(chunk),), given), kept=kept)
+        earlier, x0 = before
+        place = cache.begin(earlier)
+        cache.commit()
+        past = CachedPast(cache, (place, cache.begin(chunk)))
+        both = torch.cat([x0.to(x_t.dtype), x_t], dim=2)
+        assert not isinstance(timestep, Tensor), "a chunk before, and a timestep for each frame"
+        timesteps = (CLEAN.timestep, timestep)
+        each = timesteps if self._can_fuse else past.per_frame(timesteps)
+        return self._run(both, each, prompt, past, kept=True)[:, :, -chunk.frames :]
 
     def forward_whole(
         self,
@@ -150,7 +162,7 @@ class CausalTransformer(nn.Module):
         elif mask is not None:
             mask = mask.to(x_t.device).repeat_interleave(rows * columns, 0).repeat_interleave(rows * columns, 1)
         # looked up here and not layer by layer: compiled blocks would work the table out anew in each
-        table = rotations(tuple(positions), rows, columns, self.config.attention_head_dim, x_t.device)
+        table = self._turns(positions, rows=rows, columns=columns)
         given_tokens = frames * rows * columns if given and clean is not None else 0
         past = WholeClip(mask, table, given_tokens, parts)
         return self._run(x_t, timestep, prompt, past)[:, :, -frames:]
@@ -164,26 +176,51 @@ class CausalTransformer(nn.Module):
         _, patch_height, patch_width = self.config.patch_size
         return latent_height // patch_height, latent_width // patch_width
 
-    def _run(self, x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, past: "Attention") -> Tensor:
-        """Patches -> blocks -> prediction. A chunk with one timestep takes the [B] form: exact, and far smaller."""
+    @property
+    def _can_fuse(self) -> bool:
+        """Whether calls with a plain number for a timestep take the fused blocks."""
+        return self._fused is not None and not _is_offloaded(self.transformer.blocks[0])
+
+    def _turns(self, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
+        """Rotations of the tokens of latent frames at these positions."""
+        device = self.transformer.patch_embedding.weight.device
+        return rotations(tuple(positions), rows, columns, self.config.attention_head_dim, device)
+
+    def _run(
+        self,
+        x_t: Tensor,
+        timestep: float | tuple[float, ...] | Tensor,
+        prompt: PromptCache,
+        past: "Attention",
+        *,
+        kept: bool = False,
+    ) -> Tensor:
+        """Patches -> blocks -> prediction. A chunk with one timestep takes the [B] form: exact, and far smaller.
+
+        timestep: also one for each part that the past has. kept: the first part's prediction may be left out.
+        """
         net = self.transformer
         batch, _, frames, height, width = x_t.shape
         rows, columns = self._grid(height, width)
         hidden = net.patch_embedding(x_t.to(net.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
-        if self._fused and not isinstance(timestep, Tensor):
-            hidden = self._fused(hidden, timestep, prompt, past)
+        if self._fused and self._can_fuse and not isinstance(timestep, Tensor):
+            timesteps = timestep if isinstance(timestep, tuple) else (timestep,)
+            hidden = self._fused(hidden, timesteps, prompt, past, kept=kept)
         else:
+            assert not isinstance(timestep, tuple), "parts for the plain layers"
             hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)
         _, patch_height, patch_width = self.config.patch_size
         out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]
-        out = out.reshape(batch, frames, rows, columns, patch_height, patch_width, -1)
+        frames = hidden.shape[1] // (rows * columns)
+        out = out.reshape(batch, frames, rows, columns, patch_height, patch_width, self.config.out_channels)
         return out.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
     def _embed_time(self, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """Features of timesteps [..., D], and what the blocks are modulated by [..., 6, D]; of a number: [1, ...]."""
         net, embedder = self.transformer, self.transformer.condition_embedder
         weight = net.patch_embedding.weight
-        time = timestep if isinstance(timestep, Tensor) else torch.tensor([timestep])
+        # `full` where `tensor` would copy from the CPU, for which a GPU is waited for
+        time = timestep if isinstance(timestep, Tensor) else torch.full((1,), timestep, device=weight.device)
         features = sinusoid(time.to(weight.device), self.config.freq_dim).to(_dtype(embedder.time_embedder))
         time = embedder.time_embedder(features).to(weight.dtype)
         return time, embedder.time_proj(embedder.act_fn(time)).unflatten(-1, (6, -1))
@@ -223,17 +260,41 @@ class Attention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedPast:
-    """A chunk sees itself and all that the cache holds; given: without being written to the cache."""
+    """Chunks that each see themselves and what the cache holds for their places, an earlier one among them.
+
+    given: without being written to the cache.
+    """
 
     cache: KVCache
-    positions: list[int]
-    rotate: Rotate
+    places: tuple[Place, ...]
     given: bool = False
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
+        if len(self.places) == 1:
+            return self._attend(layer, self.places[0], q, k, v, backend)
+        # one after another: the next may be written over what this one sees
+        sizes = [place.turns.shape[1] for place in self.places]
+        parts = zip(self.places, *(t.split(sizes, dim=1) for t in (q, k, v)), strict=True)
+        return torch.cat([self._attend(layer, place, q, k, v, backend) for place, q, k, v in parts], dim=1)
+
+    def _attend(self, layer: int, place: Place, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
         reach = self.cache.beside if self.given else self.cache.write
-        keys, values = reach(layer, k, v, self.positions)
-        return dispatch_attention_fn(self.rotate(q, self.positions), keys, values, backend=backend)
+        keys, values = reach(layer, k, v, place)
+        return dispatch_attention_fn(turn(q, place.turns), keys, values, backend=backend)
+
+    def keep(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Write the first chunk's keys and values, and no more."""
+        self.cache.write(layer, k, v, self.places[0])
+
+    def after_first(self) -> "CachedPast":
+        return CachedPast(self.cache, self.places[1:], self.given)
+
+    def per_frame(self, timesteps: Sequence[float]) -> Tensor:
+        """A timestep for each chunk -> one for each frame [1, F]."""
+        frames = [len(place.positions) for place in self.places]
+        device = self.cache.keys.device
+        parts = zip(timesteps, frames, strict=True)
+        return torch.cat([torch.full((1, count), timestep, device=device) for timestep, count in parts], dim=1)
 
 
 Parts = tuple[tuple[slice, tuple[slice, ...]], ...]
@@ -361,6 +422,11 @@ def _per_frame(timestep: float | Tensor, batch: int, frames: int, device: torch.
 
 def _running_sum(numbers: Sequence[int]) -> list[int]:
     return torch.tensor(list(numbers)).cumsum(0).tolist()
+
+
+def _is_offloaded(block: Any) -> bool:
+    """Whether diffusers fetches a block's weights when it, or a layer of it, is called: then it has to be called."""
+    return hasattr(block, "_diffusers_hook") or hasattr(block.attn1.to_q, "_diffusers_hook")
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -53,6 +53,7 @@ def rollout(
     prefix: Iterable[tuple[Chunk, Tensor]] = (),
     made: Latents | None = None,
     source: Latents | None = None,
+    joined: bool = False,
 ) -> Iterator[tuple[Chunk, Tensor]]:
     """Yield each chunk and its clean latent x0 [B, C, f, h, w], oldest first.
 
@@ -64,6 +65,8 @@ def rollout(
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
     source: what a chunk starts from: its latents, noised to the first step's level; None is pure noise. What the
       source has no latents for (it is at its end) is not made, and ends the roll-out.
+    joined: whether a chunk's clean pass and the next chunk's first step are one network call where they can be: twice
+      the tokens, one call less. Only rounding tells the difference.
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.
@@ -86,12 +89,18 @@ def rollout(
                 past = past if transition == "recache" else []
                 committed = 0
         current = new
-        _commit(model, past[committed:], current, cache)
         x0 = made(chunk) if made else None
+        waiting, before = past[committed:], None
+        if joined and waiting and waiting[-1][0].frames == chunk.frames:
+            before = waiting.pop()
+        _commit(model, waiting, current, cache)
         if x0 is None:
-            x0 = denoise_chunk(model, chunk, current, steps, cache, noise, start=start)
-        else:
+            x0 = denoise_chunk(model, chunk, current, steps, cache, noise, start=start, before=before)
+        elif before is None:
             cache.begin(chunk)  # evicts what denoising would have
+        else:  # the call in which the clean pass was run: alone it would round in another way
+            x_t = noisy_start(chunk, steps, noise, start)
+            model(x_t, steps[0].timestep, current, cache=cache, chunk=chunk, before=before)
         yield chunk, x0
         past = _still_seen(past, cache)
         committed = len(past)
@@ -107,9 +116,10 @@ def denoise_chunk(
     noise: Noise,
     *,
     start: Tensor | None = None,
+    before: tuple[Chunk, Tensor] | None = None,
 ) -> Tensor:
-    """Clean latent x0 of one chunk: what the last of its steps predicts. start: as in `denoise_steps`."""
-    *_, (_, x0) = denoise_steps(model, chunk, prompt, steps, cache, noise, start=start)
+    """Clean latent x0 of one chunk: what the last of its steps predicts. start, before: as in `denoise_steps`."""
+    *_, (_, x0) = denoise_steps(model, chunk, prompt, steps, cache, noise, start=start, before=before)
     return x0
 
 
@@ -122,38 +132,52 @@ def denoise_steps(
     noise: Noise,
     *,
     start: Tensor | None = None,
+    before: tuple[Chunk, Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (x_t, x0) of each step: predict x0, add noise down to the next level, repeat.
 
     start: clean latents of another video to begin from, noised to the first step's level (SDEdit, arXiv 2108.01073).
+    before: the chunk before and its x0, if its clean pass is still to be run: the first step does it.
     """
-    x_t = noise(chunk, 0) if start is None else add_noise(start, noise(chunk, 0), steps[0].sigma)
+    x_t = noisy_start(chunk, steps, noise, start)
     for call, step in enumerate(steps):
-        output = predict(model, x_t, step.timestep, prompt, cache, chunk)
+        output = predict(model, x_t, step.timestep, prompt, cache, chunk, before=None if call else before)
         x0 = x0_from(model.prediction, x_t, output, step.sigma)
         yield x_t, x0
         if call + 1 < len(steps):
             x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
 
 
+def noisy_start(chunk: Chunk, steps: Sequence[Step], noise: Noise, start: Tensor | None) -> Tensor:
+    """What the first step begins with; start as in `denoise_steps`."""
+    return noise(chunk, 0) if start is None else add_noise(start, noise(chunk, 0), steps[0].sigma)
+
+
 def predict(
-    model: CausalTransformer, x_t: Tensor, timestep: float, prompt: PromptCache, cache: KVCache, chunk: Chunk
+    model: CausalTransformer,
+    x_t: Tensor,
+    timestep: float,
+    prompt: PromptCache,
+    cache: KVCache,
+    chunk: Chunk,
+    *,
+    before: tuple[Chunk, Tensor] | None = None,
 ) -> Tensor:
-    """What the network says of a chunk; it sees the past and commits nothing.
+    """What the network says of a chunk; it sees the past and commits nothing but the chunk `before`.
 
     With a negative prompt it is led away from what that one says (classifier-free guidance, arXiv 2207.12598), seen
     from the same past.
     """
+    output = model(x_t, timestep, prompt, cache=cache, chunk=chunk, before=before)
     if prompt.negative is None:
-        return model(x_t, timestep, prompt, cache=cache, chunk=chunk)
+        return output
     other = model(x_t, timestep, prompt.negative, cache=cache, chunk=chunk)
-    output = model(x_t, timestep, prompt, cache=cache, chunk=chunk)
     return other + prompt.guidance * (output - other)
 
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
     """The clean pass: leave in the cache what later chunks will see."""
-    model(x0, CLEAN.timestep, prompt, cache=cache, chunk=chunk)
+    model(x0, CLEAN.timestep, prompt, cache=cache, chunk=chunk, kept=True)
     cache.commit()
 
 

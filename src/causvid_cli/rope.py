@@ -19,21 +19,34 @@ def axis_sizes(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * side, side, side
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)  # at 480x832 one takes 2.4 MB, and the positions of a long video never come again
 @torch.inference_mode(False)  # else what a video has left in the cache would be of no use to training
 def rotations(positions: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
     """Cosine + i sine, complex64 [1, tokens, 1, head_dim / 2], of tokens that run frame, row, column."""
-    axes = (torch.tensor(positions), torch.arange(rows), torch.arange(columns))
-    angles = []
-    for axis, (place, size) in enumerate(zip(axes, axis_sizes(head_dim), strict=True)):
-        ladder = BASE ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
-        angle = torch.outer(place.double(), ladder)  # [positions of this axis, size / 2]
-        shape = [1, 1, 1, -1]
-        shape[axis] = len(place)
-        angles.append(angle.view(shape).expand(len(positions), rows, columns, -1))
-    whole = torch.cat(angles, dim=-1).reshape(1, -1, 1, head_dim // 2)
+    time, *_ = axis_sizes(head_dim)
+    # so few numbers that the device need not be waited for
+    frames = _turns(positions, time).to(device, non_blocking=True)
+    picture = _picture_rotations(rows, columns, head_dim, device)
+    parts = (frames.unsqueeze(1).expand(-1, rows * columns, -1), picture.expand(len(positions), -1, -1))
+    return torch.cat(parts, dim=-1).view(1, -1, 1, head_dim // 2)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _picture_rotations(rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
+    """What row and column do to the tokens of one frame: [rows * columns, n]."""
+    _, *sizes = axis_sizes(head_dim)
+    row, column = (_turns(range(count), size) for count, size in zip((rows, columns), sizes, strict=True))
+    parts = (row.unsqueeze(1).expand(-1, columns, -1), column.expand(rows, -1, -1))
+    return torch.cat(parts, dim=-1).flatten(0, 1).to(device)
+
+
+def _turns(positions: Sequence[int], size: int) -> Tensor:
+    """Rotations of one axis, complex64 [positions, size / 2], on the CPU."""
+    ladder = BASE ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+    angle = torch.outer(torch.tensor(positions, dtype=torch.float64), ladder)
     # float32 even in a bf16 model: bf16 positions move the result by 2e-3
-    return torch.complex(whole.cos().float(), whole.sin().float()).to(device)
+    return torch.complex(angle.cos().float(), angle.sin().float())
 
 
 def rotate(x: Tensor, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import KVCache, PromptCache, Rope
+from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, take_chunks
@@ -234,12 +234,8 @@ def own_past(
 
 def cache_for(network: CausalTransformer, clips: Tensor, facts: RolloutFacts) -> KVCache:
     """An empty cache for a roll-out like clips [B, C, F, h, w]."""
-    batch, _, frames, height, width = clips.shape
-    # Absolute where nothing is evicted: the same then, in two thirds of the memory.
-    rope: Rope = "relative" if frames > facts.window_frames else "absolute"
-    return network.kv_cache(
-        latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch, rope=rope
-    )
+    batch, _, _, height, width = clips.shape
+    return network.kv_cache(latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch)
 
 
 class OdePairs:
