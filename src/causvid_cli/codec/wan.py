@@ -5,7 +5,6 @@ convolution saw. diffusers keeps that cache on the model and clears it with ever
 video, so that chunks join without a seam and videos interleave.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, patchify, unpatchify
 from torch import Tensor, nn
 
+from causvid_cli.codec.steps import check_pictures
 from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
 from causvid_cli.weights import load_config, load_safetensors, load_state
@@ -78,7 +78,8 @@ class WanCodec:
         """
         for name, side in zip(("height", "width"), pixels.shape[-2:], strict=True):
             check_multiple(name, side, self.facts.spatial_factor)
-        groups = pixels.to(self.vae.device, self.vae.dtype).split(self._groups(pixels.shape[2], state), dim=2)
+        counts = check_pictures(pixels.shape[2], self.facts, begun=_is_begun(state))
+        groups = pixels.to(self.vae.device, self.vae.dtype).split(counts, dim=2)
         means = [self._encode(group, state).chunk(2, dim=1)[0].float() for group in groups]
         return (torch.cat(means, dim=2) - self._mean) / self._std
 
@@ -89,15 +90,6 @@ class WanCodec:
         z = x0.to(self.vae.device, torch.float32) * self._std + self._mean
         pixels = [self._decode(latent, state).float() for latent in z.to(self.vae.dtype).split(1, dim=2)]
         return torch.cat(pixels, dim=2).to(x0.device)
-
-    def _groups(self, frames: int, state: State) -> Sequence[int]:
-        """How many pictures go into each latent frame of this call; the first of a video takes `frames_first`."""
-        first, following = (0 if _is_begun(state) else self.facts.frames_first), self.facts.frames_next
-        count, extra = divmod(frames - first, following)
-        if frames <= 0 or count < 0 or extra:
-            near = [n for n in (frames - extra, frames - extra + following) if n > 0]
-            raise MediaError(f"{frames} pictures do not fill whole latent frames; try {' or '.join(map(str, near))}")
-        return [first] * (first > 0) + [following] * count
 
     def _encode(self, group: Tensor, state: State) -> Tensor:
         """Pictures of one latent frame -> mean and log-variance [B, 2 C, 1, h, w]."""
