@@ -86,11 +86,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a developer has set for all runs changes no test."""
     for name in [name for name in os.environ if name.startswith("CAUSVID_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CAUSVID_CONFIG", os.devnull)
+    monkeypatch.setenv("CAUSVID_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from causvid_cli.catalogue import catalogue
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.errors import MediaError, ModelError, UsageError
 
-SMALL = {"latent_channels": 4, "encoder_width": 8, "decoder_widths": (16, 8, 8, 8)}
+SMALL = {"latent_channels": 4, "encoder_channels": 8, "channels": (16, 8, 8, 8)}
 SPLITS = [[6], [1] * 6, [1, 5], [5, 1], [2, 1, 3], [3, 3]]
 
 
@@ -121,6 +122,9 @@ def test_its_names_and_shapes_are_the_published_ones():
     with torch.device("meta"):
         codec = TAEHV()
     assert {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()} == published()
+    assert codec.config == {
+        key: value for key, value in catalogue().parts["tiny_vae"].config.items() if key != "_class_name"
+    }
     assert sum(tensor.numel() for tensor in codec.parameters()) == 11_315_539  # a float16 file of 22.6 MB
 
 
@@ -250,5 +254,7 @@ def test_another_network_is_refused_in_one_line(codec, tmp_path):
         TAEHV.from_pack(saved(codec, tmp_path, without="decoder.22.bias"), device="cpu", dtype=torch.float32)
     with pytest.raises(ModelError, match="'AutoencoderKLWan' instead of 'TAEHV'"):
         TAEHV.from_pack(saved(codec, tmp_path, _class_name="AutoencoderKLWan"), device="cpu", dtype=torch.float32)
+    with pytest.raises(ModelError, match="of another kind than Wan2.1's: patch_size 2"):
+        TAEHV.from_pack(saved(codec, tmp_path, patch_size=2), device="cpu", dtype=torch.float32)
     with pytest.raises(ModelError, match="not the configuration of a TAEHV.*widths"):
         TAEHV.from_pack(saved(codec, tmp_path, widths=8), device="cpu", dtype=torch.float32)

@@ -1,11 +1,17 @@
 """Wan2.1 in diffusers layout, random and small enough for any test; nothing is downloaded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+from causvid_cli.codec.taehv import TAEHV
+from causvid_cli.train.base import load_base
+from causvid_cli.train.export import export_pack
+from causvid_cli.weights import save_safetensors
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,-'\"&<>"
 
@@ -48,3 +54,23 @@ def tiny_tokenizer(folder: Path) -> None:
     tokenizer.enable_padding(length=600)  # a saved setting, which encoding must not follow
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def tiny_student(folder: Path, **changes: object) -> Path:
+    """A pack like that of a published student, with both codecs, of two steps. changes: of its facts."""
+    base = load_base(tiny_wan(folder.with_name(f"{folder.name}-base")), device=torch.device("cpu"), dtype=torch.float32)
+    with torch.no_grad():  # so that what a chunk sees makes a difference
+        base.start.transformer.proj_out.weight.mul_(3)
+    facts = {"name": folder.name, "height": 32, "width": 48, "teacher": None, "steps": (1000.0, 500.0)}
+    tiny_taehv(base.folder / "vae_tiny")
+    export_pack(folder, replace(base.facts, **facts | changes), student=base.start, base=base.folder)
+    return folder
+
+
+def tiny_taehv(folder: Path) -> None:
+    """A random TAEHV for Wan's latents."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = TAEHV(encoder_channels=8, channels=(8, 8, 8, 8))
+    save_safetensors(codec.state_dict(), folder, dtype=torch.float32)
+    (folder / "config.json").write_text(json.dumps({"_class_name": "TAEHV", **codec.config}))

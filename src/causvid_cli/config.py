@@ -85,6 +85,10 @@ class PackFacts:
             self._need(name, getattr(self, name) >= 1, "must be 1 or more")
         for name in ("sink_frames", "window_frames"):
             self._need(name, getattr(self, name) >= 0, "must be 0 or more")
+        if self.recompute:
+            self._need("recompute", self.window_frames > self.chunk_frames, "needs a window larger than a chunk")
+            self._need("recompute", not self.sink_frames, "goes without a sink")
+            self._need("recompute", self.rope == "relative", "needs relative positions")
         self._need("context_noise", 0 <= self.context_noise <= 1000, "must lie in 0..1000")
         for name in ("shift", "teacher_shift", "fps"):
             self._need(name, getattr(self, name) > 0, "must be more than 0")

@@ -1,5 +1,6 @@
 """Device, dtype, synchronisation and memory: the only file that says "cuda"."""
 
+import gc
 import resource
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,15 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def free_unused(device: torch.device) -> None:
+    """Give memory that nothing holds any more back to the device, so that others find it free."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -29,13 +29,17 @@ LARGEST_MERGED = 100_000_000
 class CausalTransformer(nn.Module):
     """A Wan transformer that looks back through a cache, or over a whole clip under a mask.
 
-    prediction: what the network returns, "flow" (noise - x0) or "x0"; a fact of the weights.
+    prediction: what the network returns, "flow" (noise - x0) or "x0". context_noise: the timestep at which it was
+    taught to see what it has made. Both are facts of the weights.
     """
 
-    def __init__(self, transformer: WanTransformer3DModel, *, prediction: Prediction = "flow") -> None:
+    def __init__(
+        self, transformer: WanTransformer3DModel, *, prediction: Prediction = "flow", context_noise: float = 0.0
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.prediction: Prediction = prediction
+        self.context_noise = context_noise
         block: Any
         for layer, block in enumerate(transformer.blocks):
             block.attn1.set_processor(SelfAttention(layer))
@@ -126,9 +130,16 @@ class CausalTransformer(nn.Module):
         past = CachedPast(cache, (place, cache.begin(chunk)))
         both = torch.cat([x0.to(x_t.dtype), x_t], dim=2)
         assert not isinstance(timestep, Tensor), "a chunk before, and a timestep for each frame"
-        timesteps = (CLEAN.timestep, timestep)
+        timesteps = (self.clean_timestep(earlier), timestep)
         each = timesteps if self._can_fuse else past.per_frame(timesteps)
         return self._run(both, each, prompt, past, kept=True)[:, :, -chunk.frames :]
+
+    def clean_timestep(self, chunk: Chunk) -> float:
+        """What the network is fed in a chunk's clean pass: frames that were given are clean, made ones as it is taught.
+
+        No noise is added to either (Self-Forcing's `context_noise`).
+        """
+        return self.context_noise if chunk.index >= 0 else CLEAN.timestep
 
     def forward_whole(
         self,

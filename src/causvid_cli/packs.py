@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.geometry import CodecFacts
+from causvid_cli.request import Vae
 
 
 def pack_roots() -> list[Path]:
@@ -43,25 +46,47 @@ def find_pack(name_or_path: str | Path) -> Path:
     raise ModelError(f"no model {str(name_or_path)!r}; known: {known}{near}")
 
 
-def codec_facts(path: Path, facts: PackFacts) -> CodecFacts:
+def codec_folder(path: Path, facts: PackFacts, vae: Vae = "full") -> Path:
+    """Where a pack's codec lies. Raises ModelError when the pack has none such."""
+    if vae == "full":
+        return path / "vae"
+    if facts.codec != "wan":
+        raise ModelError(f"--vae {vae}: {facts.name} has one codec only; leave it out")
+    if not (folder := path / "vae_tiny").is_dir():
+        raise ModelError(
+            f"--vae {vae}: {facts.name} has none in {folder}; `causvid models pull {facts.name}` gets it; "
+            "or leave it out"
+        )
+    return folder
+
+
+def codec_facts(path: Path, facts: PackFacts, vae: Vae = "full") -> CodecFacts:
     """What a pack's video codec does to counts and sizes, without loading it. Raises ModelError."""
-    file = path / "vae" / "config.json"
+    file = codec_folder(path, facts, vae) / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         if facts.codec == "pixel":
             stack = int(config["stack"])
             channels, factor = stack * int(config["cell_channels"]), 8
             return CodecFacts(latent_channels=channels, spatial_factor=factor, frames_first=stack, frames_next=stack)
-        return CodecFacts(
-            latent_channels=int(config["z_dim"]),
-            spatial_factor=2 ** (len(config["dim_mult"]) - 1) * int(config.get("patch_size") or 1),
-            frames_first=1,
-            frames_next=2 ** sum(map(bool, config["temperal_downsample"])),
-        )
+        return wan_codec_facts(config)
     except OSError as error:
         raise ModelError(f"{file}: {(error.strerror or '').lower()}; a model pack holds its codec there") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: not the configuration of a {facts.codec} codec: {error!r}") from None
+
+
+def wan_codec_facts(config: Mapping[str, Any]) -> CodecFacts:
+    """What the Wan VAE or TAEHV of this configuration does to counts and sizes. Raises KeyError and the like."""
+    if config.get("_class_name") == "TAEHV":
+        channels = int(config.get("latent_channels", 16))
+        return CodecFacts(latent_channels=channels, spatial_factor=8, frames_first=1, frames_next=4)
+    return CodecFacts(
+        latent_channels=int(config["z_dim"]),
+        spatial_factor=2 ** (len(config["dim_mult"]) - 1) * int(config.get("patch_size") or 1),
+        frames_first=1,
+        frames_next=2 ** sum(map(bool, config["temperal_downsample"])),
+    )
 
 
 def verify_pack(path: Path, facts: PackFacts) -> None:
@@ -79,6 +104,16 @@ def verify_pack(path: Path, facts: PackFacts) -> None:
             raise ModelError(f"{file} is damaged: {size} bytes instead of {wanted.bytes}; {remedy}")
         if (found := _sha256(file)) != wanted.sha256:
             raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
+
+
+def with_parts(facts: PackFacts, *parts: str) -> PackFacts:
+    """The facts of a pack that had no other subfolders than these."""
+    return replace(facts, files={name: file for name, file in facts.files.items() if name.split("/")[0] in parts})
+
+
+def without_parts(facts: PackFacts, *parts: str) -> PackFacts:
+    """The facts of a pack that had all subfolders but these."""
+    return replace(facts, files={name: file for name, file in facts.files.items() if name.split("/")[0] not in parts})
 
 
 def pack_digest(facts: PackFacts) -> str:

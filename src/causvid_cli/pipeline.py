@@ -19,15 +19,17 @@ import torch
 from torch import Tensor
 
 from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.chosen import choose
 from causvid_cli.codec import Codec
 from causvid_cli.condition import Source, encode_prefix
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.config import PackFacts
 from causvid_cli.device import resolve_device, resolve_dtype, synchronize
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
-from causvid_cli.loading import load_codec, load_text, load_transformer
+from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -46,6 +48,8 @@ from causvid_cli.request import (
 from causvid_cli.rollout import Latents, rollout, seeded_noise
 from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
 from causvid_cli.text import TextEncoder
+from causvid_cli.text_cache import TextCache
+from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
 from causvid_cli.timeline import Cue, Transition
 from causvid_cli.track import PromptTrack
 
@@ -141,6 +145,11 @@ class Stream:
         return self._track.notes
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """Where the features of the prompts are from, where that may differ."""
+        return self._track.details
+
+    @property
     def reading(self) -> object:
         """The current prompt as the model reads it."""
         return self._track.current.reading
@@ -149,6 +158,7 @@ class Stream:
         return self
 
     def __next__(self) -> ChunkResult:
+        self._pipeline.text.release()  # until another prompt is set, which takes a moment anyway
         with torch.inference_mode():
             return next(self._made)
 
@@ -157,9 +167,13 @@ class Stream:
         codec, clock = pipeline.codec, time.monotonic()
         state = codec.decode_state()
         prefix = [] if self._given is None else encode_prefix(codec, self._given, plan.grid.chunk_frames)
+        seen_anew = pipeline.seen_anew()
         if prefix:
             x0 = torch.cat([part for _, part in prefix], dim=2)
-            frames = codec.decode_chunk(x0, state=state)[0]  # later pictures of some codecs depend on these
+            decoded = codec.decode_chunk(x0, state=state)  # later pictures of some codecs depend on these
+            frames = decoded[0]
+            if seen_anew:
+                seen_anew.show(decoded, start_frame=0, count=x0.shape[2])
             if plan.grid.shows_given and self._first_chunk == GIVEN:
                 shown = self._shown(frames, 0)
                 yield ChunkResult(shown, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
@@ -175,6 +189,7 @@ class Stream:
             prefix=prefix,
             made=self._earlier,
             source=self._source.latents if self._source else None,
+            seen_anew=seen_anew,
         )
         for chunk, x0 in made:
             if not torch.isfinite(x0).all():
@@ -182,9 +197,12 @@ class Stream:
                     f"chunk {chunk.index} is not finite (seed {track.seed(chunk)}); try --dtype float32"
                 )
             skipped = chunk.index < self._first_chunk
-            if skipped and state is None:  # what comes later does not depend on it
+            if skipped and state is None and not seen_anew:  # what comes later does not depend on it
                 continue
-            frames = codec.decode_chunk(x0, state=state)[0]
+            decoded = codec.decode_chunk(x0, state=state)
+            frames = decoded[0]
+            if seen_anew:
+                seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
             if skipped:
                 continue
             start_frame, cue = plan.grid.start_picture(chunk.index), track.place_of(chunk.index)
@@ -216,13 +234,13 @@ class Stream:
 
 
 class Pipeline:
-    """A loaded model: text encoder, causal transformer, codec."""
+    """A loaded model: text encoder, causal transformer, codec. folder: of its pack, unless its weights are random."""
 
     def __init__(
         self,
         facts: PackFacts,
         *,
-        folder: Path,
+        folder: Path | None,
         model: CausalTransformer,
         codec: Codec,
         text: TextEncoder,
@@ -327,10 +345,20 @@ class Pipeline:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
+    def seen_anew(self) -> Recomputed | None:
+        """What a video's past is seen by before each chunk, where the model was made for that."""
+        facts = self.facts
+        if not facts.recompute:
+            return None
+        return Recomputed(self.codec, frames=facts.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
+
     def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
-        """An empty cache for a video, or for several of one plan."""
+        """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""
+        window_frames = self.facts.window_frames
+        if plan.frames is not None:
+            window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
         return self.model.kv_cache(
-            window_frames=self.facts.window_frames or plan.latent_frames,
+            window_frames=max(window_frames, self.facts.chunk_frames),
             sink_frames=self.facts.sink_frames,
             rope=self.facts.rope,
             batch=batch,
@@ -391,14 +419,23 @@ def load(
 ) -> Pipeline:
     """A pipeline from a model's name or the folder of a model pack; every file is verified first.
 
+    loading: with random weights, the name is one of the catalogue's, and no file is read.
     Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is.
     """
-    folder = find_pack(model)
-    facts = load_facts(folder)
-    verify_pack(folder, facts)
+    chosen = choose(model, loading=loading)
+    facts, folder = chosen.facts, chosen.folder
+    if folder is not None:  # of umT5, the files are looked at when it is needed
+        verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
-    text = load_text(folder, facts, device=place, dtype=kind)
-    codec = load_codec(folder, facts, device=place, dtype=kind)
-    network = load_transformer(folder / "transformer", facts).to(place, kind).fuse()
-    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
+    if folder is None:
+        from causvid_cli.random_weights import random_codec, random_text, random_transformer
+
+        text: TextEncoder = random_text(facts)
+        codec = random_codec(loading.vae, device=place, dtype=kind)
+        network = random_transformer(facts, device=place, dtype=kind)
+    else:
+        text = load_text_when_needed(folder, facts, device=place, dtype=kind, cache=TextCache.of_user())
+        codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
+        network = load_transformer(folder / "transformer", facts).to(place, kind)
+    return Pipeline(facts, folder=folder, model=network.fuse(), codec=codec, text=text, device=place)

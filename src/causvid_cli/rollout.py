@@ -8,13 +8,15 @@ from torch import Tensor
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.geometry import Chunk
 from causvid_cli.model import CausalTransformer
-from causvid_cli.schedule import CLEAN, Step, add_noise, x0_from
+from causvid_cli.schedule import Step, add_noise, x0_from
 from causvid_cli.timeline import Transition
 
 Noise = Callable[[Chunk, int], Tensor]
 """(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""
 Latents = Callable[[Chunk], Tensor | None]
 """chunk -> clean latents x0 [B, C, f, h, w], or None where there are none."""
+Past = list[tuple[Chunk, Tensor]]
+"""Chunks, or parts of them, and their clean latents x0 [B, C, f, h, w], oldest first."""
 
 
 def seeded_noise(
@@ -54,6 +56,7 @@ def rollout(
     made: Latents | None = None,
     source: Latents | None = None,
     joined: bool = False,
+    seen_anew: Callable[[Past], Past] | None = None,
 ) -> Iterator[tuple[Chunk, Tensor]]:
     """Yield each chunk and its clean latent x0 [B, C, f, h, w], oldest first.
 
@@ -67,11 +70,12 @@ def rollout(
       source has no latents for (it is at its end) is not made, and ends the roll-out.
     joined: whether a chunk's clean pass and the next chunk's first step are one network call where they can be: twice
       the tokens, one call less. Only rounding tells the difference.
+    seen_anew: what clean passes are run over before each chunk, in the place of a past that is kept (`recompute.py`).
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.
     """
-    past: list[tuple[Chunk, Tensor]] = list(prefix)
+    past: Past = list(prefix)
     committed = 0
     current: PromptCache | None = None
     for chunk in chunks:
@@ -79,6 +83,9 @@ def rollout(
         if source and start is None:
             return
         new = prompt(chunk)
+        if seen_anew:
+            cache.reset()
+            past, committed = seen_anew(past), 0
         if current is not None and new is not current:
             transition = switch if isinstance(switch, str) else switch(chunk)
             if transition == "soft":
@@ -177,7 +184,7 @@ def predict(
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
     """The clean pass: leave in the cache what later chunks will see."""
-    model(x0, CLEAN.timestep, prompt, cache=cache, chunk=chunk, kept=True)
+    model(x0, model.clean_timestep(chunk), prompt, cache=cache, chunk=chunk, kept=True)
     cache.commit()
 
 
@@ -188,7 +195,7 @@ def _commit(
         commit_chunk(model, chunk, x0, prompt, cache)
 
 
-def _still_seen(past: list[tuple[Chunk, Tensor]], cache: KVCache) -> list[tuple[Chunk, Tensor]]:
+def _still_seen(past: Past, cache: KVCache) -> Past:
     """The frames that the cache still holds, cut to them, so that memory stays constant."""
     held = set(cache.frames())
     kept = []

@@ -125,12 +125,14 @@ class EncodedPrompt:
     """A prompt as the network wants it, and what was understood.
 
     embeds: [1, L, D]. notes: one line for each word that was not understood. reading: the prompt as it was read.
+    origin: where the features are from, where that may differ.
     """
 
     prompt: str
     embeds: Tensor
     notes: tuple[str, ...]
     reading: Any
+    origin: str = ""
 
 
 class TextEncoder(Protocol):
@@ -140,6 +142,10 @@ class TextEncoder(Protocol):
 
     def empty(self) -> Tensor:
         """Features [1, L, D] of the empty prompt, for guidance."""
+        ...
+
+    def release(self) -> None:
+        """Give back what memory encoding takes: for now no prompt is to be encoded."""
         ...
 
 
@@ -158,6 +164,9 @@ class StoryTextEncoder:
     @torch.inference_mode()
     def empty(self) -> Tensor:
         return self.text(self.text.empty_rows(1))
+
+    def release(self) -> None:
+        """Nothing: it is a small table."""
 
 
 def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ them, without a mask. umT5 itself never sees the padding: its positions are rela
 
 import html
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ ROWS = 512
 """Text features of every prompt; longer ones are cut."""
 CLASS = "UMT5EncoderModel"
 TOKENIZER = "tokenizer.json"
+PARTS = ("text_encoder", "tokenizer")
+"""Subfolders of a pack that only encoding a prompt needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What umT5 says of a text: rows [tokens, D], and what there is to say to the user."""
+
+    rows: Tensor
+    notes: tuple[str, ...] = ()
 
 
 class UMT5TextEncoder:
@@ -39,7 +50,8 @@ class UMT5TextEncoder:
     def from_pack(cls, folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> "UMT5TextEncoder":
         """The encoder in the subfolders text_encoder and tokenizer. Raises ModelError unless all is there and fits.
 
-        float16 becomes bfloat16, because T5's activations overflow it.
+        float16 becomes bfloat16, because T5's activations overflow it. A bfloat16 file stays so in a float32 model: its
+        11 GB would become 23, and the published programs compute in bfloat16 too.
         """
         check_installed()
         from tokenizers import Tokenizer
@@ -59,25 +71,33 @@ class UMT5TextEncoder:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
             raise ModelError(f"{path} cannot be read: {error}") from None
-        return cls(model.to(device, torch.bfloat16 if dtype == torch.float16 else dtype), tokenizer)
+        wide = dtype == torch.float32 and model.dtype == torch.float32
+        return cls(model.to(device, torch.float32 if wide else torch.bfloat16), tokenizer)
 
-    @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
         """Features [1, 512, D] of a prompt, which says all by itself; a note where its end was cut."""
         text = clean(check_prompt(prompt))
-        encoding = self.tokenizer.encode(text)
-        cut = (f"the prompt is longer than {self.rows} tokens; its end was not read",)
-        notes = cut if encoding.overflowing else ()
-        return EncodedPrompt(prompt, self._padded(encoding.ids), notes, text)
+        features = self.features(text)
+        return EncodedPrompt(prompt, padded(features.rows, self.rows), features.notes, text)
+
+    def empty(self) -> Tensor:
+        return padded(self.features("").rows, self.rows)
+
+    def release(self) -> None:
+        """Nothing: who loaded it keeps it. `text_cache.CachedText` lets it go."""
 
     @torch.inference_mode()
-    def empty(self) -> Tensor:
-        return self._padded(self.tokenizer.encode("").ids)
+    def features(self, text: str) -> Features:
+        """Features of a text that is clean, one row for each of its tokens, on the encoder's device."""
+        encoding = self.tokenizer.encode(text)
+        cut = (f"the prompt is longer than {self.rows} tokens; its end was not read",)
+        tokens = torch.tensor([encoding.ids], device=self.model.device)
+        return Features(self.model(tokens).last_hidden_state[0], cut if encoding.overflowing else ())
 
-    def _padded(self, ids: list[int]) -> Tensor:
-        tokens = torch.tensor([ids], device=self.model.device)
-        embeds: Tensor = self.model(tokens).last_hidden_state  # [1, tokens, D]
-        return F.pad(embeds, (0, 0, 0, self.rows - len(ids)))
+
+def padded(rows: Tensor, count: int) -> Tensor:
+    """Features of a text's tokens [tokens, D], and zeros after them: [1, count, D]."""
+    return F.pad(rows, (0, 0, 0, count - len(rows))).unsqueeze(0)
 
 
 def check_installed() -> None:

@@ -45,8 +45,17 @@ class PromptTrack:
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the prompts was not understood."""
-        told = [*self._encoded, *self._negative.values()]
-        return tuple(dict.fromkeys(note for encoded in told for note in encoded.notes))
+        return tuple(dict.fromkeys(note for encoded in self._told_all for note in encoded.notes))
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Where the features of the prompts are from, where that may differ."""
+        every = (f"{encoded.prompt!r}: {encoded.origin}" for encoded in self._told_all if encoded.origin)
+        return tuple(dict.fromkeys(every))
+
+    @property
+    def _told_all(self) -> list[EncodedPrompt]:
+        return [*self._encoded, *self._negative.values()]
 
     def place_of(self, chunk_index: int) -> int:
         """The number, from 0, of the cue that holds for a chunk."""

@@ -8,16 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from causvid_cli.chosen import choose
 from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.cli.inputs import given_of
 from causvid_cli.cli.making import Making
 from causvid_cli.cli.tasks import Task, check_stdout, existing
-from causvid_cli.config import load_facts
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, journal_path
-from causvid_cli.packs import codec_facts, find_pack, pack_digest
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
 
@@ -188,10 +187,9 @@ def task_of(
     tolerate_damage: bool = False,
 ) -> Task:
     """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now."""
-    folder = find_pack(Path(model) if model and Path(model).is_dir() else job.model.name)
-    facts = load_facts(folder)
-    job.check_model(pack_digest(facts), where=where)
-    codec = codec_facts(folder, facts)
+    chosen = choose(Path(model) if model and Path(model).is_dir() else job.model.name, loading=job.loading)
+    facts, codec = chosen.facts, chosen.codec
+    job.check_model(chosen.sha256, where=where)
     given = None
     if job.input is not None:
         if job.input.name == "stdin" and not job.input.sha256:
@@ -209,7 +207,7 @@ def task_of(
             raise MediaError(f"{file}: not the {job.input.kind} that {where} began from; give that one by --input")
     return Task(
         job=job,
-        folder=folder,
+        folder=chosen.folder,
         facts=facts,
         grid=ChunkGrid(
             codec=codec,

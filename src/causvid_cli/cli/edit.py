@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from causvid_cli.chosen import Chosen
 from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.cli.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, check_choice
 from causvid_cli.cli.make import make_script
 from causvid_cli.cli.making import Making, makes_video
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.cli.tasks import chosen_model
+from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.packs import codec_facts, find_pack
 from causvid_cli.request import check_size
 from causvid_cli.timecode import parse_fps
 
@@ -105,10 +106,10 @@ def edit_script(
     if not to and not check:
         make_script("edit-script", script, making, given=given, started=started)
         return
-    folder = find_pack(making.preferred("model", making.model, script.model))
-    facts = load_facts(folder)
+    chosen = chosen_model(script, making)
+    facts = chosen.facts
     check_size(script.size, facts)
-    grid = grid_of(given, folder, facts)
+    grid = grid_of(given, chosen)
     rate = making.preferred("fps", making.fps and parse_fps(making.fps), script.fps) or parse_fps(facts.fps)
     if to:
         print_text(exported(script, to, grid=grid, fps=rate))
@@ -173,12 +174,13 @@ def _note(problem: "Problem") -> None:
     console.note(str(problem))
 
 
-def grid_of(given: Given | None, folder: Path, facts: PackFacts) -> ChunkGrid:
+def grid_of(given: Given | None, chosen: Chosen) -> ChunkGrid:
     """Where the chunks of a script's video lie; how much of a clip is given plays no part in that."""
-    held = facts.chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1
+    chunk_frames = chosen.facts.chunk_frames
+    held = chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1
     return ChunkGrid(
-        codec=codec_facts(folder, facts),
-        chunk_frames=facts.chunk_frames,
+        codec=chosen.codec,
+        chunk_frames=chunk_frames,
         given_frames=held if given else 0,
         shows_given=isinstance(given, Photo),
     )

@@ -22,7 +22,7 @@ from causvid_cli.errors import CausvidError, UsageError
 CONFIG_FILE = "CAUSVID_CONFIG"
 """The environment variable that names another config file; /dev/null is none."""
 PREFIX = "CAUSVID_"
-NO_OPTIONS = frozenset({CONFIG_FILE, "CAUSVID_DEBUG"})
+NO_OPTIONS = frozenset({CONFIG_FILE, "CAUSVID_DEBUG", "CAUSVID_CACHE", "CAUSVID_TEXT_CACHE"})
 """Variables that set no option."""
 OF_ONE_RUN = frozenset(
     {

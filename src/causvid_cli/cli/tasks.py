@@ -8,14 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from string import Formatter
 
+from causvid_cli.chosen import Chosen, choose
 from causvid_cli.cli import console
 from causvid_cli.cli.inputs import Given, check_choice
 from causvid_cli.cli.making import Making
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, ModelUsed
-from causvid_cli.packs import codec_facts, find_pack, pack_digest
 from causvid_cli.request import (
     DEFAULT_LENGTH,
     ENDLESS,
@@ -47,8 +47,8 @@ class Task:
     """A video to be made, and where its things lie."""
 
     job: Job
-    folder: Path
-    """Of the model pack."""
+    folder: Path | None
+    """Of the model pack; None for random weights."""
     facts: PackFacts
     grid: ChunkGrid
     output: Path | None
@@ -97,9 +97,8 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
         raise UsageError("-o -: the clip and what follows it go into one MP4 file; name one, such as -o longer.mp4")
     steps = None if making.steps is None else parse_whole(making.steps, name="--steps")
     seed = _seed(script, making)
-    folder = find_pack(making.preferred("model", making.model, script.model))
-    facts = load_facts(folder)
-    codec = codec_facts(folder, facts)
+    chosen = chosen_model(script, making)
+    facts, codec = chosen.facts, chosen.codec
     rate = _rate(script, making, facts)
     wanted = _size(script, making)
     if given:
@@ -119,7 +118,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
     job = Job(
         command=command,
         cues=snapped.cues,
-        model=ModelUsed(name=facts.name, sha256=pack_digest(facts)),
+        model=ModelUsed(name=facts.name, sha256=chosen.sha256),
         input=given.used if given else None,
         length=length,
         frames=frames,
@@ -141,7 +140,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
         mine = replace(job, seed=job.seed + number)
         task = Task(
             job=mine,
-            folder=folder,
+            folder=chosen.folder,
             facts=facts,
             grid=grid,
             output=output_path(mine, making, number=number),
@@ -154,6 +153,16 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
     if len({task.output for task in tasks}) < len(tasks):
         raise UsageError(f"-o {making.output}: {making.count} videos need names of their own; put {{seed}} or {{n}} in")
     return tasks
+
+
+def chosen_model(script: Script, making: Making) -> Chosen:
+    """The model that is asked for. Raises UsageError when two are, ModelError for what is not there."""
+    loading = Loading(vae=making.vae, random_weights=making.random_weights is not None)  # type: ignore[arg-type]
+    if making.random_weights is None:
+        return choose(making.preferred("model", making.model, script.model), loading=loading)
+    if "model" in making.typed:
+        raise UsageError(f"--random-weights and --model {making.model}: choose one")
+    return choose(making.random_weights, loading=loading)
 
 
 def output_path(job: Job, making: Making, *, number: int) -> Path | None:

@@ -93,10 +93,12 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
 
     imported = time.monotonic()
     resolve_dtype(task.job.dtype, resolve_device(task.job.device))  # before the model is read
-    pipeline = load(task.folder, device=task.job.device, dtype=task.job.dtype, loading=task.job.loading)
+    pipeline = load(
+        task.folder or task.job.model.name, device=task.job.device, dtype=task.job.dtype, loading=task.job.loading
+    )
     loaded = time.monotonic()
     console.detail(
-        f"{pipeline.facts.name} from {task.folder} on {pipeline.device} in {_dtype(pipeline)}; "
+        f"{pipeline.facts.name} from {task.folder or 'random numbers'} on {pipeline.device} in {_dtype(pipeline)}; "
         f"libraries took {imported - started:.1f} s, the model {loaded - imported:.1f} s"
     )
     return pipeline, {"import_s": imported - started, "load_s": loaded - imported}
@@ -118,6 +120,8 @@ def make_video(task: Task, pipeline: "Pipeline", progress: console.Progress, ear
         made.notes = stream.notes
         for note in stream.notes:
             console.note(note)
+        for line in stream.details:
+            console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=_watch(writer, task))
         announce = _announcer(task, job, stream)
         started = time.monotonic()
@@ -270,7 +274,7 @@ def _local(task: Task) -> dict[str, Any]:
     """Where a resumed run finds its things, and how it is to write: for this machine, not for the video."""
     given, making = task.given, task.making
     return {
-        "model": str(task.folder.resolve()),
+        "model": str(task.folder.resolve()) if task.folder else None,
         "input": str(given.path.resolve()) if given and given.path else None,
         "tolerate_damage": bool(given and getattr(given, "tolerate_damage", False)),
         **{name: getattr(making, name) for name in ("overwrite", "no_metadata", "sidecar", "keep_latents")},

@@ -24,6 +24,15 @@ STRIDE = 2
 FRAMES = STRIDE**2
 """Pictures of a latent frame; of a video's first one only the last is shown, as the Wan VAE makes one there."""
 
+ONLY: dict[str, Any] = {
+    "image_channels": 3,
+    "patch_size": 1,
+    "encoder_time_downscale": [True, True, False],
+    "decoder_time_upscale": [False, True, True],
+    "decoder_space_upscale": [True, True, True],
+}
+"""What a configuration may say of the architecture besides its sizes: relatives for other latents differ here."""
+
 State = dict[int, Tensor]
 """Number of a layer -> what it was given in the last time step [B, C, h, w]; empty before the first."""
 
@@ -85,7 +94,7 @@ class Clamp(nn.Module):
 class TAEHV(nn.Module):
     """Tiny latents <-> pictures; implements `codec.Codec`.
 
-    encoder_width, decoder_widths: channels of the encoder, and of the decoder from the smallest size to the largest.
+    encoder_channels: of all its layers. channels: of the decoder's, from the smallest size to the largest.
 
     The network is run one latent frame at a time, whatever the chunks: so they change no bit of the result.
     """
@@ -94,35 +103,37 @@ class TAEHV(nn.Module):
         self,
         *,
         latent_channels: int = 16,
-        encoder_width: int = 64,
-        decoder_widths: tuple[int, int, int, int] = (256, 128, 64, 64),
+        encoder_channels: int = 64,
+        channels: tuple[int, int, int, int] = (256, 128, 64, 64),
     ) -> None:
         super().__init__()
-        self.config = {
-            "latent_channels": latent_channels,
-            "encoder_width": encoder_width,
-            "decoder_widths": list(decoder_widths),
-        }
+        sizes = {"latent_channels": latent_channels, "encoder_channels": encoder_channels, "channels": list(channels)}
+        self.config: dict[str, Any] = ONLY | sizes
         self.facts = CodecFacts(latent_channels=latent_channels, spatial_factor=8, frames_first=1, frames_next=FRAMES)
         # The places of the layers are part of their names, so those without weights are there too.
-        layers: list[nn.Module] = [conv3(3, encoder_width), nn.ReLU()]
+        layers: list[nn.Module] = [conv3(3, encoder_channels), nn.ReLU()]
         for stride in (STRIDE, STRIDE, 1):
-            layers += [Pool(encoder_width, stride), conv3(encoder_width, encoder_width, stride=2, bias=False)]
-            layers += [MemBlock(encoder_width) for _ in range(3)]
-        self.encoder = nn.Sequential(*layers, conv3(encoder_width, latent_channels))
-        layers = [Clamp(), conv3(latent_channels, decoder_widths[0]), nn.ReLU()]
-        for stride, width, narrower in zip((1, STRIDE, STRIDE), decoder_widths, decoder_widths[1:], strict=False):
+            layers += [Pool(encoder_channels, stride), conv3(encoder_channels, encoder_channels, stride=2, bias=False)]
+            layers += [MemBlock(encoder_channels) for _ in range(3)]
+        self.encoder = nn.Sequential(*layers, conv3(encoder_channels, latent_channels))
+        layers = [Clamp(), conv3(latent_channels, channels[0]), nn.ReLU()]
+        for stride, width, narrower in zip((1, STRIDE, STRIDE), channels, channels[1:], strict=False):
             layers += [MemBlock(width) for _ in range(3)]
             layers += [nn.Identity(), Grow(width, stride), conv3(width, narrower, bias=False)]
-        self.decoder = nn.Sequential(*layers, nn.ReLU(), conv3(decoder_widths[-1], 3))
+        self.decoder = nn.Sequential(*layers, nn.ReLU(), conv3(channels[-1], 3))
         self._last_grow = max(place for place, layer in enumerate(self.decoder) if isinstance(layer, Grow))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TAEHV":
         """A network of this shape, as its config.json tells. Raises ModelError for what that cannot mean."""
         given = {key: value for key, value in config.items() if not key.startswith("_")}
+        if other := [f"{key} {given[key]!r}" for key in ONLY.keys() & given.keys() if given[key] != ONLY[key]]:
+            raise ModelError(f"a {CLASS} of another kind than Wan2.1's: {', '.join(sorted(other))}")
+        sizes: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key not in ONLY
+        }
         try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+            return cls(**sizes)
         except (TypeError, ValueError) as error:
             raise ModelError(f"not the configuration of a {CLASS}: {error}") from None
 
@@ -153,7 +164,7 @@ class TAEHV(nn.Module):
         """
         for name, side in zip(("height", "width"), frames.shape[2:4], strict=True):
             check_multiple(name, side, self.facts.spatial_factor)
-        weight = self.encoder[0].weight
+        weight = self.get_parameter("encoder.0.weight")
         counts = check_pictures(frames.shape[1], self.facts, begun=bool(state))
         pixels = frames.to(weight.device).permute(1, 0, 4, 2, 3)  # [T, B, 3, H, W]
         x0 = [self._encode(group.to(weight.dtype) / 255, state) for group in pixels.split(counts)]
@@ -168,7 +179,7 @@ class TAEHV(nn.Module):
         """Clean latents x0 [B, C, F, h, w] -> pixels [B, 3, T, H, W], float32, about 0..1 and not clamped."""
         if x0.shape[2] == 0:
             raise MediaError("0 latent frames cannot be decoded; try 1 or more")
-        weight = self.decoder[1].weight
+        weight = self.get_parameter("decoder.1.weight")
         latents = x0.to(weight.device, weight.dtype).unbind(dim=2)
         return torch.cat([self._decode(latent, state).float() for latent in latents], dim=2).to(x0.device)
 
@@ -186,7 +197,7 @@ class TAEHV(nn.Module):
         """One latent frame [B, C, h, w] -> its pictures [B, 3, 1 or 4, H, W]."""
         batch, first = len(latent), not state
         x = _run(self.decoder[: self._last_grow + 1], latent, batch, state)
-        if first:  # no later layer looks back, so the others need not be finished
+        if first:  # no later layer looks back, so the other pictures need not be finished
             x = x[-batch:]
         x = self.decoder[self._last_grow + 1 :](x)
         return x.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
@@ -196,7 +207,7 @@ def conv3(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> n
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
 
 
-def _run(layers: nn.Sequential, x: Tensor, batch: int, state: State) -> Tensor:
+def _run(layers: Any, x: Tensor, batch: int, state: State) -> Tensor:
     """All layers in turn, over time steps one after another: [T * B, C, h, w], changing the state in place."""
     x = x.contiguous(memory_format=torch.channels_last)
     for place, layer in enumerate(layers):

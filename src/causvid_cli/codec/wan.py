@@ -29,7 +29,7 @@ class WanCodec:
     """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae = _laid_out(vae.eval().requires_grad_(False))
         config: Any = vae.config
         self._patch = config.patch_size or 1
         self.facts = CodecFacts(
@@ -46,9 +46,7 @@ class WanCodec:
     @classmethod
     def from_pack(cls, folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> "WanCodec":
         """The codec in a folder in diffusers layout. Raises ModelError unless every tensor is there and fits."""
-        config = load_config(folder, "AutoencoderKLWan")
-        with torch.device("meta"):
-            vae = AutoencoderKLWan.from_config(config)
+        vae = empty_vae(load_config(folder, "AutoencoderKLWan"))
         load_state(vae, load_safetensors(folder), name=str(folder))
         return cls(nn.Module.to(vae, device, dtype))  # diffusers' own `to` warns about nothing here
 
@@ -103,6 +101,21 @@ class WanCodec:
         return unpatchify(
             self.vae.decoder(latent, feat_cache=state, feat_idx=[0], first_chunk=first), patch_size=self._patch
         )
+
+
+def empty_vae(config: dict[str, Any]) -> AutoencoderKLWan:
+    """The network of this configuration, without weights (on the meta device)."""
+    with torch.device("meta"):
+        return AutoencoderKLWan.from_config(config)
+
+
+def _laid_out(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """The network with its weights laid out for a CPU, on which it then takes a fifth less time."""
+    for weight in vae.parameters() if vae.device.type == "cpu" else ():
+        if weight.ndim > 3:  # of 3-D convolutions, and of 2-D ones
+            layout = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
+            weight.data = weight.data.contiguous(memory_format=layout)
+    return vae
 
 
 def _empty_state(network: nn.Module) -> State:

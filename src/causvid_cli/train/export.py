@@ -49,7 +49,7 @@ def export_pack(
     if judge is not None:
         _save(new / "judge", judge, {"_class_name": "StorybookJudge", **judge.config}, dtype)
         facts = replace(facts, judge="judge")
-    for part in ("vae", "text_encoder", "tokenizer", facts.teacher, facts.judge):
+    for part in ("vae", "vae_tiny", "text_encoder", "tokenizer", facts.teacher, facts.judge):
         if base and part and (base / part).is_dir() and not (new / part).exists():
             shutil.copytree(base / part, new / part, copy_function=_link)
     written = write_pack_manifest(new, facts)

@@ -1,0 +1,55 @@
+"""The model that a video is to be made with, and all that is known of it before torch loads."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from causvid_cli.catalogue import catalogue, find_checkpoint
+from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.errors import ModelError
+from causvid_cli.geometry import CodecFacts
+from causvid_cli.packs import codec_facts, find_pack, pack_digest, wan_codec_facts
+from causvid_cli.request import LOADING, Loading
+
+RANDOM = "random weights, recipe 1"
+"""What random weights are drawn by: other words where the same name would give other numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A model pack, or the architecture of a known checkpoint to be filled with random numbers."""
+
+    folder: Path | None
+    """Of the pack; None for random weights."""
+    facts: PackFacts
+    codec: CodecFacts
+    sha256: str
+    """Equal for equal weights."""
+
+    @property
+    def place(self) -> Path | str:
+        """What `pipeline.load` finds it by."""
+        return self.folder or self.facts.name
+
+
+def choose(name: str | Path, *, loading: Loading = LOADING) -> Chosen:
+    """A model by the name or folder of its pack; with random weights by its name in the catalogue.
+
+    Raises ModelError for what is not there, or has no codec of the kind that is asked for.
+    """
+    if loading.random_weights:
+        facts = random_facts(str(name))
+        digest = hashlib.sha256(f"{RANDOM}: {facts.name}, {loading.vae}".encode()).hexdigest()
+        part = catalogue().parts["tiny_vae" if loading.vae == "tiny" else "vae"]
+        return Chosen(folder=None, facts=facts, codec=wan_codec_facts(part.config or {}), sha256=digest)
+    folder = find_pack(name)
+    facts = load_facts(folder)
+    return Chosen(folder=folder, facts=facts, codec=codec_facts(folder, facts, loading.vae), sha256=pack_digest(facts))
+
+
+def random_facts(name: str) -> PackFacts:
+    """What a known checkpoint is, with random numbers for weights. Raises ModelError, which names the nearest."""
+    checkpoint = find_checkpoint(name)
+    if checkpoint.kind != "student":
+        raise ModelError(f"{name} is bidirectional: it makes no video chunk by chunk; try self-forcing")
+    return checkpoint.facts()
