@@ -42,6 +42,7 @@ from causvid_cli.request import (
     check_size,
     check_steps,
     check_strength,
+    check_window,
     parse_length,
     random_seed,
 )
@@ -87,6 +88,8 @@ class Plan:
     geometry: Geometry
     grid: ChunkGrid
     steps: tuple[Step, ...]
+    window_frames: int
+    """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
     seed: int
 
     @property
@@ -267,6 +270,7 @@ class Pipeline:
         fps: Fraction | None = None,
         seed: int | None = None,
         steps: int | None = None,
+        window_frames: int | None = None,
         strength: float | None = None,
         given_pictures: int = 0,
         shows_given: bool = False,
@@ -274,7 +278,8 @@ class Pipeline:
         """What a request comes to. Raises UsageError for what cannot be made.
 
         length: "5s", "250ms", "1:04.5", "96f" or seconds, at `fps` (default: the model's); "inf" goes on and on.
-        size: (width, height). The others as in `stream`.
+        size: (width, height). steps, window_frames: of each chunk, and of the cache (default: the model's own).
+        The others as in `stream`.
         """
         return make_plan(
             self.facts,
@@ -283,6 +288,7 @@ class Pipeline:
             size=size,
             seed=seed,
             steps=steps,
+            window_frames=window_frames,
             strength=strength,
             given_pictures=given_pictures,
             shows_given=shows_given,
@@ -297,6 +303,7 @@ class Pipeline:
         fps: Fraction | None = None,
         seed: int | None = None,
         steps: int | None = None,
+        window_frames: int | None = None,
         switch: Transition = "recache",
         guidance: float = GUIDANCE,
         given: np.ndarray | None = None,
@@ -321,6 +328,7 @@ class Pipeline:
             fps=fps,
             seed=seed,
             steps=steps,
+            window_frames=window_frames,
             strength=strength,
             given_pictures=0 if given is None else len(given),
             shows_given=shows_given,
@@ -354,7 +362,7 @@ class Pipeline:
 
     def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
         """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""
-        window_frames = self.facts.window_frames
+        window_frames = plan.window_frames
         if plan.frames is not None:
             window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
         return self.model.kv_cache(
@@ -375,6 +383,7 @@ def make_plan(
     size: tuple[int, int] | None,
     seed: int | None,
     steps: int | None,
+    window_frames: int | None = None,
     strength: float | None = None,
     given_pictures: int = 0,
     shows_given: bool = False,
@@ -395,6 +404,7 @@ def make_plan(
             shows_given=shows_given,
         ),
         steps=make_steps(facts, steps, strength),
+        window_frames=check_window(window_frames, facts),
         seed=random_seed() if seed is None else check_seed(seed),
     )
 
