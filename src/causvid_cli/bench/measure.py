@@ -1,29 +1,38 @@
 """Measure what is loaded: a warm-up, then rounds in which student, teacher and matrix products take turns.
 
-Turns, and not one block each: when the machine is busy for a while, all of them feel it.
+Turns, and not one block each: when the machine is busy for a while, all of them feel it. A round makes the clip as
+`causvid t2v` makes it, then its latents alone, then its pictures alone from these latents.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch import Tensor
 
-from causvid_cli.bench.fresh import BenchConfig, Role
-from causvid_cli.device import synchronize
-from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.bench.flops import call_flops, parts_of, text_rows
+from causvid_cli.bench.fresh import BenchConfig, Role, Setting
+from causvid_cli.cache import PromptCache
+from causvid_cli.codec import Codec
+from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory, synchronize
+from causvid_cli.geometry import Chunk, CodecFacts
+from causvid_cli.model import CausalTransformer
+from causvid_cli.pipeline import ChunkResult, Pipeline, Plan, load
 from causvid_cli.schedule import CLEAN
 from causvid_cli.teacher import Teacher, load_teacher
 
 MATRIX_SIZE = {"cpu": 2048}
 LARGE_MATRIX_SIZE = 8192
 """Elsewhere: what keeps a GPU busy."""
-MATRIX_PRODUCTS = 5
+MATRIX_PRODUCTS = {"cpu": 5}
+MANY_MATRIX_PRODUCTS = 50
+"""Elsewhere, or it would be over before the clocks have settled."""
 
 Note = Callable[[str], None]
 """Told what is being measured."""
@@ -47,18 +56,84 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One clip: its frames, time to the first of them and to the last."""
+    """One clip, or what is made of one: its frames, and how long each chunk of them took; a teacher's is one chunk."""
 
     frames: int
-    first_frame_s: float
-    clip_s: float
+    chunk_s: tuple[float, ...]
+
+    @property
+    def first_frame_s(self) -> float:
+        return self.chunk_s[0]
+
+    @property
+    def clip_s(self) -> float:
+        return sum(self.chunk_s)
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.clip_s
+
+
+Kind = Literal["step", "clean", "joined"]
+"""Of a call: a step, a clean pass, or both in one (a clean pass and the next chunk's first step)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCall:
+    """One call of the network."""
+
+    kind: Kind
+    seconds: float
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The student's turn: the clip as a user gets it; its latents alone, call by call; its pictures alone."""
+
+    whole: Run
+    latents: Run
+    calls: tuple[NetworkCall, ...]
+    pictures: Run
+    matrix_flops_per_s: float
+    """Rate of plain matrix products just then, in the network's dtype."""
+    peak_memory_bytes: int
+    """While the whole clip was made."""
+
+    @property
+    def network_s(self) -> float:
+        return sum(call.seconds for call in self.calls)
+
+    @property
+    def network_flops(self) -> int:
+        return sum(call.flops for call in self.calls)
+
+    @property
+    def network_flops_per_s(self) -> float:
+        return self.network_flops / self.network_s
+
+    @property
+    def matrix_rate_share(self) -> float:
+        return self.network_flops_per_s / self.matrix_flops_per_s
+
+    @property
+    def parts(self) -> "ChunkParts":
+        chunks = len(self.latents.chunk_s)
+        clean = [call.seconds for call in self.calls if call.kind == "clean"]
+        return ChunkParts(
+            steps_s=(self.network_s - sum(clean)) / chunks,
+            clean_pass_s=sum(clean) / max(1, len(clean)),
+            decode_s=self.pictures.clip_s / chunks,
+            rest_s=(self.latents.clip_s - self.network_s) / chunks,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkParts:
-    """Where the student's time for a chunk goes, in seconds: means over one clip."""
+    """Where the student's time for a chunk goes, in seconds, where one thing is done at a time: means over one clip."""
 
     steps_s: float
+    """With clean passes that are joined to a step."""
     clean_pass_s: float
     """What later chunks will see; not run after a clip's last chunk, and never before a chunk is shown."""
     decode_s: float
@@ -68,154 +143,269 @@ class ChunkParts:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Something loaded that makes the clip: a part of its frames [T, H, W, 3] at a time."""
+    """Something loaded that makes the clip, a part of its frames at a time. setting: of a student."""
 
     model: Pipeline | Teacher
     config: BenchConfig
+    setting: Setting = Setting()
 
     def __call__(self) -> Iterator[np.ndarray]:
-        config = self.config
+        """Frames [T, H, W, 3], the next part of them."""
         if isinstance(self.model, Teacher):
-            yield self.model.generate(config.prompt, length=config.length, seed=config.seed)
+            yield self.model.generate(self.config.prompt, length=self.config.length, seed=self.config.seed)
         else:
-            for chunk in self.model.stream(config.prompt, length=config.length, seed=config.seed):
+            for chunk in self.chunks():
                 yield chunk.frames
+
+    def chunks(self, *, pictures: bool = True) -> Iterator[ChunkResult]:
+        """A student's chunks; without pictures their frames have no pixels, and nothing is decoded."""
+        pipeline, config, setting = self.student, self.config, self.setting
+        if not pictures:
+            pipeline = without_pictures(pipeline)
+        return pipeline.stream(
+            config.prompt,
+            length=config.length,
+            size=config.size,
+            seed=config.seed,
+            steps=setting.steps,
+            window_frames=setting.window_frames,
+        )
+
+    @property
+    def plan(self) -> Plan:
+        """What a student's clip comes to."""
+        config, setting = self.config, self.setting
+        return self.student.plan(
+            length=config.length,
+            size=config.size,
+            seed=config.seed,
+            steps=setting.steps,
+            window_frames=setting.window_frames,
+        )
+
+    @property
+    def student(self) -> Pipeline:
+        assert isinstance(self.model, Pipeline)
+        return self.model
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
     @property
-    def weight(self) -> torch.Tensor:
-        """One of the network's: it says on which device and in which dtype the work is done."""
-        return next(self.model.model.parameters())
+    def dtype(self) -> torch.dtype:
+        """In which the network computes, in whatever its weights are kept."""
+        return self.model.model.transformer.patch_embedding.weight.dtype
+
+    @property
+    def capacity_frames(self) -> int:
+        """Latent frames that a student's cache holds when it is full."""
+        plan = self.plan
+        return self.student.facts.sink_frames + (plan.window_frames or plan.latent_frames)
+
+    @property
+    def first_steady_chunk(self) -> int:
+        """The first chunk from which on all take the same work: the cache was full before it, for its clean pass."""
+        return -(-self.capacity_frames // self.student.facts.chunk_frames)
 
 
-@dataclass(frozen=True, slots=True)
+class NoPictures:
+    """A codec that paints nothing: what is measured through it is the network and all around it (`codec.Codec`)."""
+
+    def __init__(self, facts: CodecFacts) -> None:
+        self.facts = facts
+
+    def encode_state(self) -> list[int]:
+        return self.decode_state()
+
+    def decode_state(self) -> list[int]:
+        return [0]
+
+    def encode_chunk(self, frames: Tensor, *, state: Any) -> Tensor:
+        raise NotImplementedError("there is nothing to encode")
+
+    def decode_chunk(self, x0: Tensor, *, state: list[int]) -> Tensor:
+        """As many pictures as there would be, of no pixels; state: how many latent frames came before."""
+        frames = self.facts.frames(x0.shape[2], start=state[0])
+        state[0] += x0.shape[2]
+        return torch.zeros(len(x0), frames, 0, 0, 3, dtype=torch.uint8, device=x0.device)
+
+
+def without_pictures(pipeline: Pipeline) -> Pipeline:
+    """The same model, whose chunks have latents only."""
+    codec: Codec = NoPictures(pipeline.codec.facts)
+    return Pipeline(
+        pipeline.facts,
+        folder=pipeline.folder,
+        model=pipeline.model,
+        codec=codec,
+        text=pipeline.text,
+        device=pipeline.device,
+    )
+
+
+@dataclass(slots=True)
 class Measured:
-    """All rounds."""
+    """What is known so far: whole rounds only, so that it can be told at any moment."""
 
-    runs: Mapping[Role, Sequence[Run]]
-    matrix_flops_per_s: Samples
-    """Rate of plain matrix products, in the network's dtype."""
-    matrix_rate_share: Samples
-    """Share of that rate which the student's network reaches."""
-    network_flops: int
-    """Of the student's network for the clip: its products and attention, 2 to a multiply-add."""
-    chunk_parts: Sequence[ChunkParts]
-    """Of the student, one a round."""
+    student: Sequence[Maker]
+    """One for each setting, all of one model."""
+    teacher: Maker | None = None
+    warm_up_s: dict[Setting, float] = field(default_factory=dict)
+    rounds: dict[Setting, list[Round]] = field(default_factory=dict)
+    teacher_runs: list[Run] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, makers: Mapping[Role, Maker]) -> Self:
+        """Nothing yet, of what is loaded."""
+        student = makers["student"]
+        each = [Maker(student.model, student.config, setting) for setting in student.config.settings]
+        return cls(each, makers.get("teacher"))
+
+    @property
+    def known(self) -> list[Maker]:
+        """Students of which something is known."""
+        return [student for student in self.student if self.rounds.get(student.setting)]
 
 
 def open_maker(role: Role, config: BenchConfig) -> Maker:
-    """The loaded student or teacher."""
+    """The loaded student, in the first setting, or teacher."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    opened = load if role == "student" else load_teacher
-    return Maker(opened(config.model, device=config.device, dtype=config.dtype), config)
+    if role == "teacher":
+        return Maker(load_teacher(config.model, device=config.device, dtype=config.dtype), config)
+    pipeline = load(config.model, device=config.device, dtype=config.dtype, loading=config.loading)
+    return Maker(pipeline, config, config.settings[0])
 
 
-def run_clip(maker: Callable[[], Iterator[np.ndarray]]) -> Run:
-    """Make a clip and time it. Its frames are on the CPU when they come, so no device is left behind."""
+def measure(measured: Measured, *, note: Note) -> None:
+    """Warm up, then as many rounds as the configuration says; what is known is in `measured` after each turn."""
+    config, teacher = measured.student[0].config, measured.teacher
+    for student in measured.student:
+        note(f"warm-up{_of(student, measured)}")
+        measured.warm_up_s[student.setting] = warm_up(student)
+    if teacher:
+        run_clip(teacher)
+    for turn in range(config.repeats):
+        for student in measured.student:
+            note(f"round {turn + 1} of {config.repeats}{_of(student, measured)}")
+            done = run_round(student)
+            measured.rounds.setdefault(student.setting, []).append(done)
+        if teacher:
+            measured.teacher_runs.append(run_clip(teacher))
+
+
+def _of(student: Maker, measured: Measured) -> str:
+    plan = student.plan
+    return f": {len(plan.steps)} steps, window {plan.window_frames}" if len(measured.student) > 1 else ""
+
+
+def warm_up_chunks(student: Maker) -> int:
+    """How many chunks are made before anything is timed: until all that a later one meets has been met once."""
+    chosen = student.config.warm_up
+    return min(len(student.plan.chunks), student.first_steady_chunk + 1 if chosen is None else chosen)
+
+
+def warm_up(student: Maker) -> float:
+    """Make the first chunks and throw them away; how many seconds that took, compiling included."""
     start = time.perf_counter()
-    frames, first_frame_s = 0, 0.0
-    for part in maker():
-        first_frame_s = first_frame_s or time.perf_counter() - start
-        frames += len(part)
-    return Run(frames, first_frame_s, time.perf_counter() - start)
+    if count := warm_up_chunks(student):
+        for _ in islice(student(), count):
+            pass
+        matrix_rate(student.device, student.dtype)
+    synchronize(student.device)
+    return time.perf_counter() - start
 
 
-def measure(makers: Mapping[Role, Maker], *, repeats: int, note: Note) -> Measured:
-    """Warm up, then `repeats` rounds."""
-    student = makers["student"]
-    note("warm-up")
-    flops = _network_flops(student)
-    for maker in makers.values():
-        run_clip(maker)
-    matrix_rate(student.weight)
-    runs: dict[Role, list[Run]] = {role: [] for role in makers}
-    rates: list[float] = []
-    shares: list[float] = []
-    parts: list[ChunkParts] = []
-    for turn in range(repeats):
-        note(f"round {turn + 1} of {repeats}")
-        for role, maker in makers.items():
-            runs[role].append(run_clip(maker))
-        part, network_s = take_apart(student)
-        parts.append(part)
-        rates.append(matrix_rate(student.weight))
-        shares.append(flops / network_s / rates[-1])
-    return Measured(runs, Samples(rates), Samples(shares), flops, parts)
+def run_round(student: Maker) -> Round:
+    """One turn of a student."""
+    reset_peak_memory(student.device)
+    whole = run_clip(student)
+    peak = peak_memory_bytes(student.device)
+    kept: list[Tensor] = []
 
+    def latents() -> Iterator[np.ndarray]:
+        for chunk in student.chunks(pictures=False):
+            synchronize(student.device)
+            kept.append(chunk.latent)
+            yield chunk.frames
 
-def take_apart(student: Maker) -> tuple[ChunkParts, float]:
-    """Make the clip once more and see where the time goes; also, how long the network worked for all of it."""
-    model, codec = student.model.model, student.model.codec
-    with clocked(model, "forward", student.device) as calls, clocked(codec, "decode_chunk", student.device) as decoded:
-        clip_s = run_clip(student).clip_s
-    clean = [call.seconds for call in calls if call.arguments[1] == CLEAN.timestep]
-    network_s, decode_s = (sum(call.seconds for call in each) for each in (calls, decoded))
-    chunks = len(decoded)
-    parts = ChunkParts(
-        steps_s=(network_s - sum(clean)) / chunks,
-        clean_pass_s=sum(clean) / max(1, len(clean)),
-        decode_s=decode_s / chunks,
-        rest_s=(clip_s - network_s - decode_s) / chunks,
+    with network_calls(student.student.model, student.device) as calls:
+        alone = run_clip(latents)
+    pictures = run_clip(lambda: decoded(student.student.codec, kept))
+    return Round(
+        whole=whole,
+        latents=alone,
+        calls=tuple(calls()),
+        pictures=pictures,
+        matrix_flops_per_s=matrix_rate(student.device, student.dtype),
+        peak_memory_bytes=peak,
     )
-    return parts, network_s
 
 
-def matrix_rate(like: torch.Tensor) -> float:
-    """FLOP/s of products of large square matrices on a tensor's device, in its dtype."""
-    size = MATRIX_SIZE.get(like.device.type, LARGE_MATRIX_SIZE)
-    left, right = torch.randn(2, size, size, device=like.device, dtype=like.dtype)
-    synchronize(like.device)
-    start = time.perf_counter()
-    for _ in range(MATRIX_PRODUCTS):
+def run_clip(parts: Callable[[], Iterable[np.ndarray]]) -> Run:
+    """Make a clip and time its parts. Frames are on the CPU when they come, so no device is left behind."""
+    frames, seconds = 0, []
+    clock = time.perf_counter()
+    for part in parts():
+        frames += len(part)
+        now = time.perf_counter()
+        seconds.append(now - clock)
+        clock = now
+    seconds[-1] += time.perf_counter() - clock  # to the end of the clip
+    return Run(frames, tuple(seconds))
+
+
+@torch.inference_mode()
+def decoded(codec: Codec, latents: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """The pictures [T, H, W, 3] of a clip's latents, chunk by chunk."""
+    state = codec.decode_state()
+    for x0 in latents:
+        yield codec.decode_chunk(x0, state=state)[0].cpu().numpy()
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of products of large square matrices on a device."""
+    size = MATRIX_SIZE.get(device.type, LARGE_MATRIX_SIZE)
+    products = MATRIX_PRODUCTS.get(device.type, MANY_MATRIX_PRODUCTS)
+    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
+    start = Moment(device)
+    for _ in range(products):
         left @ right
-    synchronize(like.device)
-    return MATRIX_PRODUCTS * 2 * size**3 / (time.perf_counter() - start)
-
-
-class Call(NamedTuple):
-    """One call of a method."""
-
-    arguments: tuple[Any, ...]
-    seconds: float
+    seconds = start.seconds_until(Moment(device))
+    return products * 2 * size**3 / seconds
 
 
 @contextmanager
-def clocked(owner: object, method: str, device: torch.device) -> Iterator[list[Call]]:
-    """Every call of an object's method while the context is open. Waits for the device at each: for this only."""
-    calls: list[Call] = []
-    plain = getattr(owner, method)
+def network_calls(model: CausalTransformer, device: torch.device) -> Iterator[Callable[[], list[NetworkCall]]]:
+    """Every call of a network while the context is open; ask for them afterwards. No GPU is waited for meanwhile."""
+    met: list[tuple[Kind, Moment, Moment, int]] = []
+    prompts: list[PromptCache] = []
+    own, plain = vars(model).get("forward"), model.forward
 
-    def timed(*arguments: Any, **options: Any) -> Any:
-        synchronize(device)
-        start = time.perf_counter()
-        result = plain(*arguments, **options)
-        synchronize(device)
-        calls.append(Call(arguments, time.perf_counter() - start))
-        return result
+    def timed(x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, **options: Any) -> Tensor:
+        cache, chunk, before = options["cache"], options["chunk"], options.get("before")
+        if new := all(prompt is not known for known in prompts):
+            prompts.append(prompt)
+        parts = parts_of(x_t, timestep, cache, chunk, before)
+        flops = call_flops(model.config, parts, text_rows=text_rows(prompt), new_prompt=new, batch=len(x_t))
+        start = Moment(device)
+        prediction = plain(x_t, timestep, prompt, **options)
+        met.append((kind_of(timestep, before), start, Moment(device), flops))
+        return prediction
 
-    setattr(owner, method, timed)  # hides the class's own
+    model.forward = timed  # type: ignore[method-assign]  # hides the class's own
     try:
-        yield calls
+        yield lambda: [NetworkCall(kind, start.seconds_until(end), flops) for kind, start, end, flops in met]
     finally:
-        delattr(owner, method)
+        if own is None:
+            del model.forward
+        else:
+            model.forward = own  # type: ignore[method-assign]
 
 
-def _network_flops(student: Maker) -> int:
-    """FLOP of the student's network for the clip; torch's counter has to be told of the kernels of CPUs."""
-
-    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    def product(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
-        return 2 * x.numel() * weight[0]
-
-    cpu_kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
-    if torch.backends.mkldnn.is_available():
-        cpu_kernels[torch.ops.mkldnn._linear_pointwise] = product
-    with FlopCounterMode(display=False, custom_mapping=cpu_kernels) as counter:
-        run_clip(student)
-    return sum(counter.get_flop_counts()[type(student.model.model).__name__].values())
+def kind_of(timestep: float | Tensor, before: tuple[Chunk, Tensor] | None) -> Kind:
+    """What a call of the network with these arguments is."""
+    if before is not None:
+        return "joined"
+    return "clean" if timestep == CLEAN.timestep else "step"
