@@ -1,11 +1,12 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+import test_random_weights
 from PIL import Image
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
@@ -13,11 +14,16 @@ from typer.testing import CliRunner, Result
 from causvid_cli.bench import chart, fresh, measure, report
 from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
 from causvid_cli.bench.measure import Maker, Measured, NetworkCall, Round, Run
+from causvid_cli.catalogue import find_checkpoint
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
 from causvid_cli.plots import Stroke, Text
+from causvid_cli.request import LOADING
 
 ONE_CHUNK = "4f"
+
+small_networks = test_random_weights.small
+"""A fixture: the catalogue, its networks so small that any test can have them."""
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +340,50 @@ def test_a_killed_fresh_process_is_an_error_of_memory(monkeypatch):
     monkeypatch.setattr(fresh.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9))
     with pytest.raises(DeviceError, match="killed by signal 9"):
         fresh.start("student", BenchConfig())
+
+
+# --- random weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["self-forcing", "longlive", "krea-14b"])
+@pytest.mark.parametrize("vae", ["full", "tiny"])
+def test_any_known_architecture_is_measured_with_no_download(small_networks, name, vae):
+    options = ["--random-weights", name, "--size", "48x32", "--vae", vae, "--no-cold", "--repeats", "1"]
+    window = ["--steps", "2", "--window", "6", "--chunks", "5", "--dtype", "bfloat16"]
+    done = CliRunner().invoke(app, ["bench", *options, *window, "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    (setting,) = figures["settings"]
+    facts, chunks, steps = find_checkpoint(name).facts(), 5, 2
+    assert (figures["model"], figures["dtype"], figures["teacher"]) == (name, "bfloat16", None)
+    assert figures["frames"] == 1 + 4 * (chunks * facts.chunk_frames - 1)
+    assert figures["loading"] == {**asdict(LOADING), "loras": [], "vae": vae, "random_weights": True}
+    clean = 4  # before each chunk but the first, one chunk of the past is seen: kept, or anew
+    assert setting["network_calls"] == chunks * steps + clean
+    assert setting["first_steady_chunk"] == (facts.sink_frames + 6) // facts.chunk_frames
+    assert setting["steady_chunk_s"] > 0
+    shown = CliRunner().invoke(app, ["bench", *options, *window, "--quiet"]).stdout
+    assert shown.startswith(
+        f"{name} (random weights): {figures['frames']} frames of 48x32, 5 chunks of 3 latent frames"
+    )
+    assert ("vae tiny, " in shown) == (vae == "tiny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("self-forcin",), "no checkpoint 'self-forcin' is known; did you mean self-forcing?"),
+        (("wan2.1-1.3b",), "bidirectional"),
+        (("krea-14b", "--window", "3"), "--window 3: must be 4 to 1000; krea-14b makes 3 latent frames at a time"),
+        (("self-forcing", "--window", "2"), "--window 2: must be 3 to 1000"),
+        (("self-forcing", "--size", "100x64"), "width 100 is not a multiple of 16"),
+    ],
+)
+def test_what_no_architecture_can_do_is_refused_at_once(arguments, complaint):
+    done = CliRunner().invoke(app, ["bench", "--random-weights", *arguments])
+    assert done.exit_code in (2, 4), done.output
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 # --- the chart -----------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ class Stream:
         codec, clock = pipeline.codec, time.monotonic()
         state = codec.decode_state()
         prefix = [] if self._given is None else encode_prefix(codec, self._given, plan.grid.chunk_frames)
-        seen_anew = pipeline.seen_anew()
+        seen_anew = pipeline.seen_anew(plan)
         if prefix:
             x0 = torch.cat([part for _, part in prefix], dim=2)
             decoded = codec.decode_chunk(x0, state=state)  # later pictures of some codecs depend on these
@@ -353,12 +353,12 @@ class Pipeline:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
-    def seen_anew(self) -> Recomputed | None:
+    def seen_anew(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
         facts = self.facts
         if not facts.recompute:
             return None
-        return Recomputed(self.codec, frames=facts.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
+        return Recomputed(self.codec, frames=plan.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
 
     def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
         """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""

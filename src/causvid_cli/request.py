@@ -115,9 +115,10 @@ def check_window(frames: int | None, facts: PackFacts) -> int:
     """Recent latent frames that the cache keeps besides the sink; None is what the model was made for."""
     if frames is None:
         return facts.window_frames
-    if not facts.chunk_frames <= frames <= WIDEST_WINDOW:
+    least = facts.chunk_frames + facts.recompute  # what is seen anew is at least one frame
+    if not least <= frames <= WIDEST_WINDOW:
         raise UsageError(
-            f"--window {frames}: must be {facts.chunk_frames} to {WIDEST_WINDOW}; {facts.name} makes "
+            f"--window {frames}: must be {least} to {WIDEST_WINDOW}; {facts.name} makes "
             f"{facts.chunk_frames} latent frame{'s' * (facts.chunk_frames > 1)} at a time"
         )
     return frames

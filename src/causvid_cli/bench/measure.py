@@ -214,18 +214,22 @@ class NoPictures:
 
     def __init__(self, facts: CodecFacts) -> None:
         self.facts = facts
+        self._like = torch.empty(0)
 
     def encode_state(self) -> list[int]:
         return self.decode_state()
 
     def decode_state(self) -> list[int]:
+        """How many latent frames came before."""
         return [0]
 
-    def encode_chunk(self, frames: Tensor, *, state: Any) -> Tensor:
-        raise NotImplementedError("there is nothing to encode")
+    def encode_chunk(self, frames: Tensor, *, state: list[int]) -> Tensor:
+        """Nothing, in the shape of latents: for a model that sees its past anew."""
+        return torch.zeros_like(self._like[:, :, : self.facts.latent_frames(frames.shape[1])])
 
     def decode_chunk(self, x0: Tensor, *, state: list[int]) -> Tensor:
-        """As many pictures as there would be, of no pixels; state: how many latent frames came before."""
+        """As many pictures as there would be, of no pixels."""
+        self._like = x0
         frames = self.facts.frames(x0.shape[2], start=state[0])
         state[0] += x0.shape[2]
         return torch.zeros(len(x0), frames, 0, 0, 3, dtype=torch.uint8, device=x0.device)
