@@ -219,6 +219,7 @@ BAD_REQUESTS = {
     "model no folder": (["x", "-m", "./absent"], 4, "no model './absent'; .* give the folder of a model pack"),
     "model no pack": (["x", "-m", "."], 4, "is not a model pack: it holds no causvid.json"),
     "device unknown": (["x", "--device", "gpu"], 2, "--device gpu: unknown; try auto, cpu, cuda"),
+    "attention unknown": (["x", "--attention", "flsh"], 2, "or sage_varlen; did you mean flash?"),
     "dtype unknown": (["x", "--dtype", "int8"], 2, "--dtype int8: unknown; try auto, float32"),
     "output exists": (["x", "-o", "taken.mp4"], 7, "taken.mp4 exists; -y overwrites it, or choose another -o"),
     "output in no folder": (["x", "-o", "no/x.mp4"], 7, "folder no does not exist; create it with mkdir -p no"),

@@ -68,7 +68,7 @@ def test_another_device_name_is_refused(name):
         check_device(name)
 
 
-@pytest.mark.parametrize("wrong", [{"vae": "ful"}, {"quantize": "int4"}, {"offload": "all"}])
+@pytest.mark.parametrize("wrong", [{"vae": "ful"}, {"quantize": "int4"}, {"offload": "all"}, {"attention": "x"}])
 def test_a_way_to_load_that_there_is_not_is_refused_with_those_there_are(wrong):
     with pytest.raises(UsageError, match="unknown; try .* or "):
         Loading(**wrong)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.chosen import choose
 from causvid_cli.codec import Codec
@@ -448,4 +449,5 @@ def load(
         text = load_text_when_needed(folder, facts, device=place, dtype=kind, cache=TextCache.of_user())
         codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
         network = load_transformer(folder / "transformer", facts).to(place, kind)
-    return Pipeline(facts, folder=folder, model=network.fuse(), codec=codec, text=text, device=place)
+    set_attention(network.fuse(), loading.attention)
+    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)

@@ -26,6 +26,14 @@ STRENGTH = 0.6
 Vae = Literal["full", "tiny"]
 Quantize = Literal["none", "int8", "fp8"]
 Offload = Literal["none", "text", "group", "auto"]
+ATTENTION = (
+    AUTO,
+    *("native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "_native_npu", "_native_xla"),
+    *("flash", "flash_varlen", "_flash_3", "_flash_varlen_3", "flex", "xformers", "sage", "sage_varlen"),
+    *("_sage_qk_int8_pv_fp8_cuda", "_sage_qk_int8_pv_fp8_cuda_sm90"),
+    *("_sage_qk_int8_pv_fp16_cuda", "_sage_qk_int8_pv_fp16_triton"),
+)
+"""What computes attention (`attention.py`), by diffusers' names; those with _ are for special hardware or trials."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1
@@ -65,16 +73,17 @@ class Loading:
     compile: bool = False
     """Whether the transformer's blocks are compiled."""
     attention: str = AUTO
-    """Which program computes attention."""
+    """Which program computes attention, of `ATTENTION`."""
     random_weights: bool = False
     """Whether the architecture alone is the model's: for measuring, since speed does not depend on the values."""
 
     def __post_init__(self) -> None:
-        for name, kinds in (("vae", Vae), ("quantize", Quantize), ("offload", Offload)):
-            if (given := getattr(self, name)) not in get_args(kinds):
-                known = get_args(kinds)
+        kinds = {name: get_args(kind) for name, kind in (("vae", Vae), ("quantize", Quantize), ("offload", Offload))}
+        for name, known in (kinds | {"attention": ATTENTION}).items():
+            if (given := getattr(self, name)) not in known:
+                *common, last = (kind for kind in known if not kind.startswith("_"))
                 raise UsageError(
-                    f"--{name} {given}: unknown; try {', '.join(known[:-1])} or {known[-1]}{did_you_mean(given, known)}"
+                    f"--{name} {given}: unknown; try {', '.join(common)} or {last}{did_you_mean(given, known)}"
                 )
 
 

@@ -6,7 +6,7 @@ from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
 from causvid_cli.cli.help import SECTIONS
-from causvid_cli.request import DTYPES, Offload, Quantize, Vae
+from causvid_cli.request import ATTENTION, DTYPES, Offload, Quantize, Vae
 
 INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS
 
@@ -171,7 +171,8 @@ AttentionBy = Annotated[
     Option(
         "--attention",
         metavar="NAME",
-        help="What computes attention: auto, native, flash, sage, xformers ... as diffusers names them.",
+        help="What computes attention: auto, native, flash, flex, sage, xformers ... as diffusers names them.",
+        autocompletion=completion.words(*ATTENTION),
         rich_help_panel=MODEL,
     ),
 ]
