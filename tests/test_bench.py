@@ -206,7 +206,7 @@ def test_a_window_of_ones_own_makes_other_pictures_only_once_something_falls_out
 
 def made_up(student: Maker, *rounds: Round) -> Measured:
     """What might have been measured."""
-    return Measured([student], None, {student.setting: 3.0}, {student.setting: list(rounds)})
+    return Measured([student], None, {student.setting: Run(8, (2.0, 1.0))}, {student.setting: list(rounds)})
 
 
 def a_round(chunk_s: tuple[float, ...], *, network_s: float = 0.5, matrix: float = 800.0) -> Round:
@@ -239,12 +239,26 @@ def test_figures_are_those_of_a_known_clock(pack):
     assert setting["decode_frames_per_s"] == pytest.approx(4 * setting["frames_per_s"])
     assert setting["network_flops_per_s"] == 600 / 1.5
     assert (setting["matrix_rate_share"], setting["spread"]["matrix_rate_share"]) == (0.75, (0.5, 1.0))
-    assert (setting["warm_up_s"], setting["peak_memory_bytes"]) == (3.0, 7)
+    assert (setting["warm_up_s"], setting["warm_up_chunks"], setting["peak_memory_bytes"]) == (3.0, 2, 7)
     assert setting["chunk"]["clean_pass_s"] == 0.5
     assert setting["chunk"]["steps_s"] == pytest.approx(1.0 / 6)
     assert figures["student"]["first_frame_cold_s"] == 9.0
     assert figures["student"]["peak_memory_bytes"] == 2**20
     assert figures["complete"]
+
+
+def test_who_has_to_wait_is_told_how_long(pack):
+    student = opened(pack, length="24f", repeats=5)
+    assert measure.expected_s(made_up(student)) == 5 * 2 * 6 * 1.0  # rounds, whole and in parts, chunks of 1 s
+    assert measure.expected_s(Measured([student])) == 0
+
+
+def test_what_is_timed_has_been_made_before(pack):
+    """As far as the window is full, and one chunk more."""
+    for length, warm_up, chunks in (("60f", None, 5), ("8f", None, 2), ("8f", 1, 1), ("8f", 9, 2), ("8f", 0, 0)):
+        measured = Measured.of({"student": opened(pack, length=length, warm_up=warm_up, repeats=1)})
+        measure.measure(measured, note=lambda _: None)
+        assert [len(run.chunk_s) for run in measured.warm_ups.values()] == [chunks] * (chunks > 0)
 
 
 def test_without_fresh_processes_memory_is_that_of_this_one(pack):

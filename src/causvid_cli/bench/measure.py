@@ -255,7 +255,8 @@ class Measured:
     student: Sequence[Maker]
     """One for each setting, all of one model."""
     teacher: Maker | None = None
-    warm_up_s: dict[Setting, float] = field(default_factory=dict)
+    warm_ups: dict[Setting, Run] = field(default_factory=dict)
+    """Where there was one."""
     rounds: dict[Setting, list[Round]] = field(default_factory=dict)
     teacher_runs: list[Run] = field(default_factory=list)
 
@@ -286,10 +287,13 @@ def measure(measured: Measured, *, note: Note) -> None:
     """Warm up, then as many rounds as the configuration says; what is known is in `measured` after each turn."""
     config, teacher = measured.student[0].config, measured.teacher
     for student in measured.student:
-        note(f"warm-up{_of(student, measured)}")
-        measured.warm_up_s[student.setting] = warm_up(student)
+        if warm_up_chunks(student):
+            note(f"warm-up{_of(student, measured)}")
+            measured.warm_ups[student.setting] = warm_up(student)
     if teacher:
         run_clip(teacher)
+    if (minutes := expected_s(measured) / 60) > 1:
+        note(f"about {minutes:.0f} min to go")
     for turn in range(config.repeats):
         for student in measured.student:
             note(f"round {turn + 1} of {config.repeats}{_of(student, measured)}")
@@ -310,15 +314,18 @@ def warm_up_chunks(student: Maker) -> int:
     return min(len(student.plan.chunks), student.first_steady_chunk + 1 if chosen is None else chosen)
 
 
-def warm_up(student: Maker) -> float:
-    """Make the first chunks and throw them away; how many seconds that took, compiling included."""
-    start = time.perf_counter()
-    if count := warm_up_chunks(student):
-        for _ in islice(student(), count):
-            pass
-        matrix_rate(student.device, student.dtype)
-    synchronize(student.device)
-    return time.perf_counter() - start
+def warm_up(student: Maker) -> Run:
+    """Make the first chunks and throw them away; how long they took, compiling included."""
+    run = run_clip(lambda: islice(student(), warm_up_chunks(student)))
+    matrix_rate(student.device, student.dtype)
+    return run
+
+
+def expected_s(measured: Measured) -> float:
+    """About how long the students' rounds will take, as their warm-ups ended; 0 where there was none."""
+    last = {setting: run.chunk_s[-1] for setting, run in measured.warm_ups.items()}
+    once = sum(len(each.plan.chunks) * last.get(each.setting, 0) for each in measured.student)
+    return 2 * measured.student[0].config.repeats * once  # a clip as a whole, then its parts
 
 
 def run_round(student: Maker) -> Round:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from causvid_cli.bench.fresh import Fresh, Role
-from causvid_cli.bench.measure import ChunkParts, Maker, Measured, Run, Samples, warm_up_chunks
+from causvid_cli.bench.measure import ChunkParts, Maker, Measured, Run, Samples
 from causvid_cli.device import device_name
 
 FORMAT = 1
@@ -90,6 +90,7 @@ def setting_figures(student: Maker, measured: Measured) -> dict[str, Any]:
     it without any decoding, and of the decoder alone. peak_memory_bytes: of this process, with all that it holds.
     """
     rounds, plan = measured.rounds[student.setting], student.plan
+    warm_up = measured.warm_ups.get(student.setting)
     runs, full = [each.whole for each in rounds], max(1, student.first_steady_chunk)
     steady = [seconds for run in runs for seconds in run.chunk_s[full:]]
     medians = {
@@ -108,8 +109,8 @@ def setting_figures(student: Maker, measured: Measured) -> dict[str, Any]:
         "window_frames": plan.window_frames or None,
         "sink_frames": student.student.facts.sink_frames,
         "rounds": len(rounds),
-        "warm_up_chunks": warm_up_chunks(student),
-        "warm_up_s": measured.warm_up_s[student.setting],
+        "warm_up_chunks": len(warm_up.chunk_s) if warm_up else 0,
+        "warm_up_s": warm_up.clip_s if warm_up else 0.0,
         "first_steady_chunk": student.first_steady_chunk,
         **_with_spread(medians),
         "chunk_s": [median(each) for each in zip(*(run.chunk_s for run in runs), strict=True)],

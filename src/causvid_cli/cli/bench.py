@@ -58,8 +58,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="FRAMES",
-            help="Recent latent frames that a chunk looks back on, itself included, such as 21 or 21,12,9: each is "
-            "measured. If not given, the model's own.",
+            help="Latent frames that a chunk looks back on besides the sink, itself included, such as 21 or 21,12,9: "
+            "each is measured. If not given, the model's own.",
             show_default=False,
             rich_help_panel=options.VIDEO,
         ),
