@@ -32,8 +32,8 @@ class Place:
     written: Runs
     seen: Runs
     sink_shift: int
-    in_sink: bool
-    """Whether some of its own frames stay for ever."""
+    keeps_sink: bool
+    """Whether some of its own keys must be kept before RoPE, as they stay for ever and will be turned again."""
 
     @cached_property
     def index(self) -> Tensor:
@@ -136,7 +136,7 @@ class KVCache:
         head_dim], in the order in which they lie; the next write may change them.
         """
         self._turn_sink(layer, place)
-        if place.in_sink and self.rope == "relative":
+        if place.keeps_sink:
             (first, *_), end = place.written, self._sink.shape[2]
             self._sink[layer, :, first.start : first.stop] = key[:, : min(first.stop, end) - first.start]
         start, turned = 0, turn(key, place.turns)
@@ -157,6 +157,25 @@ class KVCache:
         """Keys and values of the committed frames, oldest first."""
         return self._read(layer, self._runs(range(len(self._frames))))
 
+    def windows(self, run: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of each layer, the keys and values that lie in a run of tokens, and the sink's keys before RoPE."""
+        return [(k[:, run], v[:, run], sink) for k, v, sink in zip(self.keys, self.values, self._sink, strict=True)]
+
+    def turn_sinks(self, place: Place) -> None:
+        """Turn the sink of every layer now, where `write` does it when it comes to the layer."""
+        for layer in range(len(self.keys)):
+            self._turn_sink(layer, place)
+
+    def sink_turns(self, place: Place) -> Tensor:
+        """The rotations of the sink's tokens for a chunk; none where it is never turned."""
+        if not self._sink.shape[2]:
+            return place.turns[:, :0]
+        return self.turns(tuple(range(place.sink_shift, place.sink_shift + self.sink_frames)))
+
+    def note_sinks_turned(self, place: Place) -> None:
+        """Whoever writes without `write` has turned the sinks for this chunk."""
+        self._sink_shifts = [place.sink_shift] * len(self._sink_shifts)
+
     def commit(self) -> None:
         """Keep what the last call wrote: from now on later chunks see it."""
         assert self._writing is not None, "commit without a chunk at work"
@@ -175,7 +194,7 @@ class KVCache:
             written=self._runs(range(first, end)),
             seen=self._runs(range(end), sort=True),
             sink_shift=self._evicted if self.rope == "relative" else 0,
-            in_sink=first < self.sink_frames,
+            keeps_sink=self.rope == "relative" and first < self.sink_frames,
         )
 
     def _runs(self, places: range, *, sort: bool = False) -> Runs:
@@ -209,8 +228,7 @@ class KVCache:
             return
         self._sink_shifts[layer] = place.sink_shift
         if tokens := self._sink.shape[2]:
-            positions = tuple(range(place.sink_shift, place.sink_shift + self.sink_frames))
-            self.keys[layer, :, :tokens] = turn(self._sink[layer], self.turns(positions))
+            self.keys[layer, :, :tokens] = turn(self._sink[layer], self.sink_turns(place))
 
     def _evict(self, count: int) -> None:
         """Give up the `count` oldest frames after the sink."""
@@ -232,6 +250,7 @@ class PromptCache:
         self.embeds = embeds
         self.negative, self.guidance = negative, guidance
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._all: list[tuple[Tensor, Tensor]] = []
 
     def beside(self, other: "PromptCache") -> "PromptCache":
         """Our B prompts, then B of the other's, which has as many or one, as one batch."""
@@ -244,3 +263,13 @@ class PromptCache:
         if layer not in self._layers:
             self._layers[layer] = compute(self.embeds)
         return self._layers[layer]
+
+    def all_keys_values(
+        self, computes: Sequence[Callable[[Tensor], tuple[Tensor, Tensor]]]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
+        """Keys and values of all layers, how to compute each layer's being given; the same object at every call."""
+        if torch.is_grad_enabled():
+            return [compute(self.embeds) for compute in computes]
+        if not self._all:
+            self._all = [self.keys_values(layer, compute) for layer, compute in enumerate(computes)]
+        return self._all

@@ -4,12 +4,13 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from causvid_cli.errors import DeviceError
@@ -76,6 +77,24 @@ def free_unused(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """A CUDA graph of work on tensors that stay where they are: what plays it, and where its result then lies.
+
+    The work is done thrice for it, so it must be such that doing it again changes nothing.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # kernels are chosen and compiled in the first runs, which must not be recorded
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # thread_local: another thread, which decodes, may ask for memory meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        out = run()
+    return graph.replay, out
 
 
 def peak_memory_bytes(device: torch.device) -> int:

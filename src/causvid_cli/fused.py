@@ -6,7 +6,7 @@ from one product and on a CPU the weights lie in the order in which oneDNN reads
 difference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
-from causvid_cli.cache import PromptCache
+from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast
 
 EmbedTime = Callable[[float], tuple[Tensor, Tensor]]
 """timestep -> its features [1, D], and what the blocks are modulated by [1, 6, D]."""
@@ -37,28 +38,66 @@ class FusedBlocks:
         merged = merged and all(_is_plain(module) for module in net.blocks.modules())
         self.blocks = [FusedBlock(block, merged=merged) for block in net.blocks]
         self.modulations = lru_cache(TIMESTEPS)(self._modulations)
+        self.compiled: CompiledBlock | None = None
+        self.recordings: Recordings | None = None
+
+    def compile(self, device: torch.device, *, frames: int) -> None:
+        """Compile the block for chunks of so many latent frames; on a CUDA device, record whole calls as well.
+
+        Raises DeviceError when this machine lacks a compiler.
+        """
+        self.compiled = CompiledBlock(device, frames=frames)
+        self.recordings = Recordings() if device.type == "cuda" else None
 
     def __call__(
-        self, hidden: Tensor, timesteps: tuple[float, ...], prompt: PromptCache, past: Any, *, kept: bool = False
+        self,
+        hidden: Tensor,
+        timesteps: tuple[float, ...],
+        prompt: PromptCache,
+        past: Any,
+        *,
+        kept: bool = False,
+        cache: KVCache | None = None,
     ) -> Tensor:
         """Tokens [B, L, D] -> [B, L, D].
 
-        past: a `model.Attention`; where `kept`, a `model.CachedPast`.
+        past: a `model.Attention`; where `kept`, a `model.CachedPast`, or a `StaticPast`, with which go compiled blocks.
         kept: the first part is there for the cache alone. What the last block makes of it nobody sees: it is left out.
+        cache: of a `StaticPast`.
         """
-        *blocks, (shift, scale) = self.modulations(timesteps)
+        crosses = prompt.all_keys_values([block.cross_keys_values for block in self.blocks])
+        run = partial(self._run, timesteps=timesteps, kept=kept)
+        modulations = self.modulations(timesteps)
+        if self.recordings and cache and past.is_full and len(timesteps) == 1:
+            return self.recordings.play(cache, kept, run, hidden, modulations, crosses, past)
+        return run(hidden, modulations, crosses, past)
+
+    def _run(
+        self,
+        hidden: Tensor,
+        modulations: Sequence[list[Tensor]],
+        crosses: Sequence[tuple[Tensor, Tensor]],
+        past: Any,
+        *,
+        timesteps: tuple[float, ...],
+        kept: bool,
+    ) -> Tensor:
         last = len(self.blocks) - 1
-        for layer, (block, modulation) in enumerate(zip(self.blocks, blocks, strict=True)):
+        for layer, (block, cross) in enumerate(zip(self.blocks, crosses, strict=True)):
+            modulation = modulations[layer]
             if kept and layer == last:
+                if len(timesteps) == 1:
+                    past.keep(layer, *block.keys_values(hidden, modulation))
+                    return hidden[:, :0]
                 part, hidden = hidden.tensor_split((hidden.shape[1] // len(timesteps),), dim=1)
-                first, timesteps = timesteps[:1], timesteps[1:]
-                past.keep(layer, *block.keys_values(part, self.modulations(first)[layer]))
-                if not timesteps:
-                    return hidden
-                *blocks, (shift, scale) = self.modulations(timesteps)
-                modulation, past = blocks[layer], past.after_first()
-            cross = prompt.keys_values(layer, block.cross_keys_values)
-            hidden = block(hidden, cross, modulation, partial(past.attend, layer))
+                past.keep(layer, *block.keys_values(part, self.modulations(timesteps[:1])[layer]))
+                modulations, past = self.modulations(timesteps[1:]), past.after_first()
+                modulation = modulations[layer]
+            if self.compiled and isinstance(past, StaticPast):
+                hidden = self.compiled(block, hidden, cross, modulation, past.windows[layer], past.parts)
+            else:
+                hidden = block(hidden, cross, modulation, partial(past.attend, layer))
+        shift, scale = modulations[-1]
         return modulated_norm(hidden, shift, scale, self.net.norm_out.eps)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> None:
@@ -149,12 +188,29 @@ class Product:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.packed:  # what torch.compile makes of a linear layer: oneDNN, twice as fast as MKL on an AMD CPU
-            after, kind = ("gelu", "tanh") if self.gelu else ("none", "")
-            product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, after, [], kind)
-            return product
+        if self.packed:
+            multiply = packed_product_as_one if torch.compiler.is_compiling() else packed_product
+            return multiply(x, self.weight, self.bias, self.gelu)
         product = F.linear(x, self.weight, self.bias)
         return F.gelu(product, approximate="tanh") if self.gelu else product
+
+
+def packed_product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+    """What torch.compile makes of a linear layer whose weight it knows: oneDNN, twice as fast as MKL on an AMD CPU."""
+    after, kind = ("gelu", "tanh") if gelu else ("none", "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, after, [], kind)
+    return product
+
+
+@torch.library.custom_op("causvid::packed_product", mutates_args=())
+def packed_product_as_one(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+    """The same as one operation that torch.compile does not look into: it takes such weights for constants only."""
+    return packed_product(x, weight, bias, gelu)
+
+
+@packed_product_as_one.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+    return x.new_empty((*x.shape[:-1], len(bias)))
 
 
 def modulated_norm(hidden: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:

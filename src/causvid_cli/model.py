@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
 from causvid_cli.cache import KVCache, Place, PromptCache, Rope
+from causvid_cli.compiled import StaticPast
 from causvid_cli.fused import FusedBlocks
 from causvid_cli.geometry import Chunk
 from causvid_cli.rope import rotations, turn
@@ -56,6 +57,16 @@ class CausalTransformer(nn.Module):
         """
         small = sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
         self._fused = FusedBlocks(self.transformer, self._embed_time, merged=small)
+        return self
+
+    def compile(self, *, frames: int) -> Self:  # type: ignore[override]  # torch's compiles all of `forward`
+        """Let calls for chunks of so many latent frames take a compiled block (`compiled.py`); after `fuse`.
+
+        Where diffusers fetches weights from elsewhere when they are needed nothing changes. The first calls take long.
+        Raises DeviceError when this machine lacks a compiler.
+        """
+        assert self._fused is not None, "compile before fuse"
+        self._fused.compile(self.transformer.patch_embedding.weight.device, frames=frames)
         return self
 
     def _apply(self, *args: Any, **options: Any) -> Self:
@@ -216,7 +227,11 @@ class CausalTransformer(nn.Module):
         hidden = net.patch_embedding(x_t.to(net.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
         if self._fused and self._can_fuse and not isinstance(timestep, Tensor):
             timesteps = timestep if isinstance(timestep, tuple) else (timestep,)
-            hidden = self._fused(hidden, timesteps, prompt, past, kept=kept)
+            cache, static = None, None
+            if self._fused.compiled and isinstance(past, CachedPast) and not past.given:
+                static = StaticPast.of(past.cache, past.places, frames=self._fused.compiled.frames)
+                cache = past.cache if static else None
+            hidden = self._fused(hidden, timesteps, prompt, static or past, kept=kept, cache=cache)
         else:
             assert not isinstance(timestep, tuple), "parts for the plain layers"
             hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)

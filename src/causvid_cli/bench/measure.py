@@ -205,8 +205,11 @@ class Maker:
 
     @property
     def first_steady_chunk(self) -> int:
-        """The first chunk from which on all take the same work: the cache was full before it, for its clean pass."""
-        return -(-self.capacity_frames // self.student.facts.chunk_frames)
+        """The first chunk from which on all take the same work: the cache was full before it, for its clean pass.
+
+        With a compiled network one later, since on a GPU that chunk records the last of its calls.
+        """
+        return -(-self.capacity_frames // self.student.facts.chunk_frames) + self.config.loading.compile
 
 
 class NoPictures:

@@ -1,0 +1,181 @@
+"""Compiled blocks and recorded calls give the frames of plain ones, and nothing is compiled or recorded twice."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from test_rollout import assert_close, prefix_of, roll, small_cache, switching
+from tiny import SHAPE, tiny_transformer
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from causvid_cli import model as causal
+from causvid_cli.cache import PromptCache
+from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast, check_compiler
+from causvid_cli.errors import DeviceError
+from causvid_cli.model import CausalTransformer
+
+ROUNDING = 5e-5
+"""Sums in another order, carried from chunk to chunk; 2e-6 is measured, and a wrong place in the window costs 0.1."""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def as_at_inference() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.inference_mode():
+        yield
+
+
+def fused(*, merged: bool = True, frames: int = 1, backend: str = "aot_eager") -> CausalTransformer:
+    """A network with compiled blocks; aot_eager traces as inductor does, and makes no C++ of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not merged:
+            patch.setattr(causal, "LARGEST_MERGED", 0)
+        model = tiny_transformer().fuse()
+    model._fused.compiled = CompiledBlock(CPU, frames=frames, backend=backend)
+    return model
+
+
+def plain_of(model: CausalTransformer) -> CausalTransformer:
+    with pytest.MonkeyPatch.context() as patch:
+        if not model._fused.blocks[0].merged:
+            patch.setattr(causal, "LARGEST_MERGED", 0)
+        return tiny_transformer().fuse()
+
+
+def prompts_of(model: CausalTransformer) -> list[PromptCache]:
+    rng = torch.Generator().manual_seed(3)
+    return [model.prompt_cache(torch.randn(1, 5, SHAPE.text_dim, generator=rng)) for _ in range(2)]
+
+
+def graphs() -> int:
+    return counters["stats"]["unique_graphs"]
+
+
+# --- compiled -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_one_compiled_block_serves_all_layers_steps_chunks_and_prompts(merged):
+    model = fused(merged=merged)
+    wanted = roll(plain_of(model), switching(prompts_of(model), 6), 12)
+    assert_close(roll(model, switching(prompts_of(model), 6), 12), wanted, ROUNDING)
+    assert graphs() == 1
+    assert not counters["graph_break"]
+    roll(model, prompts_of(model)[1], 9, cache=small_cache(model, window_frames=7))  # another length, the same block
+    assert graphs() == 1
+
+
+@pytest.mark.parametrize(
+    ("sink", "window", "frames", "rope"),
+    [(0, 5, 2, "relative"), (1, 5, 2, "relative"), (3, 3, 3, "relative"), (2, 4, 2, "absolute")],
+)
+def test_compiled_blocks_write_where_the_ring_is(sink, window, frames, rope):
+    model = fused(frames=frames)
+    prompt, options = prompts_of(model)[0], {"sink_frames": sink, "window_frames": window, "rope": rope}
+    apart, compiled = (
+        roll(m, prompt, 8 * frames, frames, cache=small_cache(m, **options)) for m in (plain_of(model), model)
+    )
+    assert_close(compiled, apart, ROUNDING)
+    assert graphs() <= 1
+
+
+@pytest.mark.parametrize(("sink", "window"), [(0, 4), (2, 4)])
+def test_a_clean_pass_joined_with_a_step_is_compiled_once_more(sink, window):
+    model = fused(frames=2)
+    prompt, options = prompts_of(model)[0], {"sink_frames": sink, "window_frames": window}
+    apart, joined = (
+        roll(m, prompt, 16, 2, cache=small_cache(m, **options), joined=m is model) for m in (plain_of(model), model)
+    )
+    assert_close(joined, apart, ROUNDING)
+    assert graphs() <= 3  # single calls; two parts, the second of which turns the sink or not
+
+
+def test_chunks_of_another_size_are_not_compiled_for():
+    model = fused(frames=2)
+    wanted = roll(plain_of(model), prompts_of(model)[0], 3, prefix=prefix_of([1]), start_frame=1)
+    assert_close(roll(model, prompts_of(model)[0], 3, prefix=prefix_of([1]), start_frame=1), wanted)
+    assert graphs() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merged", [True, False])
+def test_what_inductor_makes_gives_the_same_frames(merged):
+    model = fused(merged=merged, backend="inductor")
+    wanted = roll(plain_of(model), prompts_of(model)[0], 9)
+    assert_close(roll(model, prompts_of(model)[0], 9), wanted, ROUNDING)
+    assert graphs() == 1
+
+
+def test_without_a_compiler_that_is_said(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(DeviceError, match="^--compile: torch finds no C.. compiler; install .*leave --compile out$"):
+        check_compiler(CPU)
+
+
+# --- recorded -----------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Plays a call again on the CPU, and notes what it is made with."""
+
+    def __init__(self) -> None:
+        self.recorded, self.played = 0, 0
+
+    def __call__(self, run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        self.recorded += 1
+        out = run()
+
+        def play() -> None:
+            self.played += 1
+            out.copy_(run())
+
+        return play, out
+
+
+def recorded(model: CausalTransformer) -> Recorder:
+    model._fused.recordings = Recordings(recorder := Recorder())
+    return recorder
+
+
+@pytest.mark.parametrize(("sink", "window"), [(0, 3), (1, 3)])
+def test_recorded_calls_give_the_same_frames_and_are_recorded_once(sink, window):
+    model = fused()
+    options = {"sink_frames": sink, "window_frames": window}
+    wanted = roll(plain_of(model), switching(prompts_of(model), 8), 14, cache=small_cache(model, **options))
+    recorder = recorded(model)
+    cache = small_cache(model, **options)
+    assert_close(roll(model, switching(prompts_of(model), 8), 14, cache=cache), wanted, ROUNDING)
+    assert recorder.recorded == 2  # a step, and the clean pass
+    full = 14 - (sink + window) + 1  # chunks that see a full window
+    assert recorder.played >= 2 * full
+
+
+def test_a_recording_reads_nothing_but_what_stays_where_it_is():
+    model = fused(backend="eager")
+    recorder = recorded(model)
+    seen: list[set[int]] = []
+    plain = model._fused._run
+
+    def watched(hidden, modulations, crosses, past, **options):
+        if isinstance(past, StaticPast) and past.is_full:
+            tensors = [hidden, *(t for row in (*modulations, *crosses, *past.parts, *past.windows) for t in row)]
+            seen.append({t.data_ptr() for t in tensors if t.numel()})
+        return plain(hidden, modulations, crosses, past, **options)
+
+    model._fused._run = watched
+    roll(model, switching(prompts_of(model), 8), 14)
+    assert recorder.played > 10
+    assert len({frozenset(addresses) for addresses in seen}) == 2  # of the two recordings
+
+
+def test_recordings_end_with_their_cache():
+    model = fused(backend="eager")
+    recorder = recorded(model)
+    for _ in range(2):
+        roll(model, prompts_of(model)[0], 6)
+    assert recorder.recorded == 4
+    assert len(model._fused.recordings._made) == 0
