@@ -92,6 +92,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         monkeypatch.delenv(name)
     monkeypatch.setenv("CAUSVID_CONFIG", os.devnull)
     monkeypatch.setenv("CAUSVID_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("CAUSVID_MODELS", os.devnull)  # and no model that a developer has
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ Shapes, sizes and variants are read from the recordings; several of one kind may
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +15,13 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
 from causvid_cli.cache import KVCache
+from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.geometry import Chunk, take_chunks
-from causvid_cli.keys import official_to_diffusers_transformer, official_to_diffusers_vae, unwrap_checkpoint
+from causvid_cli.install.convert import convert
+from causvid_cli.install.orders import Order
+from causvid_cli.install.recognise import recognise
+from causvid_cli.loading import load_transformer
 from causvid_cli.model import CausalTransformer, frame_mask, teacher_forcing_mask
 from causvid_cli.rollout import Noise, commit_chunk, rollout
 from causvid_cli.schedule import (
@@ -69,38 +73,75 @@ def variants(recording, leaf: str) -> list[str]:
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
+PREFIXES = ["", "model.", "model.diffusion_model.", "net.", "model._fsdp_wrapped_module."]
+
+
 @pytest.mark.golden("keys")
-@pytest.mark.parametrize("wrapper", ["", "generator", "generator_ema"])
-def test_official_names_become_diffusers_names(recording, wrapper):
-    keys = recording.meta["keys"]
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_published_names_and_shapes_are_recognised_and_taken_whole(recording, prefix):
+    keys, config = recording.meta["keys"], recording.meta["config"]
     assert len(keys) == recording.meta["num_keys"]
-    state = {name: torch.empty(facts["shape"], device="meta") for name, facts in keys.items()}
-    checkpoint = {wrapper: {f"model.{name}": tensor for name, tensor in state.items()}} if wrapper else state
-    rename = official_to_diffusers_vae if "z_dim" in recording.meta["config"] else official_to_diffusers_transformer
+    network = recognise({f"{prefix}{name}": tuple(facts["shape"]) for name, facts in keys.items()}, where="published")
+    assert network.names == {f"{prefix}{name}": facts["diffusers"] for name, facts in keys.items()}
+    assert network.shapes == {facts["diffusers"]: tuple(facts["shape"]) for facts in keys.values()}
+    assert network.parameters == recording.meta["num_parameters"]
+    kind = AutoencoderKLWan if "z_dim" in config else WanTransformer3DModel
+    with torch.device("meta"):
+        module = kind.from_config(network.config)
+        load_state(module, {name: torch.empty(shape) for name, shape in network.shapes.items()}, name="published")
+    if "num_layers" in config:
+        assert (network.config["num_layers"], network.config["num_attention_heads"]) == (
+            config["num_layers"],
+            config["num_heads"],
+        )
+        assert network.config in [architecture.config for architecture in catalogue().architectures.values()]
 
-    renamed = rename(unwrap_checkpoint(checkpoint))
 
-    assert {name: list(tensor.shape) for name, tensor in renamed.items()} == {
-        facts["diffusers"]: facts["shape"] for facts in keys.values()
-    }
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+Import = Callable[[Recording, str, dict], Path]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Import:
+    """`imported(recording, part, config)`: a part's folder in a pack, made from a .pt as users have them, once.
+
+    config: what lies beside the .pt as config.json.
+    """
+    made: dict[Path, Path] = {}
+
+    def from_pickle(recording: Recording, part: str, config: dict) -> Path:
+        if recording.path not in made:
+            folder = tmp_path_factory.mktemp(recording.path.stem)
+            weights = recording.under("weights/")
+            wrapped = {"generator": {f"model.{name}": tensor for name, tensor in weights.items()}}
+            torch.save(wrapped if part == "transformer" else weights, folder / "model.pt")
+            order = Order(source=str(folder / "model.pt"), target=str(folder / part), dtype="float32", config=config)
+            convert([order], approve=lambda seen: None, report=lambda count: None)
+            made[recording.path] = folder / part
+        return made[recording.path]
+
+    return from_pickle
 
 
 # --- VAE -----------------------------------------------------------------------------------------------------------
 
 
-def recorded_codec(recording) -> WanCodec:
+@pytest.fixture
+def recorded_codec(recording, imported) -> WanCodec:
     meta = recording.meta
-    vae = AutoencoderKLWan(
-        base_dim=meta["dim"],
-        z_dim=meta["z_dim"],
-        dim_mult=meta["dim_mult"],
-        num_res_blocks=meta["num_res_blocks"],
-        temperal_downsample=meta["temporal_downsample"],
-        latents_mean=meta["latents_mean"],
-        latents_std=meta["latents_std"],
-    )
-    load_state(vae, official_to_diffusers_vae(recording.under("weights/")), name=recording.path.name)
-    return WanCodec(vae)
+    config = {
+        "_class_name": "AutoencoderKLWan",
+        "base_dim": meta["dim"],
+        "z_dim": meta["z_dim"],
+        "dim_mult": meta["dim_mult"],
+        "num_res_blocks": meta["num_res_blocks"],
+        "temperal_downsample": meta["temporal_downsample"],
+        "latents_mean": meta["latents_mean"],
+        "latents_std": meta["latents_std"],
+    }
+    return WanCodec.from_pack(imported(recording, "vae", config), device="cpu", dtype=torch.float32)
 
 
 def splits_of(latent_frames: int) -> dict[str, list[int]]:
@@ -122,8 +163,8 @@ def test_vae_recordings_hold_what_is_compared(recording):
 
 
 @pytest.mark.golden("vae")
-def test_vae_decodes_as_published_at_any_split(recording, close):
-    codec = recorded_codec(recording)
+def test_vae_decodes_as_published_at_any_split(recording, recorded_codec, close):
+    codec = recorded_codec
     for variant in variants(recording, "pixels_unclamped"):
         x0 = recording.tensors[f"{variant}/latents"].transpose(1, 2)  # [B, F, C, h, w] -> [B, C, F, h, w]
         wanted = recording.tensors[f"{variant}/pixels_unclamped"].transpose(1, 2)
@@ -139,8 +180,8 @@ def test_vae_decodes_as_published_at_any_split(recording, close):
 
 
 @pytest.mark.golden("vae")
-def test_vae_encodes_as_published_at_any_split(recording, close):
-    codec = recorded_codec(recording)
+def test_vae_encodes_as_published_at_any_split(recording, recorded_codec, close):
+    codec = recorded_codec
     for variant in variants(recording, "pixels"):
         pixels = recording.tensors[f"{variant}/pixels"].transpose(1, 2)
         wanted = recording.tensors[f"{variant}/latents"].transpose(1, 2)
@@ -190,24 +231,10 @@ def cells(latents: Tensor) -> Tensor:
     return latents.transpose(1, 2)
 
 
-def recorded_model(recording: Recording) -> CausalTransformer:
-    config = recording.meta["config"]
-    network = WanTransformer3DModel(
-        patch_size=tuple(config["patch_size"]),
-        num_attention_heads=config["num_heads"],
-        attention_head_dim=config["dim"] // config["num_heads"],
-        in_channels=config["in_dim"],
-        out_channels=config["out_dim"],
-        text_dim=config["text_dim"],
-        freq_dim=config["freq_dim"],
-        ffn_dim=config["ffn_dim"],
-        num_layers=config["num_layers"],
-        cross_attn_norm=config["cross_attn_norm"],
-        eps=config["eps"],
-    )
-    weights = official_to_diffusers_transformer(recording.under("weights/"))
-    load_state(network, weights, name=recording.path.name)
-    return CausalTransformer(network).eval().requires_grad_(False)
+@pytest.fixture
+def recorded_model(recording, imported) -> CausalTransformer:
+    folder = imported(recording, "transformer", recording.meta["config"])
+    return load_transformer(folder, find_checkpoint("self-forcing").facts())
 
 
 def empty_cache(recording: Recording, model: CausalTransformer, **options: object) -> KVCache:
@@ -232,9 +259,9 @@ CALLS = {"a": 0, "b": 1, "c": 1}
 
 @pytest.mark.golden("causvid_forward")
 @pytest.mark.parametrize("rope", ["absolute", "relative"])
-def test_single_calls_are_as_published(recording, rope, close):
+def test_single_calls_are_as_published(recording, recorded_model, rope, close):
     frames, shift = recording.meta["frames_per_chunk"], recording.meta["timestep_shift"]
-    model = recorded_model(recording)
+    model = recorded_model
     prompt = model.prompt_cache(recording.tensors["prompt_embeds"])
     cache = empty_cache(recording, model, window_frames=2 * frames, rope=rope)
     for call in sorted(variants(recording, "flow")):
@@ -254,8 +281,8 @@ MASKS = {"block_causal", "block_causal_local", "first_frame_alone", "teacher_for
 
 
 @pytest.mark.golden("block_masks")
-def test_whole_clips_under_masks_are_as_published(recording, close):
-    model, meta = recorded_model(recording), recording.meta
+def test_whole_clips_under_masks_are_as_published(recording, recorded_model, close):
+    model, meta = recorded_model, recording.meta
     prompt = model.prompt_cache(recording.tensors["prompt_embeds"])
     found = variants(recording, "flow")
     assert found and set(found) <= MASKS
@@ -305,11 +332,10 @@ def recorded_noise(recording: Recording, variant: str, *, given_frames: int) -> 
     return draw
 
 
-def replay(recording: Recording, variant: str, **cache_options: object) -> Made:
+def replay(recording: Recording, model: CausalTransformer, variant: str, **cache_options: object) -> Made:
     """Roll a variant ("" or a prefix that ends in a slash) out from its recorded noise and given frames."""
     tensors, meta = recording.tensors, recording.meta
     assert meta.get("context_noise", 0) == meta.get("clean_pass_timestep", 0) == 0
-    model = recorded_model(recording)
     prompt = model.prompt_cache(tensors["prompt_embeds"])
     steps = steps_of(meta["denoising_steps"], shift=meta["timestep_shift"], warped=meta["warp_denoising_step"])
     frames = tensors[f"{variant}latents"].shape[1]
@@ -346,14 +372,14 @@ def replay(recording: Recording, variant: str, **cache_options: object) -> Made:
 
 @pytest.mark.golden("causvid_rollout", "selfforcing_rollout")
 @pytest.mark.parametrize("rope", ["absolute", "relative"])
-def test_rollouts_are_as_published(recording, rope, close):
+def test_rollouts_are_as_published(recording, recorded_model, rope, close):
     meta = recording.meta  # nothing is evicted: relative positions must give the absolute form's numbers
     assert meta.get("local_attn_size", -1) == -1, "a window: compare it as rolling_window"
     found = [name.removesuffix("latents") for name in recording.tensors if re.fullmatch(r"(\w+/)?latents", name)]
     assert "" in found
     for variant in found:
         label = variant.removesuffix("/") or "plain"
-        made = replay(recording, variant, rope=rope)
+        made = replay(recording, recorded_model, variant, rope=rope)
         close(f"{label} latents", made.latents, recording.tensors[f"{variant}latents"])
         timesteps = torch.tensor([step.timestep for step in made.steps])
         close(f"{label} timesteps", timesteps, torch.tensor(meta["effective_timesteps"], dtype=torch.float32))
@@ -375,11 +401,11 @@ def windows(recording: Recording) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 @pytest.mark.golden("rolling_window")
-def test_rolling_windows_are_as_published(recording, close):
+def test_rolling_windows_are_as_published(recording, recorded_model, close):
     assert {f"window_sink{n}" for n in recording.meta["sink_sizes"]} <= {variant for variant, _ in windows(recording)}
     for variant, options in windows(recording):
         wanted = recording.under(f"{variant}/")
-        made = replay(recording, f"{variant}/", **options)
+        made = replay(recording, recorded_model, f"{variant}/", **options)
         label = f"{variant} ({options['rope']})"
         close(f"{label} latents", made.latents, wanted["latents"])
         per_frame = made.cache.tokens_per_latent_frame

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from causvid_cli import packs
+from causvid_cli import packs, stamps
 from causvid_cli.config import PackFacts, load_facts, to_json
 from causvid_cli.errors import ExitCode, ModelError
 from causvid_cli.keys import (
+    bare_names,
     official_to_diffusers_transformer,
     official_to_diffusers_vae,
     transformer_names,
-    unwrap_checkpoint,
     vae_names,
 )
 from causvid_cli.packs import find_pack, list_packs, verify_pack, write_pack_manifest
@@ -82,29 +83,20 @@ def test_a_vae_with_a_tensor_lost_is_refused(lost):
 
 
 def test_wrappers_are_dropped_as_whole_path_parts():
-    tensor = torch.zeros(1)
     wrapped = {
-        "model._fsdp_wrapped_module.blocks.0._orig_mod.norm3.weight": tensor,
-        "_fsdp_wrapped_module.model.head.model.bias": tensor,
-        "my_orig_mod.weight": tensor,
+        "model._fsdp_wrapped_module.blocks.0._orig_mod.norm3.weight": "blocks.0.norm3.weight",
+        "_fsdp_wrapped_module.model.head.model.bias": "head.model.bias",
+        "my_orig_mod.weight": "my_orig_mod.weight",
+        "model.diffusion_model.head.head.bias": "head.head.bias",
+        "net.patch_embedding.weight": "patch_embedding.weight",
+        "network.weight": "network.weight",
     }
-    assert set(unwrap_checkpoint({"generator": wrapped, "critic": {}})) == {
-        "blocks.0.norm3.weight",
-        "head.model.bias",
-        "my_orig_mod.weight",
-    }
+    assert bare_names(wrapped) == wrapped
 
 
-def test_the_averaged_generator_is_preferred():
-    both = {"generator": {"model.a": torch.zeros(1)}, "generator_ema": {"model.a": torch.ones(1)}}
-    assert unwrap_checkpoint(both)["a"] == 1
-
-
-def test_a_checkpoint_that_is_no_network_is_refused():
-    with pytest.raises(ModelError, match="step is int, not a tensor"):
-        unwrap_checkpoint({"step": 3})
-    with pytest.raises(ModelError, match="two tensors are called a"):
-        unwrap_checkpoint({"a": torch.zeros(1), "model.a": torch.zeros(1)})
+def test_two_tensors_of_one_name_are_refused():
+    with pytest.raises(ModelError, match="two tensors are called a once wrappers are dropped: a and model.a"):
+        bare_names(["a", "model.a"])
 
 
 # --- loading into a module -----------------------------------------------------------------------------------------
@@ -371,7 +363,89 @@ def test_a_pack_that_is_not_there_names_what_is(pack, tmp_path):
         find_pack(tmp_path)
 
 
-def test_packs_are_looked_for_in_the_package_and_in_a_checkout():
-    roots = packs.pack_roots()
-    assert roots[0] == Path(packs.__file__).parent / "weights"
-    assert all(root.name == "weights" for root in roots)
+def test_packs_are_looked_for_in_the_package_in_a_checkout_and_in_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path))
+    *shipped, own = packs.pack_roots()
+    assert shipped[0] == Path(packs.__file__).parent / "weights"
+    assert all(root.name == "weights" for root in shipped)
+    assert own == packs.user_root() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {}, "{home}/.local/share/causvid/models"),
+        ("linux", {"XDG_DATA_HOME": "/data"}, "/data/causvid/models"),
+        ("darwin", {}, "{home}/Library/Application Support/causvid/models"),
+        ("linux", {"CAUSVID_MODELS": "~/mine"}, "{home}/mine"),
+    ],
+)
+def test_the_users_models_are_where_each_system_keeps_such_things(platform, variables, folder, tmp_path, monkeypatch):
+    for name in ("CAUSVID_MODELS", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (variables | {"HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(packs.sys, "platform", platform)
+    assert str(packs.user_root()) == folder.format(home=tmp_path)
+
+
+# --- stamps --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(pack, monkeypatch):
+    """A pack whose files count as large."""
+    monkeypatch.setattr(stamps, "SMALL_BYTES", 0)
+    return pack
+
+
+def test_a_large_file_is_hashed_once_and_again_when_it_was_touched(large, monkeypatch):
+    [file] = large.glob("transformer/*")
+    verify_pack(large, load_facts(large))
+    with monkeypatch.context() as patch:
+        patch.setattr(packs, "_sha256", lambda file: pytest.fail(f"{file} is read"))
+        verify_pack(large, load_facts(large))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged: sha256"):
+        verify_pack(large, load_facts(large))
+
+
+def test_all_is_hashed_where_it_is_asked_for_even_when_nothing_seems_touched(large):
+    [file] = large.glob("transformer/*")
+    verify_pack(large, load_facts(large))
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as opened:
+        opened.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    verify_pack(large, load_facts(large))  # a stamp guards against damage, not against who wants to deceive
+    with pytest.raises(ModelError, match="is damaged: sha256"):
+        verify_pack(large, load_facts(large), every=True)
+
+
+def test_a_stamp_of_another_manifest_counts_for_nothing(large):
+    facts = load_facts(large)
+    verify_pack(large, facts)
+    [name] = [name for name in facts.files if name.startswith("transformer/")]
+    other = replace(facts, files=facts.files | {name: replace(facts.files[name], sha256="0" * 64)})
+    with pytest.raises(ModelError, match="is damaged: sha256 .* instead of 000000000000"):
+        verify_pack(large, other)
+
+
+def test_small_files_are_hashed_each_time(pack):
+    verify_pack(pack, load_facts(pack))
+    assert not (pack / stamps.FILE).exists()
+
+
+def test_a_damaged_file_of_stamps_only_costs_time(large):
+    (large / stamps.FILE).write_text("{")
+    verify_pack(large, load_facts(large))
+    assert json.loads((large / stamps.FILE).read_text())
+
+
+def test_stamps_are_no_part_of_the_pack(large):
+    verify_pack(large, load_facts(large))
+    assert write_pack_manifest(large, load_facts(large)).files == load_facts(large).files

@@ -8,7 +8,7 @@ from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.packs import codec_facts, find_pack, pack_digest, wan_codec_facts
+from causvid_cli.packs import check_causal, codec_facts, find_pack, pack_digest, wan_codec_facts
 from causvid_cli.request import LOADING, Loading
 
 RANDOM = "random weights, recipe 1"
@@ -44,6 +44,7 @@ def choose(name: str | Path, *, loading: Loading = LOADING) -> Chosen:
         return Chosen(folder=None, facts=facts, codec=wan_codec_facts(part.config or {}), sha256=digest)
     folder = find_pack(name)
     facts = load_facts(folder)
+    check_causal(facts)
     return Chosen(folder=folder, facts=facts, codec=codec_facts(folder, facts, loading.vae), sha256=pack_digest(facts))
 
 

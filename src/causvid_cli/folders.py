@@ -6,6 +6,8 @@ from pathlib import Path
 
 CACHE_FOLDER = "CAUSVID_CACHE"
 """The environment variable that names another folder for what can be made again."""
+TEXT_CACHE = "CAUSVID_TEXT_CACHE"
+"""The environment variable that says how much of encoded prompts is kept there, such as 500MB or 2GiB; 0 is nothing."""
 
 
 def cache_folder() -> Path:

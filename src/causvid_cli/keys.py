@@ -1,18 +1,23 @@
-"""Names of tensors: official Wan checkpoints -> diffusers."""
+"""Names of tensors: official Wan checkpoints -> diffusers. Imports no torch."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from causvid_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Names = dict[str, str]
 """Official name -> diffusers name."""
 
 WRAPPERS = {"_fsdp_wrapped_module", "_orig_mod"}
 """Path parts that FSDP and torch.compile put into names."""
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "module.", "model.", "net.")
+"""What stands before all names: in ComfyUI's files, under DDP, in Self-Forcing's and in rCM's."""
+ENTRIES = ("generator_ema", "generator", "state_dict", "model_state_dict", "model", "ema", "module")
+"""Under which the network lies in a pickle; the averaged weights go first."""
 
 
 def _affine(modules: Names) -> Names:
@@ -34,31 +39,32 @@ TIME_CONV = _affine({"time_conv": "time_conv"})
 """Of a resample that changes the number of frames."""
 
 
-def unwrap_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The network's tensors in an official checkpoint, under their bare official names.
+def bare_names(keys: Iterable[str]) -> dict[str, str]:
+    """Key of a checkpoint -> the tensor's own name, without what programs wrap around the network.
 
-    Takes `generator_ema` or `generator` where the checkpoint has one, drops `_fsdp_wrapped_module` and `_orig_mod` as
-    whole path parts, then a leading `model.`. Raises ModelError on what is no tensor or when two names become one.
+    Drops `_fsdp_wrapped_module` and `_orig_mod` as whole path parts, then leading `PREFIXES`. Raises ModelError when
+    two names become one.
     """
-    chosen = next((checkpoint[key] for key in ("generator_ema", "generator") if key in checkpoint), checkpoint)
-    state: dict[str, Tensor] = {}
-    for key, tensor in chosen.items():
-        parts = [part for part in key.split(".") if part not in WRAPPERS]
-        name = ".".join(parts[1:] if parts[0] == "model" else parts)
-        if not isinstance(tensor, Tensor):
-            raise ModelError(f"checkpoint: {key} is {type(tensor).__name__}, not a tensor; give a generator checkpoint")
-        if name in state:
-            raise ModelError(f"checkpoint: two tensors are called {name} once wrappers are dropped")
-        state[name] = tensor
-    return state
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for key in keys:
+        name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
+        while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
+            name = name.removeprefix(prefix)
+        if name in owners:
+            raise ModelError(f"two tensors are called {name} once wrappers are dropped: {owners[name]} and {key}")
+        names[key], owners[name] = name, key
+    return names
 
 
-def official_to_diffusers_transformer(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def official_to_diffusers_transformer(state: Mapping[str, "Tensor"]) -> "dict[str, Tensor]":
     """Tensors of a Wan text-to-video transformer under diffusers' names (`WanTransformer3DModel`)."""
-    return _renamed(state, transformer_names(_count(state.keys(), "blocks")), what="Wan text-to-video transformer")
+    return _renamed(
+        state, transformer_names(count_layers(state.keys(), "blocks")), what="Wan text-to-video transformer"
+    )
 
 
-def official_to_diffusers_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def official_to_diffusers_vae(state: Mapping[str, "Tensor"]) -> "dict[str, Tensor]":
     """Tensors of the Wan 2.1 VAE under diffusers' names (`AutoencoderKLWan`)."""
     return _renamed(state, vae_names(state.keys()), what="Wan VAE")
 
@@ -95,10 +101,10 @@ def vae_names(given: Set[str]) -> Names:
         names |= _under(f"{part}.middle.0", f"{part}.mid_block.resnets.0", RESNET)
         names |= _under(f"{part}.middle.1", f"{part}.mid_block.attentions.0", ATTENTION)
         names |= _under(f"{part}.middle.2", f"{part}.mid_block.resnets.1", RESNET)
-    for i in range(_count(given, "encoder.downsamples")):
+    for i in range(count_layers(given, "encoder.downsamples")):
         names |= _vae_layer(given, f"encoder.downsamples.{i}", f"encoder.down_blocks.{i}")
     level = resnet = 0  # diffusers groups the decoder's layers by level, an upsampler ends each
-    for i in range(_count(given, "decoder.upsamples")):
+    for i in range(count_layers(given, "decoder.upsamples")):
         layer, up_block = f"decoder.upsamples.{i}", f"decoder.up_blocks.{level}"
         if _is_resample(given, layer):
             names |= _vae_layer(given, layer, f"{up_block}.upsamplers.0")
@@ -106,6 +112,23 @@ def vae_names(given: Set[str]) -> Names:
         else:
             names |= _vae_layer(given, layer, f"{up_block}.resnets.{resnet}")
             resnet += 1
+    return names
+
+
+def text_encoder_names(layers: int) -> Names:
+    """Every tensor of umT5's encoder: official Wan -> transformers (`UMT5EncoderModel`)."""
+    names = {"token_embedding.weight": "shared.weight", "norm.weight": "encoder.final_layer_norm.weight"}
+    attention = {f"attn.{name}.weight": f"layer.0.SelfAttention.{name}.weight" for name in "qkvo"}
+    block = attention | {
+        "norm1.weight": "layer.0.layer_norm.weight",
+        "pos_embedding.embedding.weight": "layer.0.SelfAttention.relative_attention_bias.weight",
+        "norm2.weight": "layer.1.layer_norm.weight",
+        "ffn.gate.0.weight": "layer.1.DenseReluDense.wi_0.weight",
+        "ffn.fc1.weight": "layer.1.DenseReluDense.wi_1.weight",
+        "ffn.fc2.weight": "layer.1.DenseReluDense.wo.weight",
+    }
+    for i in range(layers):
+        names |= _under(f"blocks.{i}", f"encoder.block.{i}", block)
     return names
 
 
@@ -129,12 +152,12 @@ def _is_resample(given: Set[str], layer: str) -> bool:
     return f"{layer}.resample.1.weight" in given
 
 
-def _count(given: Iterable[str], prefix: str) -> int:
+def count_layers(given: Iterable[str], prefix: str) -> int:
     """How many numbered layers stand under a prefix."""
     return len({match[1] for name in given if (match := re.match(rf"{prefix}\.(\d+)\.", name))})
 
 
-def _renamed(state: Mapping[str, Tensor], names: Names, *, what: str) -> dict[str, Tensor]:
+def _renamed(state: Mapping[str, "Tensor"], names: Names, *, what: str) -> "dict[str, Tensor]":
     missing = [name for name in names if name not in state]
     unknown = [name for name in state if name not in names]
     if problem := mismatch({"missing": missing, "unknown": unknown}):

@@ -3,23 +3,47 @@
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from causvid_cli.catalogue import checkpoint_names
 from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.request import Vae
+from causvid_cli.stamps import Stamps
+
+MODELS_FOLDER = "CAUSVID_MODELS"
+"""The environment variable that names another folder for the user's models."""
 
 
-def pack_roots() -> list[Path]:
-    """Folders whose subfolders are model packs: the installed package's, and a source checkout's."""
+def shipped_roots() -> list[Path]:
+    """Folders of the packs that came with causvid: the installed package's, and a source checkout's."""
     package = Path(__file__).parent
     checkout = package.parents[1]
     return [package / "weights", *([checkout / "weights"] if (checkout / "pyproject.toml").is_file() else [])]
+
+
+def user_root() -> Path:
+    """Where models that the user gets are kept, whether or not it is there yet."""
+    if named := os.environ.get(MODELS_FOLDER):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        data = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "causvid" / "models"
+
+
+def pack_roots() -> list[Path]:
+    """Folders whose subfolders are model packs; of two packs of one name the first one's is meant."""
+    return [*shipped_roots(), user_root()]
 
 
 def list_packs() -> dict[str, Path]:
@@ -27,7 +51,8 @@ def list_packs() -> dict[str, Path]:
     folders = (file.parent for root in pack_roots() for file in sorted(root.glob(f"*/{FACTS_FILE}")))
     packs: dict[str, Path] = {}
     for folder in folders:
-        packs.setdefault(folder.name, folder)
+        if not folder.name.startswith("."):  # one that is being made
+            packs.setdefault(folder.name, folder)
     return packs
 
 
@@ -41,9 +66,15 @@ def find_pack(name_or_path: str | Path) -> Path:
         return path
     if path.is_dir():
         raise ModelError(f"{path} is not a model pack: it holds no {FACTS_FILE}")
+    if name_or_path in (names := list(checkpoint_names())):
+        raise ModelError(f"{name_or_path} is not installed; `causvid models pull {name_or_path}` gets it")
     known = ", ".join(packs) or "none"
-    near = did_you_mean(str(name_or_path), packs) or "; or give the folder of a model pack"
+    near = did_you_mean(str(name_or_path), [*packs, *names]) or "; or give the folder of a model pack"
     raise ModelError(f"no model {str(name_or_path)!r}; known: {known}{near}")
+
+
+CODECS = {"pixel": "PixelCodec", "wan": "AutoencoderKLWan"}
+"""`PackFacts.codec` -> the class of its network."""
 
 
 def codec_folder(path: Path, facts: PackFacts, vae: Vae = "full") -> Path:
@@ -65,6 +96,9 @@ def codec_facts(path: Path, facts: PackFacts, vae: Vae = "full") -> CodecFacts:
     file = codec_folder(path, facts, vae) / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
+        wanted = CODECS[facts.codec] if vae == "full" else "TAEHV"
+        if (found := config.get("_class_name", wanted)) != wanted:
+            raise ModelError(f"{file}: _class_name: {found!r} instead of {wanted!r}")
         if facts.codec == "pixel":
             stack = int(config["stack"])
             channels, factor = stack * int(config["cell_channels"]), 8
@@ -89,21 +123,39 @@ def wan_codec_facts(config: Mapping[str, Any]) -> CodecFacts:
     )
 
 
-def verify_pack(path: Path, facts: PackFacts) -> None:
-    """Raise ModelError unless every file that the facts list is there, byte for byte."""
+def check_causal(facts: PackFacts) -> None:
+    """Raise ModelError for a base, which cannot make a video chunk by chunk."""
+    if facts.kind == "base":
+        raise ModelError(
+            f"{facts.name} is bidirectional, a base for `causvid distill`: it makes no video chunk by chunk; "
+            "try a causal student, such as causal-forcing"
+        )
+
+
+def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
+    """Raise ModelError unless every file that the facts list is there, byte for byte.
+
+    every: hash them all. Otherwise a large file that looks as it did when its hash was last right is not read again
+    (`stamps`).
+    """
     remedy = f"get {facts.name} again from {facts.source}"
-    if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots()):
+    if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots() if root != user_root()):
         remedy = "reinstall causvid"
     if not facts.files:
         raise ModelError(f"{path / FACTS_FILE}: files: lists none, so nothing can be verified; {remedy}")
+    stamps = Stamps(path)
     for name, wanted in facts.files.items():
         file = path / name
         if not file.is_file():
             raise ModelError(f"{file} is missing; {remedy}")
         if (size := file.stat().st_size) != wanted.bytes:
             raise ModelError(f"{file} is damaged: {size} bytes instead of {wanted.bytes}; {remedy}")
+        if stamps.holds(name, wanted.sha256) and not every:
+            continue
         if (found := _sha256(file)) != wanted.sha256:
             raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
+        stamps.put(name, wanted.sha256)
+    stamps.save()
 
 
 def with_parts(facts: PackFacts, *parts: str) -> PackFacts:
@@ -122,11 +174,15 @@ def pack_digest(facts: PackFacts) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def write_pack_manifest(path: Path, facts: PackFacts) -> PackFacts:
-    """Write causvid.json with the size and hash of every file now in the pack, hidden ones aside; what it wrote."""
+def write_pack_manifest(path: Path, facts: PackFacts, *, known: Mapping[str, str] | None = None) -> PackFacts:
+    """Write causvid.json with the size and hash of every file now in the pack, hidden ones aside; what it wrote.
+
+    known: sha256 of files that are known to have it, by their path in the pack.
+    """
     files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    hashes = known or {}
     listed = {
-        name: FileFacts(sha256=_sha256(file), bytes=file.stat().st_size)
+        name: FileFacts(sha256=hashes.get(name) or _sha256(file), bytes=file.stat().st_size)
         for name, file in files.items()
         if name != FACTS_FILE and not any(part.startswith(".") for part in name.split("/"))
     }

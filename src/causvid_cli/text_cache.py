@@ -27,13 +27,11 @@ from torch import Tensor
 
 from causvid_cli.device import free_unused
 from causvid_cli.errors import UsageError
-from causvid_cli.folders import cache_folder
+from causvid_cli.folders import TEXT_CACHE, cache_folder
 from causvid_cli.request import check_prompt
 from causvid_cli.text import EncodedPrompt
 from causvid_cli.text_umt5 import ROWS, Features, UMT5TextEncoder, clean, padded
 
-BOUND = "CAUSVID_TEXT_CACHE"
-"""The environment variable that says how much the folder may hold, such as 500MB or 2GiB; 0 is no cache."""
 DEFAULT_BOUND = 2**30
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 HELD_PROMPTS = 64
@@ -51,7 +49,7 @@ class TextCache:
     @classmethod
     def of_user(cls) -> Self | None:
         """The user's own; None where it is switched off. Raises UsageError for a bound that is no size."""
-        bound = parse_bytes(os.environ.get(BOUND) or str(DEFAULT_BOUND), name=BOUND)
+        bound = parse_bytes(os.environ.get(TEXT_CACHE) or str(DEFAULT_BOUND), name=TEXT_CACHE)
         return cls(cache_folder() / "text", bound=bound) if bound else None
 
     def get(self, key: str) -> Features | None:

@@ -59,7 +59,7 @@ def save_safetensors(
         old.unlink()
     dtypes = {name: dtype if tensor.is_floating_point() else tensor.dtype for name, tensor in state.items()}
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in state.items()}
-    shards = list(_shards(sizes, shard_bytes or max(15 * MIB, sum(sizes.values()) // 10)))
+    shards = plan_shards(sizes, shard_bytes)
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"{STEM}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{STEM}.safetensors"
@@ -88,6 +88,11 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name: str) -> 
     if problem := mismatch(problems):
         raise ModelError(f"{name} does not fit {type(module).__name__}: {problem}")
     module.load_state_dict(state, assign=any(tensor.is_meta for tensor in wanted.values()))
+
+
+def plan_shards(sizes: Mapping[str, int], shard_bytes: int | None = None) -> list[list[str]]:
+    """Names of tensors of these sizes, for each file (see `save_safetensors`)."""
+    return list(_shards(sizes, shard_bytes or max(15 * MIB, sum(sizes.values()) // 10)))
 
 
 def _shards(sizes: Mapping[str, int], shard_bytes: int) -> Iterator[list[str]]:

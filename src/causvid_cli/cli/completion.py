@@ -8,6 +8,7 @@ from itertools import takewhile
 
 import typer
 
+from causvid_cli.catalogue import checkpoint_names
 from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError
 from causvid_cli.packs import find_pack, list_packs
@@ -28,6 +29,18 @@ def models(incomplete: str) -> list[tuple[str, str]]:
                 continue
             found.append((name, f"{facts.width * facts.enlarge}x{facts.height * facts.enlarge} at {facts.fps:g} fps"))
     return found
+
+
+def checkpoints(incomplete: str) -> list[str]:
+    """Names of the known checkpoints."""
+    return [name for name in checkpoint_names() if name.startswith(incomplete)]
+
+
+def known_models(incomplete: str) -> list[tuple[str, str]]:
+    """Names of models that are here, and of those that can be had."""
+    here = models(incomplete)
+    names = {name for name, _ in here}
+    return here + [(name, "to pull") for name in checkpoints(incomplete) if name not in names]
 
 
 def sizes(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:

@@ -131,10 +131,7 @@ def set_(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="As on the command line; true or false for a flag.")],
 ) -> None:
     """Set an option for all runs, in the config file; the rest of the file stays as it is."""
-    root = context.find_root().command
-    *words, name = key.split(".")
-    option = _option(root, tuple(words), name)
-    _write(root, tuple(words), name, f"{name} = {_as_toml(value, option)}")
+    set_option(context.find_root().command, key, value)
 
 
 @config.command(cls=PlainCommand, epilog=examples("causvid config unset length", "causvid config unset t2v.fps"))
@@ -142,6 +139,13 @@ def unset(context: typer.Context, key: Key) -> None:
     """Take an option out of the config file."""
     *words, name = key.split(".")
     _write(context.find_root().command, tuple(words), name, None)
+
+
+def set_option(root: Any, key: str, value: str) -> None:
+    """Set an option of the root or of one command (KEY as in `config set`) in the config file."""
+    *words, name = key.split(".")
+    option = _option(root, tuple(words), name)
+    _write(root, tuple(words), name, f"{name} = {_as_toml(value, option)}")
 
 
 # --- what holds ----------------------------------------------------------------------------------------------------

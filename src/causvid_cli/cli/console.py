@@ -351,7 +351,7 @@ class _Bar:
 
         width, tally = options.max_width, self._tally
         if tally is None:
-            yield _row(self._what, width, total=None, done=0, before=True)
+            yield bar(self._what, width, total=None, done=0, before=True)
             return
         parts = tally.pace().split(", ")
         while len(parts) > 1 and len(", ".join(parts)) > width:  # the last one says least
@@ -359,13 +359,13 @@ class _Bar:
         if tally.frames is None:
             yield Text(", ".join(parts), no_wrap=True, overflow="ellipsis")
         else:
-            yield _row(", ".join(parts), width, total=tally.frames, done=tally.done)
+            yield bar(", ".join(parts), width, total=tally.frames, done=tally.done)
         for line in (tally.cue, tally.watch):
             if line:
                 yield Text(line, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _row(text: str, width: int, *, total: int | None, done: int, before: bool = False) -> Any:
+def bar(text: str, width: int, *, total: int | None, done: int, before: bool = False) -> Any:
     """Text and a bar on one line, the text alone where there is no room; before: the text comes first."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table

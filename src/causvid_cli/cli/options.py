@@ -182,6 +182,7 @@ RandomWeights = Annotated[
         metavar="NAME",
         help="Random numbers in place of a published model's weights, which need not be here: for measuring.",
         show_default=False,
+        autocompletion=completion.checkpoints,
         rich_help_panel=MODEL,
     ),
 ]

@@ -18,11 +18,13 @@ import typer
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import CausvidError, UsageError
+from causvid_cli.folders import CACHE_FOLDER, TEXT_CACHE
+from causvid_cli.packs import MODELS_FOLDER
 
 CONFIG_FILE = "CAUSVID_CONFIG"
 """The environment variable that names another config file; /dev/null is none."""
 PREFIX = "CAUSVID_"
-NO_OPTIONS = frozenset({CONFIG_FILE, "CAUSVID_DEBUG", "CAUSVID_CACHE", "CAUSVID_TEXT_CACHE"})
+NO_OPTIONS = frozenset({CONFIG_FILE, MODELS_FOLDER, CACHE_FOLDER, TEXT_CACHE, "CAUSVID_DEBUG"})
 """Variables that set no option."""
 OF_ONE_RUN = frozenset(
     {

@@ -91,7 +91,8 @@ def load_base(model: str | Path, *, device: torch.device, dtype: torch.dtype) ->
     facts = load_facts(folder)
     verify_pack(folder, facts)
     teacher = folder / facts.teacher if facts.teacher else None
-    return Base(folder, facts, folder / "transformer", teacher, device, dtype)
+    student = None if facts.kind == "base" else folder / "transformer"
+    return Base(folder, facts, student, teacher, device, dtype)
 
 
 def check_wan(folder: Path) -> None:

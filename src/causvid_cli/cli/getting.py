@@ -1,0 +1,389 @@
+"""Commands `models pull` and `models import`: from the hub, or from files of the user's own, to an installed model."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from causvid_cli.catalogue import Checkpoint, find_checkpoint, is_non_commercial
+from causvid_cli.cli import completion, console, options
+from causvid_cli.cli.help import PlainCommand, examples
+from causvid_cli.config import FACTS_FILE, load_facts
+from causvid_cli.errors import UsageError
+from causvid_cli.packs import user_root
+from causvid_cli.request import DTYPES
+
+if TYPE_CHECKING:
+    from causvid_cli.install.build import Recipe
+    from causvid_cli.install.hub import Pull
+    from causvid_cli.install.orders import Seen
+
+app = typer.Typer()
+
+MUCH_BYTES = 10**9
+"""More than this is downloaded only when somebody says yes."""
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, and replace what is there.", show_default=False)]
+OwnName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="What to call it; if not given, as it is known.", show_default=False),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DTYPE",
+        help=f"Number format of the transformer on disk: {', '.join(DTYPES)}; if not given, bfloat16.",
+        show_default=False,
+        autocompletion=completion.words(*DTYPES),
+    ),
+]
+
+
+@app.command(
+    cls=PlainCommand, epilog=examples("causvid models pull causal-forcing", "causvid models pull longlive --yes")
+)
+def pull(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A model that `causvid models list` shows as one to pull.",
+            autocompletion=completion.checkpoints,
+        ),
+    ],
+    own_name: OwnName = None,
+    dtype: Dtype = None,
+    keep_download: Annotated[
+        bool,
+        typer.Option(
+            "--keep-download/--rm-download",
+            help="Whether the files stay in the hub's cache beside the model that is made of them. What was there "
+            "before stays always.",
+        ),
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use what the hub's cache has, and no network.", show_default=False)
+    ] = False,
+    yes: Yes = False,
+    quiet: options.Quiet = 0,
+    verbose: options.Verbose = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Download a known model, make a model pack of it and install it.
+
+    Size, repository and licence are told first. A download that was broken off goes on; HF_HOME and HF_TOKEN are
+    heeded.
+    """
+    checkpoint = find_checkpoint(name)
+    _check_dtype(dtype)
+    from causvid_cli.install import hub
+    from causvid_cli.install.build import check_name
+
+    check_name(own_name or checkpoint.name, replacing=yes)
+    plan = hub.plan_pull(checkpoint, offline=offline)
+    _tell(plan)
+    _ask_download(plan, yes=yes)
+    with _hub_bars():
+        files = hub.download(plan, offline=offline)
+    recipe = hub.recipe_of(plan, files, name=own_name, dtype=dtype)
+    folder = _build(recipe, checkpoint, replacing=yes)
+    if not keep_download and (freed := hub.forget(plan.items, files)):
+        console.note(f"{console.bytes_text(freed)} of downloads are removed again; --keep-download keeps them")
+    _report(folder, as_json=as_json)
+
+
+@app.command(
+    "import",
+    cls=PlainCommand,
+    epilog=examples(
+        "causvid models import ./self_forcing_dmd.pt --base ./Wan2.1-T2V-1.3B",
+        "causvid models import ./model.pt --as causvid --name mine",
+        "causvid models import ./runs/robot/pack/robot",
+    ),
+)
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A .pt, .pth or .safetensors file, or the folder of a repository or a model pack."
+        ),
+    ],
+    own_name: OwnName = None,
+    known_as: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="Which known checkpoint it is, where its bytes do not tell.",
+            show_default=False,
+            autocompletion=completion.checkpoints,
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where VAE, text encoder and tokenizer are: a folder of Wan2.1 or an installed model. If not given, "
+            "beside PATH, or in any installed Wan model.",
+            show_default=False,
+        ),
+    ] = None,
+    lora: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The LoRA that a checkpoint needs, as longlive does.", show_default=False),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENTRY",
+            help="Under which entry of a .pt file the network lies; if not given, generator_ema or generator.",
+            show_default=False,
+        ),
+    ] = None,
+    chunk: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Latent frames per chunk.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Timesteps that it was trained for, such as 1000,750,500,250.", show_default=False
+        ),
+    ] = None,
+    shift: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Shift of its noise schedule.", show_default=False)
+    ] = None,
+    warp: Annotated[
+        bool | None,
+        typer.Option(
+            "--warp/--no-warp", help="Whether its steps are places in the shifted schedule.", show_default=False
+        ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", min=0, help="Latent frames that it looks back on; 0: all.", show_default=False),
+    ] = None,
+    sink: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", min=0, help="First latent frames that it never forgets.", show_default=False),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="Its licence.", show_default=False)
+    ] = None,
+    dtype: Dtype = None,
+    yes: Yes = False,
+    quiet: options.Quiet = 0,
+    verbose: options.Verbose = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Make a model pack of a checkpoint and install it.
+
+    The file is recognised by the names and shapes of its tensors, read piece by piece, and left as it is. A .pt file
+    is opened once, in a process of its own that runs no code of it.
+    """
+    _check_dtype(dtype)
+    if (path / FACTS_FILE).is_file():
+        _import_pack(path, own_name, yes=yes, as_json=as_json)
+        return
+    from causvid_cli.install.build import check_name
+    from causvid_cli.install.plan import Wish, plan_import
+
+    if own_name or known_as:
+        check_name(own_name or find_checkpoint(str(known_as)).name, replacing=yes)
+    facts = {
+        "chunk_frames": chunk,
+        "steps": _timesteps(steps),
+        "shift": shift,
+        "warp_steps": warp,
+        "window_frames": window,
+        "sink_frames": sink,
+        "license": licence,
+    }
+    wish = Wish(
+        path=path,
+        name=own_name,
+        known_as=known_as,
+        base=base,
+        lora=lora,
+        key=key,
+        dtype=dtype,
+        facts={name: value for name, value in facts.items() if value is not None},
+    )
+    planned = plan_import(wish)
+    for note in planned.notes:
+        console.note(note)
+    _warn_of_licence(planned.recipe.facts.license)
+    _report(_build(planned.recipe, planned.checkpoint, replacing=yes), as_json=as_json)
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only when somebody says yes: here, or before by --yes. Raises UsageError where nobody can be asked."""
+    if yes:
+        return
+    import sys
+
+    if not (sys.stdin and sys.stdin.isatty() and console.is_terminal()):
+        raise UsageError(f"{question} nobody can be asked here; --yes says yes")
+    if not typer.confirm(f"causvid: {console.shown(question)}", err=True):
+        raise UsageError("no; nothing was changed")
+
+
+# --- what is done --------------------------------------------------------------------------------------------------
+
+
+def _build(recipe: "Recipe", checkpoint: Checkpoint | None, *, replacing: bool) -> Path:
+    """Convert and install, with a bar."""
+    from causvid_cli.install.build import build_pack
+    from causvid_cli.install.plan import check_seen
+
+    bar = ByteBar(f"converting {recipe.facts.name}")
+
+    def approve(seen: "list[Seen]") -> None:
+        check_seen(recipe, checkpoint, seen)
+        bar.total = sum(each.bytes for each in seen)
+        for each in seen:
+            console.detail(
+                f"{each.part}: {each.parameters / 1e6:.0f} million numbers, {console.bytes_text(each.bytes)}"
+            )
+
+    with bar.shown():
+        return build_pack(recipe, replacing=replacing, approve=approve, report=bar.add)
+
+
+def _import_pack(path: Path, name: str | None, *, yes: bool, as_json: bool) -> None:
+    from causvid_cli.install.build import copy_pack
+
+    _report(copy_pack(path, name or load_facts(path).name, replacing=yes), as_json=as_json)
+
+
+def _report(folder: Path, *, as_json: bool) -> None:
+    facts = load_facts(folder)
+    size = sum(file.bytes for file in facts.files.values())
+    if as_json:
+        console.result_json(
+            {
+                "v": 1,
+                "name": facts.name,
+                "kind": facts.kind,
+                "license": facts.license,
+                "bytes": size,
+                "folder": str(folder),
+            }
+        )
+    else:
+        console.result(str(folder))
+    use = "base = " if facts.kind == "base" else "--model "
+    console.note(f"{folder.name} is installed, {console.bytes_text(size)}: {use}{folder.name}")
+
+
+def _tell(pull: "Pull") -> None:
+    """Repository, files, size and licence, before anything is downloaded."""
+    checkpoint = pull.checkpoint
+    console.note(f"{checkpoint.name}: {checkpoint.title}")
+    sources: dict[tuple[str, str], list[Any]] = {}
+    for item in pull.items:
+        sources.setdefault((item.source.repository, item.revision), []).append(item)
+    for (repository, revision), items in sources.items():
+        known = [item.bytes for item in items]
+        size = console.bytes_text(sum(known)) if None not in known else "of unknown size"
+        cached = sum(item.bytes or 0 for item in items if item.cached)
+        here = f", {console.bytes_text(cached)} of them here already" if cached else ""
+        own = items[0].source == checkpoint
+        licence = (pull.licence if own else None) or items[0].source.license
+        files = ", ".join(item.remote.path for item in items)
+        console.note(f"{repository}@{revision[:12]}: {files}, {size}{here}; licence: {licence}")
+    if pull.linked:
+        console.note(f"{', '.join(pull.linked)}: shared with {', '.join({each.name for each in pull.linked.values()})}")
+    for note in pull.notes:
+        console.warning(note)
+    _warn_of_licence(pull.licence or checkpoint.license, checkpoint)
+    if pull.licence and is_non_commercial(checkpoint.license) and not is_non_commercial(pull.licence):
+        console.note(f"its card now says {pull.licence}; causvid knew {checkpoint.license}")
+
+
+def _warn_of_licence(licence: str, checkpoint: Checkpoint | None = None) -> None:
+    if is_non_commercial(licence) or (checkpoint and checkpoint.non_commercial):
+        shown = licence if is_non_commercial(licence) or not checkpoint else checkpoint.license
+        console.warning(f"licence {shown}: NOT FOR COMMERCIAL USE, neither the model nor, by its terms, what it makes")
+    if checkpoint and checkpoint.license_note:
+        console.warning(f"licence: {checkpoint.license_note}")
+
+
+def _ask_download(pull: "Pull", *, yes: bool) -> None:
+    size = pull.download_bytes
+    if size == 0:
+        return
+    text = console.bytes_text(size) if size is not None else "a download of unknown size"
+    import sys
+
+    if size is not None and size <= MUCH_BYTES and not (sys.stdin and sys.stdin.isatty()):
+        return
+    ask(f"download {text} for {pull.checkpoint.name} into {user_root()}?", yes=yes)
+
+
+@contextmanager
+def _hub_bars() -> Iterator[None]:
+    """The hub's library draws its own bars: on a terminal, and unless -q."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    silent = are_progress_bars_disabled()
+    if console.voice.quiet or not console.is_terminal():
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not silent:
+            enable_progress_bars()
+
+
+def _check_dtype(dtype: str | None) -> None:
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype}: unknown; try {', '.join(DTYPES)}")
+
+
+def _timesteps(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        steps = tuple(float(part) for part in text.replace(" ", ",").split(",") if part)
+    except ValueError:
+        raise UsageError(f"--steps {text}: timesteps are wanted, such as 1000,750,500,250") from None
+    if not steps or list(steps) != sorted(set(steps), reverse=True) or not 0 <= steps[-1] <= steps[0] <= 1000:
+        raise UsageError(f"--steps {text}: timesteps 1000..0 that fall are wanted, such as 1000,750,500,250")
+    return steps if steps[-1] > 0 else steps[:-1]  # CausVid's configurations list a last 0, which is no step
+
+
+class ByteBar:
+    """How many of so many bytes are written: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.total: int | None = None
+        self._done = 0
+        self._said = time.monotonic()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        if console.voice.quiet or not console.is_terminal():
+            yield
+            return
+        with console.screen("bytes", self):
+            yield
+
+    def add(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if not console.is_terminal() and self.total and now - self._said >= console.LINE_EVERY_S:
+            self._said = now
+            console.note(self._text())
+
+    def _text(self) -> str:
+        if not self.total:
+            return f"{self._what}: reading"
+        return f"{self._what}: {console.bytes_text(self._done)} of {console.bytes_text(self.total)}"
+
+    def __rich_console__(self, _console: Any, rich_options: Any) -> Iterator[Any]:
+        yield console.bar(self._text(), rich_options.max_width, total=self.total, done=self._done)

@@ -1,0 +1,284 @@
+"""Downloads by huggingface_hub, through its own cache: what was begun goes on, what is there is not fetched again.
+
+HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to every program of the hub. Imports no torch.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from causvid_cli.catalogue import Checkpoint, RemoteFile, Source, catalogue
+from causvid_cli.errors import CausvidError, ModelError
+from causvid_cli.install.build import NO_ROOM, Recipe, check_room, packs_with
+from causvid_cli.install.orders import Lora, Order
+from causvid_cli.install.plan import DTYPES, NEEDED, OPTIONAL, TOKENIZER, order_part
+
+SHA256_DIGITS = 64
+"""Of an etag, which then is the hash of the file itself."""
+
+Key = tuple[str, str]
+"""Repository and path of a file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A file to be had. bytes, sha256: as the hub or the catalogue says; cached: where it lies already."""
+
+    source: Source
+    remote: RemoteFile
+    revision: str
+    bytes: int | None
+    sha256: str | None
+    cached: Path | None
+
+    @property
+    def key(self) -> Key:
+        return self.source.repository, self.remote.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pull:
+    """All that a checkpoint takes. licence: of the checkpoint, as its card says now, if it could be asked."""
+
+    checkpoint: Checkpoint
+    items: tuple[Item, ...]
+    linked: dict[str, Path]
+    """Part -> the installed pack that has it."""
+    licence: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def download_bytes(self) -> int | None:
+        """What is still to come; None where the hub did not say."""
+        sizes = [item.bytes for item in self.items if item.cached is None]
+        return None if None in sizes else sum(size for size in sizes if size)
+
+
+def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> Pull:
+    """Ask what a checkpoint takes: sizes, licence, what is there already. Raises ModelError, in one line."""
+    offline = offline or is_offline()
+    parts = catalogue().parts
+    linked = {part: found[1] for part in (*NEEDED, *OPTIONAL) if (found := next(packs_with(part), None))}
+    items = [_ask(checkpoint, remote, offline=offline) for remote in checkpoint.files]
+    notes = []
+    for part in (*NEEDED, *OPTIONAL):
+        if part in linked:
+            continue
+        source = parts[CATALOGUE_PARTS.get(part, part)]  # type: ignore[index]
+        try:
+            items += [_ask(source, remote, offline=offline) for remote in source.files]
+        except ModelError as error:
+            if part in NEEDED:
+                raise
+            notes.append(f"without {source.title} (--vae tiny): {error}")
+    licence = None if offline else _licence(checkpoint)
+    return Pull(checkpoint=checkpoint, items=tuple(items), linked=linked, licence=licence, notes=tuple(notes))
+
+
+CATALOGUE_PARTS = {"vae_tiny": "tiny_vae"}
+"""Folder of a part in a pack -> its name in the catalogue, where they differ."""
+
+
+def download(pull: Pull, *, offline: bool = False) -> dict[Key, Path]:
+    """Have every file in the hub's cache, whole: its hash is compared where one is known. Raises ModelError."""
+    from huggingface_hub import constants, hf_hub_download
+
+    if (count := pull.download_bytes) is not None:
+        check_room(Path(constants.HF_HUB_CACHE), count)
+    files = {}
+    for item in pull.items:
+        with _hub_errors(item.source, item.remote.path, offline=offline):
+            path = Path(
+                hf_hub_download(
+                    item.source.repository,
+                    item.remote.path,
+                    revision=item.revision,
+                    endpoint=_endpoint(),
+                    local_files_only=offline,
+                )
+            )
+        _check_whole(item, path)
+        files[item.key] = path
+    return files
+
+
+def recipe_of(pull: Pull, files: dict[Key, Path], *, name: str | None, dtype: str | None) -> Recipe:
+    """How a pack is made of what was downloaded."""
+    checkpoint, parts = pull.checkpoint, catalogue().parts
+    revision = pull.items[0].revision
+    facts = checkpoint.facts(
+        name=name,
+        source=f"{checkpoint.repository}@{revision}",
+        license=pull.licence or checkpoint.license,
+    )
+    weights = {item.remote.path: files[item.key] for item in pull.items if item.source == checkpoint}
+    lora = next((remote for remote in checkpoint.files if remote.lora_key), None)
+    first = next((path for path in weights if path.endswith(".index.json")), checkpoint.files[0].path)
+    order = Order(
+        source=str(weights[first]),
+        target="transformer",
+        key=checkpoint.key,
+        dtype=dtype or DTYPES["transformer"],
+        lora=_merged(lora, weights) if lora else None,
+    )
+    orders, copied = [order], {}
+    for part in (*NEEDED, *OPTIONAL):
+        source = parts[CATALOGUE_PARTS.get(part, part)]  # type: ignore[index]
+        if path := next((files[item.key] for item in pull.items if item.source == source), None):
+            if part == "tokenizer":
+                copied[TOKENIZER] = path
+            else:
+                orders.append(order_part(part, path))
+    return Recipe(facts=facts, orders=tuple(orders), linked=pull.linked, copied=copied)
+
+
+def forget(items: Sequence[Item], files: dict[Key, Path]) -> int:
+    """Remove from the cache what this pull brought there; returns the bytes."""
+    count = 0
+    for item in items:
+        if item.cached is None:
+            count += files[item.key].stat().st_size
+            _remove(files[item.key])
+    return count
+
+
+def is_offline() -> bool:
+    """Whether the hub's own switch says that it is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+# --- the hub -------------------------------------------------------------------------------------------------------
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _ask(source: Source, remote: RemoteFile, *, offline: bool) -> Item:
+    """A file's size and hash, and whether it is in the cache."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    revision = source.revision or "main"
+    there = try_to_load_from_cache(source.repository, remote.path, revision=revision)
+    cached = Path(there) if isinstance(there, str) else None
+    if source.revision and cached:  # a file of a commit does not change
+        return Item(
+            source=source,
+            remote=remote,
+            revision=revision,
+            bytes=cached.stat().st_size,
+            sha256=remote.sha256,
+            cached=cached,
+        )
+    if offline:
+        if cached is None:
+            raise ModelError(_not_cached(source, remote.path))
+        return Item(source=source, remote=remote, revision=revision, bytes=None, sha256=remote.sha256, cached=cached)
+    with _hub_errors(source, remote.path, offline=offline):
+        url = hf_hub_url(source.repository, remote.path, revision=revision, endpoint=_endpoint())
+        told = get_hf_file_metadata(url, endpoint=_endpoint())
+    revision = told.commit_hash or revision
+    there = try_to_load_from_cache(source.repository, remote.path, revision=revision)
+    etag = told.etag or ""
+    return Item(
+        source=source,
+        remote=remote,
+        revision=revision,
+        bytes=told.size if told.size is not None else remote.bytes,
+        sha256=remote.sha256 or (etag if len(etag) == SHA256_DIGITS else None),
+        cached=Path(there) if isinstance(there, str) else None,
+    )
+
+
+def _licence(checkpoint: Checkpoint) -> str | None:
+    """What the model's card names; None where it names none."""
+    from huggingface_hub import HfApi
+
+    with _hub_errors(checkpoint, "its model card", offline=False):
+        card: Any = HfApi(endpoint=_endpoint()).model_info(checkpoint.repository).card_data
+    if card is None or not card.get("license"):
+        return None
+    return str(card.get("license_name") or card["license"] if card["license"] == "other" else card["license"])
+
+
+def _check_whole(item: Item, path: Path) -> None:
+    """Raise ModelError unless a download has its hash; one that has not is removed, so that it is fetched again."""
+    if item.sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != item.sha256:
+        size = path.stat().st_size
+        _remove(path)
+        raise ModelError(
+            f"{item.remote.path} came damaged ({size} bytes, sha256 {found[:12]}... instead of {item.sha256[:12]}...) "
+            "and was removed; run this again"
+        )
+
+
+def _remove(path: Path) -> None:
+    """Of a file in the cache: the link, and what it leads to."""
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
+def _merged(lora: RemoteFile, weights: dict[str, Path]) -> Lora:
+    return Lora(source=str(weights[lora.path]), key=lora.lora_key, rank=lora.lora_rank, alpha=lora.lora_alpha)
+
+
+def _not_cached(source: Source, path: str) -> str:
+    return (
+        f"{source.repository}: {path} is not among the downloads that are here, and the hub is not to be asked "
+        "(--offline or HF_HUB_OFFLINE)"
+    )
+
+
+@contextmanager
+def _hub_errors(source: Source, path: str, *, offline: bool) -> Iterator[None]:
+    """Turn what the hub's library raises into one line with the remedy."""
+    from huggingface_hub import errors
+
+    again = "what is here is kept: run this again to go on"
+    network: Any = (OSError, errors.HfHubHTTPError.__mro__[1])  # the second: of the HTTP library that it uses
+    try:
+        yield
+    except CausvidError:
+        raise
+    except errors.GatedRepoError:
+        raise ModelError(
+            f"{source.repository} is only for who has agreed to its terms: agree on its page, then `hf auth login`"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"{source.repository} is not there, or is private: if you may read it, `hf auth login` (or HF_TOKEN)"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{source.repository} has no revision {source.revision} any more; update causvid") from None
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        if offline or is_offline():
+            raise ModelError(_not_cached(source, path)) from None
+        raise ModelError(f"the hub cannot be reached ({_reason(error)}); check the network; {again}") from None
+    except errors.EntryNotFoundError:
+        raise ModelError(f"{source.repository} has no file {path} any more; update causvid") from None
+    except errors.HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        raise ModelError(f"the hub answered {status} for {source.repository}; try later; {again}") from None
+    except network as error:
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise ModelError("not enough room for the download; make room, or name another folder by HF_HOME") from None
+        if "onsistency" in str(error):
+            raise ModelError(f"{path} came incomplete; run this again") from None
+        raise ModelError(f"the hub cannot be reached ({_reason(error)}); check the network; {again}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what lies deepest."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error).strip().splitlines()
+    return said[0][:120] if said else type(error).__name__

@@ -1,0 +1,268 @@
+"""What a user's file is to become: which checkpoint it is, which facts its pack states, and where its parts are.
+
+Names and shapes do not tell how a transformer was trained, so that is known from the file's hash, from where it lies,
+or from what the user says; it is never guessed. Imports no torch.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from causvid_cli.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
+from causvid_cli.config import FACTS_FILE, PackFacts
+from causvid_cli.errors import ModelError, UsageError
+from causvid_cli.install.build import Recipe, pack_name_of, packs_with
+from causvid_cli.install.layout import PICKLES, Found, find_parts, read_config
+from causvid_cli.install.orders import Lora, Order, Seen
+from causvid_cli.packs import list_packs
+
+NEEDED = ("vae", "text_encoder", "tokenizer")
+"""Parts without which a pack makes no video."""
+OPTIONAL = ("vae_tiny",)
+DTYPES = {"transformer": "bfloat16", "text_encoder": "bfloat16"}
+"""Number formats of parts in a pack where nothing is asked; the codecs, which are small, keep theirs."""
+OPTIONS = {
+    "chunk_frames": "--chunk",
+    "steps": "--steps",
+    "shift": "--shift",
+    "warp_steps": "--warp or --no-warp",
+    "sink_frames": "--sink",
+    "window_frames": "--window",
+}
+"""Facts that a file does not tell -> the option that says each."""
+OWN_REPOSITORY = re.compile(r"Wan2\.1-T2V-(1\.3B|14B)\b", re.IGNORECASE)
+COMMON_NAME = "diffusion_pytorch_model"
+"""How every network of diffusers, and Wan's own, begins its files' names."""
+TOKENIZER = "tokenizer/tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a user wants imported. facts: chosen ones, by their names in `PackFacts`."""
+
+    path: Path
+    name: str | None = None
+    known_as: str | None = None
+    base: str | None = None
+    lora: Path | None = None
+    key: str | None = None
+    dtype: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """What comes of it. notes: what the user should know."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint | None
+    notes: tuple[str, ...] = ()
+
+
+def plan_import(wish: Wish) -> Import:
+    """Raises ModelError or UsageError, in one line, for what cannot become a pack."""
+    parts = find_parts(_published_file(wish))
+    if "transformer" not in parts:
+        raise ModelError(f"{wish.path} holds {', '.join(parts)} but no transformer; give it as --base of a checkpoint")
+    checkpoint, notes = _which(wish, parts["transformer"])
+    facts = _facts(wish, checkpoint)
+    order = Order(
+        source=str(parts["transformer"].path),
+        target="transformer",
+        key=wish.key,
+        dtype=wish.dtype or DTYPES["transformer"],
+        config=parts["transformer"].config,
+        lora=_lora(wish, checkpoint),
+    )
+    recipe = add_parts(Recipe(facts=facts, orders=(order,)), parts, base=wish.base)
+    return Import(recipe=recipe, checkpoint=checkpoint, notes=notes)
+
+
+def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = None) -> Recipe:
+    """A recipe with the other parts: from beside the transformer, from a base, or from what is installed.
+
+    base: name or folder of a pack, or a folder of Wan's. Raises ModelError when a part that is needed is nowhere.
+    """
+    orders, linked, copied = list(recipe.orders), dict(recipe.linked), dict(recipe.copied)
+    theirs = dict(parts)
+    pack: Path | None = None
+    if base is not None:
+        pack = list_packs().get(base) or (Path(base) if (Path(base) / FACTS_FILE).is_file() else None)
+        theirs = theirs | ({} if pack else find_parts(Path(base)))
+    missing = []
+    for part in (*NEEDED, *OPTIONAL):
+        if part in linked or any(order.target == part for order in orders):
+            continue
+        if pack and (pack / part).is_dir():
+            linked[part] = pack
+        elif part in theirs and part == "tokenizer":
+            copied[TOKENIZER] = theirs[part].path
+        elif part in theirs:
+            orders.append(order_part(part, theirs[part].path, config=theirs[part].config))
+        elif installed := next(packs_with(part), None):
+            linked[part] = installed[1]
+        elif part in NEEDED:
+            missing.append(part.replace("_", " "))
+    if missing:
+        raise ModelError(
+            f"the {' and the '.join(filter(None, [', the '.join(missing[:-1]), missing[-1]]))} of Wan2.1 are wanted "
+            "too: say where they lie by --base FOLDER; `causvid models pull NAME` gets them with any known model"
+        )
+    return replace(recipe, orders=tuple(orders), linked=linked, copied=copied)
+
+
+def order_part(part: str, path: Path, *, config: dict[str, Any] | None = None) -> Order:
+    return Order(source=str(path), target=part, dtype=DTYPES.get(part), config=config)
+
+
+def identify(path: Path) -> Checkpoint | None:
+    """The known checkpoint that a file is, byte for byte; it is read only when one has its size."""
+    size = path.stat().st_size
+    alike = [
+        (remote.sha256, checkpoint)
+        for checkpoint in catalogue().checkpoints.values()
+        for remote in checkpoint.files
+        if remote.sha256 and remote.bytes == size
+    ]
+    if not alike:
+        return None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return next((checkpoint for sha256, checkpoint in alike if sha256 == found), None)
+
+
+def check_seen(recipe: Recipe, checkpoint: Checkpoint | None, seen: Sequence[Seen]) -> None:
+    """Raise ModelError unless the checkpoints were recognised as what they are to be, and fit each other."""
+    from causvid_cli.install.recognise import TITLES, same_network
+
+    configs: dict[str, dict[str, Any]] = {}
+    for part, pack in recipe.linked.items():
+        configs[part] = read_config(pack / part) or {}
+    for order, found in zip(recipe.orders, seen, strict=True):
+        if found.part != order.target:
+            wanted, given = (TITLES[part] for part in (order.target, found.part))  # type: ignore[index]
+            raise ModelError(f"{order.source} is a {given}, where a {wanted} is wanted")
+        configs[found.part] = found.config
+    transformer = configs["transformer"]
+    if checkpoint:
+        known = catalogue().architectures[checkpoint.architecture]
+        if not same_network(transformer, known.config):
+            raise ModelError(
+                f"{recipe.orders[0].source} has {transformer['num_layers']} blocks of "
+                f"{transformer['num_attention_heads'] * transformer['attention_head_dim']} channels: it is not "
+                f"{checkpoint.name}, which is a {known.name}"
+            )
+    fits = {
+        "vae": ("z_dim", "in_channels", "latent channels"),
+        "vae_tiny": ("latent_channels", "in_channels", "latent channels"),
+        "text_encoder": ("d_model", "text_dim", "text features"),
+    }
+    for part, (theirs, ours, what) in fits.items():
+        if part in configs and (number := configs[part].get(theirs)) != transformer.get(ours):
+            raise ModelError(
+                f"the {part.replace('_', ' ')} gives {number} {what}, the transformer takes {transformer.get(ours)}: "
+                "they are not of one model"
+            )
+
+
+# --- which it is ---------------------------------------------------------------------------------------------------
+
+
+def _which(wish: Wish, transformer: Found) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The known checkpoint, and what is to be said of it."""
+    chosen = find_checkpoint(wish.known_as) if wish.known_as else None
+    if chosen:
+        _check_published(transformer.path, chosen)
+    known = identify(transformer.path)
+    base = known if known and known.kind == "base" else _own_repository(transformer.path)
+    if base and chosen and chosen.kind == "student":
+        raise ModelError(
+            f"{transformer.path} is {base.title}, which is bidirectional: as a causal student it would make noise; "
+            f"import it --as {base.name}, a base for `causvid distill`"
+        )
+    if known and chosen and known != chosen:
+        raise ModelError(f"{transformer.path} is {known.name}, not {chosen.name}; leave --as out")
+    found = chosen or known or base
+    if found and found.kind == "base":
+        return found, (f"{found.title} is bidirectional: a base for `causvid distill`, not a model for `causvid t2v`",)
+    if found and not chosen:
+        return found, (f"this is {found.name} ({found.title})",)
+    return found, ()
+
+
+def _published_file(wish: Wish) -> Path:
+    """The path; in a folder, a known checkpoint's file where it lies there under its published name."""
+    if wish.known_as and wish.path.is_dir() and (files := find_checkpoint(wish.known_as).files):
+        for name in (files[0].path, Path(files[0].path).name):
+            if (wish.path / name).is_file() and Path(name).suffix in PICKLES:
+                return wish.path / name
+    return wish.path
+
+
+def _check_published(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a file of a published name that is shorter than the published one."""
+    for remote in checkpoint.files:
+        if Path(remote.path).name != path.name or path.name.startswith(COMMON_NAME):
+            continue
+        size = path.stat().st_size
+        if remote.bytes and not remote.about and size < remote.bytes:
+            raise ModelError(f"{path} is cut short: {size} bytes instead of {remote.bytes}; get it again")
+
+
+def _own_repository(path: Path) -> Checkpoint | None:
+    """The base whose repository a file lies in, as its folders are called."""
+    if not path.name.startswith(COMMON_NAME):
+        return None
+    found = next((match for part in path.absolute().parts[:-1] if (match := OWN_REPOSITORY.search(part))), None)
+    return find_checkpoint(f"wan2.1-{found[1].lower()}") if found else None
+
+
+def _facts(wish: Wish, checkpoint: Checkpoint | None) -> PackFacts:
+    name = wish.name or (checkpoint.name if checkpoint else pack_name_of(_own_name(wish.path)))
+    if checkpoint is None:
+        missing = [OPTIONS[fact] for fact in ASKED if wish.facts.get(fact) is None]
+        if missing:
+            known = ", ".join(name for name, each in catalogue().checkpoints.items() if each.kind == "student")
+            raise UsageError(
+                f"{wish.path}: a file does not tell how it was trained: say --as NAME if it is a known checkpoint "
+                f"({known}), or all of {', '.join(OPTIONS.values())} (missing: {', '.join(missing)})"
+            )
+        checkpoint = Checkpoint(
+            name=name,
+            title=name,
+            repository=f"imported from {wish.path.name}",
+            license=UNKNOWN_LICENCE,
+            files=(),
+            architecture="",
+        )
+    return checkpoint.facts(name=name, **wish.facts)
+
+
+def _own_name(path: Path) -> str:
+    """What a file is called; its folder's name where that says more."""
+    common = path.stem in ("model", "pytorch_model", "diffusion_pytorch_model", "transformer", "checkpoint")
+    return path.absolute().parent.name if path.is_file() and common else path.absolute().stem
+
+
+def _lora(wish: Wish, checkpoint: Checkpoint | None) -> Lora | None:
+    """The LoRA that belongs to a checkpoint, from where the user says or beside the file."""
+    known = next((file for file in checkpoint.files if file.lora_key), None) if checkpoint else None
+    if known is None:
+        if wish.lora:
+            raise UsageError(
+                f"--lora {wish.lora}: merges the LoRA that belongs to a checkpoint, as longlive's; give others to t2v"
+            )
+        return None
+    folder = wish.path if wish.path.is_dir() else wish.path.parent
+    path = wish.lora or next(
+        (file for file in (folder / Path(known.path).name, folder / known.path) if file.is_file()), None
+    )
+    if path is None or not path.is_file():
+        raise UsageError(
+            f"{wish.path}: {checkpoint.name if checkpoint else 'it'} is a base and a LoRA: "
+            f"give {known.path} by --lora FILE"
+        )
+    return Lora(source=str(path), key=known.lora_key, rank=known.lora_rank, alpha=known.lora_alpha)

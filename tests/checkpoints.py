@@ -1,0 +1,81 @@
+"""Checkpoints of a tiny Wan in every form that is published or passed on, for tests of what imports them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from causvid_cli.keys import text_encoder_names, transformer_names, vae_names
+from causvid_cli.weights import load_safetensors
+
+FACTS = {
+    "chunk_frames": 3,
+    "steps": (1000.0, 750.0, 500.0, 250.0),
+    "shift": 5.0,
+    "warp_steps": True,
+    "sink_frames": 0,
+    "window_frames": 21,
+}
+"""What a file does not tell."""
+
+State = dict[str, Tensor]
+
+
+def official(state: Mapping[str, Tensor], *, blocks: int = 2) -> State:
+    """A transformer's tensors under official names."""
+    return {name: state[ours] for name, ours in transformer_names(blocks).items()}
+
+
+def official_text_encoder(state: Mapping[str, Tensor], *, layers: int = 2) -> State:
+    return {name: state[ours] for name, ours in text_encoder_names(layers).items()}
+
+
+def official_vae(state: Mapping[str, Tensor], published: Mapping[str, object]) -> State:
+    """published: official names of a VAE of the same build."""
+    return {name: state[ours] for name, ours in vae_names(published.keys()).items()}
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def fsdp(state: Mapping[str, Tensor]) -> State:
+    """As FSDP and torch.compile leave names."""
+    return {
+        f"model._fsdp_wrapped_module.{name.replace('blocks.1.', 'blocks.1._fsdp_wrapped_module._orig_mod.')}": tensor
+        for name, tensor in state.items()
+    }
+
+
+def rcm(state: Mapping[str, Tensor]) -> State:
+    """rCM's: the patch embedding is a matrix."""
+    return under("net.", state | {"patch_embedding.weight": state["patch_embedding.weight"].flatten(1)})
+
+
+FORMS: dict[str, Callable[[State], object]] = {
+    "generator": lambda state: {"generator": under("model.", state), "critic": {}},
+    "generator_ema": lambda state: {"generator_ema": under("model.", state), "generator": {"model.a": torch.zeros(1)}},
+    "fsdp": lambda state: {"generator_ema": fsdp(state)},
+    "flat": lambda state: state,
+    "krea": lambda state: under("model.", state),
+    "comfyui": lambda state: under("model.diffusion_model.", state),
+    "rcm": rcm,
+}
+"""Ways in which official names are wrapped."""
+
+
+def write_form(form: str, folder: Path, state: State, *, suffix: str = ".pt") -> Path:
+    """A checkpoint of a form: a pickle, or safetensors where its form is flat."""
+    content = FORMS[form](state)
+    path = folder / f"{form}{suffix}"
+    if suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in content.items()}, path)
+    else:
+        torch.save(content, path)
+    return path
+
+
+def transformer_of(folder: Path) -> State:
+    return load_safetensors(folder / "transformer")
