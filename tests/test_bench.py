@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
-from causvid_cli.bench import chart, fresh, measure, report
+from causvid_cli.bench import chart, fresh, measure, report, tables
 from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
 from causvid_cli.bench.measure import Maker, Measured, NetworkCall, Round, Run
 from causvid_cli.catalogue import find_checkpoint
@@ -259,6 +259,35 @@ def test_what_is_timed_has_been_made_before(pack):
         measured = Measured.of({"student": opened(pack, length=length, warm_up=warm_up, repeats=1)})
         measure.measure(measured, note=lambda _: None)
         assert [len(run.chunk_s) for run in measured.warm_ups.values()] == [chunks] * (chunks > 0)
+
+
+KEYS = """
+    v model device device_name dtype loading torch threads length size fps frames chunks chunk_frames chunk_pictures
+    repeats complete import_s load_s matrix_rate_share matrix_flops_per_s spread network_flops chunk student teacher
+    ratio settings
+"""
+SETTING_KEYS = """
+    steps window_frames sink_frames rounds warm_up_chunks warm_up_s first_steady_chunk first_frame_s first_chunks_s
+    steady_chunk_s steady_frames_per_s frames_per_s diffusion_frames_per_s decode_frames_per_s network_flops_per_s
+    matrix_rate_share spread chunk_s chunk network_calls network_flops peak_memory_bytes
+"""
+
+
+def test_the_keys_of_version_1_are_these(pack):
+    figures = report.figures({}, made_up(opened(pack), a_round((1.0, 1.0))))
+    assert list(figures) == KEYS.split()
+    assert list(figures["settings"][0]) == SETTING_KEYS.split()
+    assert list(figures["chunk"]) == ["steps_s", "clean_pass_s", "decode_s", "rest_s", "spread"]
+    assert json.loads(json.dumps(figures, allow_nan=False))["v"] == 1
+
+
+def test_a_window_that_keeps_everything_is_never_full(tmp_path):
+    student = opened(tiny_pack(tmp_path / "all", window_frames=0), length="24f", repeats=1)
+    figures = report.figures({}, made_up(student, a_round((1.0,) * 6)))
+    (setting,) = figures["settings"]
+    assert (setting["window_frames"], setting["steady_chunk_s"]) == (None, None)
+    assert not any("too short" in note for note in tables.footnotes(figures))
+    assert tables.setting_label(setting) == "2 steps, window all"
 
 
 def test_without_fresh_processes_memory_is_that_of_this_one(pack):

@@ -94,7 +94,7 @@ def footnotes(result: dict[str, Any]) -> list[str]:
         f"of this machine's matrix rate, {_rate(result['matrix_flops_per_s'])}.",
         f"A chunk: {parts}",
     ]
-    if short := [each for each in settings if each["steady_chunk_s"] is None]:
+    if short := [each for each in settings if each["steady_chunk_s"] is None and each["window_frames"]]:
         chunks = max(each["first_steady_chunk"] for each in short) + 1
         notes.append(f"The clip is too short for a full window; --chunks {chunks} or more shows a long video's pace.")
     return notes
@@ -106,7 +106,10 @@ def setting_label(setting: dict[str, Any]) -> str:
 
 
 def window_text(setting: dict[str, Any]) -> str:
-    sink, window = setting["sink_frames"], setting["window_frames"] or "all"
+    """The sink, if there is one, and the frames after it."""
+    sink, window = setting["sink_frames"], setting["window_frames"]
+    if window is None:
+        return "all"
     return f"{sink} + {window}" if sink else str(window)
 
 
