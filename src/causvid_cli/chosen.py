@@ -26,26 +26,30 @@ class Chosen:
     sha256: str
     """Equal for equal weights."""
 
-    @property
-    def place(self) -> Path | str:
-        """What `pipeline.load` finds it by."""
-        return self.folder or self.facts.name
-
 
 def choose(name: str | Path, *, loading: Loading = LOADING) -> Chosen:
     """A model by the name or folder of its pack; with random weights by its name in the catalogue.
 
     Raises ModelError for what is not there, or has no codec of the kind that is asked for.
     """
-    if loading.random_weights:
-        facts = random_facts(str(name))
-        digest = hashlib.sha256(f"{RANDOM}: {facts.name}, {loading.vae}".encode()).hexdigest()
+    folder, facts = find_model(name, loading=loading)
+    if folder is not None:
+        codec, digest = codec_facts(folder, facts, loading.vae), pack_digest(facts)
+    else:
         part = catalogue().parts["tiny_vae" if loading.vae == "tiny" else "vae"]
-        return Chosen(folder=None, facts=facts, codec=wan_codec_facts(part.config or {}), sha256=digest)
+        codec = wan_codec_facts(part.config or {})
+        digest = hashlib.sha256(f"{RANDOM}: {facts.name}, {loading.vae}".encode()).hexdigest()
+    return Chosen(folder=folder, facts=facts, codec=codec, sha256=digest)
+
+
+def find_model(name: str | Path, *, loading: Loading = LOADING) -> tuple[Path | None, PackFacts]:
+    """A model's folder, None with random weights, and its facts. Raises ModelError, also for a bidirectional one."""
+    if loading.random_weights:
+        return None, random_facts(str(name))
     folder = find_pack(name)
     facts = load_facts(folder)
     check_causal(facts)
-    return Chosen(folder=folder, facts=facts, codec=codec_facts(folder, facts, loading.vae), sha256=pack_digest(facts))
+    return folder, facts
 
 
 def random_facts(name: str) -> PackFacts:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
-from causvid_cli.chosen import choose
+from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
@@ -433,8 +433,7 @@ def load(
     loading: with random weights, the name is one of the catalogue's, and no file is read.
     Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is.
     """
-    chosen = choose(model, loading=loading)
-    facts, folder = chosen.facts, chosen.folder
+    folder, facts = find_model(model, loading=loading)
     if folder is not None:  # of umT5, the files are looked at when it is needed
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
