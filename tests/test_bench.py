@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 from causvid_cli.bench import chart, fresh, measure, report, tables
 from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
-from causvid_cli.bench.measure import Maker, Measured, NetworkCall, Round, Run
+from causvid_cli.bench.makers import Maker, open_maker
+from causvid_cli.bench.measure import Measured, Round, Run
+from causvid_cli.bench.network import NetworkCall, network_calls
 from causvid_cli.catalogue import find_checkpoint
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
@@ -141,7 +143,7 @@ def test_what_ends_a_fresh_process_ends_the_bench():
 
 
 def opened(pack: Path, **config: object) -> Maker:
-    return measure.open_maker("student", BenchConfig(model=str(pack), **config))
+    return open_maker("student", BenchConfig(model=str(pack), **config))
 
 
 def test_the_parts_of_a_chunk_are_all_of_its_time(pack):
@@ -165,8 +167,8 @@ def test_without_a_clean_pass_there_is_nothing_to_report_of_it(pack):
 def test_steps_and_window_change_what_the_network_does(pack, steps, window):
     """Calls, and to how many latent frames each attends: those of the sink and of the window, as far as there are."""
     config = BenchConfig(model=str(pack), length="24f", settings=(Setting(steps=steps, window_frames=window),))
-    student = measure.open_maker("student", config)
-    with measure.network_calls(student.model.model, student.device) as calls:
+    student = open_maker("student", config)
+    with network_calls(student.model.model, student.device) as calls:
         caches = {id(cache): cache for cache in caches_of(student)}
     (cache,) = caches.values()
     chunks, sink, steps, window = 6, 1, steps or 2, window or 3

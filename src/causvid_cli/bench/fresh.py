@@ -94,7 +94,8 @@ def measure_here(role: Role, config: BenchConfig) -> Fresh:
     from causvid_cli import pipeline, video  # noqa: F401  (what t2v imports)
 
     import_s, clock = time.perf_counter() - clock, time.perf_counter()
-    from causvid_cli.bench.measure import open_maker, run_clip
+    from causvid_cli.bench.makers import open_maker
+    from causvid_cli.bench.measure import run_clip
     from causvid_cli.device import peak_memory_bytes
 
     maker = open_maker(role, config)

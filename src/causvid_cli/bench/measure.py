@@ -6,26 +6,20 @@ Turns, and not one block each: when the machine is busy for a while, all of them
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.bench.flops import call_flops, parts_of, text_rows
-from causvid_cli.bench.fresh import BenchConfig, Role, Setting
-from causvid_cli.cache import PromptCache
+from causvid_cli.bench.fresh import Role, Setting
+from causvid_cli.bench.makers import Maker
+from causvid_cli.bench.network import NetworkCall, network_calls
 from causvid_cli.codec import Codec
 from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory, synchronize
-from causvid_cli.geometry import Chunk, CodecFacts
-from causvid_cli.model import CausalTransformer
-from causvid_cli.pipeline import ChunkResult, Pipeline, Plan, load
-from causvid_cli.schedule import CLEAN
-from causvid_cli.teacher import Teacher, load_teacher
 
 MATRIX_SIZE = {"cpu": 2048}
 LARGE_MATRIX_SIZE = 8192
@@ -72,19 +66,6 @@ class Run:
     @property
     def frames_per_s(self) -> float:
         return self.frames / self.clip_s
-
-
-Kind = Literal["step", "clean", "joined"]
-"""Of a call: a step, a clean pass, or both in one (a clean pass and the next chunk's first step)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkCall:
-    """One call of the network."""
-
-    kind: Kind
-    seconds: float
-    flops: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,116 +122,6 @@ class ChunkParts:
     """Noise, the prompt, and all that is done between the network's calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """Something loaded that makes the clip, a part of its frames at a time. setting: of a student."""
-
-    model: Pipeline | Teacher
-    config: BenchConfig
-    setting: Setting = Setting()
-
-    def __call__(self) -> Iterator[np.ndarray]:
-        """Frames [T, H, W, 3], the next part of them."""
-        if isinstance(self.model, Teacher):
-            yield self.model.generate(self.config.prompt, length=self.config.length, seed=self.config.seed)
-        else:
-            for chunk in self.chunks():
-                yield chunk.frames
-
-    def chunks(self, *, pictures: bool = True) -> Iterator[ChunkResult]:
-        """A student's chunks; without pictures their frames have no pixels, and nothing is decoded."""
-        pipeline, config, setting = self.student, self.config, self.setting
-        if not pictures:
-            pipeline = without_pictures(pipeline)
-        return pipeline.stream(
-            config.prompt,
-            length=config.length,
-            size=config.size,
-            seed=config.seed,
-            steps=setting.steps,
-            window_frames=setting.window_frames,
-        )
-
-    @property
-    def plan(self) -> Plan:
-        """What a student's clip comes to."""
-        config, setting = self.config, self.setting
-        return self.student.plan(
-            length=config.length,
-            size=config.size,
-            seed=config.seed,
-            steps=setting.steps,
-            window_frames=setting.window_frames,
-        )
-
-    @property
-    def student(self) -> Pipeline:
-        assert isinstance(self.model, Pipeline)
-        return self.model
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which the network computes, in whatever its weights are kept."""
-        return self.model.model.transformer.patch_embedding.weight.dtype
-
-    @property
-    def capacity_frames(self) -> int:
-        """Latent frames that a student's cache holds when it is full."""
-        plan = self.plan
-        return self.student.facts.sink_frames + (plan.window_frames or plan.latent_frames)
-
-    @property
-    def first_steady_chunk(self) -> int:
-        """The first chunk from which on all take the same work: the cache was full before it, for its clean pass.
-
-        With a compiled network one later, since on a GPU that chunk records the last of its calls.
-        """
-        return -(-self.capacity_frames // self.student.facts.chunk_frames) + self.config.loading.compile
-
-
-class NoPictures:
-    """A codec that paints nothing: what is measured through it is the network and all around it (`codec.Codec`)."""
-
-    def __init__(self, facts: CodecFacts) -> None:
-        self.facts = facts
-        self._like = torch.empty(0)
-
-    def encode_state(self) -> list[int]:
-        return self.decode_state()
-
-    def decode_state(self) -> list[int]:
-        """How many latent frames came before."""
-        return [0]
-
-    def encode_chunk(self, frames: Tensor, *, state: list[int]) -> Tensor:
-        """Nothing, in the shape of latents: for a model that sees its past anew."""
-        return torch.zeros_like(self._like[:, :, : self.facts.latent_frames(frames.shape[1])])
-
-    def decode_chunk(self, x0: Tensor, *, state: list[int]) -> Tensor:
-        """As many pictures as there would be, of no pixels."""
-        self._like = x0
-        frames = self.facts.frames(x0.shape[2], start=state[0])
-        state[0] += x0.shape[2]
-        return torch.zeros(len(x0), frames, 0, 0, 3, dtype=torch.uint8, device=x0.device)
-
-
-def without_pictures(pipeline: Pipeline) -> Pipeline:
-    """The same model, whose chunks have latents only."""
-    codec: Codec = NoPictures(pipeline.codec.facts)
-    return Pipeline(
-        pipeline.facts,
-        folder=pipeline.folder,
-        model=pipeline.model,
-        codec=codec,
-        text=pipeline.text,
-        device=pipeline.device,
-    )
-
-
 @dataclass(slots=True)
 class Measured:
     """What is known so far: whole rounds only, so that it can be told at any moment."""
@@ -274,16 +145,6 @@ class Measured:
     def known(self) -> list[Maker]:
         """Students of which something is known."""
         return [student for student in self.student if self.rounds.get(student.setting)]
-
-
-def open_maker(role: Role, config: BenchConfig) -> Maker:
-    """The loaded student, in the first setting, or teacher."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if role == "teacher":
-        return Maker(load_teacher(config.model, device=config.device, dtype=config.dtype), config)
-    pipeline = load(config.model, device=config.device, dtype=config.dtype, loading=config.loading)
-    return Maker(pipeline, config, config.settings[0])
 
 
 def measure(measured: Measured, *, note: Note) -> None:
@@ -388,38 +249,3 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         left @ right
     seconds = start.seconds_until(Moment(device))
     return products * 2 * size**3 / seconds
-
-
-@contextmanager
-def network_calls(model: CausalTransformer, device: torch.device) -> Iterator[Callable[[], list[NetworkCall]]]:
-    """Every call of a network while the context is open; ask for them afterwards. No GPU is waited for meanwhile."""
-    met: list[tuple[Kind, Moment, Moment, int]] = []
-    prompts: list[PromptCache] = []
-    own, plain = vars(model).get("forward"), model.forward
-
-    def timed(x_t: Tensor, timestep: float | Tensor, prompt: PromptCache, **options: Any) -> Tensor:
-        cache, chunk, before = options["cache"], options["chunk"], options.get("before")
-        if new := all(prompt is not known for known in prompts):
-            prompts.append(prompt)
-        parts = parts_of(x_t, timestep, cache, chunk, before)
-        flops = call_flops(model.config, parts, text_rows=text_rows(prompt), new_prompt=new, batch=len(x_t))
-        start = Moment(device)
-        prediction = plain(x_t, timestep, prompt, **options)
-        met.append((kind_of(timestep, before), start, Moment(device), flops))
-        return prediction
-
-    model.forward = timed  # type: ignore[method-assign]  # hides the class's own
-    try:
-        yield lambda: [NetworkCall(kind, start.seconds_until(end), flops) for kind, start, end, flops in met]
-    finally:
-        if own is None:
-            del model.forward
-        else:
-            model.forward = own  # type: ignore[method-assign]
-
-
-def kind_of(timestep: float | Tensor, before: tuple[Chunk, Tensor] | None) -> Kind:
-    """What a call of the network with these arguments is."""
-    if before is not None:
-        return "joined"
-    return "clean" if timestep == CLEAN.timestep else "step"

@@ -155,7 +155,8 @@ def _run(
         for role, starts in fresh.items():
             starts.append(start(role, config))
 
-    from causvid_cli.bench.measure import Measured, measure, open_maker  # torch loads here, after the fresh processes
+    from causvid_cli.bench.makers import open_maker  # torch loads here, after the fresh processes
+    from causvid_cli.bench.measure import Measured, measure
     from causvid_cli.bench.report import figures
 
     console.note("loading")
