@@ -133,7 +133,7 @@ def verify(
             raise problem
 
 
-@models.command(cls=PlainCommand, epilog=examples("causvid models path storybook"))
+@models.command(cls=PlainCommand, epilog=examples("causvid models path storybook", "causvid models path"))
 def path(
     name: Annotated[
         str | None,
@@ -154,7 +154,7 @@ def path(
         console.result(str(folder))
 
 
-@models.command(cls=PlainCommand, epilog=examples("causvid models use storybook"))
+@models.command(cls=PlainCommand, epilog=examples("causvid models use causal-forcing", "causvid models use storybook"))
 def use(context: typer.Context, name: Name) -> None:
     """Make a model the one that is used where --model is not given; the config file keeps it."""
     folder = find_pack(name)
@@ -165,7 +165,7 @@ def use(context: typer.Context, name: Name) -> None:
     configure.set_option(context.find_root().command, "model", value)
 
 
-@models.command(cls=PlainCommand, epilog=examples("causvid models rm causvid-warp-4step -y"))
+@models.command(cls=PlainCommand, epilog=examples("causvid models rm self-forcing", "causvid models rm krea-14b -y"))
 def rm(
     context: typer.Context,
     name: Name,
@@ -233,6 +233,8 @@ def _known_rows(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield from _shared_rows(checkpoint.facts())
     if checkpoint.license_note:
         yield "", checkpoint.license_note
+    if checkpoint.native_i2v:
+        yield "photos", "it was trained to begin from a given frame"
     yield "source", f"{checkpoint.repository}: {', '.join(file.path for file in checkpoint.files)}"
     yield "download", f"{size}, and the parts that all Wan models share"
     yield "on disk", f"not installed; `causvid models pull {checkpoint.name}` gets it"

@@ -1,8 +1,7 @@
 """A checkpoint -> a folder of safetensors in a pack: recognised, then streamed tensor by tensor.
 
-Never more than a piece of a tensor is held besides what the system keeps of the mapped file (`tensors.OPEN_BYTES`):
-a pickle is not loaded, and safetensors' own writer, which wants all tensors of a file at once, is not used. Only a
-tensor that a LoRA is merged into is held whole.
+Never more than a piece of a tensor is held (`tensors.PIECE_BYTES`): a pickle is not loaded, and safetensors' own
+writer, which wants all tensors of a file at once, is not used. Only a tensor that a LoRA is merged into is held whole.
 """
 
 import hashlib

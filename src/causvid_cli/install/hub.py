@@ -96,9 +96,9 @@ def download(pull: Pull, *, offline: bool = False) -> dict[Key, Path]:
                 hf_hub_download(
                     item.source.repository,
                     item.remote.path,
-                    revision=item.revision,
+                    revision=_wanted(item.source),
                     endpoint=_endpoint(),
-                    local_files_only=offline,
+                    local_files_only=offline or is_offline(),
                 )
             )
         _check_whole(item, path)
@@ -154,6 +154,11 @@ def is_offline() -> bool:
 # --- the hub -------------------------------------------------------------------------------------------------------
 
 
+def _wanted(source: Source) -> str:
+    """The revision to ask for: by its own name, so that the cache knows it again without a network."""
+    return source.revision or "main"
+
+
 def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
@@ -162,7 +167,7 @@ def _ask(source: Source, remote: RemoteFile, *, offline: bool) -> Item:
     """A file's size and hash, and whether it is in the cache."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-    revision = source.revision or "main"
+    revision = _wanted(source)
     there = try_to_load_from_cache(source.repository, remote.path, revision=revision)
     cached = Path(there) if isinstance(there, str) else None
     if source.revision and cached:  # a file of a commit does not change
@@ -177,7 +182,8 @@ def _ask(source: Source, remote: RemoteFile, *, offline: bool) -> Item:
     if offline:
         if cached is None:
             raise ModelError(_not_cached(source, remote.path))
-        return Item(source=source, remote=remote, revision=revision, bytes=None, sha256=remote.sha256, cached=cached)
+        commit = cached.parts[cached.parts.index("snapshots") + 1]  # where the cache has a commit's files
+        return Item(source=source, remote=remote, revision=commit, bytes=None, sha256=remote.sha256, cached=cached)
     with _hub_errors(source, remote.path, offline=offline):
         url = hf_hub_url(source.repository, remote.path, revision=revision, endpoint=_endpoint())
         told = get_hf_file_metadata(url, endpoint=_endpoint())

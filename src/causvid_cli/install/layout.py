@@ -18,7 +18,6 @@ VAES = ("Wan2.1_VAE", "wan_2.1_vae", "Wan2_1_VAE_bf16", "Wan2_1_VAE_fp32")
 TEXT_ENCODERS = ("models_t5_umt5-xxl-enc-bf16", "umt5-xxl-enc-bf16", "umt5_xxl_fp16", "umt5_xxl_bf16")
 TINY_VAES = ("taew2_1",)
 TOKENIZERS = ("tokenizer/tokenizer.json", "google/umt5-xxl/tokenizer.json", "tokenizer.json")
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "vae_tiny")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +26,6 @@ class Found:
 
     path: Path
     config: dict[str, Any] | None = None
-
-    @property
-    def is_pickle(self) -> bool:
-        return self.path.suffix in PICKLES
-
-    @property
-    def bytes(self) -> int:
-        """Of the files."""
-        if self.path.name.endswith(".index.json"):
-            return sum(file.stat().st_size for file in self.path.parent.glob("*.safetensors"))
-        return self.path.stat().st_size
 
 
 def find_parts(path: Path) -> dict[str, Found]:

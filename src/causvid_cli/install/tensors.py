@@ -1,7 +1,8 @@
 """The tensors of a checkpoint, read piece by piece: of a file of any size no more is held than is at work.
 
-safetensors files and pickles of torch are mapped into memory. What was read stays resident until the mapping goes, so
-the file is opened anew, which costs milliseconds, whenever `OPEN_BYTES` have been read.
+Only where each tensor lies is taken from the file at first; its numbers are then read as from any file. Nothing is
+mapped into memory, as torch and safetensors do it: such a map is writable, so a system with less memory than the file
+has bytes refuses it, and what was read of it counts as held.
 
 A pickle can hold code. It is read here with `weights_only=True`, which runs none, and only in a process that `apart`
 starts for it.
@@ -11,8 +12,8 @@ import json
 import pickle
 import re
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,55 +27,59 @@ from causvid_cli.install.layout import PICKLES
 from causvid_cli.install.recognise import Shape
 from causvid_cli.keys import ENTRIES
 
-MIB = 2**20
-OPEN_BYTES = 128 * MIB
-PIECE_BYTES = 16 * MIB
+PIECE_BYTES = 2**24
 SAFE_TORCH = (2, 10)
 """From here on `weights_only=True` holds what it promises (CVE-2025-32434 and those after it)."""
 LARGEST_LEGACY = 2**31
-"""Bytes of a pickle in torch's form before 1.6, which cannot be mapped."""
+"""Bytes of a pickle in torch's form before 1.6, which is read whole."""
+ZIP = b"PK\x03\x04"
 
 
-class Tensors(ABC):
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the numbers of a tensor lie: from byte `start` on, in order, or `stride` apart (in numbers)."""
+
+    path: Path
+    start: int
+    shape: Shape
+    dtype: torch.dtype
+    stride: tuple[int, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """Numbers from the first one to the last."""
+        if self.stride is None:
+            return prod(self.shape)
+        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+
+
+class Tensors:
     """Named tensors of a file, or of several that belong together."""
 
-    shapes: dict[str, Shape]
-    dtypes: dict[str, torch.dtype]
-
-    def __init__(self) -> None:
-        self._read_bytes = 0
-
-    def bytes(self, name: str) -> int:
-        return prod(self.shapes[name]) * self.dtypes[name].itemsize
+    def __init__(self, places: Mapping[str, Place], held: Mapping[str, Tensor] | None = None) -> None:
+        """held: tensors that are in memory already."""
+        self._places, self._held = places, held or {}
+        every: dict[str, Any] = {**self._places, **self._held}
+        self.shapes: dict[str, Shape] = {name: tuple(each.shape) for name, each in every.items()}
+        self.dtypes: dict[str, torch.dtype] = {name: each.dtype for name, each in every.items()}
 
     def load(self, name: str) -> Tensor:
         """A whole tensor."""
-        self._make_room(self.bytes(name))
-        return self._get(name)
+        return torch.cat(list(self.pieces(name))).view(self.shapes[name])
 
     def pieces(self, name: str) -> Iterator[Tensor]:
-        """A tensor's numbers in order, flat, a few at a time."""
-        count, step = prod(self.shapes[name]), PIECE_BYTES // self.dtypes[name].itemsize
-        for start in range(0, count, step):
-            self._make_room(min(step, count - start) * self.dtypes[name].itemsize)
-            tensor = self._get(name)
-            if not tensor.is_contiguous():  # to flatten it copies all of it
-                yield tensor.flatten()
-                return
-            yield tensor.view(-1)[start : start + step]
-
-    def _make_room(self, count: int) -> None:
-        self._read_bytes += count
-        if self._read_bytes > OPEN_BYTES:
-            self.close()
-            self._read_bytes = count
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of what was read; the next tensor opens the file again."""
-
-    @abstractmethod
-    def _get(self, name: str) -> Tensor: ...
+        """A tensor's numbers in order, flat, a few at a time. Raises ModelError where the file ends too early."""
+        if name in self._held:
+            yield self._held[name].detach().flatten()
+            return
+        place = self._places[name]
+        if place.stride is not None:
+            numbers = _read(place, 0, place.count)
+            yield torch.as_strided(numbers, place.shape, place.stride).flatten()
+            return
+        step = max(1, PIECE_BYTES // place.dtype.itemsize)
+        for first in range(0, place.count, step):
+            yield _read(place, first, min(step, place.count - first))
 
 
 def open_tensors(path: Path, *, key: str | None = None) -> Tensors:
@@ -83,77 +88,105 @@ def open_tensors(path: Path, *, key: str | None = None) -> Tensors:
     key: the entry of a pickle under which they lie; by default one of `ENTRIES`, or the top.
     """
     if path.suffix in PICKLES:
-        return PickledTensors(path, key)
-    if path.name.endswith(".index.json"):
-        return SafeTensors(_shards(path))
-    return SafeTensors({None: path})
+        return _pickled(path, key)
+    if not path.name.endswith(".index.json"):
+        return Tensors(_in_safetensors(path))
+    weight_map = _weight_map(path)
+    found = {file: _in_safetensors(file) for file in sorted(set(weight_map.values()))}
+    for name, file in weight_map.items():
+        if name not in found[file]:
+            raise ModelError(f"{file} lacks {name}, which its index names")
+    return Tensors({name: found[file][name] for name, file in weight_map.items()})
 
 
-class SafeTensors(Tensors):
-    """Of safetensors files."""
-
-    def __init__(self, files: Mapping[str | None, Path]) -> None:
-        """files: which holds each tensor; that under None, all of its own."""
-        super().__init__()
-        self._open: dict[Path, Any] = {}
-        self._file = {name: path for name, path in files.items() if name is not None}
-        for path in sorted(set(files.values())):
-            with _readable(path):
-                names = list(self._handle(path).keys())
-                self._file |= dict.fromkeys(names, path) if None in files else {}
-                if missing := [name for name, file in self._file.items() if file == path and name not in names]:
-                    raise ModelError(f"{path} lacks {missing[0]}, which its index names")
-        self.shapes, self.dtypes = {}, {}
-        for name, path in self._file.items():
-            part = self._handle(path).get_slice(name)
-            self.shapes[name] = tuple(part.get_shape())
-            self.dtypes[name] = _dtype(part.get_dtype(), f"{path}: {name}")
-        self.close()
-
-    def close(self) -> None:
-        self._open.clear()
-
-    def _get(self, name: str) -> Tensor:
-        path = self._file[name]
-        with _readable(path):
-            tensor: Tensor = self._handle(path).get_tensor(name)
-        return tensor
-
-    def _handle(self, path: Path) -> Any:
-        if path not in self._open:
-            self._open[path] = safe_open(path, "pt")
-        return self._open[path]
+def _read(place: Place, first: int, count: int) -> Tensor:
+    """Numbers of a tensor from its first-th on."""
+    buffer = bytearray(count * place.dtype.itemsize)
+    with place.path.open("rb", buffering=0) as file:
+        file.seek(place.start + first * place.dtype.itemsize)
+        rest = memoryview(buffer)
+        while rest:
+            if not (got := file.readinto(rest)):
+                raise ModelError(f"{place.path} is cut short; get it again")
+            rest = rest[got:]
+    return torch.frombuffer(buffer, dtype=torch.uint8).view(place.dtype)
 
 
-class PickledTensors(Tensors):
-    """Of torch's pickles (.pt, .pth, .bin, .ckpt)."""
+# --- safetensors ---------------------------------------------------------------------------------------------------
 
-    def __init__(self, path: Path, key: str | None) -> None:
-        super().__init__()
-        check_pickle(path)
-        self._path, self._key = path, key
-        self._entry: Mapping[str, Tensor] | None = None
-        found = self._tensors()
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-        self.dtypes = {name: tensor.dtype for name, tensor in found.items()}
-        self.close()
-
-    def close(self) -> None:
-        self._entry = None
-
-    def _get(self, name: str) -> Tensor:
-        return self._tensors()[name].detach()
-
-    def _tensors(self) -> Mapping[str, Tensor]:
-        if self._entry is None:
-            self._entry = _entry(load_pickle(self._path), self._key, str(self._path))
-        return self._entry
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""safetensors' names of them."""
 
 
-def load_pickle(path: Path) -> Any:
-    """What a pickle of torch holds, its tensors mapped; nothing of it is run. Raises ModelError, in one line."""
+def _in_safetensors(path: Path) -> dict[str, Place]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with safe_open(path, "np"):  # it checks that header and length agree, and that tensors fill the file
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        said = str(error).splitlines()[0][:200]
+        raise ModelError(f"{path} cannot be read: {said}; get it again") from None
+    places = {}
+    for name, told in header.items():
+        if name == "__metadata__":
+            continue
+        if told["dtype"] not in DTYPES:
+            raise ModelError(f"{path}: {name} is {told['dtype']}: give float32, bfloat16 or float16 weights")
+        start = 8 + length + told["data_offsets"][0]
+        places[name] = Place(path, start, tuple(told["shape"]), DTYPES[told["dtype"]])
+    return places
+
+
+def _weight_map(index: Path) -> dict[str, Path]:
+    """Tensor -> file, as the index of shards says."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {str(name): index.parent / str(file) for name, file in weight_map.items()}
+    except OSError as error:
+        raise ModelError(f"{index} cannot be read: {(error.strerror or '').lower()}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(f"{index} is no index of safetensors files") from None
+    for path in set(files.values()):
+        if path.parent != index.parent:
+            raise ModelError(f"{index}: weight_map must give each tensor the name of a file beside the index")
+        if not path.is_file():
+            raise ModelError(f"{path} is missing, which {index.name} names; get it again")
+    return files
+
+
+# --- pickles -------------------------------------------------------------------------------------------------------
+
+
+def _pickled(path: Path, key: str | None) -> Tensors:
+    is_zip = _check_pickle(path)
+    found = _entry(load_pickle(path, device="meta" if is_zip else "cpu"), key, str(path))
+    if not is_zip:
+        return Tensors({}, found)
+    return Tensors({name: _place(path, name, tensor) for name, tensor in found.items()})
+
+
+def load_pickle(path: Path, *, device: str) -> Any:
+    """What a pickle of torch holds; nothing of it is run. Raises ModelError, in one line.
+
+    device: "meta" reads no numbers; each storage then knows where its own begin in the file.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} {_what_was_refused(str(error))}") from None
     except Exception as error:  # what a damaged file makes torch raise is not limited to anything
@@ -161,8 +194,21 @@ def load_pickle(path: Path) -> Any:
         raise ModelError(f"{path} cannot be read: {said[:200]}; get it again") from None
 
 
-def check_pickle(path: Path) -> None:
-    """Raise ModelError for a pickle that is cut short, too old to be mapped, or cannot be read safely here."""
+def _place(path: Path, name: str, tensor: Tensor) -> Place:
+    """Where the numbers of a tensor without numbers lie."""
+    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    if start is None:
+        raise ModelError(f"{path}: torch {torch.__version__} does not say where {name} lies; try a newer one")
+    start += tensor.storage_offset() * tensor.dtype.itemsize
+    stride = None if tensor.is_contiguous() else tensor.stride()
+    return Place(path, start, tuple(tensor.shape), tensor.dtype, stride)
+
+
+def _check_pickle(path: Path) -> bool:
+    """Whether a pickle is in torch's form since 1.6, a zip archive.
+
+    Raises ModelError for one that is cut short, of another form, or cannot be read safely here.
+    """
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < SAFE_TORCH:
         raise ModelError(
@@ -171,12 +217,27 @@ def check_pickle(path: Path) -> None:
     with path.open("rb") as file:
         begins = file.read(4)
     size = path.stat().st_size
-    if begins == b"PK\x03\x04" and not zipfile.is_zipfile(path):
-        raise ModelError(f"{path} is cut short: it ends after {size} bytes; get it again")
-    if not begins.startswith((b"PK\x03\x04", b"\x80")):
+    if begins == ZIP:
+        _check_archive(path, size)
+        return True
+    if not begins.startswith(b"\x80"):
         raise ModelError(f"{path} is no checkpoint of torch; if it was downloaded, get it again")
-    if begins != b"PK\x03\x04" and size > LARGEST_LEGACY:
+    if size > LARGEST_LEGACY:
         raise ModelError(f"{path} is in torch's form before 1.6, too large to be read whole; save it as safetensors")
+    return False
+
+
+def _check_archive(path: Path, size: int) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            order = next((name for name in archive.namelist() if name.endswith("/byteorder")), None)
+            little = order is None or archive.read(order) == b"little"
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+        raise ModelError(f"{path} is cut short or damaged: it ends after {size} bytes; get it again") from None
+    if packed or not little:
+        what = "a compressed archive" if packed else "of another byte order"
+        raise ModelError(f"{path} is {what}, not as torch.save writes one here; save it as safetensors")
 
 
 def _what_was_refused(said: str) -> str:
@@ -212,56 +273,3 @@ def _entry(checkpoint: Any, key: str | None, where: str) -> Mapping[str, Tensor]
 def _some(names: Any) -> str:
     few = [str(name) for name in names]
     return ", ".join(few[:4]) + (", ..." if len(few) > 4 else "")
-
-
-def _shards(index: Path) -> dict[str | None, Path]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files: dict[str | None, Path] = {str(name): index.parent / str(file) for name, file in weight_map.items()}
-    except OSError as error:
-        raise ModelError(f"{index} cannot be read: {(error.strerror or '').lower()}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ModelError(f"{index} is no index of safetensors files") from None
-    for path in set(files.values()):
-        if path.parent != index.parent:
-            raise ModelError(f"{index}: weight_map must give each tensor the name of a file beside the index")
-        if not path.is_file():
-            raise ModelError(f"{path} is missing, which {index.name} names; get it again")
-    return files
-
-
-class _readable:
-    """Turns what safetensors raises into ModelError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, SafetensorError | OSError):
-            said = str(error).splitlines()[0][:200]
-            raise ModelError(f"{self._path} cannot be read: {said}; get it again") from None
-
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""safetensors' names of them."""
-
-
-def _dtype(name: str, where: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ModelError(f"{where} is {name}: give float32, bfloat16 or float16 weights")
-    return DTYPES[name]
