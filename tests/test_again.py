@@ -82,6 +82,19 @@ def test_a_resumed_video_is_the_unbroken_one(kind, tiny, broken_off):
     assert names() == sorted({*left, "x.mp4"} - {"x.mp4.part", "x.mp4.journal"})
 
 
+@pytest.mark.parametrize("act", [interrupt, fail])
+def test_a_video_that_is_made_ahead_is_the_same_and_is_resumed(act, tiny, broken_off, monkeypatch):
+    makes(*given("t2v", tiny, "whole.mp4"))
+    monkeypatch.setattr(pipeline.Pipeline, "gains_by_ahead", True)  # as on a GPU
+    makes(*given("t2v", tiny, "ahead.mp4"))
+    assert Path("ahead.mp4").read_bytes() == Path("whole.mp4").read_bytes()
+    broken_off(*given("t2v", tiny, "x.mp4"), act=act, chunks=4)
+    made = read_info(Path("x.partial.mp4")).frames if act is interrupt else None
+    result = makes("resume", "x.mp4.part")
+    assert made is None or f"{made} of them made before" in result.stderr
+    assert Path("x.mp4").read_bytes() == Path("whole.mp4").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["x.webm", "x.gif", "x.mkv", "%02d.png"])
 def test_every_format_is_resumed(name, tiny, broken_off):
     makes(*t2v(tiny, name="whole.mkv"))

@@ -1,4 +1,5 @@
 import copy
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,55 @@ def test_a_video_never_makes_a_tensor_that_needs_gradients(pipeline):
     with torch.enable_grad():
         chunk = next(pipeline.stream(CAR, **SHORT))
     assert chunk.latent.is_inference()
+
+
+# --- ahead ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [3, 4, 8, 13, 30])
+def test_frames_that_are_made_ahead_are_the_same(pipeline, frames):
+    plain, ahead = (list(pipeline.stream(CAR, length=f"{frames}f", seed=1, ahead=a)) for a in (False, True))
+    assert [(c.index, c.start_frame, c.prompt) for c in ahead] == [(c.index, c.start_frame, c.prompt) for c in plain]
+    assert_same(*(np.concatenate([chunk.frames for chunk in made]) for made in (ahead, plain)))
+
+
+def test_the_first_frames_do_not_wait_for_more_and_later_ones_are_one_chunk_ahead(pipeline, monkeypatch):
+    asked = []
+    stream = pipeline.stream(CAR, length="24f", seed=1, ahead=True)
+    monkeypatch.setattr(
+        stream, "_noise", lambda chunk, step, draw=stream._noise: asked.append(chunk.index) or draw(chunk, step)
+    )
+    begun = [max(asked) for _ in stream]
+    assert begun == [0, 2, 3, 4, 5, 5]
+
+
+def test_a_prompt_holds_from_the_first_chunk_that_is_not_begun(pipeline):
+    stream = pipeline.stream(CAR, length="24f", seed=1, ahead=True)
+    made = [next(stream), next(stream)]
+    stream.prompt = BOAT
+    made += stream
+    assert [chunk.prompt for chunk in made] == [CAR] * 3 + [BOAT] * 3
+    again = pipeline.stream(stream.cues, length="24f", seed=1)
+    for chunk, wanted in zip(made, again, strict=True):
+        assert_same(chunk.frames, wanted.frames)
+
+
+def test_what_fails_beside_is_raised_where_it_is_asked_for(pipeline):
+    broken = copy.copy(pipeline)
+    broken.model = copy.deepcopy(pipeline.model)
+    broken.model.transformer.proj_out.bias[0] = float("nan")
+    with pytest.raises(NumericsError, match=r"^chunk 0 is not finite \(seed 1\)"):
+        list(broken.stream(CAR, **SHORT, ahead=True))
+
+
+def test_a_stream_that_is_closed_leaves_no_thread(pipeline):
+    before = threading.active_count()
+    for end in (lambda stream: stream.close(), lambda stream: list(stream)):
+        stream = pipeline.stream(CAR, length="40f", seed=1, ahead=True)
+        next(stream), next(stream)
+        end(stream)
+        assert threading.active_count() == before
+        assert list(stream) == []
 
 
 # --- size ----------------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def test_json_is_one_object_of_documented_keys(tiny):
         "first_frame_s": float,
         "generate_s": float,
         "frames_per_s": float,
+        "warm_up_s": float,
         "import_s": float,
         "load_s": float,
         "total_s": float,

@@ -5,9 +5,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from causvid_cli.errors import DeviceError
 from causvid_cli.request import AUTO, check_device, check_dtype
+
+T = TypeVar("T")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -70,13 +73,43 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def free_unused(device: torch.device) -> None:
-    """Give memory that nothing holds any more back to the device, so that others find it free."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+def upload(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the CPU on a device; a GPU copies it when it comes to it, and nobody waits."""
+    device = torch.device(device)
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+class Beside:
+    """A thread, and on a CUDA device a stream, in which work goes on beside that of the caller; one after another."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def submit(self, work: Callable[..., T], *values: Any) -> "Future[T]":
+        """Begin work on values, once the device has done what the caller asked of it so far.
+
+        The result is there when the device has made it. Tensors among the values must not be changed meanwhile.
+        """
+        ready = self._stream and torch.cuda.current_stream(self._stream.device).record_event()
+        return self._thread.submit(self._work, work, values, ready)
+
+    def close(self) -> None:
+        """Give up what is not begun, and wait for what is."""
+        self._thread.shutdown(cancel_futures=True)
+
+    @torch.inference_mode()
+    def _work(self, work: Callable[..., T], values: tuple[Any, ...], ready: Any) -> T:
+        if self._stream is None:
+            return work(*values)
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
+            for value in values:
+                if isinstance(value, Tensor):
+                    value.record_stream(self._stream)  # its memory is not given away before this stream is done
+            result = work(*values)
+            self._stream.synchronize()
+        return result
 
 
 def record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -95,6 +128,15 @@ def record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         out = run()
     return graph.replay, out
+
+
+def free_unused(device: torch.device) -> None:
+    """Give memory that nothing holds any more back to the device, so that others find it free."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

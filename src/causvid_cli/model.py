@@ -55,9 +55,18 @@ class CausalTransformer(nn.Module):
         For weights that change no more; moving or converting them undoes it. The layers of a large network are not
         merged: its time goes into the products themselves, and a second copy of its weights might not fit.
         """
-        small = sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
-        self._fused = FusedBlocks(self.transformer, self._embed_time, merged=small)
+        self._fused = FusedBlocks(self.transformer, self._embed_time, merged=self.is_small)
         return self
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is a compiled block, which the first calls of a size make."""
+        return self._fused is not None and self._fused.compiled is not None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its time goes to the overhead of operations rather than into products."""
+        return sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
 
     def compile(self, *, frames: int) -> Self:  # type: ignore[override]  # torch's compiles all of `forward`
         """Let calls for chunks of so many latent frames take a compiled block (`compiled.py`); after `fuse`.

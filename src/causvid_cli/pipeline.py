@@ -9,10 +9,15 @@ tail of a clip, a script of prompts, another video to start from, chunks made by
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +29,7 @@ from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
-from causvid_cli.device import resolve_device, resolve_dtype, synchronize
+from causvid_cli.device import Beside, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
@@ -77,6 +82,14 @@ class ChunkResult:
     cue: int = 0
 
 
+class Pending(NamedTuple):
+    """A chunk whose frames are asked for by `frames`, which gives or awaits them."""
+
+    chunk: Chunk
+    x0: Tensor
+    frames: Callable[[], np.ndarray]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a video will be, before any of it is made: all of it checked."""
@@ -106,7 +119,12 @@ class Plan:
 
 
 class Stream:
-    """A video in the making: iterate for its chunks; set `prompt` between chunks to change what happens next."""
+    """A video in the making: iterate for its chunks; set `prompt` between chunks to change what happens next.
+
+    Without `ahead` nothing is made before it is asked for, so a prompt holds from the very next chunk on. With it the
+    network is at work on one chunk more while frames are decoded and used: a prompt then holds from the chunk after
+    the next. The frames of a given list of cues are the same, bit for bit.
+    """
 
     def __init__(
         self,
@@ -120,8 +138,10 @@ class Stream:
         source: Iterator[np.ndarray] | None,
         made: Latents | None,
         first_chunk: int,
+        ahead: bool,
     ) -> None:
         self.plan = plan
+        self._ahead = ahead
         self._pipeline, self._switch = pipeline, switch
         self._track = PromptTrack(
             pipeline.text, cues, seed=plan.seed, guidance=guidance, to_cache=pipeline.prompt_cache
@@ -166,63 +186,113 @@ class Stream:
         with torch.inference_mode():
             return next(self._made)
 
-    def _make(self) -> Iterator[ChunkResult]:
-        pipeline, plan, track = self._pipeline, self.plan, self._track
-        codec, clock = pipeline.codec, time.monotonic()
-        state = codec.decode_state()
-        prefix = [] if self._given is None else encode_prefix(codec, self._given, plan.grid.chunk_frames)
-        seen_anew = pipeline.seen_anew(plan)
-        if prefix:
-            x0 = torch.cat([part for _, part in prefix], dim=2)
-            decoded = codec.decode_chunk(x0, state=state)  # later pictures of some codecs depend on these
-            frames = decoded[0]
-            if seen_anew:
-                seen_anew.show(decoded, start_frame=0, count=x0.shape[2])
-            if plan.grid.shows_given and self._first_chunk == GIVEN:
-                shown = self._shown(frames, 0)
-                yield ChunkResult(shown, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
-                clock = time.monotonic()
-        made = rollout(
-            pipeline.model,
-            prompt=track.prompt,
-            steps=plan.steps,
-            cache=pipeline.kv_cache(plan),
-            chunks=plan.grid.chunks(plan.frames),
-            noise=self._noise,
-            switch=track.transition,
-            prefix=prefix,
-            made=self._earlier,
-            source=self._source.latents if self._source else None,
-            seen_anew=seen_anew,
-        )
-        for chunk, x0 in made:
-            if not torch.isfinite(x0).all():
-                raise NumericsError(
-                    f"chunk {chunk.index} is not finite (seed {track.seed(chunk)}); try --dtype float32"
-                )
-            skipped = chunk.index < self._first_chunk
-            if skipped and state is None and not seen_anew:  # what comes later does not depend on it
-                continue
-            decoded = codec.decode_chunk(x0, state=state)
-            frames = decoded[0]
-            if seen_anew:
-                seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
-            if skipped:
-                continue
-            start_frame, cue = plan.grid.start_picture(chunk.index), track.place_of(chunk.index)
-            shown = self._shown(frames, start_frame)
-            synchronize(pipeline.device)
-            yield ChunkResult(
-                shown, chunk.index, start_frame, x0, track.cues[cue].prompt, time.monotonic() - clock, cue
-            )
-            clock = time.monotonic()
+    def close(self) -> None:
+        """End here: what is being made is given up."""
+        self._made.close()
 
-    def _shown(self, frames: Tensor, start_frame: int) -> np.ndarray:
-        """Pictures [T, h, w, 3] as the user sees them, what lies behind the video's end cut off."""
+    def warm_up(self) -> float:
+        """Let what is to be compiled be compiled now, by chunks that are thrown away; the seconds that it took.
+
+        Without this the first chunks do it. The frames are the same.
+        """
+        pipeline, plan, started = self._pipeline, self.plan, time.monotonic()
+        if not pipeline.model.is_compiled:
+            return 0.0
+        frames, sink = pipeline.facts.chunk_frames, pipeline.facts.sink_frames
+        grid = ChunkGrid(codec=pipeline.codec.facts, chunk_frames=frames)
+        with torch.inference_mode():
+            prompt = pipeline.prompt_cache(self._track.current.embeds)
+            made = rollout(
+                pipeline.model,
+                prompt=lambda _: prompt,
+                steps=plan.steps,
+                cache=pipeline.kv_cache(plan, window_frames=2 * frames),
+                chunks=islice(grid.chunks(None), -(-sink // frames) + 4),  # past the sink, till the window is full
+                noise=self._noise,
+                joined=pipeline.joins_calls,
+            )
+            for _ in made:
+                pass
+        return time.monotonic() - started
+
+    def _make(self) -> Generator[ChunkResult, None, None]:
+        pipeline, plan, track, clock = self._pipeline, self.plan, self._track, time.monotonic()
+        state, seen_anew = pipeline.codec.decode_state(), pipeline.seen_anew(plan)
+        is_ahead = self._ahead and not seen_anew  # which looks at a chunk's pictures before the next
+        prefix = [] if self._given is None else encode_prefix(pipeline.codec, self._given, plan.grid.chunk_frames)
+        with ExitStack() as stack:
+            beside = stack.enter_context(closing(Beside(pipeline.device))) if is_ahead else None
+
+            def shown(chunk: Chunk, x0: Tensor) -> Pending:
+                """Pictures of a chunk, or of what is given, decoded now or meanwhile."""
+                decode = partial(self._decode, state, chunk, seen_anew)
+                if beside:
+                    return Pending(chunk, x0, beside.submit(decode, x0).result)
+                frames = decode(x0)
+                return Pending(chunk, x0, lambda: frames)
+
+            if prefix:  # later pictures of some codecs depend on it
+                x0 = torch.cat([part for _, part in prefix], dim=2)
+                frames = shown(Chunk(GIVEN, 0, x0.shape[2]), x0).frames()
+                if plan.grid.shows_given and self._first_chunk == GIVEN:
+                    yield ChunkResult(frames, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
+                    clock = time.monotonic()
+            made = rollout(
+                pipeline.model,
+                prompt=track.prompt,
+                steps=plan.steps,
+                cache=pipeline.kv_cache(plan),
+                chunks=plan.grid.chunks(plan.frames),
+                noise=self._noise,
+                switch=track.transition,
+                prefix=prefix,
+                made=self._earlier,
+                source=self._source.latents if self._source else None,
+                seen_anew=seen_anew,
+                joined=pipeline.joins_calls,
+            )
+            waiting: deque[Pending] = deque()
+            ahead = 0  # of the first frames nothing is made: they come at once
+            for chunk, x0 in made:
+                skipped = chunk.index < self._first_chunk
+                if skipped and state is None and not seen_anew:  # what comes later does not depend on it
+                    continue
+                pending = shown(chunk, x0)
+                if skipped:
+                    pending.frames()
+                    continue
+                waiting.append(pending)
+                if len(waiting) > ahead:
+                    yield self._result(waiting.popleft(), clock)
+                    ahead, clock = int(is_ahead), time.monotonic()
+            for pending in waiting:
+                yield self._result(pending, clock)
+                clock = time.monotonic()
+
+    def _result(self, pending: "Pending", clock: float) -> ChunkResult:
+        index, frames = pending.chunk.index, pending.frames()
+        cue, start_frame = self._track.place_of(index), self.plan.grid.start_picture(index)
+        prompt, seconds = self._track.cues[cue].prompt, time.monotonic() - clock
+        return ChunkResult(frames, index, start_frame, pending.x0, prompt, seconds, cue)
+
+    def _decode(self, state: Any, chunk: Chunk, seen_anew: Recomputed | None, x0: Tensor) -> np.ndarray:
+        """Pictures [T, h, w, 3] as the user sees them, what lies behind the video's end cut off.
+
+        Raises NumericsError when the latents are not finite.
+        """
+        finite = torch.isfinite(x0).all()  # read further down, when the device is waited for anyway
+        decoded = self._pipeline.codec.decode_chunk(x0, state=state)
+        if seen_anew:
+            seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
         end = self.plan.frames
         if self._source and (end is None or self._source.read < end):
             end = self._source.read
-        return enlarge(frames[: None if end is None else end - start_frame].cpu().numpy(), self.plan.enlarge)
+        start_frame = 0 if chunk.index == GIVEN else self.plan.grid.start_picture(chunk.index)
+        pictures = decoded[0, : None if end is None else end - start_frame].cpu().numpy()
+        if not finite:
+            seed = self._track.seed(chunk)
+            raise NumericsError(f"chunk {chunk.index} is not finite (seed {seed}); try --dtype float32")
+        return enlarge(pictures, self.plan.enlarge)
 
     def _noise(self, chunk: Chunk, step: int) -> Tensor:
         geometry, codec = self.plan.geometry, self._pipeline.codec
@@ -252,11 +322,18 @@ class Pipeline:
     ) -> None:
         self.facts, self.folder = facts, folder
         self.model, self.codec, self.text, self.device = model, codec, text, device
+        self.joins_calls = device.type == "cpu" and model.is_small
+        """Whether clean passes and first steps are joined (`rollout`): measured on a CPU only, with a small network."""
 
     @property
     def fps(self) -> Fraction:
         """Pictures per second that the model was trained at."""
         return Fraction(str(self.facts.fps)).limit_denominator(1001)
+
+    @property
+    def gains_by_ahead(self) -> bool:
+        """Whether a stream `ahead` is faster here: a GPU decodes beside the network, on a CPU they share the cores."""
+        return self.device.type == "cuda"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -313,6 +390,7 @@ class Pipeline:
         strength: float | None = None,
         made: Latents | None = None,
         first_chunk: int = GIVEN,
+        ahead: bool = False,
     ) -> Stream:
         """Make a video chunk by chunk; see `plan` for the other options.
 
@@ -322,6 +400,7 @@ class Pipeline:
           (`geometry.held_pictures`). shows_given: whether the video begins with them.
         source: the pictures [h, w, 3] of a video to start from, noised to `strength`, 0..1; the video ends with it.
         made: chunks that an earlier run made. first_chunk: chunks before it are not shown again.
+        ahead: whether one chunk more may be in the making than is asked for (`Stream`).
         """
         plan = self.plan(
             length=length,
@@ -344,6 +423,7 @@ class Pipeline:
             source=source,
             made=made,
             first_chunk=first_chunk,
+            ahead=ahead,
         )
 
     def generate(self, prompt: str | Sequence[Cue], **options: object) -> np.ndarray:
@@ -361,9 +441,12 @@ class Pipeline:
             return None
         return Recomputed(self.codec, frames=plan.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
 
-    def kv_cache(self, plan: Plan, *, batch: int = 1) -> KVCache:
-        """An empty cache for a video, or for several of one plan; for a short one it is no larger than that."""
-        window_frames = plan.window_frames
+    def kv_cache(self, plan: Plan, *, batch: int = 1, window_frames: int | None = None) -> KVCache:
+        """An empty cache for a video, or for several of one plan; for a short one it is no larger than that.
+
+        window_frames: if others than the plan's.
+        """
+        window_frames = window_frames or plan.window_frames
         if plan.frames is not None:
             window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
         return self.model.kv_cache(

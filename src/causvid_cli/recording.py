@@ -8,7 +8,9 @@ A resumed video is the same roll-out with the chunks that the journal has not de
 same clean passes, the encoder begins anew where it did before. So latents and frames are those of an unbroken run.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +79,8 @@ class Recording:
     """One stream and its writer; iterate for the chunks, each written when it comes.
 
     writer: entered by the caller. show: model pictures -> the file's, where those differ.
-    keep: whether there is a journal (a pipe has none).
+    journal: a pipe has none. beside: whether chunks are written in a thread of their own while the stream makes the
+    next; close the iteration before the writer is used for anything else.
     """
 
     def __init__(
@@ -88,18 +91,42 @@ class Recording:
         journal: Journal | None,
         known_chunks: int = 0,
         show: Callable[[np.ndarray], np.ndarray] | None = None,
+        beside: bool = False,
     ) -> None:
         self.stream, self.writer, self.journal = stream, writer, journal
-        self._known, self._show = known_chunks, show
+        self._known, self._show, self._beside = known_chunks, show, beside
+        self.frames = 0
+        """Written up to the chunk that was given last."""
 
-    def __iter__(self) -> Iterator[ChunkResult]:
-        for chunk in self.stream:
-            self.writer.write(self._show(chunk.frames) if self._show else chunk.frames)
-            if self.journal is not None and chunk.index >= self._known:
-                restart = self.writer.restart
-                mark = Mark(self.writer.frames_written, restart.bytes, restart.frames, restart.crc)
-                self.journal.append(chunk.latent, mark)
-            yield chunk
+    def __iter__(self) -> Generator[ChunkResult, None, None]:
+        if not self._beside:
+            for chunk in self.stream:
+                self.frames = self._write(chunk)
+                yield chunk
+            return
+        writing: deque[tuple[ChunkResult, Future[int]]] = deque()
+        ahead = 0  # the first chunk is given at once
+        with ThreadPoolExecutor(1) as thread:
+            for chunk in self.stream:
+                writing.append((chunk, thread.submit(self._write, chunk)))
+                if len(writing) > ahead:
+                    yield self._written(*writing.popleft())
+                    ahead = 1
+            for chunk, written in writing:
+                yield self._written(chunk, written)
+
+    def _written(self, chunk: ChunkResult, written: "Future[int]") -> ChunkResult:
+        self.frames = written.result()
+        return chunk
+
+    def _write(self, chunk: ChunkResult) -> int:
+        """How many frames are in the file with these."""
+        self.writer.write(self._show(chunk.frames) if self._show else chunk.frames)
+        if self.journal is not None and chunk.index >= self._known:
+            restart = self.writer.restart
+            mark = Mark(self.writer.frames_written, restart.bytes, restart.frames, restart.crc)
+            self.journal.append(chunk.latent, mark)
+        return self.writer.frames_written
 
     def publish(self, *, keep_latents: bool = False) -> Path:
         """Finish the file under its name; returns that."""

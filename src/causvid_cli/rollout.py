@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.cache import KVCache, PromptCache
+from causvid_cli.device import upload
 from causvid_cli.geometry import Chunk
 from causvid_cli.model import CausalTransformer
 from causvid_cli.schedule import Step, add_noise, x0_from
@@ -28,7 +29,7 @@ def seeded_noise(
         # CPU generator: CUDA's draws other noise from the same seed
         rng = torch.Generator().manual_seed(_mix(seed, chunk.index, step))
         shape = (batch, channels, chunk.frames, latent_height, latent_width)
-        return torch.randn(shape, generator=rng).to(device)
+        return upload(torch.randn(shape, generator=rng), device)
 
     return draw
 

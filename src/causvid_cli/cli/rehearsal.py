@@ -37,8 +37,10 @@ def _facts(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     encoder = FragmentEncoder(width=width + width % 2, height=height + height % 2, fps=job.rate, metadata={})
     show = task.given.show() if task.given else None
     seconds, latent_bytes, file_bytes, pictures = [], 0, 0, 0
+    stream = open_stream(task, job, pipeline)
+    stream.warm_up()
     clock = time.monotonic()
-    for chunk in islice(open_stream(task, job, pipeline), TRIED_CHUNKS):
+    for chunk in islice(stream, TRIED_CHUNKS):
         frames = show(chunk.frames) if show else chunk.frames
         if not (width % 2 or height % 2):
             file_bytes += len(encoder.encode(frames))

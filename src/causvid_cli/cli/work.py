@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ class Made:
     """From asking for the stream to holding the first frames."""
     generate_s: float = 0.0
     """From asking for the stream to having the last ones in the file: the network, the decoder and the encoder."""
+    warm_up_s: float = 0.0
+    """What --compile took before that."""
     peak_memory_bytes: int = 0
     notes: tuple[str, ...] = ()
 
@@ -124,20 +126,25 @@ def make_video(task: Task, pipeline: "Pipeline", progress: console.Progress, ear
             console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=_watch(writer, task))
         announce = _announcer(task, job, stream)
+        made.warm_up_s = stream.warm_up()
+        if made.warm_up_s:
+            console.detail(f"compiled in {made.warm_up_s:.1f} s")
         started = time.monotonic()
         try:
-            for chunk in recording:
-                made.first_frame_s = made.first_frame_s or time.monotonic() - started
-                made.frames = writer.frames_written
-                progress.update(made.frames, cue=_cue_line(stream, chunk))
-                announce(chunk, made.frames, time.monotonic() - started)
-                if sidecar:
-                    sidecar.add(chunk)
-                show(chunk)
-                if interrupts.received and made.frames != job.frames:
-                    if task.is_endless:
-                        break
-                    raise KeyboardInterrupt
+            with closing(iter(recording)) as chunks:
+                for chunk in chunks:
+                    made.first_frame_s = made.first_frame_s or time.monotonic() - started
+                    made.frames = recording.frames
+                    progress.update(made.frames, cue=_cue_line(stream, chunk))
+                    announce(chunk, made.frames, time.monotonic() - started)
+                    if sidecar:
+                        sidecar.add(chunk)
+                    show(chunk)
+                    if interrupts.received and made.frames != job.frames:
+                        if task.is_endless:
+                            break
+                        raise KeyboardInterrupt
+            made.frames = writer.frames_written  # one chunk more may have been at work
             made.generate_s = time.monotonic() - started
             recording.publish(keep_latents=task.making.keep_latents)
         except BaseException as error:
@@ -172,6 +179,7 @@ def _recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | N
                 journal=journal,
                 known_chunks=earlier.chunks if earlier else 0,
                 show=given.show() if given else None,
+                beside=pipeline.gains_by_ahead and not task.is_live,
             )
         finally:
             if journal is not None:
@@ -199,6 +207,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         strength=job.input.strength if job.input else None,
         made=known_latents(earlier, pipeline.device) if earlier else None,
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
+        ahead=pipeline.gains_by_ahead and not task.is_live,  # live, a picture comes as soon as it can
     )
 
 
@@ -395,7 +404,8 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
 
     As JSON: v (of this object), output (path), frames, fps, size, seed, model, notes (what was not understood);
     resumed_frames (of an earlier run), first_frame_s and generate_s (`Made`), frames_per_s (made / generate_s),
-    import_s (torch), load_s (the model), total_s (the whole command), peak_memory_bytes.
+    warm_up_s (what --compile took before that), import_s (torch), load_s (the model), total_s (the whole command),
+    peak_memory_bytes.
     """
     job, resumed = made.job, made.resumed_frames
     went_on = f", {resumed} of them made before" if resumed else ""
@@ -418,6 +428,7 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
         "first_frame_s": round(made.first_frame_s, 4),
         "generate_s": round(made.generate_s, 4),
         "frames_per_s": round(made.pace, 2),
+        "warm_up_s": round(made.warm_up_s, 3),
         **{name: round(seconds, 3) for name, seconds in timings.items()},
         "peak_memory_bytes": made.peak_memory_bytes,
         "notes": list(made.notes),
