@@ -14,11 +14,12 @@ from typer.testing import CliRunner, Result
 from causvid_cli.bench import chart, fresh, measure, report, tables
 from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
 from causvid_cli.bench.makers import Maker, open_maker
-from causvid_cli.bench.measure import Measured, Round, Run
+from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
 from causvid_cli.bench.network import NetworkCall, network_calls
 from causvid_cli.catalogue import find_checkpoint
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
+from causvid_cli.pipeline import Pipeline
 from causvid_cli.plots import Stroke, Text
 from causvid_cli.request import LOADING
 
@@ -149,18 +150,44 @@ def opened(pack: Path, **config: object) -> Maker:
 def test_the_parts_of_a_chunk_are_all_of_its_time(pack):
     student = opened(pack, length="1s")
     done = measure.run_round(student)
-    chunks, clean_passes, parts = 2, 1, done.parts
-    assert done.network_s == pytest.approx(chunks * parts.steps_s + clean_passes * parts.clean_pass_s)
-    assert done.latents.clip_s == pytest.approx(done.network_s + chunks * parts.rest_s)
+    chunks, steps, parts = 2, 2, done.parts
     assert done.pictures.clip_s == pytest.approx(chunks * parts.decode_s)
-    assert min(parts.rest_s, parts.decode_s) > 0
+    assert min(parts.steps_s, parts.clean_pass_s, parts.decode_s, parts.rest_s) > 0
     assert done.whole.frames == done.latents.frames == done.pictures.frames == 8
     assert [len(run.chunk_s) for run in (done.whole, done.latents, done.pictures)] == [chunks] * 3
+    assert [call.kind for call in done.calls] == ["step", "step", "joined", "step"]  # as this network on a CPU does it
+    assert len(done.calls) == chunks * steps
     assert "forward" not in vars(student.model.model)  # what was clocked is as it was
+
+
+def test_parts_come_from_calls_that_are_made_apart():
+    calls = [NetworkCall("step", 2.0, 1), NetworkCall("clean", 3.0, 1), NetworkCall("step", 5.0, 1)]
+    parts = ChunkParts.of(Run(8, (6.0, 6.0), 12.0), calls, Run(8, (1.0, 1.0), 3.0))
+    assert parts == ChunkParts(steps_s=3.5, clean_pass_s=3.0, decode_s=1.5, rest_s=1.0)
 
 
 def test_without_a_clean_pass_there_is_nothing_to_report_of_it(pack):
     assert measure.run_round(opened(pack, length=ONE_CHUNK)).parts.clean_pass_s == 0
+
+
+def test_a_chunk_that_is_made_while_the_one_before_is_awaited_has_its_own_time():
+    """The first frames come at once; those of the second chunk when the third is made; the last is only decoded."""
+    assert measure.in_making([5.0, 8.0, 4.0, 3.0, 0.1]) == (5.0, 4.0, 4.0, 4.0, 3.0)
+    assert measure.in_making([5.0, 8.0, 0.1]) == (5.0, 4.0, 4.0)
+    assert measure.in_making([5.0, 4.0]) == (5.0, 4.0)
+    assert measure.in_making([5.0]) == (5.0,)
+
+
+def test_a_student_is_ahead_where_that_is_faster(pack, monkeypatch):
+    """The same frames, in the same chunks; a whole clip takes what it takes."""
+    student = opened(pack, length="24f")
+    plain = [frames.copy() for frames in student()]
+    monkeypatch.setattr(Pipeline, "gains_by_ahead", True)
+    assert student.is_ahead
+    assert all((a == b).all() for a, b in zip(plain, student(), strict=True))
+    done = measure.run_round(student)
+    assert len(done.whole.chunk_s) == 6
+    assert sum(done.whole.chunk_s) <= done.whole.clip_s
 
 
 @pytest.mark.parametrize(("steps", "window"), [(None, None), (1, 1), (3, 2), (2, 9)])
@@ -168,6 +195,7 @@ def test_steps_and_window_change_what_the_network_does(pack, steps, window):
     """Calls, and to how many latent frames each attends: those of the sink and of the window, as far as there are."""
     config = BenchConfig(model=str(pack), length="24f", settings=(Setting(steps=steps, window_frames=window),))
     student = open_maker("student", config)
+    student.model.joins_calls = False
     with network_calls(student.model.model, student.device) as calls:
         caches = {id(cache): cache for cache in caches_of(student)}
     (cache,) = caches.values()
@@ -208,7 +236,7 @@ def test_a_window_of_ones_own_makes_other_pictures_only_once_something_falls_out
 
 def made_up(student: Maker, *rounds: Round) -> Measured:
     """What might have been measured."""
-    return Measured([student], None, {student.setting: Run(8, (2.0, 1.0))}, {student.setting: list(rounds)})
+    return Measured([student], None, {student.setting: Run(8, (2.0, 1.0), 3.0)}, {student.setting: list(rounds)})
 
 
 def a_round(chunk_s: tuple[float, ...], *, network_s: float = 0.5, matrix: float = 800.0) -> Round:
@@ -217,9 +245,10 @@ def a_round(chunk_s: tuple[float, ...], *, network_s: float = 0.5, matrix: float
         NetworkCall("clean", network_s, 100),
         NetworkCall("joined", network_s, 200),
     )
-    frames = 4 * len(chunk_s)
-    latents, pictures = Run(frames, tuple(s / 2 for s in chunk_s)), Run(frames, tuple(s / 4 for s in chunk_s))
-    return Round(Run(frames, chunk_s), latents, calls, pictures, matrix, 7)
+    whole, latents, pictures = (
+        Run(4 * len(chunk_s), tuple(s / times for s in chunk_s), sum(chunk_s) / times) for times in (1, 2, 4)
+    )
+    return Round(whole, latents, calls, pictures, ChunkParts.of(latents, calls, pictures), matrix, 7)
 
 
 def test_figures_are_those_of_a_known_clock(pack):
@@ -306,7 +335,7 @@ def test_the_clip_is_10_s_long_unless_asked_otherwise():
 
 
 def test_the_slowest_and_the_fastest_round_stand_beside_the_median():
-    runs = [Run(frames=32, chunk_s=(s, s)) for s in (3.0, 1.0, 2.0)]
+    runs = [Run(frames=32, chunk_s=(s, s), clip_s=2 * s) for s in (3.0, 1.0, 2.0)]
     start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=0.2, peak_memory_bytes=7)
     starts = [start, replace(start, peak_memory_bytes=9), replace(start, import_s=5.0, peak_memory_bytes=8)]
     student = report.role_figures(runs, starts)
@@ -325,7 +354,7 @@ def test_every_pair_of_steps_and_window_is_measured_and_keeps_its_figures(pack, 
     assert done.exit_code == 0, done.output
     figures = json.loads(done.stdout)
     assert [(each["steps"], each["window_frames"]) for each in figures["settings"]] == [(2, 3), (2, 2), (1, 3), (1, 2)]
-    assert [each["network_calls"] for each in figures["settings"]] == [5, 5, 3, 3]
+    assert [each["network_calls"] for each in figures["settings"]] == [4, 4, 2, 2]
     assert [each["warm_up_chunks"] for each in figures["settings"]] == [1] * 4
     assert figures["loading"]["vae"] == "full"
     assert figures["size"] == "128x128"
@@ -403,8 +432,7 @@ def test_any_known_architecture_is_measured_with_no_download(small_networks, nam
     assert (figures["model"], figures["dtype"], figures["teacher"]) == (name, "bfloat16", None)
     assert figures["frames"] == 1 + 4 * (chunks * facts.chunk_frames - 1)
     assert figures["loading"] == {**asdict(LOADING), "loras": [], "vae": vae, "random_weights": True}
-    clean = 4  # before each chunk but the first, one chunk of the past is seen: kept, or anew
-    assert setting["network_calls"] == chunks * steps + clean
+    assert setting["network_calls"] == chunks * steps  # clean passes joined to first steps, of small networks
     assert setting["first_steady_chunk"] == (facts.sink_frames + 6) // facts.chunk_frames
     assert setting["steady_chunk_s"] > 0
     shown = CliRunner().invoke(app, ["bench", *options, *window, "--quiet"]).stdout

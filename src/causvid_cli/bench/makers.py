@@ -1,7 +1,9 @@
 """What makes the clip of a bench: the student in a setting, with pictures or without, or the teacher."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor
 
 from causvid_cli.bench.fresh import BenchConfig, Role, Setting
 from causvid_cli.codec import Codec
+from causvid_cli.device import synchronize
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.pipeline import ChunkResult, Pipeline, Plan, load
+from causvid_cli.pipeline import Pipeline, Plan, load
 from causvid_cli.teacher import Teacher, load_teacher
 
 
@@ -27,34 +30,41 @@ class Maker:
         if isinstance(self.model, Teacher):
             yield self.model.generate(self.config.prompt, length=self.config.length, seed=self.config.seed)
         else:
-            for chunk in self.chunks():
-                yield chunk.frames
+            with closing(self.student.stream(self.config.prompt, **self._options, ahead=self.is_ahead)) as chunks:
+                for chunk in chunks:
+                    yield chunk.frames
 
-    def chunks(self, *, pictures: bool = True) -> Iterator[ChunkResult]:
-        """A student's chunks; without pictures their frames have no pixels, and nothing is decoded."""
-        pipeline, config, setting = self.student, self.config, self.setting
-        if not pictures:
-            pipeline = without_pictures(pipeline)
-        return pipeline.stream(
-            config.prompt,
-            length=config.length,
-            size=config.size,
-            seed=config.seed,
-            steps=setting.steps,
-            window_frames=setting.window_frames,
-        )
+    def latents(self, *, joined: bool) -> Iterator[Tensor]:
+        """Clean latents x0 [1, C, f, h, w] of a student's chunks, made without decoding any; the device has made them.
+
+        joined: whether clean passes and first steps are one call where they can be.
+        """
+        pipeline = without_pictures(self.student)
+        pipeline.joins_calls = joined
+        for chunk in pipeline.stream(self.config.prompt, **self._options):
+            synchronize(self.device)
+            yield chunk.latent
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        config, setting = self.config, self.setting
+        return {
+            "length": config.length,
+            "size": config.size,
+            "seed": config.seed,
+            "steps": setting.steps,
+            "window_frames": setting.window_frames,
+        }
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a student makes its next chunk while frames are decoded, as `causvid t2v` lets it."""
+        return self.student.gains_by_ahead and not self.student.facts.recompute
 
     @property
     def plan(self) -> Plan:
         """What a student's clip comes to."""
-        config, setting = self.config, self.setting
-        return self.student.plan(
-            length=config.length,
-            size=config.size,
-            seed=config.seed,
-            steps=setting.steps,
-            window_frames=setting.window_frames,
-        )
+        return self.student.plan(**self._options)
 
     @property
     def student(self) -> Pipeline:

@@ -6,7 +6,7 @@ Turns, and not one block each: when the machine is busy for a while, all of them
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
 from typing import Self
@@ -19,7 +19,7 @@ from causvid_cli.bench.fresh import Role, Setting
 from causvid_cli.bench.makers import Maker
 from causvid_cli.bench.network import NetworkCall, network_calls
 from causvid_cli.codec import Codec
-from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory, synchronize
+from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory
 
 MATRIX_SIZE = {"cpu": 2048}
 LARGE_MATRIX_SIZE = 8192
@@ -27,6 +27,8 @@ LARGE_MATRIX_SIZE = 8192
 MATRIX_PRODUCTS = {"cpu": 5}
 MANY_MATRIX_PRODUCTS = 50
 """Elsewhere, or it would be over before the clocks have settled."""
+
+NO_FRAMES = np.empty((0, 0, 0, 3), np.uint8)
 
 Note = Callable[[str], None]
 """Told what is being measured."""
@@ -50,22 +52,43 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One clip, or what is made of one: its frames, and how long each chunk of them took; a teacher's is one chunk."""
+    """One clip, or what is made of one, and how long each chunk of it took; a teacher's is one chunk."""
 
     frames: int
     chunk_s: tuple[float, ...]
+    clip_s: float
 
     @property
     def first_frame_s(self) -> float:
         return self.chunk_s[0]
 
     @property
-    def clip_s(self) -> float:
-        return sum(self.chunk_s)
-
-    @property
     def frames_per_s(self) -> float:
         return self.frames / self.clip_s
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkParts:
+    """Where the student's time for a chunk goes, in seconds, where one thing is done at a time: means over one clip."""
+
+    steps_s: float
+    clean_pass_s: float
+    """What later chunks will see; not run after a clip's last chunk, and never before a chunk is shown."""
+    decode_s: float
+    rest_s: float
+    """Noise, the prompt, and all that is done between the network's calls."""
+
+    @classmethod
+    def of(cls, latents: Run, calls: Sequence[NetworkCall], pictures: Run) -> Self:
+        """From latents made alone, by calls of which none is joined, and from pictures made alone."""
+        chunks, network_s = len(latents.chunk_s), sum(call.seconds for call in calls)
+        clean = [call.seconds for call in calls if call.kind == "clean"]
+        return cls(
+            steps_s=(network_s - sum(clean)) / chunks,
+            clean_pass_s=sum(clean) / max(1, len(clean)),
+            decode_s=pictures.clip_s / chunks,
+            rest_s=(latents.clip_s - network_s) / chunks,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +99,11 @@ class Round:
     latents: Run
     calls: tuple[NetworkCall, ...]
     pictures: Run
+    parts: ChunkParts
     matrix_flops_per_s: float
     """Rate of plain matrix products just then, in the network's dtype."""
     peak_memory_bytes: int
     """While the whole clip was made."""
-
-    @property
-    def network_s(self) -> float:
-        return sum(call.seconds for call in self.calls)
 
     @property
     def network_flops(self) -> int:
@@ -91,35 +111,11 @@ class Round:
 
     @property
     def network_flops_per_s(self) -> float:
-        return self.network_flops / self.network_s
+        return self.network_flops / sum(call.seconds for call in self.calls)
 
     @property
     def matrix_rate_share(self) -> float:
         return self.network_flops_per_s / self.matrix_flops_per_s
-
-    @property
-    def parts(self) -> "ChunkParts":
-        chunks = len(self.latents.chunk_s)
-        clean = [call.seconds for call in self.calls if call.kind == "clean"]
-        return ChunkParts(
-            steps_s=(self.network_s - sum(clean)) / chunks,
-            clean_pass_s=sum(clean) / max(1, len(clean)),
-            decode_s=self.pictures.clip_s / chunks,
-            rest_s=(self.latents.clip_s - self.network_s) / chunks,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkParts:
-    """Where the student's time for a chunk goes, in seconds, where one thing is done at a time: means over one clip."""
-
-    steps_s: float
-    """With clean passes that are joined to a step."""
-    clean_pass_s: float
-    """What later chunks will see; not run after a clip's last chunk, and never before a chunk is shown."""
-    decode_s: float
-    rest_s: float
-    """Noise, the prompt, and all that is done between the network's calls."""
 
 
 @dataclass(slots=True)
@@ -195,40 +191,65 @@ def expected_s(measured: Measured) -> float:
 def run_round(student: Maker) -> Round:
     """One turn of a student."""
     reset_peak_memory(student.device)
-    whole = run_clip(student)
+    whole = run_clip(student, ahead=student.is_ahead)
     peak = peak_memory_bytes(student.device)
-    kept: list[Tensor] = []
-
-    def latents() -> Iterator[np.ndarray]:
-        for chunk in student.chunks(pictures=False):
-            synchronize(student.device)
-            kept.append(chunk.latent)
-            yield chunk.frames
-
-    with network_calls(student.student.model, student.device) as calls:
-        alone = run_clip(latents)
-    pictures = run_clip(lambda: decoded(student.student.codec, kept))
+    joined, made = student.student.joins_calls, list[Tensor]()
+    latents, calls = run_latents(student, joined=joined, made=made)
+    pictures = run_clip(lambda: decoded(student.student.codec, made))
+    apart = run_latents(student, joined=False) if joined else (latents, calls)  # so that each has its time
     return Round(
         whole=whole,
-        latents=alone,
-        calls=tuple(calls()),
+        latents=replace(latents, frames=whole.frames),
+        calls=calls,
         pictures=pictures,
+        parts=ChunkParts.of(*apart, pictures),
         matrix_flops_per_s=matrix_rate(student.device, student.dtype),
         peak_memory_bytes=peak,
     )
 
 
-def run_clip(parts: Callable[[], Iterable[np.ndarray]]) -> Run:
-    """Make a clip and time its parts. Frames are on the CPU when they come, so no device is left behind."""
-    frames, seconds = 0, []
-    clock = time.perf_counter()
+def run_latents(
+    student: Maker, *, joined: bool, made: list[Tensor] | None = None
+) -> tuple[Run, tuple[NetworkCall, ...]]:
+    """Make a clip's latents, and time that and each call of the network. made: gets them."""
+
+    def latents() -> Iterator[np.ndarray]:
+        for x0 in student.latents(joined=joined):
+            if made is not None:
+                made.append(x0)
+            yield NO_FRAMES
+
+    with network_calls(student.student.model, student.device) as calls:
+        run = run_clip(latents)
+    return run, tuple(calls())
+
+
+def run_clip(parts: Callable[[], Iterable[np.ndarray]], *, ahead: bool = False) -> Run:
+    """Make a clip and time its parts. Frames are on the CPU when they come, so no device is left behind.
+
+    ahead: whether the next part is in the making when one comes (`in_making`).
+    """
+    frames, intervals = 0, []
+    start = clock = time.perf_counter()
     for part in parts():
         frames += len(part)
         now = time.perf_counter()
-        seconds.append(now - clock)
+        intervals.append(now - clock)
         clock = now
-    seconds[-1] += time.perf_counter() - clock  # to the end of the clip
-    return Run(frames, tuple(seconds))
+    clip_s = time.perf_counter() - start
+    return Run(frames, in_making(intervals) if ahead else tuple(intervals), clip_s)
+
+
+def in_making(intervals: Sequence[float]) -> tuple[float, ...]:
+    """How long each chunk was in the making, from the times between the frames of a stream `ahead`.
+
+    While the frames of a chunk are awaited the next one is made: only the first comes at once, then two are made, and
+    in the end one is left that is made already and only has to be decoded.
+    """
+    if len(intervals) < 3:
+        return tuple(intervals)
+    first, two, *others = intervals
+    return (first, two / 2, two / 2, *others[:-1])
 
 
 @torch.inference_mode()
