@@ -1,11 +1,14 @@
 """Compiled blocks and recorded calls give the frames of plain ones, and nothing is compiled or recorded twice."""
 
+import json
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
+from commands import PROMPT, makes
 from test_rollout import assert_close, prefix_of, roll, small_cache, switching
-from tiny import SHAPE, tiny_transformer
+from tiny import SHAPE, tiny_pack, tiny_transformer
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -14,6 +17,8 @@ from causvid_cli.cache import PromptCache
 from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast, check_compiler
 from causvid_cli.errors import DeviceError
 from causvid_cli.model import CausalTransformer
+from causvid_cli.pipeline import load
+from causvid_cli.request import Loading
 
 ROUNDING = 5e-5
 """Sums in another order, carried from chunk to chunk; 2e-6 is measured, and a wrong place in the window costs 0.1."""
@@ -179,3 +184,36 @@ def test_recordings_end_with_their_cache():
         roll(model, prompts_of(model)[0], 6)
     assert recorder.recorded == 4
     assert len(model._fused.recordings._made) == 0
+
+
+# --- from the command's side ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def traced_only(monkeypatch) -> None:
+    monkeypatch.setattr(CompiledBlock.__init__, "__kwdefaults__", {"backend": "aot_eager"})
+
+
+def test_after_the_warm_up_nothing_is_compiled_any_more(tmp_path, traced_only):
+    folder = tiny_pack(tmp_path / "tiny")
+    options = {"length": "32f", "seed": 1}
+    plain = load(folder, device="cpu").generate("a red car", **options)
+    compiled = load(folder, device="cpu", loading=Loading(compile=True))
+    stream = compiled.stream("a red car", **options)
+    assert stream.warm_up() > 0
+    made = graphs()
+    assert made >= 1
+    frames = np.concatenate([chunk.frames for chunk in stream])
+    assert graphs() == made
+    # rounding may turn a pixel whose two best palette entries are equally good
+    assert (frames != plain).mean() < 1e-3
+
+
+def test_compile_is_an_option_whose_wait_is_told_apart(tmp_path, traced_only, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pack = tiny_pack(tmp_path / "tiny")
+    result = makes("t2v", PROMPT, "-m", pack, "--length", "1s", "-o", "x.mp4", "--compile", "--json", "-v")
+    assert "compiled in" in result.stderr
+    said = json.loads(result.stdout)
+    assert said["warm_up_s"] > 0
+    assert said["generate_s"] < said["total_s"] - said["warm_up_s"]

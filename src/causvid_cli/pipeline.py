@@ -27,6 +27,7 @@ from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec
+from causvid_cli.compiled import check_compiler
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
 from causvid_cli.device import Beside, resolve_device, resolve_dtype
@@ -521,6 +522,8 @@ def load(
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
+    if loading.compile:
+        check_compiler(place)  # before anything large is read
     if folder is None:
         from causvid_cli.random_weights import random_codec, random_text, random_transformer
 
@@ -532,4 +535,6 @@ def load(
         codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
         network = load_transformer(folder / "transformer", facts).to(place, kind)
     set_attention(network.fuse(), loading.attention)
+    if loading.compile:
+        network.compile(frames=facts.chunk_frames)
     return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
