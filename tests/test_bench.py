@@ -1,19 +1,32 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
-from tiny import SHAPE, tiny_pack
+import test_random_weights
+from PIL import Image
+from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
-from causvid_cli.bench import fresh, measure, report
-from causvid_cli.bench.fresh import BenchConfig, Fresh
-from causvid_cli.bench.measure import Measured, Run, Samples
+from causvid_cli.bench import chart, fresh, measure, report, tables
+from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
+from causvid_cli.bench.makers import Maker, open_maker
+from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
+from causvid_cli.bench.network import NetworkCall, network_calls
+from causvid_cli.catalogue import find_checkpoint
 from causvid_cli.cli.app import app
-from causvid_cli.errors import ModelError
+from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
+from causvid_cli.pipeline import Pipeline
+from causvid_cli.plots import Stroke, Text
+from causvid_cli.request import LOADING
 
 ONE_CHUNK = "4f"
+
+small_networks = test_random_weights.small
+"""A fixture: the catalogue, its networks so small that any test can have them."""
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +97,15 @@ def test_a_pack_without_a_teacher_says_so_and_is_measured(tmp_path, quick_starts
 
 def test_the_table_holds_the_figures_for_people(pack, quick_starts):
     done = bench(pack)
-    headline, header, *rows = done.stdout.splitlines()
-    assert headline.startswith("tiny: 8 frames on cpu in float32, 1 CPU threads")
+    subject, circumstances, header, *rows = done.stdout.splitlines()
+    assert subject == "tiny: 8 frames of 128x128, 2 chunks of 1 latent frame"
+    assert re.match(r"cpu in float32, torch .*, 1 CPU thread; median \(least - greatest\) of 1 round$", circumstances)
     assert header.split() == ["student", "teacher", "student", ":", "teacher"]
-    assert [row.split("  ")[0] for row in rows[:2]] == ["first frame", ""]
-    assert "import 2 s (2 s - 2 s), load 500 ms (500 ms - 500 ms)" in rows
+    assert [row.split("  ")[0] for row in rows[:3]] == ["first frame", "", "frames per second"]
+    assert any(row.startswith("import 2 s (2 s - 2 s), load 500 ms (500 ms - 500 ms), warm-up ") for row in rows)
     assert "1 MiB" in done.stdout
-    assert re.match(r"A chunk: steps .* ms \(.*\), clean pass .*, decode .*, the rest .*$", rows[-1])
+    assert re.match(r"A chunk: steps .* ms \(.*\), clean pass .*, decode .*, the rest .*$", rows[-2])
+    assert rows[-1].startswith("The clip is too short for a full window; --chunks 5 or more")
     assert all(line.startswith("causvid: ") for line in done.stderr.splitlines())
 
 
@@ -101,6 +116,18 @@ def test_the_table_holds_the_figures_for_people(pack, quick_starts):
         (("--device", "gpu"), 2, "--device gpu: unknown"),
         (("--repeats", "0"), 2, "greater than or equal to 1"),
         (("--model", "nope"), 4, "no model 'nope'"),
+        (("--random-weights", "self-forcing"), 2, "--random-weights self-forcing and --model"),
+        (("--chunks", "3"), 2, "--chunks 3 and --length 1s: choose one"),
+        (("--chunks", "0"), 2, "greater than or equal to 1"),
+        (("--steps", "4,x"), 2, "--steps 'x' is not a whole number"),
+        (("--steps", "4,0"), 2, "--steps 0: must be 1 to 1000"),
+        (("--window", "3,0"), 2, "--window 0: must be 1 to 1000; tiny makes 1 latent frame at a time"),
+        (("--window", ""), 2, "--window '' is not a whole number"),
+        (("--size", "100x100"), 2, "--size 100x100: tiny paints 64x64 cells"),
+        (("--vae", "tiny"), 4, "--vae tiny"),
+        (("--quantize", "int7"), 2, "--quantize int7: unknown"),
+        (("--chart", "chart.gif"), 2, "must end in .png or .svg"),
+        (("--chart", "no-such-folder/chart.svg"), 7, "there is no folder no-such-folder"),
     ],
 )
 def test_a_bad_request_ends_before_anything_starts(arguments, code, complaint, pack, monkeypatch):
@@ -116,36 +143,191 @@ def test_what_ends_a_fresh_process_ends_the_bench():
         fresh.start("student", BenchConfig(model="nope"))
 
 
-def test_the_count_of_flops_is_that_of_the_layers(pack):
-    """One chunk of two steps: no clean pass, an empty cache, and the prompt's keys and values made once."""
-    student = measure.open_maker("student", BenchConfig(model=str(pack), length=ONE_CHUNK))
-    dim, tokens, words, steps = SHAPE.heads * SHAPE.head_dim, 16, 5, 2
-    patch, frequencies = 4 * 24, 128  # of a token: 2 x 2 cells of 24 channels; of the timestep
-    per_layer = (
-        tokens * (4 + 2) * dim * dim  # q, k, v and out of self-attention, q and out of cross-attention
-        + 2 * tokens * (tokens + words) * dim  # what attends to what, and the sums
-        + 2 * tokens * dim * SHAPE.ffn_dim
-    )
-    per_step = SHAPE.layers * per_layer + 2 * tokens * patch * dim + (frequencies + dim + 6 * dim) * dim
-    once = SHAPE.layers * 2 * words * dim * dim
-    measured = measure.measure({"student": student}, repeats=1, note=lambda _: None)
-    assert measured.network_flops == 2 * (steps * per_step + once)
+def opened(pack: Path, **config: object) -> Maker:
+    return open_maker("student", BenchConfig(model=str(pack), **config))
 
 
 def test_the_parts_of_a_chunk_are_all_of_its_time(pack):
-    student = measure.open_maker("student", BenchConfig(model=str(pack), length="1s"))
-    whole = measure.run_clip(student).clip_s
-    parts, network_s = measure.take_apart(student)
-    chunks, clean_passes = 2, 1
-    assert network_s == pytest.approx(chunks * parts.steps_s + clean_passes * parts.clean_pass_s)
-    assert 0 < parts.decode_s + parts.rest_s < 10 * whole
+    student = opened(pack, length="1s")
+    done = measure.run_round(student)
+    chunks, steps, parts = 2, 2, done.parts
+    assert done.pictures.clip_s == pytest.approx(chunks * parts.decode_s)
+    assert min(parts.steps_s, parts.clean_pass_s, parts.decode_s, parts.rest_s) > 0
+    assert done.whole.frames == done.latents.frames == done.pictures.frames == 8
+    assert [len(run.chunk_s) for run in (done.whole, done.latents, done.pictures)] == [chunks] * 3
+    assert [call.kind for call in done.calls] == ["step", "step", "joined", "step"]  # as this network on a CPU does it
+    assert len(done.calls) == chunks * steps
     assert "forward" not in vars(student.model.model)  # what was clocked is as it was
-    assert "decode_chunk" not in vars(student.model.codec)
+
+
+def test_parts_come_from_calls_that_are_made_apart():
+    calls = [NetworkCall("step", 2.0, 1), NetworkCall("clean", 3.0, 1), NetworkCall("step", 5.0, 1)]
+    parts = ChunkParts.of(Run(8, (6.0, 6.0), 12.0), calls, Run(8, (1.0, 1.0), 3.0))
+    assert parts == ChunkParts(steps_s=3.5, clean_pass_s=3.0, decode_s=1.5, rest_s=1.0)
 
 
 def test_without_a_clean_pass_there_is_nothing_to_report_of_it(pack):
-    parts, _ = measure.take_apart(measure.open_maker("student", BenchConfig(model=str(pack), length=ONE_CHUNK)))
-    assert parts.clean_pass_s == 0
+    assert measure.run_round(opened(pack, length=ONE_CHUNK)).parts.clean_pass_s == 0
+
+
+def test_a_chunk_that_is_made_while_the_one_before_is_awaited_has_its_own_time():
+    """The first frames come at once; those of the second chunk when the third is made; the last is only decoded."""
+    assert measure.in_making([5.0, 8.0, 4.0, 3.0, 0.1]) == (5.0, 4.0, 4.0, 4.0, 3.0)
+    assert measure.in_making([5.0, 8.0, 0.1]) == (5.0, 4.0, 4.0)
+    assert measure.in_making([5.0, 4.0]) == (5.0, 4.0)
+    assert measure.in_making([5.0]) == (5.0,)
+
+
+def test_a_student_is_ahead_where_that_is_faster(pack, monkeypatch):
+    """The same frames, in the same chunks; a whole clip takes what it takes."""
+    student = opened(pack, length="24f")
+    plain = [frames.copy() for frames in student()]
+    monkeypatch.setattr(Pipeline, "gains_by_ahead", True)
+    assert student.is_ahead
+    assert all((a == b).all() for a, b in zip(plain, student(), strict=True))
+    done = measure.run_round(student)
+    assert len(done.whole.chunk_s) == 6
+    assert sum(done.whole.chunk_s) <= done.whole.clip_s
+
+
+@pytest.mark.parametrize(("steps", "window"), [(None, None), (1, 1), (3, 2), (2, 9)])
+def test_steps_and_window_change_what_the_network_does(pack, steps, window):
+    """Calls, and to how many latent frames each attends: those of the sink and of the window, as far as there are."""
+    config = BenchConfig(model=str(pack), length="24f", settings=(Setting(steps=steps, window_frames=window),))
+    student = open_maker("student", config)
+    student.model.joins_calls = False
+    with network_calls(student.model.model, student.device) as calls:
+        caches = {id(cache): cache for cache in caches_of(student)}
+    (cache,) = caches.values()
+    chunks, sink, steps, window = 6, 1, steps or 2, window or 3
+    assert cache.capacity_frames == sink + min(window, chunks)
+    kinds = [call.kind for call in calls()]
+    assert kinds.count("clean") == chunks - 1
+    assert kinds.count("step") == chunks * steps
+    flops = [call.flops for call in calls() if call.kind == "step"]
+    later = [flops[chunk * steps + steps - 1] for chunk in range(chunks)]
+    assert [n == later[-1] for n in later] == [frames + 1 >= min(sink + window, chunks) for frames in range(chunks)]
+    assert student.first_steady_chunk == sink + window
+    assert student.plan.window_frames == window
+
+
+def caches_of(student: Maker) -> list:
+    """The caches that the network is given while a clip is made."""
+    seen, plain = [], student.model.model.forward
+
+    def looked_at(*arguments, **options):
+        seen.append(options["cache"])
+        return plain(*arguments, **options)
+
+    student.model.model.forward = looked_at
+    for _ in student():
+        pass
+    return seen
+
+
+def test_a_window_of_ones_own_makes_other_pictures_only_once_something_falls_out_of_it(pack):
+    pipeline = opened(pack).model
+    wide, narrow = (pipeline.generate("a red car", length="24f", seed=1, window_frames=n) for n in (9, 2))
+    assert (wide[:12] == narrow[:12]).all()  # a sink of 1 and a window of 2 hold the first three chunks
+    assert (wide != narrow).any()
+    with pytest.raises(UsageError, match="--window 0: must be 1 to"):
+        pipeline.plan(window_frames=0)
+
+
+def made_up(student: Maker, *rounds: Round) -> Measured:
+    """What might have been measured."""
+    return Measured([student], None, {student.setting: Run(8, (2.0, 1.0), 3.0)}, {student.setting: list(rounds)})
+
+
+def a_round(chunk_s: tuple[float, ...], *, network_s: float = 0.5, matrix: float = 800.0) -> Round:
+    calls = (
+        NetworkCall("step", network_s, 300),
+        NetworkCall("clean", network_s, 100),
+        NetworkCall("joined", network_s, 200),
+    )
+    whole, latents, pictures = (
+        Run(4 * len(chunk_s), tuple(s / times for s in chunk_s), sum(chunk_s) / times) for times in (1, 2, 4)
+    )
+    return Round(whole, latents, calls, pictures, ChunkParts.of(latents, calls, pictures), matrix, 7)
+
+
+def test_figures_are_those_of_a_known_clock(pack):
+    """6 chunks of 4 frames; a sink of 1 and a window of 3, so that the fifth chunk is the first in a steady state."""
+    student = opened(pack, length="24f", repeats=2)
+    rounds = a_round((5.0, 1.0, 2.0, 2.0, 4.0, 4.0)), a_round((7.0, 1.0, 2.0, 4.0, 8.0, 2.0), matrix=400.0)
+    start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=9.0, peak_memory_bytes=2**20)
+    figures = report.figures({"student": [start]}, made_up(student, *rounds))
+    (setting,) = figures["settings"]
+    assert (setting["steps"], setting["window_frames"], setting["sink_frames"]) == (2, 3, 1)
+    assert (setting["first_frame_s"], setting["spread"]["first_frame_s"]) == (6.0, (5.0, 7.0))
+    assert setting["chunk_s"] == [6.0, 1.0, 2.0, 3.0, 6.0, 3.0]
+    assert (setting["first_steady_chunk"], setting["steady_chunk_s"]) == (4, 4.0)
+    assert setting["spread"]["steady_chunk_s"] == (2.0, 8.0)
+    assert setting["first_chunks_s"] == 2.0
+    assert setting["steady_frames_per_s"] == 4 / 4.0
+    assert setting["frames_per_s"] == pytest.approx((24 / 18 + 24 / 24) / 2)
+    assert setting["diffusion_frames_per_s"] == pytest.approx(2 * setting["frames_per_s"])
+    assert setting["decode_frames_per_s"] == pytest.approx(4 * setting["frames_per_s"])
+    assert setting["network_flops_per_s"] == 600 / 1.5
+    assert (setting["matrix_rate_share"], setting["spread"]["matrix_rate_share"]) == (0.75, (0.5, 1.0))
+    assert (setting["warm_up_s"], setting["warm_up_chunks"], setting["peak_memory_bytes"]) == (3.0, 2, 7)
+    assert setting["chunk"]["clean_pass_s"] == 0.5
+    assert setting["chunk"]["steps_s"] == pytest.approx(1.0 / 6)
+    assert figures["student"]["first_frame_cold_s"] == 9.0
+    assert figures["student"]["peak_memory_bytes"] == 2**20
+    assert figures["complete"]
+
+
+def test_who_has_to_wait_is_told_how_long(pack):
+    student = opened(pack, length="24f", repeats=5)
+    assert measure.expected_s(made_up(student)) == 5 * 2 * 6 * 1.0  # rounds, whole and in parts, chunks of 1 s
+    assert measure.expected_s(Measured([student])) == 0
+
+
+def test_what_is_timed_has_been_made_before(pack):
+    """As far as the window is full, and one chunk more."""
+    for length, warm_up, chunks in (("60f", None, 5), ("8f", None, 2), ("8f", 1, 1), ("8f", 9, 2), ("8f", 0, 0)):
+        measured = Measured.of({"student": opened(pack, length=length, warm_up=warm_up, repeats=1)})
+        measure.measure(measured, note=lambda _: None)
+        assert [len(run.chunk_s) for run in measured.warm_ups.values()] == [chunks] * (chunks > 0)
+
+
+KEYS = """
+    v model device device_name dtype loading torch threads length size fps frames chunks chunk_frames chunk_pictures
+    repeats complete import_s load_s matrix_rate_share matrix_flops_per_s spread network_flops chunk student teacher
+    ratio settings
+"""
+SETTING_KEYS = """
+    steps window_frames sink_frames rounds warm_up_chunks warm_up_s first_steady_chunk first_frame_s first_chunks_s
+    steady_chunk_s steady_frames_per_s frames_per_s diffusion_frames_per_s decode_frames_per_s network_flops_per_s
+    matrix_rate_share spread chunk_s chunk network_calls network_flops peak_memory_bytes
+"""
+
+
+def test_the_keys_of_version_1_are_these(pack):
+    figures = report.figures({}, made_up(opened(pack), a_round((1.0, 1.0))))
+    assert list(figures) == KEYS.split()
+    assert list(figures["settings"][0]) == SETTING_KEYS.split()
+    assert list(figures["chunk"]) == ["steps_s", "clean_pass_s", "decode_s", "rest_s", "spread"]
+    assert json.loads(json.dumps(figures, allow_nan=False))["v"] == 1
+
+
+def test_a_window_that_keeps_everything_is_never_full(tmp_path):
+    student = opened(tiny_pack(tmp_path / "all", window_frames=0), length="24f", repeats=1)
+    figures = report.figures({}, made_up(student, a_round((1.0,) * 6)))
+    (setting,) = figures["settings"]
+    assert (setting["window_frames"], setting["steady_chunk_s"]) == (None, None)
+    assert not any("too short" in note for note in tables.footnotes(figures))
+    assert tables.setting_label(setting) == "2 steps, window all"
+
+
+def test_without_fresh_processes_memory_is_that_of_this_one(pack):
+    figures = report.figures({}, made_up(opened(pack), a_round((1.0, 1.0))))
+    assert (figures["student"]["peak_memory_bytes"], figures["student"]["first_frame_cold_s"]) == (7, None)
+    assert (figures["import_s"], figures["load_s"]) == (None, None)
+    assert not figures["complete"]  # three rounds were wanted
+    (setting,) = figures["settings"]
+    assert (setting["steady_chunk_s"], setting["steady_frames_per_s"]) == (None, None)
 
 
 def test_the_clip_is_10_s_long_unless_asked_otherwise():
@@ -153,11 +335,192 @@ def test_the_clip_is_10_s_long_unless_asked_otherwise():
 
 
 def test_the_slowest_and_the_fastest_round_stand_beside_the_median():
-    runs = [Run(frames=32, first_frame_s=s, clip_s=2 * s) for s in (3.0, 1.0, 2.0)]
-    measured = Measured({"student": runs}, Samples([4.0, 6.0, 5.0]), Samples([0.1, 0.3, 0.2]), 100, [])
+    runs = [Run(frames=32, chunk_s=(s, s), clip_s=2 * s) for s in (3.0, 1.0, 2.0)]
     start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=0.2, peak_memory_bytes=7)
     starts = [start, replace(start, peak_memory_bytes=9), replace(start, import_s=5.0, peak_memory_bytes=8)]
-    student = report.role_figures(measured.runs["student"], starts)
+    student = report.role_figures(runs, starts)
     assert (student["first_frame_s"], student["spread"]["first_frame_s"]) == (2.0, (1.0, 3.0))
     assert (student["frames_per_s"], student["spread"]["frames_per_s"]) == (8.0, (32 / 6, 16.0))
     assert student["peak_memory_bytes"] == 8
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+def test_every_pair_of_steps_and_window_is_measured_and_keeps_its_figures(pack, tmp_path):
+    chart = tmp_path / "chart.svg"
+    grid = ("--steps", "2,1", "--window", "3,2,3", "--no-teacher", "--no-cold", "--warm-up", "1")
+    done = bench(pack, "--json", *grid, "--chart", str(chart))
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert [(each["steps"], each["window_frames"]) for each in figures["settings"]] == [(2, 3), (2, 2), (1, 3), (1, 2)]
+    assert [each["network_calls"] for each in figures["settings"]] == [4, 4, 2, 2]
+    assert [each["warm_up_chunks"] for each in figures["settings"]] == [1] * 4
+    assert figures["loading"]["vae"] == "full"
+    assert figures["size"] == "128x128"
+    for name in ("first_frame_s", "frames_per_s", "diffusion_frames_per_s", "decode_frames_per_s"):
+        for each in figures["settings"]:
+            assert_median(each, name)
+    assert chart.read_text().count('class="line"') == 2 * 4  # a line, and one in the legend
+    again = bench(pack, *grid, "--chart", str(chart))
+    assert again.exit_code == 7
+    assert "exists; -y replaces it" in again.stderr
+    lines = bench(pack, *grid).stdout.splitlines()
+    (header,) = (place for place, line in enumerate(lines) if line.startswith("steps  window  "))
+    settings = [re.split("  +", line)[:2] for line in lines[header + 1 : header + 5]]
+    assert settings == [["2", "1 + 3"], ["2", "1 + 2"], ["1", "1 + 3"], ["1", "1 + 2"]]
+
+
+def test_ctrl_c_leaves_what_was_measured(pack, monkeypatch):
+    rounds, plain = [], measure.run_round
+
+    def stopped(student: Maker) -> Round:
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        rounds.append(student)
+        return plain(student)
+
+    monkeypatch.setattr(measure, "run_round", stopped)
+    options = ("--steps", "2,1", "--no-teacher", "--no-cold", "--repeats", "2")
+    done = bench(pack, "--json", *options)
+    assert done.exit_code == 130
+    figures = json.loads(done.stdout)
+    assert [each["rounds"] for each in figures["settings"]] == [2, 1]
+    assert not figures["complete"]
+    rounds.clear()
+    assert "2 rounds, broken off" in bench(pack, *options).stdout
+    monkeypatch.setattr(measure, "warm_up", lambda student: stopped(student))
+    rounds[:] = [None] * 3
+    nothing = bench(pack, *options)
+    assert (nothing.exit_code, nothing.stdout) == (130, "")
+
+
+def test_a_clip_can_be_counted_in_chunks(pack, quick_starts):
+    done = CliRunner().invoke(app, ["bench", "--model", str(pack), "--chunks", "3", "--repeats", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert (figures["length"], figures["frames"], figures["chunks"]) == ("12f", 12, 3)
+
+
+def test_a_teacher_is_left_out_where_the_size_is_not_its_own(pack):
+    done = bench(pack, "--no-cold", "--size", "64x64", "--json")
+    assert "tiny has a teacher of its own size only" in done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["teacher"], figures["size"]) == (None, "64x64")
+
+
+def test_a_killed_fresh_process_is_an_error_of_memory(monkeypatch):
+    monkeypatch.setattr(fresh.sys, "executable", "/bin/sh")
+    monkeypatch.setattr(fresh.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9))
+    with pytest.raises(DeviceError, match="killed by signal 9"):
+        fresh.start("student", BenchConfig())
+
+
+# --- random weights ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["self-forcing", "longlive", "krea-14b"])
+@pytest.mark.parametrize("vae", ["full", "tiny"])
+def test_any_known_architecture_is_measured_with_no_download(small_networks, name, vae):
+    options = ["--random-weights", name, "--size", "48x32", "--vae", vae, "--no-cold", "--repeats", "1"]
+    window = ["--steps", "2", "--window", "6", "--chunks", "5", "--dtype", "bfloat16"]
+    done = CliRunner().invoke(app, ["bench", *options, *window, "--json"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    (setting,) = figures["settings"]
+    facts, chunks, steps = find_checkpoint(name).facts(), 5, 2
+    assert (figures["model"], figures["dtype"], figures["teacher"]) == (name, "bfloat16", None)
+    assert figures["frames"] == 1 + 4 * (chunks * facts.chunk_frames - 1)
+    assert figures["loading"] == {**asdict(LOADING), "loras": [], "vae": vae, "random_weights": True}
+    assert setting["network_calls"] == chunks * steps  # clean passes joined to first steps, of small networks
+    assert setting["first_steady_chunk"] == (facts.sink_frames + 6) // facts.chunk_frames
+    assert setting["steady_chunk_s"] > 0
+    shown = CliRunner().invoke(app, ["bench", *options, *window, "--quiet"]).stdout
+    assert shown.startswith(
+        f"{name} (random weights): {figures['frames']} frames of 48x32, 5 chunks of 3 latent frames"
+    )
+    assert ("vae tiny, " in shown) == (vae == "tiny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("self-forcin",), "no checkpoint 'self-forcin' is known; did you mean self-forcing?"),
+        (("wan2.1-1.3b",), "bidirectional"),
+        (("krea-14b", "--window", "3"), "--window 3: must be 4 to 1000; krea-14b makes 3 latent frames at a time"),
+        (("self-forcing", "--window", "2"), "--window 2: must be 3 to 1000"),
+        (("self-forcing", "--size", "100x64"), "width 100 is not a multiple of 16"),
+    ],
+)
+def test_what_no_architecture_can_do_is_refused_at_once(arguments, complaint):
+    done = CliRunner().invoke(app, ["bench", "--random-weights", *arguments])
+    assert done.exit_code in (2, 4), done.output
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- the chart -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def result(pack) -> dict:
+    student = opened(pack, length="24f", repeats=1)
+    one = report.figures({}, made_up(student, a_round((5.0, 1.0, 2.0, 2.0, 4.0, 4.0))))
+    other = {**one["settings"][0], "steps": 1, "chunk_s": [0.5] * 6, "steady_chunk_s": None}
+    return {**one, "settings": [one["settings"][0], other]}
+
+
+def test_the_chart_has_a_line_for_each_setting_with_units_and_numbers(result):
+    _, marks = chart.chart(result)
+    texts = [mark.text for mark in marks if isinstance(mark, Text)]
+    lines = [mark for mark in marks if isinstance(mark, Stroke) and mark.look == "line" and mark.title]
+    assert [line.title for line in lines] == [
+        "2 steps, window 1 + 3: 4 s once it is full, 1 frames per second",
+        f"1 step, window 1 + 3, never full: {result['settings'][1]['frames_per_s']:.3g} frames per second in all",
+    ]
+    assert all(len(line.points) == 6 for line in lines)
+    assert {"s", "chunk", "0", "5"} <= set(texts)
+    assert len({line.colour for line in lines}) == 2
+    heights = [y for _, y in lines[0].points]
+    assert heights[1] > heights[2] > heights[4]  # slower is higher up
+    assert heights[2] == heights[3]
+
+
+def test_a_chart_of_milliseconds_says_how_fast_it_plays(result):
+    for each in result["settings"]:
+        each["chunk_s"] = [0.4] * 6
+    _, marks = chart.chart(result)
+    texts = [mark.text for mark in marks if isinstance(mark, Text)]
+    assert "ms" in texts
+    assert "as fast as it plays, 8 frames per second: 500 ms" in texts
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 13, 200])
+def test_a_chart_can_be_drawn_of_any_number_of_chunks(result, chunks, tmp_path):
+    result["settings"][0]["chunk_s"] = [0.1 + 0.001 * n for n in range(chunks)]
+    height, marks = chart.chart(result)
+    for mark in marks:
+        points = mark.points if isinstance(mark, Stroke) else [(mark.x, mark.y)]
+        assert all(0 <= x <= chart.WIDTH and 0 <= y <= height for x, y in points), mark
+    numbers = [mark for mark in marks if isinstance(mark, Text) and mark.y == height - chart.BOTTOM + 18]
+    assert len({mark.text for mark in numbers}) == len(numbers) <= chart.MOST_TICKS + 2
+    chart.write_chart(tmp_path / "chart.svg", result)
+    assert ElementTree.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
+
+
+def test_the_png_is_the_same_picture(result, tmp_path):
+    chart.write_chart(tmp_path / "chart.png", result)
+    with Image.open(tmp_path / "chart.png") as image:
+        height, marks = chart.chart(result)
+        assert image.size == (chart.WIDTH * chart.SCALE, height * chart.SCALE)
+        pixels = image.load()
+        for line in (mark for mark in marks if isinstance(mark, Stroke) and mark.title):
+            x, y = line.points[2]
+            red, green, blue = pixels[round(x * chart.SCALE), round(y * chart.SCALE)]
+            assert f"#{red:02x}{green:02x}{blue:02x}" == line.colour
+
+
+def test_a_full_disk_is_an_output_error(result, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OutputError, match="cannot be written: no space left"):
+        chart.write_chart(tmp_path / "chart.svg", result)

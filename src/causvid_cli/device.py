@@ -3,9 +3,10 @@
 import gc
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,6 +148,35 @@ def peak_memory_bytes(device: torch.device) -> int:
     return _peak_of_process()
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` begin anew, where the system can: on CUDA, and on Linux for a CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM
+
+
+class Moment:
+    """Now, as a device meets it: once all that was asked of it before is done. A GPU is not waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: Any = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record(torch.cuda.current_stream(device))
+        else:
+            synchronize(device)
+            self._clock = time.perf_counter()
+
+    def seconds_until(self, later: "Moment") -> float:
+        """Between two moments of one device; waits until it has met the later one."""
+        if self._event is None:
+            return later._clock - self._clock
+        later._event.synchronize()
+        return float(self._event.elapsed_time(later._event)) / 1000
+
+
 def _peak_of_process() -> int:
     """Most memory that this process has held."""
     try:
@@ -156,6 +186,11 @@ def _peak_of_process() -> int:
     except (OSError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """A device, and what kind it is where that is known: "cuda:0 (NVIDIA H100 80GB HBM3)"."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def describe_devices() -> list[str]:

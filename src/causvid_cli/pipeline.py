@@ -49,6 +49,7 @@ from causvid_cli.request import (
     check_size,
     check_steps,
     check_strength,
+    check_window,
     parse_length,
     random_seed,
 )
@@ -102,6 +103,8 @@ class Plan:
     geometry: Geometry
     grid: ChunkGrid
     steps: tuple[Step, ...]
+    window_frames: int
+    """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
     seed: int
 
     @property
@@ -216,7 +219,7 @@ class Stream:
 
     def _make(self) -> Generator[ChunkResult, None, None]:
         pipeline, plan, track, clock = self._pipeline, self.plan, self._track, time.monotonic()
-        state, seen_anew = pipeline.codec.decode_state(), pipeline.seen_anew()
+        state, seen_anew = pipeline.codec.decode_state(), pipeline.seen_anew(plan)
         is_ahead = self._ahead and not seen_anew  # which looks at a chunk's pictures before the next
         prefix = [] if self._given is None else encode_prefix(pipeline.codec, self._given, plan.grid.chunk_frames)
         with ExitStack() as stack:
@@ -350,6 +353,7 @@ class Pipeline:
         fps: Fraction | None = None,
         seed: int | None = None,
         steps: int | None = None,
+        window_frames: int | None = None,
         strength: float | None = None,
         given_pictures: int = 0,
         shows_given: bool = False,
@@ -357,7 +361,8 @@ class Pipeline:
         """What a request comes to. Raises UsageError for what cannot be made.
 
         length: "5s", "250ms", "1:04.5", "96f" or seconds, at `fps` (default: the model's); "inf" goes on and on.
-        size: (width, height). The others as in `stream`.
+        size: (width, height). steps, window_frames: of each chunk, and of the cache (default: the model's own).
+        The others as in `stream`.
         """
         return make_plan(
             self.facts,
@@ -366,6 +371,7 @@ class Pipeline:
             size=size,
             seed=seed,
             steps=steps,
+            window_frames=window_frames,
             strength=strength,
             given_pictures=given_pictures,
             shows_given=shows_given,
@@ -380,6 +386,7 @@ class Pipeline:
         fps: Fraction | None = None,
         seed: int | None = None,
         steps: int | None = None,
+        window_frames: int | None = None,
         switch: Transition = "recache",
         guidance: float = GUIDANCE,
         given: np.ndarray | None = None,
@@ -406,6 +413,7 @@ class Pipeline:
             fps=fps,
             seed=seed,
             steps=steps,
+            window_frames=window_frames,
             strength=strength,
             given_pictures=0 if given is None else len(given),
             shows_given=shows_given,
@@ -431,19 +439,19 @@ class Pipeline:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
-    def seen_anew(self) -> Recomputed | None:
+    def seen_anew(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
         facts = self.facts
         if not facts.recompute:
             return None
-        return Recomputed(self.codec, frames=facts.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
+        return Recomputed(self.codec, frames=plan.window_frames - facts.chunk_frames, chunk_frames=facts.chunk_frames)
 
     def kv_cache(self, plan: Plan, *, batch: int = 1, window_frames: int | None = None) -> KVCache:
         """An empty cache for a video, or for several of one plan; for a short one it is no larger than that.
 
-        window_frames: if others than the model's.
+        window_frames: if others than the plan's.
         """
-        window_frames = window_frames or self.facts.window_frames
+        window_frames = window_frames or plan.window_frames
         if plan.frames is not None:
             window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
         return self.model.kv_cache(
@@ -464,6 +472,7 @@ def make_plan(
     size: tuple[int, int] | None,
     seed: int | None,
     steps: int | None,
+    window_frames: int | None = None,
     strength: float | None = None,
     given_pictures: int = 0,
     shows_given: bool = False,
@@ -484,6 +493,7 @@ def make_plan(
             shows_given=shows_given,
         ),
         steps=make_steps(facts, steps, strength),
+        window_frames=check_window(window_frames, facts),
         seed=random_seed() if seed is None else check_seed(seed),
     )
 

@@ -38,6 +38,7 @@ ATTENTION = (
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000
+WIDEST_WINDOW = 1000
 LONGEST_SIDE = 4096
 LONGEST_PROMPT = 20_000
 
@@ -117,6 +118,19 @@ def check_steps(steps: int | None, facts: PackFacts) -> int:
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"--steps {steps}: must be 1 to {MOST_STEPS}; {facts.name} was made for {len(facts.steps)}")
     return steps
+
+
+def check_window(frames: int | None, facts: PackFacts) -> int:
+    """Recent latent frames that the cache keeps besides the sink; None is what the model was made for."""
+    if frames is None:
+        return facts.window_frames
+    least = facts.chunk_frames + facts.recompute  # what is seen anew is at least one frame
+    if not least <= frames <= WIDEST_WINDOW:
+        raise UsageError(
+            f"--window {frames}: must be {least} to {WIDEST_WINDOW}; {facts.name} makes "
+            f"{facts.chunk_frames} latent frame{'s' * (facts.chunk_frames > 1)} at a time"
+        )
+    return frames
 
 
 def parse_length(text: str | float, *, fps: Fraction) -> int | None:

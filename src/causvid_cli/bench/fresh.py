@@ -15,9 +15,18 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from causvid_cli import errors
-from causvid_cli.request import AUTO, DEFAULT_MODEL
+from causvid_cli.config import from_json
+from causvid_cli.request import AUTO, DEFAULT_MODEL, LOADING, Loading
 
 Role = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How the student is run; None is as its model was made for."""
+
+    steps: int | None = None
+    window_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +34,19 @@ class BenchConfig:
     """What is measured."""
 
     model: str = DEFAULT_MODEL
+    """Of a pack or, with random weights, of the catalogue."""
     device: str = AUTO
     dtype: str = AUTO
+    loading: Loading = LOADING
     length: str = "10s"
     """Of the clip. It may be longer than what the teacher was trained on: its time is measured, not its picture."""
+    size: tuple[int, int] | None = None
+    """(width, height) of its pictures; None is the model's own."""
+    settings: tuple[Setting, ...] = (Setting(),)
+    """Of the student. Fresh processes, and what is compared with the teacher, have the first."""
     repeats: int = 3
+    warm_up: int | None = None
+    """Chunks that are made before anything is timed; None is until the window is full, and one more."""
     teacher: bool = True
     """Whether the teacher makes the clip too."""
     threads: int | None = None
@@ -51,14 +68,21 @@ class Fresh:
     load_s: float
     """Finding, verifying and loading the weights."""
     first_frame_s: float
-    """From the prompt to the first frames, cold."""
+    """From the prompt to the first frames, cold: what is compiled is compiled then."""
     peak_memory_bytes: int
 
 
 def start(role: Role, config: BenchConfig) -> Fresh:
-    """Measure in a fresh process. Raises the CausvidError that it ended with."""
+    """Measure in a fresh process. Raises the CausvidError that it ended with, DeviceError when it was killed."""
     command = [sys.executable, "-m", "causvid_cli.bench.fresh", role, json.dumps(asdict(config))]
-    reply = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE)
+    if done.returncode < 0:
+        raise errors.DeviceError(
+            f"a fresh process of the {role} was killed by signal {-done.returncode}, as a system does that is out of "
+            "memory; ask for less, such as a smaller --size"
+        )
+    done.check_returncode()
+    reply = json.loads(done.stdout)
     if "error" in reply:
         raise getattr(errors, reply["error"])(reply["message"])
     return Fresh(**reply)
@@ -70,7 +94,8 @@ def measure_here(role: Role, config: BenchConfig) -> Fresh:
     from causvid_cli import pipeline, video  # noqa: F401  (what t2v imports)
 
     import_s, clock = time.perf_counter() - clock, time.perf_counter()
-    from causvid_cli.bench.measure import open_maker, run_clip
+    from causvid_cli.bench.makers import open_maker
+    from causvid_cli.bench.measure import run_clip
     from causvid_cli.device import peak_memory_bytes
 
     maker = open_maker(role, config)
@@ -86,11 +111,17 @@ def measure_here(role: Role, config: BenchConfig) -> Fresh:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent ends this one
-    role, config = sys.argv[1:]
+    role, text = sys.argv[1:]
     try:
-        reply = asdict(measure_here(role, BenchConfig(**json.loads(config))))  # type: ignore[arg-type]
+        config = from_json(BenchConfig, text, where="the bench's own request")
+        reply = asdict(measure_here(role, config))  # type: ignore[arg-type]
     except errors.CausvidError as error:
         reply = {"error": type(error).__name__, "message": str(error)}
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's
+            raise
+        said = f"the {role} runs out of memory; ask for less, such as a smaller --size or --window, or --offload auto"
+        reply = {"error": "DeviceError", "message": said}
     print(json.dumps(reply))
 
 

@@ -1,30 +1,34 @@
 """Measure what is loaded: a warm-up, then rounds in which student, teacher and matrix products take turns.
 
-Turns, and not one block each: when the machine is busy for a while, all of them feel it.
+Turns, and not one block each: when the machine is busy for a while, all of them feel it. A round makes the clip as
+`causvid t2v` makes it, then its latents alone, then its pictures alone from these latents.
 """
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Self
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch import Tensor
 
-from causvid_cli.bench.fresh import BenchConfig, Role
-from causvid_cli.device import synchronize
-from causvid_cli.pipeline import Pipeline, load
-from causvid_cli.schedule import CLEAN
-from causvid_cli.teacher import Teacher, load_teacher
+from causvid_cli.bench.fresh import Role, Setting
+from causvid_cli.bench.makers import Maker
+from causvid_cli.bench.network import NetworkCall, network_calls
+from causvid_cli.codec import Codec
+from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory
 
 MATRIX_SIZE = {"cpu": 2048}
 LARGE_MATRIX_SIZE = 8192
 """Elsewhere: what keeps a GPU busy."""
-MATRIX_PRODUCTS = 5
+MATRIX_PRODUCTS = {"cpu": 5}
+MANY_MATRIX_PRODUCTS = 50
+"""Elsewhere, or it would be over before the clocks have settled."""
+
+NO_FRAMES = np.empty((0, 0, 0, 3), np.uint8)
 
 Note = Callable[[str], None]
 """Told what is being measured."""
@@ -48,16 +52,24 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One clip: its frames, time to the first of them and to the last."""
+    """One clip, or what is made of one, and how long each chunk of it took; a teacher's is one chunk."""
 
     frames: int
-    first_frame_s: float
+    chunk_s: tuple[float, ...]
     clip_s: float
+
+    @property
+    def first_frame_s(self) -> float:
+        return self.chunk_s[0]
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.clip_s
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkParts:
-    """Where the student's time for a chunk goes, in seconds: means over one clip."""
+    """Where the student's time for a chunk goes, in seconds, where one thing is done at a time: means over one clip."""
 
     steps_s: float
     clean_pass_s: float
@@ -66,164 +78,195 @@ class ChunkParts:
     rest_s: float
     """Noise, the prompt, and all that is done between the network's calls."""
 
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """Something loaded that makes the clip: a part of its frames [T, H, W, 3] at a time."""
-
-    model: Pipeline | Teacher
-    config: BenchConfig
-
-    def __call__(self) -> Iterator[np.ndarray]:
-        config = self.config
-        if isinstance(self.model, Teacher):
-            yield self.model.generate(config.prompt, length=config.length, seed=config.seed)
-        else:
-            for chunk in self.model.stream(config.prompt, length=config.length, seed=config.seed):
-                yield chunk.frames
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """One of the network's: it says on which device and in which dtype the work is done."""
-        return next(self.model.model.parameters())
+    @classmethod
+    def of(cls, latents: Run, calls: Sequence[NetworkCall], pictures: Run) -> Self:
+        """From latents made alone, by calls of which none is joined, and from pictures made alone."""
+        chunks, network_s = len(latents.chunk_s), sum(call.seconds for call in calls)
+        clean = [call.seconds for call in calls if call.kind == "clean"]
+        return cls(
+            steps_s=(network_s - sum(clean)) / chunks,
+            clean_pass_s=sum(clean) / max(1, len(clean)),
+            decode_s=pictures.clip_s / chunks,
+            rest_s=(latents.clip_s - network_s) / chunks,
+        )
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """The student's turn: the clip as a user gets it; its latents alone, call by call; its pictures alone."""
+
+    whole: Run
+    latents: Run
+    calls: tuple[NetworkCall, ...]
+    pictures: Run
+    parts: ChunkParts
+    matrix_flops_per_s: float
+    """Rate of plain matrix products just then, in the network's dtype."""
+    peak_memory_bytes: int
+    """While the whole clip was made."""
+
+    @property
+    def network_flops(self) -> int:
+        return sum(call.flops for call in self.calls)
+
+    @property
+    def network_flops_per_s(self) -> float:
+        return self.network_flops / sum(call.seconds for call in self.calls)
+
+    @property
+    def matrix_rate_share(self) -> float:
+        return self.network_flops_per_s / self.matrix_flops_per_s
+
+
+@dataclass(slots=True)
 class Measured:
-    """All rounds."""
+    """What is known so far: whole rounds only, so that it can be told at any moment."""
 
-    runs: Mapping[Role, Sequence[Run]]
-    matrix_flops_per_s: Samples
-    """Rate of plain matrix products, in the network's dtype."""
-    matrix_rate_share: Samples
-    """Share of that rate which the student's network reaches."""
-    network_flops: int
-    """Of the student's network for the clip: its products and attention, 2 to a multiply-add."""
-    chunk_parts: Sequence[ChunkParts]
-    """Of the student, one a round."""
+    student: Sequence[Maker]
+    """One for each setting, all of one model."""
+    teacher: Maker | None = None
+    warm_ups: dict[Setting, Run] = field(default_factory=dict)
+    """Where there was one."""
+    rounds: dict[Setting, list[Round]] = field(default_factory=dict)
+    teacher_runs: list[Run] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, makers: Mapping[Role, Maker]) -> Self:
+        """Nothing yet, of what is loaded."""
+        student = makers["student"]
+        each = [Maker(student.model, student.config, setting) for setting in student.config.settings]
+        return cls(each, makers.get("teacher"))
 
-def open_maker(role: Role, config: BenchConfig) -> Maker:
-    """The loaded student or teacher."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    opened = load if role == "student" else load_teacher
-    return Maker(opened(config.model, device=config.device, dtype=config.dtype), config)
-
-
-def run_clip(maker: Callable[[], Iterator[np.ndarray]]) -> Run:
-    """Make a clip and time it. Its frames are on the CPU when they come, so no device is left behind."""
-    start = time.perf_counter()
-    frames, first_frame_s = 0, 0.0
-    for part in maker():
-        first_frame_s = first_frame_s or time.perf_counter() - start
-        frames += len(part)
-    return Run(frames, first_frame_s, time.perf_counter() - start)
+    @property
+    def known(self) -> list[Maker]:
+        """Students of which something is known."""
+        return [student for student in self.student if self.rounds.get(student.setting)]
 
 
-def measure(makers: Mapping[Role, Maker], *, repeats: int, note: Note) -> Measured:
-    """Warm up, then `repeats` rounds."""
-    student = makers["student"]
-    note("warm-up")
-    flops = _network_flops(student)
-    for maker in makers.values():
-        run_clip(maker)
-    matrix_rate(student.weight)
-    runs: dict[Role, list[Run]] = {role: [] for role in makers}
-    rates: list[float] = []
-    shares: list[float] = []
-    parts: list[ChunkParts] = []
-    for turn in range(repeats):
-        note(f"round {turn + 1} of {repeats}")
-        for role, maker in makers.items():
-            runs[role].append(run_clip(maker))
-        part, network_s = take_apart(student)
-        parts.append(part)
-        rates.append(matrix_rate(student.weight))
-        shares.append(flops / network_s / rates[-1])
-    return Measured(runs, Samples(rates), Samples(shares), flops, parts)
+def measure(measured: Measured, *, note: Note) -> None:
+    """Warm up, then as many rounds as the configuration says; what is known is in `measured` after each turn."""
+    config, teacher = measured.student[0].config, measured.teacher
+    for student in measured.student:
+        if warm_up_chunks(student):
+            note(f"warm-up{_of(student, measured)}")
+            measured.warm_ups[student.setting] = warm_up(student)
+    if teacher:
+        run_clip(teacher)
+    if (minutes := expected_s(measured) / 60) > 1:
+        note(f"about {minutes:.0f} min to go")
+    for turn in range(config.repeats):
+        for student in measured.student:
+            note(f"round {turn + 1} of {config.repeats}{_of(student, measured)}")
+            done = run_round(student)
+            measured.rounds.setdefault(student.setting, []).append(done)
+        if teacher:
+            measured.teacher_runs.append(run_clip(teacher))
 
 
-def take_apart(student: Maker) -> tuple[ChunkParts, float]:
-    """Make the clip once more and see where the time goes; also, how long the network worked for all of it.
+def _of(student: Maker, measured: Measured) -> str:
+    plan = student.plan
+    return f": {len(plan.steps)} steps, window {plan.window_frames}" if len(measured.student) > 1 else ""
 
-    Clean passes and steps are made apart, so that each has its time.
-    """
-    assert isinstance(student.model, Pipeline)
-    pipeline = copy.copy(student.model)
-    pipeline.joins_calls = False
-    student = replace(student, model=pipeline)
-    model, codec = pipeline.model, pipeline.codec
-    with clocked(model, "forward", student.device) as calls, clocked(codec, "decode_chunk", student.device) as decoded:
-        clip_s = run_clip(student).clip_s
-    clean = [call.seconds for call in calls if call.arguments[1] == CLEAN.timestep]
-    network_s, decode_s = (sum(call.seconds for call in each) for each in (calls, decoded))
-    chunks = len(decoded)
-    parts = ChunkParts(
-        steps_s=(network_s - sum(clean)) / chunks,
-        clean_pass_s=sum(clean) / max(1, len(clean)),
-        decode_s=decode_s / chunks,
-        rest_s=(clip_s - network_s - decode_s) / chunks,
+
+def warm_up_chunks(student: Maker) -> int:
+    """How many chunks are made before anything is timed: until all that a later one meets has been met once."""
+    chosen = student.config.warm_up
+    return min(len(student.plan.chunks), student.first_steady_chunk + 1 if chosen is None else chosen)
+
+
+def warm_up(student: Maker) -> Run:
+    """Make the first chunks and throw them away; how long they took, compiling included."""
+    run = run_clip(lambda: islice(student(), warm_up_chunks(student)))
+    matrix_rate(student.device, student.dtype)
+    return run
+
+
+def expected_s(measured: Measured) -> float:
+    """About how long the students' rounds will take, as their warm-ups ended; 0 where there was none."""
+    last = {setting: run.chunk_s[-1] for setting, run in measured.warm_ups.items()}
+    once = sum(len(each.plan.chunks) * last.get(each.setting, 0) for each in measured.student)
+    return 2 * measured.student[0].config.repeats * once  # a clip as a whole, then its parts
+
+
+def run_round(student: Maker) -> Round:
+    """One turn of a student."""
+    reset_peak_memory(student.device)
+    whole = run_clip(student, ahead=student.is_ahead)
+    peak = peak_memory_bytes(student.device)
+    joined, made = student.student.joins_calls, list[Tensor]()
+    latents, calls = run_latents(student, joined=joined, made=made)
+    pictures = run_clip(lambda: decoded(student.student.codec, made))
+    apart = run_latents(student, joined=False) if joined else (latents, calls)  # so that each has its time
+    return Round(
+        whole=whole,
+        latents=replace(latents, frames=whole.frames),
+        calls=calls,
+        pictures=pictures,
+        parts=ChunkParts.of(*apart, pictures),
+        matrix_flops_per_s=matrix_rate(student.device, student.dtype),
+        peak_memory_bytes=peak,
     )
-    return parts, network_s
 
 
-def matrix_rate(like: torch.Tensor) -> float:
-    """FLOP/s of products of large square matrices on a tensor's device, in its dtype."""
-    size = MATRIX_SIZE.get(like.device.type, LARGE_MATRIX_SIZE)
-    left, right = torch.randn(2, size, size, device=like.device, dtype=like.dtype)
-    synchronize(like.device)
-    start = time.perf_counter()
-    for _ in range(MATRIX_PRODUCTS):
+def run_latents(
+    student: Maker, *, joined: bool, made: list[Tensor] | None = None
+) -> tuple[Run, tuple[NetworkCall, ...]]:
+    """Make a clip's latents, and time that and each call of the network. made: gets them."""
+
+    def latents() -> Iterator[np.ndarray]:
+        for x0 in student.latents(joined=joined):
+            if made is not None:
+                made.append(x0)
+            yield NO_FRAMES
+
+    with network_calls(student.student.model, student.device) as calls:
+        run = run_clip(latents)
+    return run, tuple(calls())
+
+
+def run_clip(parts: Callable[[], Iterable[np.ndarray]], *, ahead: bool = False) -> Run:
+    """Make a clip and time its parts. Frames are on the CPU when they come, so no device is left behind.
+
+    ahead: whether the next part is in the making when one comes (`in_making`).
+    """
+    frames, intervals = 0, []
+    start = clock = time.perf_counter()
+    for part in parts():
+        frames += len(part)
+        now = time.perf_counter()
+        intervals.append(now - clock)
+        clock = now
+    clip_s = time.perf_counter() - start
+    return Run(frames, in_making(intervals) if ahead else tuple(intervals), clip_s)
+
+
+def in_making(intervals: Sequence[float]) -> tuple[float, ...]:
+    """How long each chunk was in the making, from the times between the frames of a stream `ahead`.
+
+    While the frames of a chunk are awaited the next one is made: only the first comes at once, then two are made, and
+    in the end one is left that is made already and only has to be decoded.
+    """
+    if len(intervals) < 3:
+        return tuple(intervals)
+    first, two, *others = intervals
+    return (first, two / 2, two / 2, *others[:-1])
+
+
+@torch.inference_mode()
+def decoded(codec: Codec, latents: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """The pictures [T, H, W, 3] of a clip's latents, chunk by chunk."""
+    state = codec.decode_state()
+    for x0 in latents:
+        yield codec.decode_chunk(x0, state=state)[0].cpu().numpy()
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of products of large square matrices on a device."""
+    size = MATRIX_SIZE.get(device.type, LARGE_MATRIX_SIZE)
+    products = MATRIX_PRODUCTS.get(device.type, MANY_MATRIX_PRODUCTS)
+    left, right = torch.randn(2, size, size, device=device, dtype=dtype)
+    start = Moment(device)
+    for _ in range(products):
         left @ right
-    synchronize(like.device)
-    return MATRIX_PRODUCTS * 2 * size**3 / (time.perf_counter() - start)
-
-
-class Call(NamedTuple):
-    """One call of a method."""
-
-    arguments: tuple[Any, ...]
-    seconds: float
-
-
-@contextmanager
-def clocked(owner: object, method: str, device: torch.device) -> Iterator[list[Call]]:
-    """Every call of an object's method while the context is open. Waits for the device at each: for this only."""
-    calls: list[Call] = []
-    plain = getattr(owner, method)
-
-    def timed(*arguments: Any, **options: Any) -> Any:
-        synchronize(device)
-        start = time.perf_counter()
-        result = plain(*arguments, **options)
-        synchronize(device)
-        calls.append(Call(arguments, time.perf_counter() - start))
-        return result
-
-    setattr(owner, method, timed)  # hides the class's own
-    try:
-        yield calls
-    finally:
-        delattr(owner, method)
-
-
-def _network_flops(student: Maker) -> int:
-    """FLOP of the student's network for the clip; torch's counter has to be told of the kernels of CPUs."""
-
-    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    def product(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
-        return 2 * x.numel() * weight[0]
-
-    cpu_kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
-    if torch.backends.mkldnn.is_available():
-        cpu_kernels[torch.ops.mkldnn._linear_pointwise] = product
-    with FlopCounterMode(display=False, custom_mapping=cpu_kernels) as counter:
-        run_clip(student)
-    return sum(counter.get_flop_counts()[type(student.model.model).__name__].values())
+    seconds = start.seconds_until(Moment(device))
+    return products * 2 * size**3 / seconds

@@ -1,66 +1,137 @@
-"""The figures of a bench: one object for programs, one table for people."""
+"""The figures of a bench, for programs; `tables.py` and `chart.py` show them to people."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from statistics import median
 from typing import Any
 
 import torch
 
 from causvid_cli.bench.fresh import Fresh, Role
-from causvid_cli.bench.measure import ChunkParts, Maker, Measured, Run, Samples
+from causvid_cli.bench.makers import Maker
+from causvid_cli.bench.measure import ChunkParts, Measured, Run, Samples
+from causvid_cli.device import device_name
 
 FORMAT = 1
-PARTS = {"steps_s": "steps", "clean_pass_s": "clean pass", "decode_s": "decode", "rest_s": "the rest"}
-"""Of a chunk: names in `ChunkParts` and for people."""
+PARTS = tuple(field.name for field in fields(ChunkParts))
 
 
-def figures(fresh: Mapping[Role, Sequence[Fresh]], makers: Mapping[Role, Maker], measured: Measured) -> dict[str, Any]:
-    """What `causvid bench --json` prints: medians in seconds, bytes and FLOP; `spread` holds [least, greatest]."""
-    student = makers["student"]
-    roles = {role: role_figures(measured.runs[role], fresh[role]) for role in makers}
+def figures(fresh: Mapping[Role, Sequence[Fresh]], measured: Measured) -> dict[str, Any]:
+    """What `causvid bench --json` prints: medians in seconds, bytes and FLOP; `spread` holds [least, greatest].
+
+    `student`, `teacher`, `chunk`, `network_flops` and the share of the matrix rate are of the first setting; `settings`
+    holds every one. complete: whether all rounds were run. What needs fresh processes is null without them, what needs
+    a full window where the clip is too short for it.
+    """
+    student, config = measured.student[0], measured.student[0].config
+    rounds = measured.rounds[student.setting]
+    plan, pipeline = student.plan, student.student
+    roles = {"student": role_figures([each.whole for each in rounds], fresh.get("student", ()))}
+    if measured.teacher_runs:
+        roles["teacher"] = role_figures(measured.teacher_runs, fresh.get("teacher", ()))
+    if not fresh.get("student"):
+        roles["student"]["peak_memory_bytes"] = max(each.peak_memory_bytes for each in rounds)
     medians = {
-        "import_s": Samples([each.import_s for each in fresh["student"]]),
-        "load_s": Samples([each.load_s for each in fresh["student"]]),
-        "matrix_rate_share": measured.matrix_rate_share,
-        "matrix_flops_per_s": measured.matrix_flops_per_s,
+        "import_s": [each.import_s for each in fresh.get("student", ())],
+        "load_s": [each.load_s for each in fresh.get("student", ())],
+        "matrix_rate_share": [each.matrix_rate_share for each in rounds],
+        "matrix_flops_per_s": [each.matrix_flops_per_s for each in rounds],
     }
     return {
         "v": FORMAT,
-        "model": student.model.facts.name,
+        "model": pipeline.facts.name,
         "device": str(student.device),
-        "dtype": str(student.weight.dtype).removeprefix("torch."),
+        "device_name": device_name(student.device),
+        "dtype": str(student.dtype).removeprefix("torch."),
+        "loading": asdict(config.loading),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "length": student.config.length,
-        "frames": measured.runs["student"][0].frames,
-        "repeats": len(measured.runs["student"]),
+        "length": config.length,
+        "size": f"{plan.width}x{plan.height}",
+        "fps": pipeline.facts.fps,
+        "frames": rounds[0].whole.frames,
+        "chunks": len(plan.chunks),
+        "chunk_frames": pipeline.facts.chunk_frames,
+        "chunk_pictures": _pictures(student),
+        "repeats": len(rounds),
+        "complete": len(measured.known) == len(measured.student)
+        and all(len(each) == config.repeats for each in measured.rounds.values()),
         **_with_spread(medians),
-        "network_flops": measured.network_flops,
-        "chunk": _chunk(measured.chunk_parts),
+        "network_flops": rounds[0].network_flops,
+        "chunk": chunk_figures([each.parts for each in rounds]),
         "student": roles["student"],
         "teacher": roles.get("teacher"),
         "ratio": _ratio(roles["student"], roles["teacher"]) if "teacher" in roles else None,
+        "settings": [setting_figures(each, measured) for each in measured.known],
     }
 
 
 def role_figures(runs: Sequence[Run], fresh: Sequence[Fresh]) -> dict[str, Any]:
     """first_frame_s and frames_per_s when all is warm; first_frame_cold_s and the memory of fresh processes."""
     medians = {
-        "first_frame_s": Samples([run.first_frame_s for run in runs]),
-        "frames_per_s": Samples([run.frames / run.clip_s for run in runs]),
-        "first_frame_cold_s": Samples([each.first_frame_s for each in fresh]),
+        "first_frame_s": [run.first_frame_s for run in runs],
+        "frames_per_s": [run.frames_per_s for run in runs],
+        "first_frame_cold_s": [each.first_frame_s for each in fresh],
     }
-    return {**_with_spread(medians), "peak_memory_bytes": round(median(each.peak_memory_bytes for each in fresh))}
+    peak = round(median(each.peak_memory_bytes for each in fresh)) if fresh else None
+    return {**_with_spread(medians), "peak_memory_bytes": peak}
 
 
-def _chunk(rounds: Sequence[ChunkParts]) -> dict[str, Any]:
+def chunk_figures(rounds: Sequence[ChunkParts]) -> dict[str, Any]:
     """Seconds of each part of a chunk."""
-    return _with_spread({name: Samples([getattr(each, name) for each in rounds]) for name in PARTS})
+    return _with_spread({name: [getattr(each, name) for each in rounds] for name in PARTS})
 
 
-def _with_spread(medians: Mapping[str, Samples]) -> dict[str, Any]:
-    values: dict[str, Any] = {name: each.median for name, each in medians.items()}
-    return {**values, "spread": {name: each.spread for name, each in medians.items()}}
+def setting_figures(student: Maker, measured: Measured) -> dict[str, Any]:
+    """One setting, warm.
+
+    chunk_s: of each chunk, from the frames before to its own, and so with the clean pass of the chunk before; that of
+    the first is the time to the first frame. first_chunks_s, steady_chunk_s: of chunks after the first while the
+    window fills, and once it is full. diffusion_frames_per_s, decode_frames_per_s: of the network and what goes with
+    it without any decoding, and of the decoder alone. peak_memory_bytes: of this process, with all that it holds.
+    """
+    rounds, plan = measured.rounds[student.setting], student.plan
+    warm_up = measured.warm_ups.get(student.setting)
+    runs, full = [each.whole for each in rounds], max(1, student.first_steady_chunk)
+    steady = [seconds for run in runs for seconds in run.chunk_s[full:]]
+    medians = {
+        "first_frame_s": [run.first_frame_s for run in runs],
+        "first_chunks_s": [seconds for run in runs for seconds in run.chunk_s[1:full]],
+        "steady_chunk_s": steady,
+        "steady_frames_per_s": [_pictures(student) / seconds for seconds in steady],
+        "frames_per_s": [run.frames_per_s for run in runs],
+        "diffusion_frames_per_s": [each.latents.frames_per_s for each in rounds],
+        "decode_frames_per_s": [each.pictures.frames_per_s for each in rounds],
+        "network_flops_per_s": [each.network_flops_per_s for each in rounds],
+        "matrix_rate_share": [each.matrix_rate_share for each in rounds],
+    }
+    return {
+        "steps": len(plan.steps),
+        "window_frames": plan.window_frames or None,
+        "sink_frames": student.student.facts.sink_frames,
+        "rounds": len(rounds),
+        "warm_up_chunks": len(warm_up.chunk_s) if warm_up else 0,
+        "warm_up_s": warm_up.clip_s if warm_up else 0.0,
+        "first_steady_chunk": student.first_steady_chunk,
+        **_with_spread(medians),
+        "chunk_s": [median(each) for each in zip(*(run.chunk_s for run in runs), strict=True)],
+        "chunk": chunk_figures([each.parts for each in rounds]),
+        "network_calls": len(rounds[0].calls),
+        "network_flops": rounds[0].network_flops,
+        "peak_memory_bytes": max(each.peak_memory_bytes for each in rounds),
+    }
+
+
+def _pictures(student: Maker) -> int:
+    """Of every chunk but the first, which may have fewer."""
+    grid = student.plan.grid
+    return grid.start_picture(2) - grid.start_picture(1)
+
+
+def _with_spread(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    known = {name: Samples(each) for name, each in values.items() if each}
+    medians: dict[str, Any] = {name: known[name].median if name in known else None for name in values}
+    return {**medians, "spread": {name: each.spread for name, each in known.items()}}
 
 
 def _ratio(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]:
@@ -69,58 +140,3 @@ def _ratio(student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float]
         "first_frame": student["first_frame_s"] / teacher["first_frame_s"],
         "frames_per_s": student["frames_per_s"] / teacher["frames_per_s"],
     }
-
-
-def headline(result: dict[str, Any]) -> str:
-    return (
-        f"{result['model']}: {result['frames']} frames on {result['device']} in {result['dtype']}, "
-        f"{result['threads']} CPU threads, torch {result['torch']}; median (least - greatest) of {result['repeats']}"
-    )
-
-
-def rows(result: dict[str, Any]) -> list[list[str]]:
-    """The table for people: its header, then a row for each figure."""
-    roles = [role for role in ("student", "teacher") if result[role]]
-    ratio = result["ratio"]
-
-    def row(label: str, cell: Callable[[dict[str, Any]], str], compared: str = "") -> list[str]:
-        return [label, *(cell(result[role]) for role in roles), *([compared] if ratio else [])]
-
-    return [
-        ["", *roles, *(["student : teacher"] if ratio else [])],
-        row("first frame", lambda of: _shown(of, "first_frame_s", _seconds), _compared(ratio, "first_frame")),
-        row("  in a fresh process", lambda of: _shown(of, "first_frame_cold_s", _seconds)),
-        row("frames per second", lambda of: _shown(of, "frames_per_s", _three), _compared(ratio, "frames_per_s")),
-        row("peak memory", lambda of: f"{of['peak_memory_bytes'] / 2**20:.0f} MiB"),
-    ]
-
-
-def footnotes(result: dict[str, Any]) -> list[str]:
-    rate = result["matrix_flops_per_s"] / 1e9
-    return [
-        f"import {_shown(result, 'import_s', _seconds)}, load {_shown(result, 'load_s', _seconds)}",
-        f"The student's network reaches {_shown(result, 'matrix_rate_share', '{:.1%}'.format)} "
-        f"of this machine's matrix rate, {rate:.0f} GFLOP/s.",
-        "A chunk: " + ", ".join(f"{label} {_shown(result['chunk'], name, _seconds)}" for name, label in PARTS.items()),
-    ]
-
-
-def _shown(of: dict[str, Any], name: str, show: Callable[[float], str]) -> str:
-    least, greatest = of["spread"][name]
-    return f"{show(of[name])} ({show(least)} - {show(greatest)})"
-
-
-def _compared(ratio: dict[str, float] | None, name: str) -> str:
-    if ratio is None:
-        return ""
-    value = ratio[name]
-    return f"{_three(value)} : 1" if value >= 1 else f"1 : {_three(1 / value)}"
-
-
-def _seconds(value: float) -> str:
-    return f"{_three(value)} s" if value >= 1 else f"{_three(value * 1000)} ms"
-
-
-def _three(value: float) -> str:
-    """Three digits: 0.123, 12.3, 1234."""
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"

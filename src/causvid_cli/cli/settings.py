@@ -30,6 +30,7 @@ OF_ONE_RUN = frozenset(
     {
         "output",
         "out",
+        "chart",
         "then",
         "dry-run",
         "check",

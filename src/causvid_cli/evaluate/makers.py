@@ -91,7 +91,7 @@ def together(
     plan = student.plan(length=f"{frames}f", seed=0, given_pictures=held, shows_given=True)
     cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
     prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
-    seen_anew, state = student.seen_anew(), codec.decode_state()
+    seen_anew, state = student.seen_anew(plan), codec.decode_state()
     made = rollout(
         model,
         prompt=told.prompt,

@@ -8,6 +8,7 @@ from typing import Any
 from causvid_cli.evaluate.figures import ATTRIBUTES, LABELS, columns, footnotes, headline, percent, rows
 from causvid_cli.evaluate.folder import Folder, Record
 from causvid_cli.evaluate.trial_figures import kind_of, trial_headline, trial_notes, trial_rows
+from causvid_cli.plots import Frame, Line, decimals_of, draw, nice_ticks, svg_element, svg_marks
 
 COLOURS = {
     "student": "--blue",
@@ -157,7 +158,7 @@ def _following(result: Mapping[str, Any]) -> str:
                 f'<path class="range" d="M{low:.1f} {y + line / 2:.1f}H{high:.1f}"/>'
                 f'<text class="value" x="{max(left + bar, high) + 8:.1f}" y="{y + 13:.1f}">{percent(share)}</text></g>'
             )
-    svg = _svg(width, height + 20, "".join(drawn), "Shares of clips in which the judge sees what was asked")
+    svg = svg_element(width, height + 20, "".join(drawn), "Shares of clips in which the judge sees what was asked")
     order = ", ".join(label for label, *_ in shown)
     return _section("What was asked, is seen", svg, notes=[f"bars from above: {order}", "thin lines: 95 % intervals"])
 
@@ -190,52 +191,28 @@ def line_plot(
     unit: str = " s",
 ) -> str:
     """An SVG plot of (label, maker, dashed, value of each second) over the time of the clip, or of other units."""
-    left, right, top, bottom, width, height = 48, 10, 8, 24, 420, 190
     known = [value for *_, values in lines for value in values if value is not None]
     ticks = nice_ticks(min(known), max(known))
-    low, high = ticks[0], ticks[-1]
-
-    def x(second: float) -> float:
-        return left + (width - left - right) * second / seconds
-
-    def y(value: float) -> float:
-        return height - bottom - (height - top - bottom) * (value - low) / (high - low)
-
-    drawn = []
-    decimals = max(0, -int(f"{(ticks[1] - ticks[0]) * (100 if share else 1):e}".split("e")[1]))
-    for tick in ticks:
-        text = percent(tick, digits=decimals) if share else f"{tick:.{decimals}f}"
-        drawn.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        drawn.append(f'<text class="tick" x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>')
-    for tick in (0, seconds / 2, seconds):
-        anchor = "start" if tick == 0 else "end" if tick == seconds else "middle"
-        drawn.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{height - 6}" text-anchor="{anchor}">{tick:g}{unit}</text>'
-        )
-    for label, maker, dashed, values in lines:
-        points = [
-            (x(min(second + 0.5, (second + seconds) / 2)), y(value))
-            for second, value in enumerate(values)
-            if value is not None
-        ]
-        dash = ' stroke-dasharray="5 4"' if dashed else ""
-        path = "M" + "L".join(f"{across:.1f} {up:.1f}" for across, up in points)
-        style = f"stroke:var({_colour(maker)})"
-        drawn.append(f'<path class="line" d="{path}" style="{style}"{dash}><title>{escape(label)}</title></path>')
-        if len(points) <= 16:
-            fill = f"fill:var({_colour(maker)})"
-            drawn += (f'<circle cx="{across:.1f}" cy="{up:.1f}" r="2.5" style="{fill}"/>' for across, up in points)
-    return _svg(width, height, "".join(drawn), title)
-
-
-def nice_ticks(low: float, high: float) -> list[float]:
-    """Round numbers that hold low..high, 3 to 7 of them, evenly spaced. Raises nothing for a flat line."""
-    span = max(high - low, 0.02 * max(abs(low), abs(high)), 1e-3)
-    power = 10.0 ** int(f"{span / 4:e}".split("e")[1])
-    step = next(times * power for times in (1, 2, 5, 10) if times * power >= span / 4)
-    first, last = int(low // step), -int(-high // step)
-    last = max(last, first + 2)
-    return [place * step for place in range(first, last + 1)]
+    decimals = decimals_of(ticks, times=100 if share else 1)
+    drawn = draw(
+        [
+            Line(
+                label,
+                [
+                    (min(second + 0.5, (second + seconds) / 2), value)
+                    for second, value in enumerate(values)
+                    if value is not None
+                ],
+                colour=f"var({_colour(maker)})",
+                dashed=dashed,
+            )
+            for label, maker, dashed, values in lines
+        ],
+        Frame(width=420, height=190, left=48, right=10, top=8, bottom=24),
+        across=[(tick, f"{tick:g}{unit}") for tick in (0, seconds / 2, seconds)],
+        up=[(tick, percent(tick, digits=decimals) if share else f"{tick:.{decimals}f}") for tick in ticks],
+    )
+    return svg_element(420, 190, svg_marks(drawn), title)
 
 
 def _confused(result: Mapping[str, Any]) -> str:
@@ -341,10 +318,6 @@ def _series(result: Mapping[str, Any]) -> list[tuple[str, str, bool, Mapping[str
 
 def _colour(maker: str) -> str:
     return COLOURS.get(maker, "--grey")
-
-
-def _svg(width: float, height: float, body: str, title: str) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{body}</svg>'
 
 
 STYLE = """

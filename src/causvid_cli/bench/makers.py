@@ -1,0 +1,144 @@
+"""What makes the clip of a bench: the student in a setting, with pictures or without, or the teacher."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causvid_cli.bench.fresh import BenchConfig, Role, Setting
+from causvid_cli.codec import Codec
+from causvid_cli.device import synchronize
+from causvid_cli.geometry import CodecFacts
+from causvid_cli.pipeline import Pipeline, Plan, load
+from causvid_cli.teacher import Teacher, load_teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Something loaded that makes the clip, a part of its frames at a time. setting: of a student."""
+
+    model: Pipeline | Teacher
+    config: BenchConfig
+    setting: Setting = Setting()
+
+    def __call__(self) -> Iterator[np.ndarray]:
+        """Frames [T, H, W, 3], the next part of them."""
+        if isinstance(self.model, Teacher):
+            yield self.model.generate(self.config.prompt, length=self.config.length, seed=self.config.seed)
+        else:
+            with closing(self.student.stream(self.config.prompt, **self._options, ahead=self.is_ahead)) as chunks:
+                for chunk in chunks:
+                    yield chunk.frames
+
+    def latents(self, *, joined: bool) -> Iterator[Tensor]:
+        """Clean latents x0 [1, C, f, h, w] of a student's chunks, made without decoding any; the device has made them.
+
+        joined: whether clean passes and first steps are one call where they can be.
+        """
+        pipeline = without_pictures(self.student)
+        pipeline.joins_calls = joined
+        for chunk in pipeline.stream(self.config.prompt, **self._options):
+            synchronize(self.device)
+            yield chunk.latent
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        config, setting = self.config, self.setting
+        return {
+            "length": config.length,
+            "size": config.size,
+            "seed": config.seed,
+            "steps": setting.steps,
+            "window_frames": setting.window_frames,
+        }
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a student makes its next chunk while frames are decoded, as `causvid t2v` lets it."""
+        return self.student.gains_by_ahead and not self.student.facts.recompute
+
+    @property
+    def plan(self) -> Plan:
+        """What a student's clip comes to."""
+        return self.student.plan(**self._options)
+
+    @property
+    def student(self) -> Pipeline:
+        assert isinstance(self.model, Pipeline)
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the network computes, in whatever its weights are kept."""
+        return self.model.model.transformer.patch_embedding.weight.dtype
+
+    @property
+    def capacity_frames(self) -> int:
+        """Latent frames that a student's cache holds when it is full."""
+        plan = self.plan
+        return self.student.facts.sink_frames + (plan.window_frames or plan.latent_frames)
+
+    @property
+    def first_steady_chunk(self) -> int:
+        """The first chunk from which on all take the same work: the cache was full before it, for its clean pass.
+
+        With a compiled network one later, since on a GPU that chunk records the last of its calls.
+        """
+        return -(-self.capacity_frames // self.student.facts.chunk_frames) + self.config.loading.compile
+
+
+class NoPictures:
+    """A codec that paints nothing: what is measured through it is the network and all around it (`codec.Codec`)."""
+
+    def __init__(self, facts: CodecFacts) -> None:
+        self.facts = facts
+        self._like = torch.empty(0)
+
+    def encode_state(self) -> list[int]:
+        return self.decode_state()
+
+    def decode_state(self) -> list[int]:
+        """How many latent frames came before."""
+        return [0]
+
+    def encode_chunk(self, frames: Tensor, *, state: list[int]) -> Tensor:
+        """Nothing, in the shape of latents: for a model that sees its past anew."""
+        return torch.zeros_like(self._like[:, :, : self.facts.latent_frames(frames.shape[1])])
+
+    def decode_chunk(self, x0: Tensor, *, state: list[int]) -> Tensor:
+        """As many pictures as there would be, of no pixels."""
+        self._like = x0
+        frames = self.facts.frames(x0.shape[2], start=state[0])
+        state[0] += x0.shape[2]
+        return torch.zeros(len(x0), frames, 0, 0, 3, dtype=torch.uint8, device=x0.device)
+
+
+def without_pictures(pipeline: Pipeline) -> Pipeline:
+    """The same model, whose chunks have latents only."""
+    codec: Codec = NoPictures(pipeline.codec.facts)
+    return Pipeline(
+        pipeline.facts,
+        folder=pipeline.folder,
+        model=pipeline.model,
+        codec=codec,
+        text=pipeline.text,
+        device=pipeline.device,
+    )
+
+
+def open_maker(role: Role, config: BenchConfig) -> Maker:
+    """The loaded student, in the first setting, or teacher."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if role == "teacher":
+        return Maker(load_teacher(config.model, device=config.device, dtype=config.dtype), config)
+    pipeline = load(config.model, device=config.device, dtype=config.dtype, loading=config.loading)
+    return Maker(pipeline, config, config.settings[0])
