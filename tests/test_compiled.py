@@ -11,6 +11,7 @@ from test_rollout import assert_close, prefix_of, roll, small_cache, switching
 from tiny import SHAPE, tiny_pack, tiny_transformer
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
 
 from causvid_cli import model as causal
 from causvid_cli.cache import PromptCache
@@ -114,10 +115,11 @@ def test_what_inductor_makes_gives_the_same_frames(merged):
     assert graphs() == 1
 
 
-def test_without_a_compiler_that_is_said(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(DeviceError, match="^--compile: torch finds no C.. compiler; install .*leave --compile out$"):
+def test_without_a_compiler_that_is_said():
+    with (
+        inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(DeviceError, match="^--compile: torch finds no C.. compiler; install .*leave --compile out$"),
+    ):
         check_compiler(CPU)
 
 
