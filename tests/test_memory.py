@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_refused_in_one_line_with_what_would():
 
 
 def test_on_a_cpu_other_remedies_are_named():
-    with pytest.raises(DeviceError, match=r"cpu has 20.0 GB free; try --dtype bfloat16 \(15.0 GB\) or --size"):
+    with pytest.raises(DeviceError, match=r"cpu has 20.0 GB free; try --dtype bfloat16 \(15.3 GB\) or --size"):
         fits(20, dtype="float32", device="cpu", name="cpu")
 
 

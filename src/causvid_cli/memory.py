@@ -30,11 +30,18 @@ LARGEST_TRIED = LARGEST_MERGED
 """Of a larger network the dry run tells by arithmetic alone."""
 FETCHED_BLOCKS = 2
 """Of an offloaded network on the device: the one at work and the next."""
-ON_CPU = 1.13
+ON_CPU = 1.15
 """What a process takes for what its tensors take: kernels pack their inputs, the allocator leaves gaps. Measured, with
-networks of 0.33 B weights in float32 and bfloat16 and both codecs: 1.12 to 1.18."""
+networks of 0.33 B weights: 1.12 to 1.18, and 1.26 for int8 in bfloat16."""
 SPARE = 1.1
 """What a device needs for what it takes: no allocator packs without gaps."""
+NEEDED = {
+    "num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim", "text_dim", "freq_dim", "in_channels",
+    "out_channels", "patch_size",
+}  # fmt: skip
+NEEDED_OF_VAE = {"dim_mult", "z_dim", "temperal_downsample"}
+NEEDED_OF_TEXT = {"d_model", "num_heads", "d_kv", "d_ff", "num_layers", "vocab_size"}
+"""What of the configurations is counted with."""
 SMALLER = (0.75, 0.5)
 """Parts of a picture's sides that are offered where the whole does not fit."""
 
@@ -139,7 +146,7 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
         sizes[part] = sizes.get(part, 0) + file.bytes
     packed = [file.bytes for name, file in facts.files.items() if name.startswith("transformer/") and ".gguf" in name]
     try:
-        return Networks(
+        networks = Networks(
             facts=facts,
             transformer=_config(folder / "transformer"),
             codec=_config(codec_folder(folder, facts, loading.vae)),
@@ -149,6 +156,12 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
         )
     except (OSError, ValueError, ModelError):
         return None
+    needed = [(NEEDED, networks.transformer)]
+    if facts.codec == "wan" and networks.codec.get("_class_name") != "TAEHV":
+        needed.append((NEEDED_OF_VAE, networks.codec))
+    if networks.text is not None:
+        needed.append((NEEDED_OF_TEXT, networks.text))
+    return networks if all(names <= config.keys() for names, config in needed) else None
 
 
 def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, device: Memory = "cpu") -> Estimate:
