@@ -433,6 +433,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_takes(tiny):
         "steps": int,
         "chunks": int,
         "cues": list,
+        "memory": dict,
         "first_frame_s": float,
         "chunk_s": float,
         "generate_s": float,

@@ -7,12 +7,8 @@ from itertools import chain
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import (
-    AttentionBackendName,
-    _check_attention_backend_requirements,
-    dispatch_attention_fn,
-)
 
+from causvid_cli.backbone import AttentionBackendName, check_attention_backend, dispatch_attention_fn
 from causvid_cli.errors import DeviceError
 from causvid_cli.model import CausalTransformer
 from causvid_cli.request import AUTO
@@ -46,7 +42,7 @@ def _try(model: CausalTransformer, backend: AttentionBackendName) -> None:
     heads, head_dim = model.config.num_attention_heads, model.config.attention_head_dim
     query, key = (torch.zeros(1, n, heads, head_dim, device=weight.device, dtype=weight.dtype) for n in (64, 128))
     try:
-        _check_attention_backend_requirements(backend)  # says what to install
+        check_attention_backend(backend)  # says what to install
         dispatch_attention_fn(query, key, key, backend=backend)
     except Exception as error:  # whatever a foreign program raises where it cannot work
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)

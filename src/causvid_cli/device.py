@@ -1,6 +1,7 @@
 """Device, dtype, synchronisation and memory: the only file that says "cuda"."""
 
 import gc
+import re
 import resource
 import sys
 import time
@@ -10,12 +11,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from causvid_cli.errors import DeviceError
 from causvid_cli.request import AUTO, check_device, check_dtype
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux keeps what a container may use."""
 
 T = TypeVar("T")
 
@@ -48,6 +53,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         raise DeviceError("--dtype float16 does not run on a CPU; try float32")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def computes_fp8(device: torch.device) -> bool:
+    """Whether products of 8-bit floats run on the device: NVIDIA's Ada, Hopper and later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 @contextmanager
@@ -146,6 +156,24 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
     return _peak_of_process()
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that more could be put into: of the device on a GPU, else of the machine or the container."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(psutil.virtual_memory().available, _free_of_container())
+
+
+def _free_of_container() -> int:
+    """What this process's container may still use; without a limit, more than any machine has."""
+    try:
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        idle = re.search(r"^inactive_file (\d+)", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # "max", or another system
+        return sys.maxsize
+    return max(0, limit - used + (int(idle[1]) if idle else 0))  # the page cache is given up when memory is wanted
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from causvid_cli.backbone import dispatch_attention_fn
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast
 

@@ -1,16 +1,23 @@
 """The parts of a model pack, each loaded from its folder: text encoder, causal transformer, codec."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from causvid_cli.attention import set_attention
+from causvid_cli.backbone import WanTransformer3DModel
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
+from causvid_cli.gguf_weights import compute_in, find_gguf, load_gguf, take_gguf
+from causvid_cli.lora_files import find_loras
 from causvid_cli.model import CausalTransformer
+from causvid_cli.offload import offload_blocks
 from causvid_cli.packs import codec_folder, pack_digest, verify_pack, with_parts
-from causvid_cli.request import Vae
+from causvid_cli.quantize import quantize_network
+from causvid_cli.request import Loading, Vae
 from causvid_cli.text import StoryText, StoryTextEncoder, TextEncoder
 from causvid_cli.text_cache import CachedText, TextCache
 from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
@@ -43,9 +50,18 @@ def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: to
 
 
 def load_text_when_needed(
-    folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype, cache: TextCache | None
+    folder: Path,
+    facts: PackFacts,
+    *,
+    device: torch.device,
+    encodes_on: torch.device,
+    dtype: torch.dtype,
+    cache: TextCache | None,
 ) -> TextEncoder:
-    """The text encoder of a pack, of which umT5 is verified and loaded only for a prompt that is not in the cache."""
+    """The text encoder of a pack, of which umT5 is verified and loaded only for a prompt that is not in the cache.
+
+    device: where features are wanted. encodes_on: where umT5 works.
+    """
     if facts.text != "umt5":
         return load_text(folder, facts, device=device, dtype=dtype)
     check_installed()
@@ -53,27 +69,69 @@ def load_text_when_needed(
 
     def load() -> UMT5TextEncoder:
         verify_pack(folder, own)
-        return UMT5TextEncoder.from_pack(folder, device=device, dtype=dtype)
+        return UMT5TextEncoder.from_pack(folder, device=encodes_on, dtype=dtype)
 
     return CachedText(load, key=f"{pack_digest(own)}, {dtype}", device=device, cache=cache)
 
 
 def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
-    """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file."""
-    network = empty_transformer(load_config(folder, "WanTransformer3DModel"))
-    load_state(network, load_safetensors(folder), name=f"{facts.name} {folder.name}")
+    """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file.
+
+    A GGUF file in the place of safetensors keeps its bits (`gguf_weights.py`).
+    """
+    network, name = empty_transformer(load_config(folder, "WanTransformer3DModel")), f"{facts.name} {folder.name}"
+    if packed := find_gguf(folder):
+        take_gguf(network, load_gguf(packed), name=name)
+    else:
+        load_state(network, load_safetensors(folder), name=name)
     model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
     return model.eval().requires_grad_(False)
 
 
 def empty_transformer(config: dict[str, Any]) -> Any:
     """diffusers' `WanTransformer3DModel` of this configuration, without weights (on the meta device)."""
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
     with torch.device("meta"):  # no random start: of 14 B weights it would take minutes
         network = WanTransformer3DModel.from_config(config)
     network.rope = torch.nn.Identity()  # a table on no device; ours is rope.py
     return network
+
+
+def make_ready(
+    model: CausalTransformer,
+    facts: PackFacts,
+    loading: Loading,
+    *,
+    lora_files: Sequence[Path],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[str, ...]:
+    """Turn a loaded transformer into the one that runs: LoRAs, then number format, then place, then fusing.
+
+    lora_files: where `loading.loras` lie, in their order. Returns what the user should know. Raises ModelError for a
+    LoRA that does not fit or has changed.
+    """
+    network = model.transformer
+    model.to(dtype)  # before LoRAs are added, so that their sum is not rounded to the file's format
+    compute_in(network, dtype)
+    notes = []
+    if loading.loras:
+        from causvid_cli.lora import add_loras, read_lora  # here, so that storybook starts without it
+
+        files = find_loras(loading.loras, lora_files, where=facts.name)
+        loras = [read_lora(file, network, model=facts.name) for file in files]
+        add_loras(network, [(lora, use.weight) for lora, use in zip(loras, loading.loras, strict=True)])
+        notes += [lora.note for lora in loras if lora.note]
+    quantize_network(network, loading.quantize, device=device)
+    if loading.offload == "group":
+        network.blocks.to("cpu")
+        offload_blocks(network, device)
+    else:
+        model.to(device)
+    model.fuse()
+    set_attention(model, loading.attention)
+    if loading.compile:
+        model.compile(frames=facts.chunk_frames)
+    return tuple(notes)
 
 
 def load_pixel_codec(folder: Path) -> PixelCodec:

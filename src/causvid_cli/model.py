@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any, Protocol, Self
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
+from causvid_cli.backbone import WanTransformer3DModel, dispatch_attention_fn
 from causvid_cli.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.compiled import StaticPast
 from causvid_cli.fused import FusedBlocks

@@ -23,19 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.attention import set_attention
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec
 from causvid_cli.compiled import check_compiler
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
-from causvid_cli.device import Beside, resolve_device, resolve_dtype
+from causvid_cli.device import Beside, free_memory_bytes, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
-from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer
+from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer, make_ready
+from causvid_cli.memory import Video, check_fits, networks_of
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.quantize import check_quantize
 from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
@@ -321,9 +322,12 @@ class Pipeline:
         codec: Codec,
         text: TextEncoder,
         device: torch.device,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.facts, self.folder = facts, folder
         self.model, self.codec, self.text, self.device = model, codec, text, device
+        self.notes = notes
+        """What the user should know of how it was loaded."""
         self.joins_calls = device.type == "cpu" and model.is_small
         """Whether clean passes and first steps are joined (`rollout`): measured on a CPU only, with a small network."""
 
@@ -514,31 +518,68 @@ def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
 
 
 def load(
-    model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = AUTO, loading: Loading = LOADING
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    loading: Loading = LOADING,
+    lora_files: Sequence[Path] = (),
+    video: Video | None = None,
 ) -> Pipeline:
     """A pipeline from a model's name or the folder of a model pack; every file is verified first.
 
-    loading: with random weights, the name is one of the catalogue's, and no file is read.
-    Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is.
+    loading: with random weights, the name is one of the catalogue's, and no file is read. lora_files: where its LoRAs
+    lie, in their order (`lora_files.lora_use`). video: what is to be made, if it is not of the model's own size.
+    Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is, or has too little
+    memory.
     """
     folder, facts = find_model(model, loading=loading)
-    if folder is not None:  # of umT5, the files are looked at when it is needed
-        verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     if loading.compile:
         check_compiler(place)  # before anything large is read
+    check_quantize(loading.quantize, place)
+    loading, note = fitting(folder, facts, loading, video, device=place, dtype=kind)
+    if folder is not None:  # of umT5, the files are looked at when it is needed
+        verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     if folder is None:
         from causvid_cli.random_weights import random_codec, random_text, random_transformer
 
         text: TextEncoder = random_text(facts)
         codec = random_codec(loading.vae, device=place, dtype=kind)
-        network = random_transformer(facts, device=place, dtype=kind)
+        fill_on = place if loading.offload != "group" else torch.device("cpu")
+        network = random_transformer(facts, device=fill_on, dtype=kind)
     else:
-        text = load_text_when_needed(folder, facts, device=place, dtype=kind, cache=TextCache.of_user())
+        encodes_on = place if loading.offload == "none" else torch.device("cpu")
+        text = load_text_when_needed(
+            folder, facts, device=place, encodes_on=encodes_on, dtype=kind, cache=TextCache.of_user()
+        )
         codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
-        network = load_transformer(folder / "transformer", facts).to(place, kind)
-    set_attention(network.fuse(), loading.attention)
-    if loading.compile:
-        network.compile(frames=facts.chunk_frames)
-    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place)
+        network = load_transformer(folder / "transformer", facts)
+    notes = make_ready(network, facts, loading, lora_files=lora_files, device=place, dtype=kind)
+    told = tuple(line for line in (note, *notes) if line)
+    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place, notes=told)
+
+
+def fitting(
+    folder: Path | None,
+    facts: PackFacts,
+    loading: Loading,
+    video: Video | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Loading, str]:
+    """How a model is to be loaded so that it fits the device, and what to tell of it; see `memory.check_fits`."""
+    if (networks := networks_of(folder, facts, loading)) is None:
+        return loading, ""
+    frames = facts.window_frames or facts.chunk_frames
+    return check_fits(
+        networks,
+        video or Video(height=facts.height, width=facts.width, latent_frames=facts.sink_frames + frames),
+        loading,
+        dtype=str(dtype).removeprefix("torch."),
+        device="cuda" if device.type == "cuda" else "cpu",
+        free=free_memory_bytes(device),
+        name=str(device),
+    )

@@ -78,16 +78,21 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name: str) -> 
 
     name: what the message calls the weights. A module on the meta device takes the tensors as they are, dtype too.
     """
+    check_state(module, {key: tensor.shape for key, tensor in state.items()}, name=name)
+    module.load_state_dict(state, assign=any(tensor.is_meta for tensor in module.state_dict().values()))
+
+
+def check_state(module: nn.Module, shapes: Mapping[str, torch.Size], *, name: str) -> None:
+    """Raise ModelError unless tensors of these names and shapes are just what a module takes."""
     wanted = module.state_dict()
-    both = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    both = [key for key in wanted if key in shapes and shapes[key] != wanted[key].shape]
     problems = {
-        "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
-        "of another shape": [f"{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}" for key in both],
+        "missing": [key for key in wanted if key not in shapes],
+        "unexpected": [key for key in shapes if key not in wanted],
+        "of another shape": [f"{key} {list(shapes[key])} instead of {list(wanted[key].shape)}" for key in both],
     }
     if problem := mismatch(problems):
         raise ModelError(f"{name} does not fit {type(module).__name__}: {problem}")
-    module.load_state_dict(state, assign=any(tensor.is_meta for tensor in wanted.values()))
 
 
 def plan_shards(sizes: Mapping[str, int], shard_bytes: int | None = None) -> list[list[str]]:

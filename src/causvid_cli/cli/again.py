@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from causvid_cli.cli.tasks import Task, check_stdout, existing
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, journal_path
+from causvid_cli.lora_files import find_loras
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
 
@@ -33,6 +35,17 @@ InputFile = Annotated[
 ]
 
 
+LoraFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE",
+        help="Where a LoRA lies that the video was made with, if it is not where it was. May be given again.",
+        show_default=False,
+    ),
+]
+
+
 @app.command(
     cls=Command,
     epilog=examples("causvid resume car.mp4.part", "causvid resume car.mp4 --json"),
@@ -40,6 +53,7 @@ InputFile = Annotated[
 def resume(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .part of a video, or the name it was to have.")],
     input_file: InputFile = None,
+    lora: LoraFiles = None,
     overwrite: options.Overwrite = False,
     preview: options.Preview = False,
     progress: options.Progress = "auto",
@@ -84,6 +98,7 @@ def resume(
         model=local.get("model"),
         output=output,
         file=place,
+        lora_places=[*(lora or ()), *map(Path, local.get("loras") or ())],
         where=str(file),
         tolerate_damage=bool(local.get("tolerate_damage")),
     )
@@ -98,6 +113,7 @@ def rerun(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that causvid made, or the .json beside it.")],
     output: options.Output = None,
     input_file: InputFile = None,
+    lora: LoraFiles = None,
     device: options.Device = AUTO,
     dtype: options.Dtype = AUTO,
     overwrite: options.Overwrite = False,
@@ -111,7 +127,8 @@ def rerun(
 ) -> None:
     """Make a video again from the recipe in its file: the same frames, on the same kind of machine.
 
-    A photo or clip that it began from is looked for beside it. One that was stopped by Ctrl-C is made whole.
+    A photo or clip that it began from, and a LoRA, are looked for beside it. One that was stopped by Ctrl-C is made
+    whole.
 
     If -o is not given, FILE-rerun.mp4 in this folder.
     """
@@ -145,7 +162,9 @@ def rerun(
     if output == "-":
         check_stdout()
         target = None
-    run([task_of(job, making, model=None, output=target, file=place, where=str(file))], started=started)
+    loras = [*(lora or ()), *(file.parent / use.name for use in job.loading.loras)]
+    task = task_of(job, making, model=None, output=target, file=place, lora_places=loras, where=str(file))
+    run([task], started=started)
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
@@ -184,6 +203,7 @@ def task_of(
     output: Path | None,
     file: Path | None,
     where: str,
+    lora_places: Sequence[Path] = (),
     tolerate_damage: bool = False,
 ) -> Task:
     """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now."""
@@ -218,6 +238,7 @@ def task_of(
         output=output,
         given=given,
         making=making,
+        lora_files=find_loras(job.loading.loras, lora_places, where=where),
     )
 
 

@@ -151,8 +151,8 @@ OffloadWhat = Annotated[
     Option(
         "--offload",
         metavar="WHAT",
-        help="What leaves the GPU while it is not needed: none, text (the text encoder), group (also the network, "
-        "block by block: slow, and little is enough) or auto (what this GPU has no room for).",
+        help="What is kept off the GPU: none, text (the text encoder works on the CPU), group (also the network, "
+        "fetched block by block: slow, and little is enough) or auto (what this GPU has no room for).",
         autocompletion=completion.words(*get_args(Offload)),
         rich_help_panel=MODEL,
     ),

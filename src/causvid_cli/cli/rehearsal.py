@@ -1,33 +1,83 @@
-"""`--dry-run`: what would be made, and what it takes; the first chunks are made to know, and thrown away."""
+"""`--dry-run`: what would be made, and what it takes.
+
+Memory is told by arithmetic (`memory.py`). Of a small model the first chunks are made as well, and thrown away: they
+tell how long it takes and how large the file gets. A large one, which would take minutes and many GB, is not loaded.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
 from causvid_cli.cli.tasks import Task
 from causvid_cli.cli.work import open_stream
+from causvid_cli.memory import LARGEST_TRIED, Memory, estimate, networks_of
+from causvid_cli.memory_parts import transformer_weights
 
 if TYPE_CHECKING:
     from causvid_cli.pipeline import Pipeline
 
 TRIED_CHUNKS = 4
 """The first is slower, the others tell the pace."""
+LEAST_TOLD = 10_000_000
+"""Bytes of a part of the memory that is worth a line."""
 
 
-def rehearse(tasks: Sequence[Task], pipeline: "Pipeline", *, as_json: bool) -> None:
-    """Print what each task comes to."""
+def rehearse(tasks: Sequence[Task], load: "Callable[[], Pipeline]", *, as_json: bool) -> None:
+    """Print what each task comes to. load: gives the model. Raises DeviceError where there is too little memory."""
+    first = tasks[0]
+    facts, large = _memory(first)
+    pipeline = None if large else load()
     for task in tasks:
-        facts = _facts(task, pipeline)
+        told = _plan(task) | facts | (_tried(task, pipeline) if pipeline else {})
         if as_json:
-            console.result_json({"v": 1, "dry_run": True, **facts})
+            console.result_json({"v": 1, "dry_run": True, **told})
             continue
-        console.table(_rows(task, facts))
+        console.table(_rows(task, told))
 
 
-def _facts(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
-    """The plan, and what making its first chunks measured."""
+def _memory(task: Task) -> tuple[dict[str, Any], bool]:
+    """The device, and how much of its memory a video takes; also, whether the model is too large to be tried."""
+    from causvid_cli.device import resolve_device, resolve_dtype
+    from causvid_cli.pipeline import fitting
+
+    job = task.job
+    device = resolve_device(job.device)
+    dtype = resolve_dtype(job.dtype, device)
+    loading, note = fitting(task.folder, task.facts, job.loading, task.video, device=device, dtype=dtype)
+    if note:
+        console.note(note)
+    facts: dict[str, Any] = {"device": str(device), "memory": None}
+    networks = networks_of(task.folder, task.facts, loading)
+    if networks is None:
+        return facts, False
+    kind: Memory = "cuda" if device.type == "cuda" else "cpu"
+    needed = estimate(networks, task.video, loading, dtype=str(dtype).removeprefix("torch."), device=kind)
+    facts["memory"] = {name.replace(" ", "_"): size for name, size in needed.rows()}
+    facts["memory"]["peak"] = needed.peak
+    return facts, transformer_weights(networks.transformer) > LARGEST_TRIED
+
+
+def _plan(task: Task) -> dict[str, Any]:
+    """What is asked, worked out."""
+    job = task.job
+    return {
+        "output": task.name if task.seed_given else task.name.replace(str(job.seed), "SEED"),
+        "command": job.command,
+        "model": job.model.name,
+        "frames": job.frames,
+        "fps": float(job.rate),
+        "size": job.size,
+        "seed": job.seed if task.seed_given else None,
+        "steps": job.steps,
+        "chunks": None if job.frames is None else len(list(task.grid.chunks(job.frames))),
+        "cues": [{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
+    }
+
+
+def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
+    """What making its first chunks measured."""
     from causvid_cli.device import peak_memory_bytes
     from causvid_cli.timecode import parse_size
     from causvid_cli.video import FragmentEncoder
@@ -52,17 +102,6 @@ def _facts(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     chunks = None if job.frames is None else len(list(task.grid.chunks(job.frames)))
     whole = None if job.frames is None else round(file_bytes / pictures * job.frames)
     return {
-        "output": task.name if task.seed_given else task.name.replace(str(job.seed), "SEED"),
-        "command": job.command,
-        "model": job.model.name,
-        "device": str(pipeline.device),
-        "frames": job.frames,
-        "fps": float(job.rate),
-        "size": job.size,
-        "seed": job.seed if task.seed_given else None,
-        "steps": job.steps,
-        "chunks": chunks,
-        "cues": [{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
         "first_frame_s": round(seconds[0], 4),
         "chunk_s": round(later, 4),
         "generate_s": None if chunks is None else round(seconds[0] + later * (chunks - 1), 2),
@@ -85,10 +124,18 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if task.snapped and len(task.snapped.report) > 1:
         for entry in task.snapped.report:
             yield "cue", str(entry).removeprefix("cue ")
-    yield "first frame", f"after {facts['first_frame_s']:.2f} s"
-    yield "each chunk", f"{facts['chunk_s']:.3f} s"
-    if facts["generate_s"] is not None:
+    if "first_frame_s" in facts:
+        yield "first frame", f"after {facts['first_frame_s']:.2f} s"
+        yield "each chunk", f"{facts['chunk_s']:.3f} s"
+    if facts.get("generate_s") is not None:
         yield "in all", f"about {console.duration(facts['generate_s'])}, without loading"
         yield "file", f"about {console.bytes_text(facts['file_bytes'])}"
         yield "disk", f"about {console.bytes_text(facts['disk_bytes'])} while it is made"
-    yield "memory", f"{console.bytes_text(facts['peak_memory_bytes'])} at its peak so far"
+    if "peak_memory_bytes" in facts:
+        yield "memory", f"{console.bytes_text(facts['peak_memory_bytes'])} at its peak so far"
+    elif facts["memory"]:
+        parts = dict(facts["memory"])
+        yield "memory", f"about {console.bytes_text(parts.pop('peak'))} at its peak"
+        for name, size in parts.items():
+            if size >= LEAST_TOLD:
+                yield name.replace("_", " "), console.bytes_text(size)

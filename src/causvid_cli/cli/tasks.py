@@ -16,6 +16,8 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, ModelUsed
+from causvid_cli.lora_files import lora_use, parse_lora
+from causvid_cli.memory import Video
 from causvid_cli.request import (
     DEFAULT_LENGTH,
     ENDLESS,
@@ -56,6 +58,8 @@ class Task:
     given: Given | None
     """The user's file that the video begins from."""
     making: Making
+    lora_files: tuple[Path, ...] = ()
+    """Where the job's LoRAs lie, in their order."""
     snapped: Snapped | None = None
     """Where each cue falls; None for a job that is done again."""
     seed_given: bool = True
@@ -64,6 +68,19 @@ class Task:
     def name(self) -> str:
         """What the user calls the output."""
         return "stdout" if self.output is None else str(self.output)
+
+    @property
+    def video(self) -> Video:
+        """What of it its memory depends on."""
+        width, height = parse_size(self.job.cells)
+        frames, grid = self.job.frames, self.grid
+        chunks = None if frames is None else grid.chunk_of(frames - 1) + 1
+        return Video(
+            height=height,
+            width=width,
+            latent_frames=None if chunks is None else grid.given_frames + chunks * grid.chunk_frames,
+            guided=any(cue.negative for cue in self.job.cues) and self.job.guidance != 1,
+        )
 
     @property
     def is_live(self) -> bool:
@@ -91,7 +108,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
     check_device(making.device)
     check_dtype(making.dtype)
     check_guidance(making.guidance)
-    loading = _loading(making)
+    loading, lora_files = _loading(making)
     _check_together(making)
     if given is not None and given.kind == "clip" and making.output == "-":
         raise UsageError("-o -: the clip and what follows it go into one MP4 file; name one, such as -o longer.mp4")
@@ -146,6 +163,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: Given | N
             output=output_path(mine, making, number=number),
             given=given,
             making=making,
+            lora_files=lora_files,
             snapped=snapped,
             seed_given=seed is not None,
         )
@@ -255,15 +273,19 @@ def _check_together(making: Making) -> None:
             raise UsageError(f"{name} and {why}")
 
 
-def _loading(making: Making) -> Loading:
-    return Loading(
+def _loading(making: Making) -> tuple[Loading, tuple[Path, ...]]:
+    """How the model is to be loaded, and where its LoRAs lie. Raises UsageError, ModelError for a LoRA not there."""
+    loras = [parse_lora(text) for text in making.lora or ()]
+    loading = Loading(
         vae=making.vae,  # type: ignore[arg-type]  # what was typed; it is checked there
+        loras=tuple(lora_use(path, weight) for path, weight in loras),
         quantize=making.quantize,  # type: ignore[arg-type]
         offload=making.offload,  # type: ignore[arg-type]
         compile=making.compile,
         attention=making.attention,
         random_weights=making.random_weights is not None,
     )
+    return loading, tuple(path for path, _ in loras)
 
 
 def _seed(script: Script, making: Making) -> int | None:

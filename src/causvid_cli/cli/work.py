@@ -76,12 +76,14 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
     for line in (*first.landed, *given):
         console.note(line)
     with console.progress(f"loading {first.facts.name}") as progress:
-        pipeline, timings = load_pipeline(first)
         if first.making.dry_run:
             from causvid_cli.cli.rehearsal import rehearse
 
-            rehearse([task for task, _ in work], pipeline, as_json=first.making.as_json)
+            rehearse([task for task, _ in work], lambda: load_pipeline(first)[0], as_json=first.making.as_json)
             return
+        pipeline, timings = load_pipeline(first)
+        for line in pipeline.notes:
+            console.note(line)
         for task, earlier in work:
             made = make_video(task, pipeline, progress, earlier)
             report(task, made, timings | {"total_s": time.monotonic() - started})
@@ -96,7 +98,12 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
     imported = time.monotonic()
     resolve_dtype(task.job.dtype, resolve_device(task.job.device))  # before the model is read
     pipeline = load(
-        task.folder or task.job.model.name, device=task.job.device, dtype=task.job.dtype, loading=task.job.loading
+        task.folder or task.job.model.name,
+        device=task.job.device,
+        dtype=task.job.dtype,
+        loading=task.job.loading,
+        lora_files=task.lora_files,
+        video=task.video,
     )
     loaded = time.monotonic()
     console.detail(
@@ -285,6 +292,7 @@ def _local(task: Task) -> dict[str, Any]:
     return {
         "model": str(task.folder.resolve()) if task.folder else None,
         "input": str(given.path.resolve()) if given and given.path else None,
+        "loras": [str(path.resolve()) for path in task.lora_files],
         "tolerate_damage": bool(given and getattr(given, "tolerate_damage", False)),
         **{name: getattr(making, name) for name in ("overwrite", "no_metadata", "sidecar", "keep_latents")},
     }

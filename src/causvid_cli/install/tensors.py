@@ -173,7 +173,7 @@ def _weight_map(index: Path) -> dict[str, Path]:
 
 
 def _pickled(path: Path, key: str | None) -> Tensors:
-    is_zip = _check_pickle(path)
+    is_zip = check_pickle(path)
     found = _entry(load_pickle(path, device="meta" if is_zip else "cpu"), key, str(path))
     if not is_zip:
         return Tensors({}, found)
@@ -204,7 +204,7 @@ def _place(path: Path, name: str, tensor: Tensor) -> Place:
     return Place(path, start, tuple(tensor.shape), tensor.dtype, stride)
 
 
-def _check_pickle(path: Path) -> bool:
+def check_pickle(path: Path) -> bool:
     """Whether a pickle is in torch's form since 1.6, a zip archive.
 
     Raises ModelError for one that is cut short, of another form, or cannot be read safely here.

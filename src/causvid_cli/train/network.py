@@ -1,9 +1,9 @@
 """The networks that training builds, and how they begin."""
 
 import torch
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
+from causvid_cli.backbone import WanTransformer3DModel
 from causvid_cli.cache import PromptCache
 from causvid_cli.errors import UsageError
 from causvid_cli.model import CausalTransformer

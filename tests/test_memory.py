@@ -1,0 +1,329 @@
+"""What memory a video takes, told before anything is loaded, is what it takes when it is made."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from allocations import Allocations, counted
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from tiny import tiny_facts, tiny_pack
+from torch import Tensor
+
+from causvid_cli import device as devices
+from causvid_cli import fused, memory, model
+from causvid_cli.catalogue import catalogue
+from causvid_cli.chosen import find_model
+from causvid_cli.codec.taehv import TAEHV
+from causvid_cli.codec.wan import WanCodec
+from causvid_cli.errors import DeviceError
+from causvid_cli.geometry import take_chunks
+from causvid_cli.loading import empty_transformer
+from causvid_cli.memory import Networks, Video, check_fits, estimate, networks_of
+from causvid_cli.memory_parts import (
+    network_work,
+    taehv_decode,
+    taehv_weights,
+    transformer_weights,
+    umt5_weights,
+    vae_decode,
+    vae_weights,
+)
+from causvid_cli.model import CausalTransformer
+from causvid_cli.request import Loading
+
+BYTES = {torch.float32: 4, torch.bfloat16: 2}
+SIZES = [(480, 832), (240, 416)]
+CLOSE = 0.03
+"""Of what the dispatcher counts: small things are left out, and nothing else."""
+AGREES = 0.15
+"""Of what a process takes: what the estimate promises."""
+RANDOM = Loading(random_weights=True)
+WAN = catalogue().architectures["wan2.1-1.3b"].config
+VIDEO = Video(height=480, width=832, latent_frames=21)
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def self_forcing(**changes: object) -> Networks:
+    networks = networks_of(*find_model("self-forcing", loading=RANDOM), RANDOM)
+    assert networks is not None
+    return replace(networks, **changes)  # type: ignore[arg-type]
+
+
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(catalogue().architectures))
+def test_the_weights_of_transformers_are_counted_exactly(name):
+    config = catalogue().architectures[name].config
+    assert transformer_weights(config) == count(empty_transformer(config))
+
+
+@pytest.mark.parametrize("changes", [{}, {"base_dim": 16}, {"num_res_blocks": 1}, {"dim_mult": [1, 2, 2, 4]}], ids=str)
+def test_the_weights_of_vaes_are_counted_exactly(changes):
+    config = catalogue().parts["vae"].config | changes
+    with torch.device("meta"):
+        assert vae_weights(config) == count(AutoencoderKLWan.from_config(config))
+
+
+def test_the_weights_of_taehv_are_counted_exactly():
+    config = catalogue().parts["tiny_vae"].config
+    with torch.device("meta"):
+        assert taehv_weights(config) == count(TAEHV.from_config(config))
+
+
+def test_the_weights_of_umt5_are_counted_exactly():
+    transformers = pytest.importorskip("transformers")
+    config = catalogue().parts["text_encoder"].config
+    with torch.device("meta"):
+        encoder = transformers.UMT5EncoderModel(transformers.UMT5Config.from_dict(config))
+    assert umt5_weights(config) == count(encoder)
+
+
+# --- work, counted at full size on no device -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", BYTES)
+@pytest.mark.parametrize("base", [96, 32])
+def test_decoding_by_the_vae_takes_what_is_told(size, dtype, base):
+    config = catalogue().parts["vae"].config | {"base_dim": base}
+    with torch.device("meta"):
+        codec = WanCodec(torch.nn.Module.to(AutoencoderKLWan.from_config(config), dtype=dtype))
+        latent = torch.empty(1, 16, 1, size[0] // 8, size[1] // 8, dtype=dtype)
+    with counted() as allocations, torch.inference_mode():
+        state = codec.decode_state()
+        for _ in range(3):
+            codec._decode(latent, state)
+    held = sum(kept.nbytes for kept in state if isinstance(kept, Tensor))
+    told = vae_decode(config, size[0] // 8, size[1] // 8, BYTES[dtype])
+    assert told == (held, pytest.approx(allocations.peak - held, rel=CLOSE))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", BYTES)
+def test_decoding_by_taehv_takes_what_is_told(size, dtype):
+    config = catalogue().parts["tiny_vae"].config
+    with torch.device("meta"):
+        codec = TAEHV.from_config(config).to(dtype=dtype)
+        latent = torch.empty(1, 16, size[0] // 8, size[1] // 8, dtype=dtype)
+    with counted() as allocations, torch.inference_mode():
+        state = codec.decode_state()
+        for _ in range(3):
+            codec._decode(latent, state)
+    held = sum(kept.untyped_storage().nbytes() for kept in state.values())
+    told = taehv_decode(config, size[0] // 8, size[1] // 8, BYTES[dtype])
+    assert told == (pytest.approx(held, rel=CLOSE), pytest.approx(allocations.peak - held, rel=CLOSE))
+
+
+@pytest.fixture
+def no_attention(monkeypatch) -> None:
+    """Kernels of attention work in place, but on the meta device torch takes one that does not."""
+    for module in (model, fused):
+        monkeypatch.setattr(module, "dispatch_attention_fn", lambda q, k, v, **options: torch.empty_like(q))
+
+
+@pytest.mark.parametrize("name", list(catalogue().architectures))
+@pytest.mark.parametrize("is_fused", [True, False])
+@pytest.mark.parametrize("dtype", BYTES)
+def test_a_step_and_the_past_take_what_is_told(name, is_fused, dtype, no_attention):
+    config = catalogue().architectures[name].config | {"num_layers": 2}
+    height, width = SIZES[0]
+    network = CausalTransformer(empty_transformer(config)).to(dtype).eval().requires_grad_(False)
+    if is_fused:
+        network.fuse()
+    rows, columns = height // 8, width // 8
+    with torch.inference_mode(), counted() as allocations:
+        prompt = network.prompt_cache(torch.empty(1, 512, config["text_dim"], device="meta", dtype=dtype))
+        cache = network.kv_cache(latent_height=rows, latent_width=columns, window_frames=21)
+        work = 0
+        for chunk in take_chunks(9, 3):
+            for timestep in (500.0, 0.0):
+                before = allocations.peak = allocations.now
+                latent = torch.empty(1, 16, 3, rows, columns, device="meta")
+                network(latent, timestep, prompt, cache=cache, chunk=chunk, kept=timestep == 0)
+                if chunk.index:  # the first computes the prompt's keys and values besides
+                    work = max(work, allocations.peak - before)
+            cache.commit()
+    assert network_work(config, 3 * rows * columns // 4, BYTES[dtype], fused=is_fused) == pytest.approx(work, rel=CLOSE)
+    told = estimate(
+        replace(self_forcing(), transformer=config),
+        VIDEO,
+        RANDOM,
+        dtype=str(dtype).removeprefix("torch."),
+        device="cuda",
+    )
+    assert told.cache == cache.nbytes
+    assert told.prompt == pytest.approx(
+        prompt.embeds.nbytes + sum(k.nbytes + v.nbytes for k, v in prompt._layers.values()), rel=CLOSE
+    )
+
+
+def test_the_counter_counts():
+    with Allocations() as allocations:
+        a = torch.empty(1000)
+        view = a.view(10, 100)
+        b = a + 1
+        del a
+        assert allocations.now == 8000
+        del view
+        assert allocations.now == 4000
+    assert (allocations.peak, b.nbytes) == (8000, 4000)
+
+
+# --- the estimate --------------------------------------------------------------------------------------------------
+
+
+def told(loading: Loading = RANDOM, video: Video = VIDEO, **options: object) -> memory.Estimate:
+    return estimate(self_forcing(), video, loading, **{"dtype": "bfloat16", "device": "cuda"} | options)
+
+
+def test_large_networks_are_those_whose_layers_are_not_merged():
+    assert memory.LARGEST_MERGED == model.LARGEST_MERGED
+
+
+def test_quantizing_offloading_and_the_tiny_vae_take_less():
+    whole = told()
+    int8, group = told(replace(RANDOM, quantize="int8")), told(replace(RANDOM, offload="group"))
+    assert 0.5 < int8.network / whole.network < 0.55
+    assert group.network < 0.15 * whole.network
+    tiny = estimate(
+        self_forcing(codec=catalogue().parts["tiny_vae"].config), VIDEO, RANDOM, dtype="bfloat16", device="cuda"
+    )
+    assert tiny.codec_state + tiny.codec_work + tiny.codec < 0.25 * (whole.codec_state + whole.codec_work + whole.codec)
+
+
+def test_a_short_video_and_a_small_one_take_less_of_the_past():
+    short = told(video=replace(VIDEO, latent_frames=3))
+    assert short.cache * 7 == told().cache
+    assert told(video=replace(VIDEO, latent_frames=None)).cache == told().cache  # the window
+    small = told(video=replace(VIDEO, height=240, width=416))
+    assert small.cache * 4 == told().cache
+    assert told(video=replace(VIDEO, guided=True)).prompt == 2 * told().prompt
+
+
+def test_umt5_takes_memory_only_where_it_works():
+    text = catalogue().parts["text_encoder"].config
+
+    def of(offload: str, device: str) -> int:
+        loading = replace(RANDOM, offload=offload)  # type: ignore[arg-type]
+        return estimate(self_forcing(text=text), VIDEO, loading, dtype="bfloat16", device=device).text  # type: ignore[arg-type]
+
+    assert of("none", "cuda") == 2 * umt5_weights(text)
+    assert (of("text", "cuda"), of("group", "cuda")) == (0, 0)
+    assert of("text", "cpu") == of("none", "cpu") == 2 * umt5_weights(text)
+
+
+def test_a_file_of_another_format_is_read_beside_what_it_becomes():
+    half = {"transformer": 2 * transformer_weights(WAN)}
+    converted = estimate(self_forcing(file_bytes=half), VIDEO, RANDOM, dtype="float32")
+    assert converted.reading == half["transformer"]
+    assert estimate(self_forcing(file_bytes=half), VIDEO, RANDOM, dtype="bfloat16").reading == 0
+
+
+# --- whether it fits -----------------------------------------------------------------------------------------------
+
+GB = 10**9
+
+
+def fits(free: float, offload: str = "none", **options: object) -> tuple[Loading, str]:
+    loading = replace(RANDOM, offload=offload)  # type: ignore[arg-type]
+    given = {"dtype": "bfloat16", "device": "cuda", "name": "cuda:0"} | options
+    return check_fits(self_forcing(), VIDEO, loading, free=round(free * GB), **given)  # type: ignore[arg-type]
+
+
+def test_what_fits_is_loaded_as_it_is_asked_for():
+    assert fits(24) == (RANDOM, "")
+
+
+def test_what_does_not_fit_is_refused_in_one_line_with_what_would():
+    with pytest.raises(DeviceError) as raised:
+        fits(12)
+    said = str(raised.value)
+    assert said.startswith(
+        "self-forcing at 832x480 in bfloat16 takes about 13.5 GB, and cuda:0 has 12.0 GB free; try --offload group ("
+    )
+    assert "\n" not in said
+    assert raised.value.exit_code == 5
+    with pytest.raises(DeviceError, match="no single option makes it fit"):
+        fits(0.5)
+
+
+def test_on_a_cpu_other_remedies_are_named():
+    with pytest.raises(DeviceError, match=r"cpu has 20.0 GB free; try --dtype bfloat16 \(15.3 GB\) or --size"):
+        fits(20, dtype="float32", device="cpu", name="cpu")
+
+
+@pytest.mark.parametrize(("free", "wanted"), [(24, "none"), (12.2, "group")])
+def test_auto_offloads_what_there_is_no_room_for_and_says_so(free, wanted):
+    loading, note = fits(free, "auto")
+    assert loading.offload == wanted
+    assert note.startswith(f"--offload auto: {wanted}, which takes about 1")
+    assert note.endswith(f"of {free:.1f} GB free on cuda:0")
+
+
+def test_auto_keeps_the_text_encoder_off_first():
+    networks = self_forcing(text=catalogue().parts["text_encoder"].config)
+    loading = replace(RANDOM, offload="auto")
+    chosen, _ = check_fits(
+        networks, VIDEO, loading, dtype="bfloat16", device="cuda", free=round(15.5 * GB), name="cuda:0"
+    )
+    assert chosen.offload == "text"
+
+
+def test_auto_that_cannot_fit_is_refused_too():
+    with pytest.raises(DeviceError, match="try --size"):
+        fits(8, "auto")
+
+
+def test_free_memory_is_what_the_container_may_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    cpu = torch.device("cpu")
+    unlimited = devices.free_memory_bytes(cpu)
+    assert unlimited > 0
+    for name, text in (("max", "max"), ("current", "900"), ("stat", "anon 5\ninactive_file 300\n")):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert devices.free_memory_bytes(cpu) == pytest.approx(unlimited, rel=0.2)
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert devices.free_memory_bytes(cpu) == 400
+
+
+def test_a_pack_that_cannot_be_read_is_left_to_loading(tmp_path):
+    pack = tiny_pack(tmp_path / "pack")
+    model = find_model(pack)
+    assert networks_of(*model, Loading()) is not None
+    (pack / "transformer" / "config.json").write_text("{")
+    assert networks_of(*model, Loading()) is None
+
+
+def test_storybook_fits_anywhere():
+    networks = networks_of(*find_model("storybook"), Loading())
+    assert networks is not None
+    facts = tiny_facts()
+    assert estimate(networks, Video(height=facts.height, width=facts.width), Loading(), dtype="float32").peak < 0.2 * GB
+
+
+def test_it_loads_nothing_slow():
+    code = "import sys, causvid_cli.memory; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- against the memory of a process -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("size", ["160x288", "240x416"])
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_a_process_takes_what_is_told(dtype, size, quantize):
+    """A third of a billion random weights of Wan's form on a CPU; the program itself aside."""
+    script = Path(__file__).with_name("measured_memory.py")
+    done = subprocess.run([sys.executable, script, dtype, size, quantize], capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured["told"] == pytest.approx(measured["took"], rel=AGREES), measured
