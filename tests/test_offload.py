@@ -195,7 +195,7 @@ def test_a_lora_for_another_base_is_one_line(pack, here):
 
 
 def test_too_little_memory_is_one_line_before_anything_is_loaded(pack, here, monkeypatch):
-    monkeypatch.setattr("causvid_cli.pipeline.free_memory_bytes", lambda device: 1000)
+    monkeypatch.setattr("causvid_cli.loading.free_memory_bytes", lambda device: 1000)
     monkeypatch.setattr("causvid_cli.pipeline.verify_pack", None)
     for options in ([], ["--dry-run"]):
         result = run("t2v", CAR, "-m", pack, "--device", "cpu", *options, code=5)

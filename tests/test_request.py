@@ -5,7 +5,7 @@ import pytest
 from tiny import tiny_codec, tiny_facts
 
 from causvid_cli.errors import UsageError
-from causvid_cli.pipeline import make_plan
+from causvid_cli.plan import make_plan
 from causvid_cli.request import LARGEST_SEED, Loading, check_device, check_seed, check_size, check_steps, random_seed
 
 

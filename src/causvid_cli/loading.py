@@ -11,8 +11,10 @@ from causvid_cli.backbone import WanTransformer3DModel
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
+from causvid_cli.device import free_memory_bytes
 from causvid_cli.gguf_weights import compute_in, find_gguf, load_gguf, take_gguf
 from causvid_cli.lora_files import find_loras
+from causvid_cli.memory import Video, check_fits, networks_of
 from causvid_cli.model import CausalTransformer
 from causvid_cli.offload import offload_blocks
 from causvid_cli.packs import codec_folder, pack_digest, verify_pack, with_parts
@@ -132,6 +134,30 @@ def make_ready(
     if loading.compile:
         model.compile(frames=facts.chunk_frames)
     return tuple(notes)
+
+
+def fitting(
+    folder: Path | None,
+    facts: PackFacts,
+    loading: Loading,
+    video: Video | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Loading, str]:
+    """How a model is to be loaded so that it fits the device, and what to tell of it; see `memory.check_fits`."""
+    if (networks := networks_of(folder, facts, loading)) is None:
+        return loading, ""
+    frames = facts.window_frames or facts.chunk_frames
+    return check_fits(
+        networks,
+        video or Video(height=facts.height, width=facts.width, latent_frames=facts.sink_frames + frames),
+        loading,
+        dtype=str(dtype).removeprefix("torch."),
+        device="cuda" if device.type == "cuda" else "cpu",
+        free=free_memory_bytes(device),
+        name=str(device),
+    )
 
 
 def load_pixel_codec(folder: Path) -> PixelCodec:

@@ -29,13 +29,14 @@ from causvid_cli.codec import Codec
 from causvid_cli.compiled import check_compiler
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
-from causvid_cli.device import Beside, free_memory_bytes, resolve_device, resolve_dtype
+from causvid_cli.device import Beside, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
-from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
-from causvid_cli.loading import load_codec, load_text_when_needed, load_transformer, make_ready
-from causvid_cli.memory import Video, check_fits, networks_of
+from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
+from causvid_cli.loading import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
+from causvid_cli.memory import Video
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.plan import Plan, make_plan
 from causvid_cli.quantize import check_quantize
 from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
@@ -45,17 +46,9 @@ from causvid_cli.request import (
     GUIDANCE,
     LOADING,
     Loading,
-    check_endless,
-    check_seed,
-    check_size,
-    check_steps,
-    check_strength,
-    check_window,
     parse_length,
-    random_seed,
 )
 from causvid_cli.rollout import Latents, rollout, seeded_noise
-from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
 from causvid_cli.text import TextEncoder
 from causvid_cli.text_cache import TextCache
 from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
@@ -90,34 +83,6 @@ class Pending(NamedTuple):
     chunk: Chunk
     x0: Tensor
     frames: Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a video will be, before any of it is made: all of it checked."""
-
-    frames: int | None
-    """Pictures; None goes on until it is stopped, or as long as the source."""
-    width: int
-    height: int
-    enlarge: int
-    geometry: Geometry
-    grid: ChunkGrid
-    steps: tuple[Step, ...]
-    window_frames: int
-    """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
-    seed: int
-
-    @property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """What is made; not of a video without end."""
-        assert self.frames is not None
-        return tuple(self.grid.chunks(self.frames))
-
-    @property
-    def latent_frames(self) -> int:
-        """Of the whole video, given ones included."""
-        return self.chunks[-1].end_frame if self.chunks else self.grid.given_frames
 
 
 class Stream:
@@ -468,49 +433,6 @@ class Pipeline:
         )
 
 
-def make_plan(
-    facts: PackFacts,
-    *,
-    codec: CodecFacts,
-    frames: int | None,
-    size: tuple[int, int] | None,
-    seed: int | None,
-    steps: int | None,
-    window_frames: int | None = None,
-    strength: float | None = None,
-    given_pictures: int = 0,
-    shows_given: bool = False,
-) -> Plan:
-    """Check a request against the facts of a model and work out what it comes to."""
-    width, height, factor = check_size(size, facts)
-    check_endless(frames, facts)
-    return Plan(
-        frames=frames,
-        width=width * factor,
-        height=height * factor,
-        enlarge=factor,
-        geometry=Geometry(height, width, codec.spatial_factor),
-        grid=ChunkGrid(
-            codec=codec,
-            chunk_frames=facts.chunk_frames,
-            given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
-            shows_given=shows_given,
-        ),
-        steps=make_steps(facts, steps, strength),
-        window_frames=check_window(window_frames, facts),
-        seed=random_seed() if seed is None else check_seed(seed),
-    )
-
-
-def make_steps(facts: PackFacts, steps: int | None, strength: float | None) -> tuple[Step, ...]:
-    """The noise levels of each chunk: the model's own, or `steps` even ones; from `strength` down."""
-    count = check_steps(steps, facts)
-    own = count == len(facts.steps)
-    nominal = facts.steps if own else even_steps(count)
-    every = steps_of(nominal, shift=facts.shift, warped=facts.warp_steps or not own)
-    return every if strength is None else steps_from(every, check_strength(strength))
-
-
 def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
     """Each pixel as a square of times x times: [T, H, W, 3] -> [T, H * times, W * times, 3]."""
     # columns first: rows are then copied whole, which is 5 times faster than the other way round
@@ -559,27 +481,3 @@ def load(
     notes = make_ready(network, facts, loading, lora_files=lora_files, device=place, dtype=kind)
     told = tuple(line for line in (note, *notes) if line)
     return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place, notes=told)
-
-
-def fitting(
-    folder: Path | None,
-    facts: PackFacts,
-    loading: Loading,
-    video: Video | None,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[Loading, str]:
-    """How a model is to be loaded so that it fits the device, and what to tell of it; see `memory.check_fits`."""
-    if (networks := networks_of(folder, facts, loading)) is None:
-        return loading, ""
-    frames = facts.window_frames or facts.chunk_frames
-    return check_fits(
-        networks,
-        video or Video(height=facts.height, width=facts.width, latent_frames=facts.sink_frames + frames),
-        loading,
-        dtype=str(dtype).removeprefix("torch."),
-        device="cuda" if device.type == "cuda" else "cpu",
-        free=free_memory_bytes(device),
-        name=str(device),
-    )

@@ -9,7 +9,7 @@ from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.device import upload
 from causvid_cli.geometry import Chunk
 from causvid_cli.model import CausalTransformer
-from causvid_cli.schedule import Step, add_noise, x0_from
+from causvid_cli.schedule import Step, add_noise, led_away, x0_from
 from causvid_cli.timeline import Transition
 
 Noise = Callable[[Chunk, int], Tensor]
@@ -180,7 +180,7 @@ def predict(
     if prompt.negative is None:
         return output
     other = model(x_t, timestep, prompt.negative, cache=cache, chunk=chunk)
-    return other + prompt.guidance * (output - other)
+    return led_away(output, other, prompt.guidance)
 
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:

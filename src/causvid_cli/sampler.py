@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.cache import PromptCache
-from causvid_cli.schedule import Prediction, flow_from
+from causvid_cli.schedule import Prediction, flow_from, led_away
 
 Predict = Callable[[Tensor, float, PromptCache], Tensor]
 """(x_t, timestep, prompt) -> the network's prediction."""
@@ -27,7 +27,7 @@ def guided_flow(
     """
     pair = torch.cat([x_t, x_t])
     flow, other = flow_from(prediction, pair, predict(pair, 1000 * sigma, both), sigma).chunk(2)
-    return other + guidance * (flow - other)
+    return led_away(flow, other, guidance)
 
 
 def solve_ode(

@@ -84,6 +84,14 @@ def sampler_sigmas(count: int, *, shift: float) -> list[float]:
     return (shift * s / (1 + (shift - 1) * s)).tolist()
 
 
+def led_away(told: Tensor, untold: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): away from what another prompt, such as the empty one, makes of it.
+
+    told, untold: predictions, or clean latents implied by them. guidance: by how much; 1 is none.
+    """
+    return untold + guidance * (told - untold)
+
+
 def _level(sigma: float | Tensor, like: Tensor) -> float | Tensor:
     """A noise level that broadcasts over [B, C, F, h, w]: a number, one per clip [B], or one per frame [B, F]."""
     if not isinstance(sigma, Tensor):

@@ -13,7 +13,8 @@ from causvid_cli.bench.fresh import BenchConfig, Role, Setting
 from causvid_cli.codec import Codec
 from causvid_cli.device import synchronize
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.pipeline import Pipeline, Plan, load
+from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.plan import Plan
 from causvid_cli.teacher import Teacher, load_teacher
 
 

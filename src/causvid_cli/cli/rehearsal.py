@@ -40,7 +40,7 @@ def rehearse(tasks: Sequence[Task], load: "Callable[[], Pipeline]", *, as_json: 
 def _memory(task: Task) -> tuple[dict[str, Any], bool]:
     """The device, and how much of its memory a video takes; also, whether the model is too large to be tried."""
     from causvid_cli.device import resolve_device, resolve_dtype
-    from causvid_cli.pipeline import fitting
+    from causvid_cli.loading import fitting
 
     job = task.job
     device = resolve_device(job.device)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from causvid_cli.model import frame_mask
 from causvid_cli.rollout import commit_chunk, denoise_steps
-from causvid_cli.schedule import Step, add_noise, x0_from
+from causvid_cli.schedule import Step, add_noise, led_away, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching, sample_sigma
@@ -134,7 +134,7 @@ def real_x0(
     seen = None if clean is None else torch.cat([clean, clean])
     output = network.forward_whole(pair, 1000 * levels, teacher.prompt(both), mask=mask, clean=seen)
     told, untold = x0_from(network.prediction, pair, output, levels).chunk(2)
-    return untold + guidance * (told - untold)
+    return led_away(told, untold, guidance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""What a video will be, worked out and checked before any of it is made."""
+
+from dataclasses import dataclass
+
+from causvid_cli.config import PackFacts
+from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
+from causvid_cli.request import (
+    check_endless,
+    check_seed,
+    check_size,
+    check_steps,
+    check_strength,
+    check_window,
+    random_seed,
+)
+from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a video will be, before any of it is made: all of it checked."""
+
+    frames: int | None
+    """Pictures; None goes on until it is stopped, or as long as the source."""
+    width: int
+    height: int
+    enlarge: int
+    geometry: Geometry
+    grid: ChunkGrid
+    steps: tuple[Step, ...]
+    window_frames: int
+    """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
+    seed: int
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """What is made; not of a video without end."""
+        assert self.frames is not None
+        return tuple(self.grid.chunks(self.frames))
+
+    @property
+    def latent_frames(self) -> int:
+        """Of the whole video, given ones included."""
+        return self.chunks[-1].end_frame if self.chunks else self.grid.given_frames
+
+
+def make_plan(
+    facts: PackFacts,
+    *,
+    codec: CodecFacts,
+    frames: int | None,
+    size: tuple[int, int] | None,
+    seed: int | None,
+    steps: int | None,
+    window_frames: int | None = None,
+    strength: float | None = None,
+    given_pictures: int = 0,
+    shows_given: bool = False,
+) -> Plan:
+    """Check a request against the facts of a model and work out what it comes to."""
+    width, height, factor = check_size(size, facts)
+    check_endless(frames, facts)
+    return Plan(
+        frames=frames,
+        width=width * factor,
+        height=height * factor,
+        enlarge=factor,
+        geometry=Geometry(height, width, codec.spatial_factor),
+        grid=ChunkGrid(
+            codec=codec,
+            chunk_frames=facts.chunk_frames,
+            given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
+            shows_given=shows_given,
+        ),
+        steps=make_steps(facts, steps, strength),
+        window_frames=check_window(window_frames, facts),
+        seed=random_seed() if seed is None else check_seed(seed),
+    )
+
+
+def make_steps(facts: PackFacts, steps: int | None, strength: float | None) -> tuple[Step, ...]:
+    """The noise levels of each chunk: the model's own, or `steps` even ones; from `strength` down."""
+    count = check_steps(steps, facts)
+    own = count == len(facts.steps)
+    nominal = facts.steps if own else even_steps(count)
+    every = steps_of(nominal, shift=facts.shift, warped=facts.warp_steps or not own)
+    return every if strength is None else steps_from(every, check_strength(strength))
