@@ -8,6 +8,7 @@ import struct
 import sys
 import zipfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ import torch
 from checkpoints import FACTS, FORMS, State, official, official_text_encoder, transformer_of, write_form
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_quantize import write_gguf
 from tiny_wan import tiny_wan
 
 pytest.importorskip("transformers")
 
+from causvid_cli.backbone import WanTransformer3DModel
 from causvid_cli.catalogue import catalogue
 from causvid_cli.config import load_facts
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
@@ -706,9 +709,9 @@ def test_an_index_may_not_lead_elsewhere(folder, state, wan):
 @pytest.mark.parametrize(
     ("names", "complaint"),
     [
-        ([], "holds no model: no .safetensors or .pt file"),
+        ([], "holds no model: no .safetensors, .gguf or .pt file"),
         (["a.pt", "b.pt"], "one file of weights, or shards with one index, are wanted; found a.pt, b.pt"),
-        (["x.gguf"], "holds no model"),
+        (["a.gguf", "b.gguf"], "one file of weights, or shards with one index, are wanted; found a.gguf, b.gguf"),
     ],
 )
 def test_a_folder_of_what_is_unknown_says_what_is_wanted(names, complaint, tmp_path):
@@ -721,10 +724,40 @@ def test_a_folder_of_what_is_unknown_says_what_is_wanted(names, complaint, tmp_p
 def test_a_path_that_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(ModelError, match="x.pt is not there"):
         plan_import(Wish(path=tmp_path / "x.pt"))
-    for name in ("x.gguf", "x.onnx"):
-        (tmp_path / name).touch()
-        with pytest.raises(ModelError, match=f"{name}.*give .*.safetensors"):
-            plan_import(Wish(path=tmp_path / name))
+    (tmp_path / "x.onnx").touch()
+    with pytest.raises(ModelError, match="x.onnx is no checkpoint that is known: give a .safetensors, .gguf or .pt"):
+        plan_import(Wish(path=tmp_path / "x.onnx"))
+
+
+# --- GGUF ----------------------------------------------------------------------------------------------------------
+
+
+def packed(wan: Path, path: Path) -> Path:
+    """The tiny transformer in 8 bits."""
+    return write_gguf(path, WanTransformer3DModel.from_pretrained(wan / "transformer"), "Q8_0")
+
+
+def test_a_gguf_file_keeps_its_bytes_and_makes_a_pack_that_runs(folder, wan, models):
+    path = packed(wan, folder / "wan-q8.gguf")
+    told: list[int] = []
+    pack = install(path, base=str(wan), name="few-bits", dtype=None, report=told.append)
+    kept = pack / "transformer" / path.name
+    assert kept.read_bytes() == path.read_bytes()
+    assert load_facts(pack).files["transformer/wan-q8.gguf"].sha256 == sha256(path.read_bytes()).hexdigest()
+    assert sum(told) >= path.stat().st_size
+    frames = load(pack, device="cpu").generate("a cat", length="1f", size=(32, 32), seed=1)
+    assert frames.shape == (1, 32, 32, 3)
+
+
+def test_a_gguf_file_that_is_damaged_or_of_something_else_installs_nothing(folder, wan, models):
+    path = packed(wan, folder / "x.gguf")
+    with pytest.raises(UsageError, match="--dtype float16: a GGUF file keeps its numbers as they are"):
+        install(path, base=str(wan), dtype="float16")
+    for content in (path.read_bytes()[:1000], b""):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="x.gguf cannot be read as GGUF"):
+            install(path, base=str(wan), dtype=None)
+    assert left(models) == []
 
 
 # --- the pack ------------------------------------------------------------------------------------------------------

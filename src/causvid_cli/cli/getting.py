@@ -108,7 +108,8 @@ def import_(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="A .pt, .pth or .safetensors file, or the folder of a repository or a model pack."
+            metavar="PATH",
+            help="A .safetensors, .gguf, .pt or .pth file, or the folder of a repository or a model pack.",
         ),
     ],
     own_name: OwnName = None,

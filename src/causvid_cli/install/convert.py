@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from causvid_cli.errors import ModelError
+from causvid_cli.install.layout import PACKED
 from causvid_cli.install.orders import Lora, Made, Order, Seen
+from causvid_cli.install.packed import PackedJob
 from causvid_cli.install.recognise import Network, recognise
 from causvid_cli.install.tensors import Tensors, open_tensors
 from causvid_cli.keys import bare_names, mismatch
@@ -56,10 +58,12 @@ def convert(
     """
     jobs = [recognise_order(order) for order in orders]
     approve([_seen(job) for job in jobs])
-    return [_write(job, report) for job in jobs]
+    return [job.write(report) if isinstance(job, PackedJob) else _write(job, report) for job in jobs]
 
 
-def recognise_order(order: Order) -> Job:
+def recognise_order(order: Order) -> Job | PackedJob:
+    if Path(order.source).suffix == PACKED:
+        return PackedJob.open(order)
     tensors = open_tensors(Path(order.source), key=order.key)
     network = recognise(tensors.shapes, where=order.source, config=order.config)
     dtypes = {}
@@ -73,7 +77,7 @@ def recognise_order(order: Order) -> Job:
     return Job(order=order, tensors=tensors, network=network, dtypes=dtypes, deltas=deltas)
 
 
-def _seen(job: Job) -> Seen:
+def _seen(job: Job | PackedJob) -> Seen:
     return Seen(part=job.network.part, config=job.network.config, parameters=job.network.parameters, bytes=job.bytes)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from causvid_cli.errors import ModelError
 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
-WEIGHTS = {*PICKLES, ".safetensors"}
+PACKED = ".gguf"
+"""A transformer in few bits, which stays as it is."""
+WEIGHTS = {*PICKLES, ".safetensors", PACKED}
 VAES = ("Wan2.1_VAE", "wan_2.1_vae", "Wan2_1_VAE_bf16", "Wan2_1_VAE_fp32")
 """Stems of the VAE's file, where it is published and as ComfyUI's users have it."""
 TEXT_ENCODERS = ("models_t5_umt5-xxl-enc-bf16", "umt5-xxl-enc-bf16", "umt5_xxl_fp16", "umt5_xxl_bf16")
@@ -52,7 +54,7 @@ def find_parts(path: Path) -> dict[str, Found]:
     if (path / "transformer_2").is_dir():
         raise ModelError(f"{path} has a second transformer: Wan2.2 is not known yet; give Wan2.1")
     if not found:
-        raise ModelError(f"{path} holds no model: no .safetensors or .pt file, and no folder in diffusers layout")
+        raise ModelError(f"{path} holds no model: no .safetensors, .gguf or .pt file, no folder in diffusers layout")
     return found
 
 
@@ -92,6 +94,4 @@ def _by_stem(folder: Path, stems: tuple[str, ...]) -> Path | None:
 def _check_kind(path: Path) -> None:
     if path.name.endswith(".index.json") or path.suffix in WEIGHTS:
         return
-    if path.suffix == ".gguf":
-        raise ModelError(f"{path}: GGUF goes beside a config.json in a pack's transformer folder; give .safetensors")
-    raise ModelError(f"{path} is no checkpoint that is known: give a .safetensors, .pt or .pth file, or a folder")
+    raise ModelError(f"{path} is no checkpoint that is known: give a .safetensors, .gguf or .pt file, or a folder")

@@ -15,7 +15,7 @@ from causvid_cli.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue,
 from causvid_cli.config import FACTS_FILE, PackFacts
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.install.build import Recipe, pack_name_of, packs_with
-from causvid_cli.install.layout import PICKLES, Found, find_parts, read_config
+from causvid_cli.install.layout import PACKED, PICKLES, Found, find_parts, read_config
 from causvid_cli.install.orders import Lora, Order, Seen
 from causvid_cli.packs import list_packs
 
@@ -69,13 +69,17 @@ def plan_import(wish: Wish) -> Import:
         raise ModelError(f"{wish.path} holds {', '.join(parts)} but no transformer; give it as --base of a checkpoint")
     checkpoint, notes = _which(wish, parts["transformer"])
     facts = _facts(wish, checkpoint)
+    lora = _lora(wish, checkpoint)
+    if parts["transformer"].path.suffix == PACKED and (wish.dtype or lora):
+        option = f"--dtype {wish.dtype}" if wish.dtype else f"{facts.name}, whose LoRA is merged"
+        raise UsageError(f"{option}: a GGUF file keeps its numbers as they are; give .safetensors")
     order = Order(
         source=str(parts["transformer"].path),
         target="transformer",
         key=wish.key,
         dtype=wish.dtype or DTYPES["transformer"],
         config=parts["transformer"].config,
-        lora=_lora(wish, checkpoint),
+        lora=lora,
     )
     recipe = add_parts(Recipe(facts=facts, orders=(order,)), parts, base=wish.base)
     return Import(recipe=recipe, checkpoint=checkpoint, notes=notes)
