@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from causvid_cli import catalogue as known
-from causvid_cli import chosen, random_weights
+from causvid_cli import chosen, memory, random_weights
 from causvid_cli.chosen import choose
 from causvid_cli.cli.app import app
 from causvid_cli.codec.taehv import TAEHV
@@ -40,7 +40,7 @@ def small(monkeypatch) -> known.Catalogue:
         parts["tiny_vae"], config=parts["tiny_vae"].config | {"channels": [8, 8, 8, 8], "encoder_channels": 8}
     )
     small = replace(whole, architectures=architectures, parts=parts)
-    for module in (chosen, random_weights):
+    for module in (chosen, memory, random_weights):
         monkeypatch.setattr(module, "catalogue", lambda: small)
     return small
 

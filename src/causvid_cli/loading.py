@@ -56,13 +56,13 @@ def load_text_when_needed(
     facts: PackFacts,
     *,
     device: torch.device,
-    encodes_on: torch.device,
     dtype: torch.dtype,
     cache: TextCache | None,
+    encodes_on: torch.device | None = None,
 ) -> TextEncoder:
     """The text encoder of a pack, of which umT5 is verified and loaded only for a prompt that is not in the cache.
 
-    device: where features are wanted. encodes_on: where umT5 works.
+    device: where features are wanted. encodes_on: where umT5 works, if not there.
     """
     if facts.text != "umt5":
         return load_text(folder, facts, device=device, dtype=dtype)
@@ -71,7 +71,7 @@ def load_text_when_needed(
 
     def load() -> UMT5TextEncoder:
         verify_pack(folder, own)
-        return UMT5TextEncoder.from_pack(folder, device=encodes_on, dtype=dtype)
+        return UMT5TextEncoder.from_pack(folder, device=encodes_on or device, dtype=dtype)
 
     return CachedText(load, key=f"{pack_digest(own)}, {dtype}", device=device, cache=cache)
 

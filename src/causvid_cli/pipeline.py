@@ -35,7 +35,7 @@ from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
 from causvid_cli.loading import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
 from causvid_cli.memory import Video
 from causvid_cli.model import CausalTransformer
-from causvid_cli.packs import verify_pack, without_parts
+from causvid_cli.packs import codec_folder, verify_pack, without_parts
 from causvid_cli.plan import Plan, make_plan
 from causvid_cli.quantize import check_quantize
 from causvid_cli.recompute import Recomputed
@@ -463,6 +463,7 @@ def load(
     check_quantize(loading.quantize, place)
     loading, note = fitting(folder, facts, loading, video, device=place, dtype=kind)
     if folder is not None:  # of umT5, the files are looked at when it is needed
+        codec_folder(folder, facts, loading.vae)  # which it may not have
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     if folder is None:
         from causvid_cli.random_weights import random_codec, random_text, random_transformer
