@@ -27,6 +27,7 @@ from causvid_cli.install import apart, build, convert
 from causvid_cli.packs import user_root
 from causvid_cli.weights import load_safetensors
 
+SHIPPED = ["storybook", "storybook-fast"]
 CATALOGUE = """
 [architectures.tiny]
 parameters = 1
@@ -421,10 +422,12 @@ def installed(hub, kept) -> Path:
 def test_list_shows_what_is_here_and_what_can_be_had(installed):
     lines = makes("models", "list").stdout.splitlines()
     assert lines[0].split() == ["name", "makes", "on", "disk", "licence"]
-    assert [line.split()[0] for line in lines[1:]] == ["storybook", "student", "other", "base"]
-    assert "default" in lines[1] and "to pull" in lines[3] and "a base to distil from" in lines[4]
+    assert [line.split()[0] for line in lines[1:]] == [*SHIPPED, "student", "other", "base"]
+    assert "default" in lines[1] and "to pull" in lines[4] and "a base to distil from" in lines[5]
     told = json.loads(makes("models", "list", "--json").stdout)
-    assert [(entry["name"], entry["default"]) for entry in told["models"]] == [("storybook", True), ("student", False)]
+    assert [(entry["name"], entry["default"]) for entry in told["models"]] == [
+        (name, name == "storybook") for name in (*SHIPPED, "student")
+    ]
     assert [entry["name"] for entry in told["available"]] == ["other", "base"]
     assert told["available"][0]["repository"] == "tiny/Other"
 
@@ -450,7 +453,7 @@ def test_use_makes_a_model_the_default(installed, monkeypatch, tmp_path):
 
 def test_verify_reads_every_byte(installed):
     assert makes("models", "verify", "student").stdout == "student: whole\n"
-    assert json.loads(makes("models", "verify", "--json").stdout)["models"][1] == {
+    assert json.loads(makes("models", "verify", "--json").stdout)["models"][-1] == {
         "name": "student",
         "whole": True,
         "problem": "",
@@ -503,4 +506,4 @@ def test_the_shell_is_offered_what_there_is(installed):
     from causvid_cli.cli import completion
 
     assert completion.checkpoints("s") == ["student"]
-    assert [name for name, _ in completion.known_models("")] == ["storybook", "student", "other", "base"]
+    assert [name for name, _ in completion.known_models("")] == [*SHIPPED, "student", "other", "base"]
