@@ -1,11 +1,16 @@
 import pytest
 import torch
 
-from causvid_cli.rope import axis_sizes, rotate, rotations
+from causvid_cli.rope import axis_sizes, rotations, turn
 
 
 def random_keys(frames: int, *, rows: int = 2, columns: int = 3, head_dim: int = 12, seed: int = 0) -> torch.Tensor:
     return torch.randn(1, frames * rows * columns, 2, head_dim, generator=torch.Generator().manual_seed(seed))
+
+
+def rotate(x: torch.Tensor, positions: list[int], *, rows: int, columns: int) -> torch.Tensor:
+    """Keys of frames at these positions, turned as the cache turns them."""
+    return turn(x, rotations(tuple(positions), rows, columns, x.shape[-1], x.device))
 
 
 @pytest.mark.parametrize(("head_dim", "sizes"), [(128, (44, 42, 42)), (32, (12, 10, 10)), (12, (4, 4, 4))])

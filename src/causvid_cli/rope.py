@@ -49,11 +49,6 @@ def _turns(positions: Sequence[int], size: int) -> Tensor:
     return torch.complex(angle.cos().float(), angle.sin().float())
 
 
-def rotate(x: Tensor, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
-    """Queries or keys [B, frames * rows * columns, head, head_dim], turned to their positions; dtype kept."""
-    return turn(x, rotations(tuple(positions), rows, columns, x.shape[-1], x.device))
-
-
 def turn(x: Tensor, rotations: Tensor) -> Tensor:
     """Queries or keys [B, token, head, head_dim], each pair of numbers multiplied by its rotation; dtype kept."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # one operation in place of six
