@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from tiny import tiny_codec
@@ -63,8 +65,9 @@ def test_pictures_on_the_palette_come_back_as_their_entries(codec):
 @pytest.mark.parametrize("height", [1, 3])
 def test_the_entry_that_is_taken_has_the_best_score(codec, height):
     cells = 3 * torch.randn(5, codec.cell_channels, height, 2, generator=torch.Generator().manual_seed(3))
-    scores, taken = codec.decode_pictures(cells), codec.best_entries(cells)
+    scores, taken = codec.decode_pictures(cells), copy.deepcopy(codec).fuse().best_entries(cells)
     assert taken.shape == (5, 8 * height, 16)
+    assert torch.equal(codec.best_entries(cells), scores.argmax(dim=1))
     missed = scores.amax(dim=1) - scores.gather(1, taken.long().unsqueeze(1)).squeeze(1)
     assert missed.max() < 1e-5  # float32 rounding decides between equally good ones
 

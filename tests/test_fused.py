@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from causvid_cli import model as causal
 from causvid_cli.cache import PromptCache
-from causvid_cli.fused import Product
 from causvid_cli.geometry import take_chunks
 from causvid_cli.model import CausalTransformer, frame_mask
+from causvid_cli.onednn import Product
 
 ROUNDING = 2e-5
 """Float32 sums in another order: about 1e-6 is measured; a wrong scale or gate costs 1e-2 and more."""
@@ -42,8 +42,8 @@ def latents(*, batch: int = 1) -> Tensor:
     return torch.randn(batch, 24, FRAMES, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
 
 
-def prompt_of(model: CausalTransformer, *, batch: int = 1) -> PromptCache:
-    embeds = torch.randn(batch, 5, SHAPE.text_dim, generator=torch.Generator().manual_seed(1))
+def prompt_of(model: CausalTransformer, *, batch: int = 1, words: int = 5) -> PromptCache:
+    embeds = torch.randn(batch, words, SHAPE.text_dim, generator=torch.Generator().manual_seed(1))
     return model.prompt_cache(embeds.to(model.transformer.patch_embedding.weight.dtype))
 
 
@@ -73,6 +73,21 @@ def test_chunks_are_what_the_plain_layers_give(plain, fused, timestep, chunk_fra
 def test_whole_clips_of_a_batch_are_what_the_plain_layers_give(plain, fused):
     mask = frame_mask((2, 4))
     assert_close(*(m.forward_whole(latents(batch=2), 700.0, prompt_of(m, batch=2), mask=mask) for m in (fused, plain)))
+
+
+@pytest.mark.parametrize("words", [1, SHAPE.head_dim, SHAPE.head_dim + 1])
+def test_prompts_of_any_length_are_seen_as_by_the_plain_layers(plain, fused, words):
+    whole = [m.forward_whole(latents(), 700.0, prompt_of(m, words=words)) for m in (fused, plain)]
+    assert_close(*whole)
+    keys, _ = fused._fused.blocks[0].cross_keys_values(prompt_of(fused, words=words).embeds)
+    assert (keys.ndim == 3) == (words <= SHAPE.head_dim)  # folded where that is less work
+
+
+def test_fused_and_plain_layers_can_share_a_prompt(plain, fused):
+    prompt, each = prompt_of(fused), torch.full((1, FRAMES), 700.0)
+    wanted = plain.forward_whole(latents(), each, prompt_of(plain))
+    for timestep in (700.0, each, 700.0):  # a number takes the fused layers, a tensor the plain ones
+        torch.testing.assert_close(fused.forward_whole(latents(), timestep, prompt), wanted, atol=ROUNDING, rtol=0)
 
 
 def test_a_timestep_for_each_frame_takes_the_plain_layers(plain, fused):
@@ -139,7 +154,7 @@ def test_a_product_is_its_layers_side_by_side(packed, gelu, monkeypatch):
     if not packed:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     wanted = torch.cat([layer(x) for layer in layers], dim=-1)
-    product = Product(*layers, gelu=gelu)
+    product = Product.of(*layers, gelu=gelu)
     assert product.packed == (packed and torch.backends.mkldnn.is_available())
     got = product(x)
     wanted = nn.functional.gelu(wanted, approximate="tanh") if gelu else wanted

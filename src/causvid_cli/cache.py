@@ -129,17 +129,20 @@ class KVCache:
             self._writing = chunk, self._place(chunk)
         return self._writing[1]
 
-    def write(self, layer: int, key: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+    def write(
+        self, layer: int, key: Tensor, value: Tensor, place: Place, *, turned: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Put a chunk's keys (not rotated) and values in their place and return all that it attends to.
 
-        key, value: [B, token, head, head_dim] of the chunk that has this place. Returns [B, past + chunk tokens, head,
-        head_dim], in the order in which they lie; the next write may change them.
+        key, value: [B, token, head, head_dim] of the chunk that has this place. turned: its rotated keys, where they
+        are known. Returns [B, past + chunk tokens, head, head_dim], in the order in which they lie; the next write may
+        change them.
         """
         self._turn_sink(layer, place)
         if place.keeps_sink:
             (first, *_), end = place.written, self._sink.shape[2]
             self._sink[layer, :, first.start : first.stop] = key[:, : min(first.stop, end) - first.start]
-        start, turned = 0, turn(key, place.turns)
+        start, turned = 0, turn(key, place.turns) if turned is None else turned
         for run in place.written:
             stop = start + run.stop - run.start
             self.keys[layer, :, run] = turned[:, start:stop]
@@ -147,11 +150,11 @@ class KVCache:
             start = stop
         return self._read(layer, place.seen)
 
-    def beside(self, layer: int, key: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """What `write` returns, without writing: for keys and values that carry a gradient."""
+    def beside(self, layer: int, turned: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+        """What `write` returns, without writing: for rotated keys and values that carry a gradient."""
         self._turn_sink(layer, place)
         keys, values = self.held(layer)
-        return torch.cat([keys, turn(key, place.turns)], dim=1), torch.cat([values, value], dim=1)
+        return torch.cat([keys, turned], dim=1), torch.cat([values, value], dim=1)
 
     def held(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the committed frames, oldest first."""
@@ -267,9 +270,12 @@ class PromptCache:
     def all_keys_values(
         self, computes: Sequence[Callable[[Tensor], tuple[Tensor, Tensor]]]
     ) -> Sequence[tuple[Tensor, Tensor]]:
-        """Keys and values of all layers, how to compute each layer's being given; the same object at every call."""
+        """Keys and values of all layers, how to compute each layer's being given; the same object at every call.
+
+        They may be of another form than those of `keys_values`, and are kept beside them.
+        """
         if torch.is_grad_enabled():
             return [compute(self.embeds) for compute in computes]
         if not self._all:
-            self._all = [self.keys_values(layer, compute) for layer, compute in enumerate(computes)]
+            self._all = [compute(self.embeds) for compute in computes]
         return self._all

@@ -2,8 +2,8 @@
 
 A small network spends more time between its products than in them. Once the weights stand still, what depends on the
 timestep alone is computed once, a norm and its modulation are one operation and, in a small network, q, k and v come
-from one product and on a CPU the weights lie in the order in which oneDNN reads them. Only rounding tells the
-difference.
+from one product, a prompt of few words is attended to in two, and on a CPU the weights lie in the order in which
+oneDNN reads them. Only rounding tells the difference.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from causvid_cli.backbone import dispatch_attention_fn
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast
+from causvid_cli.onednn import Product
 
 EmbedTime = Callable[[float], tuple[Tensor, Tensor]]
 """timestep -> its features [1, D], and what the blocks are modulated by [1, 6, D]."""
 Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 """Queries, keys and values [B, L, head, head_dim] of one layer, the back-end -> what attention gives."""
+Layer = Callable[[Tensor], Tensor]
 TIMESTEPS = 64
 """So many timesteps are remembered."""
 
@@ -37,6 +39,8 @@ class FusedBlocks:
         self.net, self.embed_time = net, embed_time
         merged = merged and all(_is_plain(module) for module in net.blocks.modules())
         self.blocks = [FusedBlock(block, merged=merged) for block in net.blocks]
+        patches = net.patch_embedding
+        self.patches = Product(patches.weight.flatten(1), patches.bias) if merged else None
         self.modulations = lru_cache(TIMESTEPS)(self._modulations)
         self.compiled: CompiledBlock | None = None
         self.recordings: Recordings | None = None
@@ -48,6 +52,16 @@ class FusedBlocks:
         """
         self.compiled = CompiledBlock(device, frames=frames)
         self.recordings = Recordings() if device.type == "cuda" else None
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Latents [B, C, F, h, w] -> tokens [B, L, D], one for each patch."""
+        if self.patches is None:
+            tokens: Tensor = self.net.patch_embedding(x).flatten(2).transpose(1, 2).contiguous()
+            return tokens
+        time, height, width = self.net.config.patch_size
+        for axis, size in ((4, width), (3, height), (2, time)):
+            x = x.unflatten(axis, (-1, size))
+        return self.patches(x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3))
 
     def __call__(
         self,
@@ -130,14 +144,13 @@ class FusedBlock:
         self.eps = block.norm1.eps
         self.merged = merged
         if merged:
-            self.qkv = Product(own.to_q, own.to_k, own.to_v)
+            self.qkv = Product.of(own.to_q, own.to_k, own.to_v)
             self.qk_norm = torch.stack([own.norm_q.weight, own.norm_k.weight]).unflatten(-1, (own.heads, -1))
-        self.out: Layer = Product(own.to_out[0]) if merged else own.to_out[0]
-        self.cross_q: Layer = Product(cross.to_q) if merged else cross.to_q
-        self.cross_out: Layer = Product(cross.to_out[0]) if merged else cross.to_out[0]
-        self.cross_keys_values = partial(cross.processor.keys_values, cross)
-        self.ffn_in: Layer = Product(ffn[0].proj, gelu=True) if merged else ffn[0]
-        self.ffn_out: Layer = Product(ffn[2]) if merged else ffn[2]
+        self.out: Layer = Product.of(own.to_out[0]) if merged else own.to_out[0]
+        self.cross_q: Layer = Product.of(cross.to_q) if merged else cross.to_q
+        self.cross_out: Layer = Product.of(cross.to_out[0]) if merged else cross.to_out[0]
+        self.ffn_in: Layer = Product.of(ffn[0].proj, gelu=True) if merged else ffn[0]
+        self.ffn_out: Layer = Product.of(ffn[2]) if merged else ffn[2]
 
     def __call__(
         self, hidden: Tensor, cross_keys_values: tuple[Tensor, Tensor], modulation: list[Tensor], attend: Attend
@@ -149,12 +162,34 @@ class FusedBlock:
         out = attend(q, k, v, own.processor._attention_backend)
         hidden = gated_sum(hidden, self.out(out.flatten(2)), gate)
 
-        q = cross.norm_q(self.cross_q(self.norm2(hidden))).unflatten(-1, (cross.heads, -1))
-        out = dispatch_attention_fn(q, *cross_keys_values, backend=cross.processor._attention_backend)
-        hidden = hidden + self.cross_out(out.flatten(2))
+        q, (keys, values) = cross.norm_q(self.cross_q(self.norm2(hidden))), cross_keys_values
+        if keys.ndim == 3:
+            shares = (q @ keys).unflatten(-1, (cross.heads, -1)).softmax(dim=-1, dtype=torch.float32)
+            hidden = torch.baddbmm(hidden, shares.flatten(2).to(q.dtype), values)
+        else:
+            q = q.unflatten(-1, (cross.heads, -1))
+            out = dispatch_attention_fn(q, keys, values, backend=cross.processor._attention_backend)
+            hidden = hidden + self.cross_out(out.flatten(2))
 
         out = self.ffn_out(self.ffn_in(modulated_norm(hidden, ffn_shift, ffn_scale, self.eps)))
         return gated_sum(hidden, out, ffn_gate)
+
+    def cross_keys_values(self, embeds: Tensor) -> tuple[Tensor, Tensor]:
+        """What cross-attention sees of a prompt [B, L, dim]: keys and values [B, L, head, head_dim].
+
+        Of a prompt of few rows the output layer is folded into the values, and all heads are one product:
+        [B, head * head_dim, head * L] and [B, head * L, D].
+        """
+        cross = self.cross
+        k, v = cross.processor.keys_values(cross, embeds)
+        heads, head_dim = k.shape[2:]
+        if not self.merged or cross.processor._attention_backend or k.shape[1] > head_dim:
+            return k, v
+        out = cross.to_out[0]
+        apart = torch.eye(heads, device=k.device, dtype=k.dtype) * head_dim**-0.5
+        keys = torch.einsum("blnd,nm->bndml", k, apart).flatten(3).flatten(1, 2)
+        values = torch.einsum("blnd,ond->bnlo", v, out.weight.unflatten(1, (heads, -1))).flatten(1, 2)
+        return keys, values + out.bias / heads  # shares of each head sum to 1
 
     def keys_values(self, hidden: Tensor, modulation: list[Tensor]) -> tuple[Tensor, Tensor]:
         """What self-attention of other tokens sees of these."""
@@ -171,46 +206,6 @@ class FusedBlock:
             return qk[:, :, 0], qk[:, :, 1], qkv[:, :, 2]
         q, k, v = own.norm_q(own.to_q(x)), own.norm_k(own.to_k(x)), own.to_v(x)
         return q.unflatten(-1, (own.heads, -1)), k.unflatten(-1, (own.heads, -1)), v.unflatten(-1, (own.heads, -1))
-
-
-Layer = Callable[[Tensor], Tensor]
-
-
-class Product:
-    """Linear layers of the same input as one: [..., in] -> their outputs side by side, [..., out]."""
-
-    def __init__(self, *layers: nn.Linear, gelu: bool = False) -> None:
-        self.weight = torch.cat([layer.weight for layer in layers])
-        self.bias = torch.cat([layer.bias for layer in layers])
-        self.gelu = gelu
-        self.packed = self.weight.device.type == "cpu" and _reads_packed(self.weight.dtype)
-        if self.packed:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.packed:
-            multiply = packed_product_as_one if torch.compiler.is_compiling() else packed_product
-            return multiply(x, self.weight, self.bias, self.gelu)
-        product = F.linear(x, self.weight, self.bias)
-        return F.gelu(product, approximate="tanh") if self.gelu else product
-
-
-def packed_product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
-    """What torch.compile makes of a linear layer whose weight it knows: oneDNN, twice as fast as MKL on an AMD CPU."""
-    after, kind = ("gelu", "tanh") if gelu else ("none", "")
-    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, after, [], kind)
-    return product
-
-
-@torch.library.custom_op("causvid::packed_product", mutates_args=())
-def packed_product_as_one(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
-    """The same as one operation that torch.compile does not look into: it takes such weights for constants only."""
-    return packed_product(x, weight, bias, gelu)
-
-
-@packed_product_as_one.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
-    return x.new_empty((*x.shape[:-1], len(bias)))
 
 
 def modulated_norm(hidden: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -238,10 +233,3 @@ def _is_plain(module: nn.Module) -> bool:
     if not hasattr(module, "in_features"):
         return True
     return type(module) is nn.Linear and type(module.weight.data) is Tensor and module.weight.is_floating_point()
-
-
-def _reads_packed(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes products of this dtype on this CPU."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

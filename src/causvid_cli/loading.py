@@ -41,7 +41,7 @@ def load_codec(folder: Path, facts: PackFacts, *, vae: Vae = "full", device: tor
         from causvid_cli.codec.wan import WanCodec
 
         return WanCodec.from_pack(place, device=device, dtype=dtype)
-    return load_pixel_codec(place).to(device)
+    return load_pixel_codec(place).to(device).fuse()
 
 
 def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:

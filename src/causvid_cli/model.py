@@ -232,8 +232,9 @@ class CausalTransformer(nn.Module):
         net = self.transformer
         batch, _, frames, height, width = x_t.shape
         rows, columns = self._grid(height, width)
-        hidden = net.patch_embedding(x_t.to(net.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2).contiguous()
+        x_t = x_t.to(net.patch_embedding.weight.dtype)
         if self._fused and self._can_fuse and not isinstance(timestep, Tensor):
+            hidden = self._fused.tokens(x_t)
             timesteps = timestep if isinstance(timestep, tuple) else (timestep,)
             cache, static = None, None
             if self._fused.compiled and isinstance(past, CachedPast) and not past.given:
@@ -242,6 +243,7 @@ class CausalTransformer(nn.Module):
             hidden = self._fused(hidden, timesteps, prompt, static or past, kept=kept, cache=cache)
         else:
             assert not isinstance(timestep, tuple), "parts for the plain layers"
+            hidden = net.patch_embedding(x_t).flatten(2).transpose(1, 2).contiguous()
             hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)
         _, patch_height, patch_width = self.config.patch_size
         out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]
@@ -304,17 +306,18 @@ class CachedPast:
     given: bool = False
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
-        if len(self.places) == 1:
-            return self._attend(layer, self.places[0], q, k, v, backend)
-        # one after another: the next may be written over what this one sees
         sizes = [place.turns.shape[1] for place in self.places]
-        parts = zip(self.places, *(t.split(sizes, dim=1) for t in (q, k, v)), strict=True)
-        return torch.cat([self._attend(layer, place, q, k, v, backend) for place, q, k, v in parts], dim=1)
-
-    def _attend(self, layer: int, place: Place, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
-        reach = self.cache.beside if self.given else self.cache.write
-        keys, values = reach(layer, k, v, place)
-        return dispatch_attention_fn(turn(q, place.turns), keys, values, backend=backend)
+        turns = self.places[0].turns if len(sizes) == 1 else torch.cat([place.turns for place in self.places], dim=1)
+        parts = zip(self.places, *(t.split(sizes, dim=1) for t in (turn(q, turns), k, turn(k, turns), v)), strict=True)
+        # one after another: the next may be written over what this one sees
+        out = []
+        for place, queries, key, turned, value in parts:
+            if self.given:
+                keys, values = self.cache.beside(layer, turned, value, place)
+            else:
+                keys, values = self.cache.write(layer, key, value, place, turned=turned)
+            out.append(dispatch_attention_fn(queries, keys, values, backend=backend))
+        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
     def keep(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Write the first chunk's keys and values, and no more."""

@@ -29,7 +29,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.compiled import check_compiler
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
-from causvid_cli.device import Beside, resolve_device, resolve_dtype
+from causvid_cli.device import Beside, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
 from causvid_cli.loading import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
@@ -435,8 +435,12 @@ class Pipeline:
 
 def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
     """Each pixel as a square of times x times: [T, H, W, 3] -> [T, H * times, W * times, 3]."""
-    # columns first: rows are then copied whole, which is 5 times faster than the other way round
-    return frames if times == 1 else frames.repeat(times, axis=2).repeat(times, axis=1)
+    if times == 1:
+        return frames
+    pixels = torch.from_numpy(frames)
+    # columns one by one, then whole rows: numpy's repeat takes twice as long
+    wide = pixels.index_select(2, torch.arange(pixels.shape[2] * times) // times)
+    return wide.unsqueeze(2).expand(-1, -1, times, -1, -1).flatten(1, 2).numpy()
 
 
 def load(
@@ -458,6 +462,7 @@ def load(
     folder, facts = find_model(model, loading=loading)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
+    keep_freed_memory()
     if loading.compile:
         check_compiler(place)  # before anything large is read
     check_quantize(loading.quantize, place)
