@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_codec
@@ -85,6 +86,12 @@ def test_sizes_are_as_geometry_promises(codec):
     assert (frames.dtype, frames.shape) == (torch.uint8, (2, facts.frames(3), HEIGHT, WIDTH, 3))
     x0 = codec.encode_chunk(frames, state=None)
     assert x0.shape == (2, facts.latent_channels, facts.latent_frames(frames.shape[1]), HEIGHT // 8, WIDTH // 8)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_each_pixel_can_be_painted_as_a_square(codec, times):
+    frames, large = (codec.decode_chunk(random_latents(2), enlarge=n) for n in (1, times))
+    assert np.array_equal(large, frames.numpy().repeat(times, axis=2).repeat(times, axis=3))
 
 
 def test_pictures_show_palette_colours_only(codec):

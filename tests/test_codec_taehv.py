@@ -201,6 +201,12 @@ def test_counts_are_those_of_the_wan_vae(codec):
 
 
 @torch.inference_mode()
+def test_each_pixel_can_be_painted_as_a_square(codec):
+    frames, large = (codec.decode_chunk(noise(2, 4, 2, 2, 3), state={}, enlarge=n) for n in (1, 3))
+    assert torch.equal(large, frames.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3))
+
+
+@torch.inference_mode()
 def test_pixels_are_clamped_and_rounded_to_pictures(codec):
     x0 = 4 * noise(1, 4, 2, 2, 3)
     pixels, frames = codec.decode_pixels(x0, state={}), codec.decode_chunk(x0, state={})

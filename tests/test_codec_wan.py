@@ -101,6 +101,12 @@ def test_sizes_are_as_geometry_promises(codec):
     assert x0.shape == (2, facts.latent_channels, facts.latent_frames(frames.shape[1]), 2, 3)
 
 
+def test_each_pixel_can_be_painted_as_a_square(codec):
+    x0 = noise(2, 4, 2, 2, 3)
+    frames, large = (codec.decode_chunk(x0, state=codec.decode_state(), enlarge=n) for n in (1, 3))
+    assert torch.equal(large, frames.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3))
+
+
 def test_pictures_are_clamped_and_rounded_pixels(codec):
     x0 = 4 * noise(1, 4, 2, 2, 3)
     pixels = codec.decode_pixels(x0, state=codec.decode_state())

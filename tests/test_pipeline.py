@@ -11,7 +11,7 @@ import torch
 from tiny import tiny_codec, tiny_facts, tiny_pack
 
 from causvid_cli.errors import ModelError, NumericsError, UsageError
-from causvid_cli.pipeline import Pipeline, enlarge, load
+from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.plan import make_plan
 
 CAR, BOAT = "a red car moves left in the snow", "a blue boat moves right on the sea"
@@ -247,7 +247,7 @@ def test_a_size_that_is_a_multiple_enlarges_the_same_cells(pipeline):
     large = pipeline.generate(CAR, **SHORT, size=(192, 192))
     assert (own.shape[1:], small.shape[1:], large.shape[1:]) == ((128, 128, 3), (64, 64, 3), (192, 192, 3))
     assert_same(own[:, ::2, ::2], small)
-    assert_same(large, enlarge(small, 3))
+    assert_same(large, small.repeat(3, axis=1).repeat(3, axis=2))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back at once")
@@ -264,11 +264,6 @@ def test_the_memory_of_one_chunk_serves_the_next():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200  # pages that the system had to hand out; 18 000 where each tensor takes new ones
-
-
-def test_enlarging_makes_squares_of_pixels():
-    frames = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
-    assert enlarge(frames, 2)[0, :, :, 0].tolist() == [[0, 0, 3, 3], [0, 0, 3, 3], [6, 6, 9, 9], [6, 6, 9, 9]]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.chosen import find_model
-from causvid_cli.codec import Codec
+from causvid_cli.codec import Codec, enlarged
 from causvid_cli.compiled import check_compiler
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
@@ -249,9 +249,11 @@ class Stream:
         Raises NumericsError when the latents are not finite.
         """
         finite = torch.isfinite(x0).all()  # read further down, when the device is waited for anyway
-        decoded = self._pipeline.codec.decode_chunk(x0, state=state)
+        times = self.plan.enlarge
+        decoded = self._pipeline.codec.decode_chunk(x0, state=state, enlarge=1 if seen_anew else times)
         if seen_anew:
             seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
+            decoded = enlarged(decoded, times)
         end = self.plan.frames
         if self._source and (end is None or self._source.read < end):
             end = self._source.read
@@ -260,7 +262,7 @@ class Stream:
         if not finite:
             seed = self._track.seed(chunk)
             raise NumericsError(f"chunk {chunk.index} is not finite (seed {seed}); try --dtype float32")
-        return enlarge(pictures, self.plan.enlarge)
+        return pictures
 
     def _noise(self, chunk: Chunk, step: int) -> Tensor:
         geometry, codec = self.plan.geometry, self._pipeline.codec
@@ -431,16 +433,6 @@ class Pipeline:
             latent_height=plan.geometry.latent_height,
             latent_width=plan.geometry.latent_width,
         )
-
-
-def enlarge(frames: np.ndarray, times: int) -> np.ndarray:
-    """Each pixel as a square of times x times: [T, H, W, 3] -> [T, H * times, W * times, 3]."""
-    if times == 1:
-        return frames
-    pixels = torch.from_numpy(frames)
-    # columns one by one, then whole rows: numpy's repeat takes twice as long
-    wide = pixels.index_select(2, torch.arange(pixels.shape[2] * times) // times)
-    return wide.unsqueeze(2).expand(-1, -1, times, -1, -1).flatten(1, 2).numpy()
 
 
 def load(

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from causvid_cli.codec import Codec
 from causvid_cli.config import PackFacts, load_facts
-from causvid_cli.device import resolve_device, resolve_dtype
+from causvid_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import ModelError, NumericsError
 from causvid_cli.geometry import Geometry, take_chunks
 from causvid_cli.loading import load_codec, load_text, load_transformer
 from causvid_cli.model import CausalTransformer
 from causvid_cli.packs import find_pack, verify_pack
-from causvid_cli.pipeline import enlarge
 from causvid_cli.request import AUTO, DEFAULT_LENGTH, DEFAULT_MODEL, check_seed, random_seed
 from causvid_cli.rollout import seeded_noise
 from causvid_cli.sampler import solve_ode
@@ -70,8 +69,8 @@ class Teacher:
         )
         if not torch.isfinite(x0).all():
             raise NumericsError(f"the teacher's clip is not finite (seed {seed}); try --dtype float32")
-        made = codec.decode_chunk(x0, state=codec.decode_state())[0, :frames]
-        return enlarge(made.cpu().numpy(), facts.enlarge)
+        made = codec.decode_chunk(x0, state=codec.decode_state(), enlarge=facts.enlarge)
+        return made[0, :frames].cpu().numpy()
 
     def start_noise(self, latent_frames: int, *, batch: int, seed: int) -> Tensor:
         """Standard normal [B, C, F, h, w]: what a student of this pack begins its chunks with, chunk after chunk."""
@@ -122,6 +121,7 @@ def load_teacher(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype
     verify_pack(folder, facts)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
+    keep_freed_memory()
     text = load_text(folder, facts, device=place, dtype=kind)
     codec = load_codec(folder, facts, device=place, dtype=kind)
     network = load_transformer(folder / facts.teacher, facts).to(place, kind).fuse()

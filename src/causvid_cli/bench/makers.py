@@ -114,7 +114,7 @@ class NoPictures:
         """Nothing, in the shape of latents: for a model that sees its past anew."""
         return torch.zeros_like(self._like[:, :, : self.facts.latent_frames(frames.shape[1])])
 
-    def decode_chunk(self, x0: Tensor, *, state: list[int]) -> Tensor:
+    def decode_chunk(self, x0: Tensor, *, state: list[int], enlarge: int = 1) -> Tensor:
         """As many pictures as there would be, of no pixels."""
         self._like = x0
         frames = self.facts.frames(x0.shape[2], start=state[0])

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from causvid_cli.geometry import CodecFacts
@@ -28,6 +29,23 @@ class Codec(Protocol):
         """
         ...
 
-    def decode_chunk(self, x0: Tensor, *, state: Any) -> Tensor:
-        """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device."""
+    def decode_chunk(self, x0: Tensor, *, state: Any, enlarge: int = 1) -> Tensor:
+        """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device.
+
+        enlarge: each pixel is painted as a square of so many times so many; H and W are those after it.
+        """
         ...
+
+
+def enlarged(frames: Tensor, times: int) -> Tensor:
+    """Each pixel as a square of times x times: [..., H, W, 3] -> [..., H * times, W * times, 3]."""
+    if times == 1:
+        return frames
+    columns = torch.arange(frames.shape[-2] * times, device=frames.device) // times
+    return rows_enlarged(frames.index_select(-2, columns), times)
+
+
+def rows_enlarged(frames: Tensor, times: int) -> Tensor:
+    """Each row of pixels `times` times: [..., H, W, 3] -> [..., H * times, W, 3]."""
+    *_, width, channels = frames.shape
+    return frames.unsqueeze(-3).expand(*frames.shape[:-2], times, width, channels).flatten(-4, -3)

@@ -10,7 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.codec.decoder import Decoder, FusedDecoder, Residual
+from causvid_cli.codec.base import rows_enlarged
+from causvid_cli.codec.decoder import Decoder, FusedDecoder, Residual, Sizes
 from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
 
@@ -21,7 +22,8 @@ class PixelCodec(nn.Module):
     """Palette pictures <-> latents; implements `codec.Codec`.
 
     palette: uint8 [P, 3]. cell_channels: numbers per picture and 8x8 cell; a latent frame has stack * cell_channels.
-    encoder_widths, decoder_widths: channels at 1/2, 1/4 and 1/8 of the size. blocks: residual blocks per decoder size.
+    encoder_widths, decoder_widths: channels at 1/2, 1/4 and 1/8 of the size. blocks: the decoder's residual blocks at
+    each of these sizes, or at all of them.
     """
 
     palette: Tensor
@@ -35,9 +37,9 @@ class PixelCodec(nn.Module):
         palette: Tensor,
         cell_channels: int = 6,
         stack: int = 4,
-        encoder_widths: tuple[int, int, int] = (32, 64, 96),
-        decoder_widths: tuple[int, int, int] = (64, 96, 128),
-        blocks: int = 2,
+        encoder_widths: Sizes = (32, 64, 96),
+        decoder_widths: Sizes = (64, 96, 128),
+        blocks: Sizes | int = 2,
     ) -> None:
         super().__init__()
         self.stack, self.cell_channels = stack, cell_channels
@@ -48,7 +50,7 @@ class PixelCodec(nn.Module):
             "stack": stack,
             "encoder_widths": list(encoder_widths),
             "decoder_widths": list(decoder_widths),
-            "blocks": blocks,
+            "blocks": blocks if isinstance(blocks, int) else list(blocks),
         }
         self.register_buffer("palette", palette.to(torch.uint8))
         self.register_buffer("latents_mean", torch.zeros(cell_channels))
@@ -66,7 +68,8 @@ class PixelCodec(nn.Module):
             nn.SiLU(),
             nn.Conv2d(eighth, cell_channels, 1),
         )
-        self.decoder = Decoder(cell_channels=cell_channels, widths=decoder_widths, blocks=blocks, colours=colours)
+        each = (blocks, blocks, blocks) if isinstance(blocks, int) else blocks
+        self.decoder = Decoder(cell_channels=cell_channels, widths=decoder_widths, blocks=each, colours=colours)
         self._fused: FusedDecoder | None = None
 
     @torch.no_grad()
@@ -142,9 +145,11 @@ class PixelCodec(nn.Module):
     def encode_chunk(self, frames: Tensor, *, state: Any = None) -> Tensor:
         return self.encode_indices(self.nearest_entries(frames))
 
-    def decode_chunk(self, x0: Tensor, *, state: Any = None) -> Tensor:
-        indices = self.decode_indices(x0)
-        return self.palette.index_select(0, indices.flatten().int()).view(*indices.shape, 3)
+    def decode_chunk(self, x0: Tensor, *, state: Any = None, enlarge: int = 1) -> Tensor:
+        entries = self.decode_indices(x0)
+        side_by_side = self.palette.repeat(1, enlarge)  # so that an entry is looked up once, however wide it is painted
+        wide = side_by_side.index_select(0, entries.flatten().int())
+        return rows_enlarged(wide.view(*entries.shape[:-1], entries.shape[-1] * enlarge, 3), enlarge)
 
     def nearest_entries(self, frames: Tensor) -> Tensor:
         """The palette entry nearest to each pixel: uint8 [..., 3] -> int64 [...]."""

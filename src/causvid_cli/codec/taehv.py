@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causvid_cli.codec.base import enlarged
 from causvid_cli.codec.steps import check_pictures
 from causvid_cli.errors import MediaError, ModelError
 from causvid_cli.geometry import CodecFacts, check_multiple
@@ -170,10 +171,10 @@ class TAEHV(nn.Module):
         x0 = [self._encode(group.to(weight.dtype) / 255, state) for group in pixels.split(counts)]
         return torch.stack(x0, dim=2).float()
 
-    def decode_chunk(self, x0: Tensor, *, state: State) -> Tensor:
+    def decode_chunk(self, x0: Tensor, *, state: State, enlarge: int = 1) -> Tensor:
         """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device."""
         pixels = self.decode_pixels(x0, state=state).clamp(0, 1)
-        return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+        return enlarged((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1), enlarge)
 
     def decode_pixels(self, x0: Tensor, *, state: State) -> Tensor:
         """Clean latents x0 [B, C, F, h, w] -> pixels [B, 3, T, H, W], float32, about 0..1 and not clamped."""

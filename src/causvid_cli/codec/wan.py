@@ -12,6 +12,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, patchify, unpatchify
 from torch import Tensor, nn
 
+from causvid_cli.codec.base import enlarged
 from causvid_cli.codec.steps import check_pictures
 from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
@@ -64,10 +65,10 @@ class WanCodec:
         pixels = frames.to(self.vae.device).permute(0, 4, 1, 2, 3)  # [B, 3, T, H, W]
         return self.encode_pixels(pixels / 127.5 - 1, state=state)
 
-    def decode_chunk(self, x0: Tensor, *, state: State) -> Tensor:
+    def decode_chunk(self, x0: Tensor, *, state: State, enlarge: int = 1) -> Tensor:
         """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device."""
         pixels = self.decode_pixels(x0, state=state).clamp(-1, 1)
-        return ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+        return enlarged(((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1), enlarge)
 
     def encode_pixels(self, pixels: Tensor, *, state: State) -> Tensor:
         """Pixels -1..1 [B, 3, T, H, W] -> mean of the latents' distribution [B, C, F, h, w], float32, normalised.

@@ -13,6 +13,7 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
+from causvid_cli.codec import enlarged
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.evaluate.figures import figures
 from causvid_cli.evaluate.folder import Folder, Record, prompt_key
@@ -23,7 +24,7 @@ from causvid_cli.evaluate.metrics import Course, Meter, mean_angle, mean_distanc
 from causvid_cli.evaluate.page import page
 from causvid_cli.evaluate.request import EvalRequest
 from causvid_cli.packs import pack_digest
-from causvid_cli.pipeline import Pipeline, enlarge, load
+from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.request import LARGEST_SEED
 from causvid_cli.storybook import Story
 from causvid_cli.teacher import load_teacher
@@ -216,7 +217,7 @@ class Watch:
             if self._likeness:
                 self._likeness.add(indices)
         if self._evaluation.request.videos:
-            shown = enlarge(frames, self._evaluation.student.facts.enlarge)
+            shown = enlarged(torch.from_numpy(frames), self._evaluation.student.facts.enlarge).numpy()
             self._writer = self._writer or self._open(shown.shape)
             self._writer.write(shown)
         self.made += len(frames)

@@ -66,8 +66,8 @@ class AutoencoderConfig(Optimisation):
 
     decoder_widths: tuple[int, int, int] | None = None
     """Channels at 1/2, 1/4 and 1/8 of the size: with a base, a new decoder for the same latents. Fewer are faster."""
-    decoder_blocks: int | None = None
-    """Residual blocks at each of these sizes."""
+    decoder_blocks: tuple[int, int, int] | int | None = None
+    """Residual blocks at each of these sizes, or at all of them; those at 1/2 cost most and give least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,8 +270,11 @@ def _missing(config: TrainConfig) -> str:
     if not config.base and config.teacher is None:
         return "[teacher]: missing; without base there is no teacher to begin with"
     plan = config.autoencoder
-    if plan and any(size < 1 for size in (*(plan.decoder_widths or ()), plan.decoder_blocks) if size is not None):
-        return "[autoencoder]: decoder_widths and decoder_blocks must be 1 or more"
+    if plan and any(width < 1 for width in plan.decoder_widths or ()):
+        return "[autoencoder]: decoder_widths must be 1 or more"
+    blocks = plan.decoder_blocks if plan else None
+    if blocks is not None and min(blocks if isinstance(blocks, tuple) else (blocks,)) < 0:
+        return "[autoencoder]: decoder_blocks must be 0 or more"
     if config.clips is None and config.data is None:
         return "[data] or [clips]: missing; there must be something to learn from"
     if config.student is not None and config.ode is None:
