@@ -263,7 +263,7 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
         base=str(tiny),
         network=NetworkConfig(student_layers=1),
         rollout=RolloutFacts(window_frames=4, steps=(1000.0,)),
-        autoencoder=AutoencoderConfig(**asdict(FEW), decoder_widths=(3, 4, 5), decoder_blocks=1),
+        autoencoder=AutoencoderConfig(**asdict(FEW), decoder_widths=(3, 4, 5), decoder_blocks=(0, 1, 2)),
         ode=OdeConfig(source="base", pairs=2, steps=3, batch=2, foretell=True),
         pictures=None,
         teacher=None,
@@ -277,6 +277,7 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
     assert (before.model.config.num_layers, after.model.config.num_layers) == (2, 1)
     assert load_teacher(run.pack).model.config.num_layers == 2
     assert after.codec.config["decoder_widths"] == [3, 4, 5]
+    assert after.codec.config["blocks"] == [0, 1, 2]
     pairs = OdePairs(run.pairs)
     assert len(pairs) == 2 and pairs.latent_frames == 1  # first chunks, of the base's student
     solver = run.solver("base").network.transformer
@@ -337,7 +338,7 @@ def test_a_config_file_is_read_strictly(tmp_path):
     [
         ("[clips]\n[teacher]\nsteps = 5\n", r"\[autoencoder\]: missing; without base"),
         ("[clips]\n[autoencoder]\nsteps = 5\n", r"\[teacher\]: missing; without base"),
-        ('base = "storybook"\n[clips]\n[autoencoder]\nsteps = 5\ndecoder_blocks = 0\n', r"decoder_blocks must be 1 or"),
+        ('base = "storybook"\n[clips]\n[autoencoder]\nsteps = 5\ndecoder_blocks = -1\n', r"decoder_blocks must be 0 or"),
         (STAGE_TABLES, r"\[data\] or \[clips\]: missing"),
         ("[clips]\n" + STAGE_TABLES + "[student]\nsteps = 5\n", r"\[ode\]: missing; stage student"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
