@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 BASE = 10000.0
+AHEAD = 64
+"""Frames in time whose rotations are worked out together."""
 
 
 def axis_sizes(head_dim: int) -> tuple[int, int, int]:
@@ -25,10 +27,18 @@ def rotations(positions: tuple[int, ...], rows: int, columns: int, head_dim: int
     """Cosine + i sine, complex64 [1, tokens, 1, head_dim / 2], of tokens that run frame, row, column."""
     time, *_ = axis_sizes(head_dim)
     # so few numbers that the device need not be waited for
-    frames = _turns(positions, time).to(device, non_blocking=True)
+    frames = torch.stack([_frame_turns(position // AHEAD, time)[position % AHEAD] for position in positions])
+    frames = frames.to(device, non_blocking=True)
     picture = _picture_rotations(rows, columns, head_dim, device)
     parts = (frames.unsqueeze(1).expand(-1, rows * columns, -1), picture.expand(len(positions), -1, -1))
     return torch.cat(parts, dim=-1).view(1, -1, 1, head_dim // 2)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _frame_turns(part: int, size: int) -> Tensor:
+    """Rotations of so many frames at once, [AHEAD, size / 2], that chunk after chunk finds its own among them."""
+    return _turns(range(part * AHEAD, (part + 1) * AHEAD), size)
 
 
 @lru_cache(maxsize=8)
