@@ -147,7 +147,8 @@ class PixelCodec(nn.Module):
 
     def decode_chunk(self, x0: Tensor, *, state: Any = None, enlarge: int = 1) -> Tensor:
         entries = self.decode_indices(x0)
-        side_by_side = self.palette.repeat(1, enlarge)  # so that an entry is looked up once, however wide it is painted
+        # an entry is looked up once, however wide it is painted
+        side_by_side = self.palette.unsqueeze(1).expand(-1, enlarge, -1).flatten(1)
         wide = side_by_side.index_select(0, entries.flatten().int())
         return rows_enlarged(wide.view(*entries.shape[:-1], entries.shape[-1] * enlarge, 3), enlarge)
 
