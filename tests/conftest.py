@@ -73,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny models: a second thread gains nothing, and on a busy machine costs 10 times
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start, two tests at a time
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for whatever a script starts with `&`
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "golden(kind, ...): run once for every recording of these kinds")
