@@ -338,7 +338,7 @@ def test_a_config_file_is_read_strictly(tmp_path):
     [
         ("[clips]\n[teacher]\nsteps = 5\n", r"\[autoencoder\]: missing; without base"),
         ("[clips]\n[autoencoder]\nsteps = 5\n", r"\[teacher\]: missing; without base"),
-        ('base = "storybook"\n[clips]\n[autoencoder]\nsteps = 5\ndecoder_blocks = -1\n', r"decoder_blocks must be 0 or"),
+        ('base = "storybook"\n[clips]\n[autoencoder]\nsteps = 5\ndecoder_blocks = -1\n', r"decoder_blocks must be 0"),
         (STAGE_TABLES, r"\[data\] or \[clips\]: missing"),
         ("[clips]\n" + STAGE_TABLES + "[student]\nsteps = 5\n", r"\[ode\]: missing; stage student"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
