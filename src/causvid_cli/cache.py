@@ -255,6 +255,12 @@ class PromptCache:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._all: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes so far."""
+        layers = [*self._layers.values(), *self._all]
+        return self.embeds.nbytes + sum(keys.nbytes + values.nbytes for keys, values in layers)
+
     def beside(self, other: "PromptCache") -> "PromptCache":
         """Our B prompts, then B of the other's, which has as many or one, as one batch."""
         return PromptCache(torch.cat([self.embeds, other.embeds.expand(len(self.embeds), -1, -1)]))
