@@ -139,6 +139,18 @@ def test_layers_that_are_more_than_their_weights_are_called_not_merged(plain):
     assert (wanted - rolled(plain, 500.0)).abs().max() > 0.01
 
 
+def test_patches_that_are_more_than_their_weights_are_called(plain):
+    class Doubled(nn.Conv3d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model = copy.deepcopy(plain)
+    model.transformer.patch_embedding.__class__ = Doubled
+    wanted = rolled(model, 500.0)
+    assert_close(rolled(model.fuse(), 500.0), wanted)
+    assert (wanted - rolled(plain, 500.0)).abs().max() > 0.01
+
+
 def test_blocks_whose_weights_are_fetched_when_called_are_called(plain):
     model = copy.deepcopy(plain).fuse()
     for block in model.transformer.blocks:

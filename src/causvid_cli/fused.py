@@ -39,8 +39,8 @@ class FusedBlocks:
         self.net, self.embed_time = net, embed_time
         merged = merged and all(_is_plain(module) for module in net.blocks.modules())
         self.blocks = [FusedBlock(block, merged=merged) for block in net.blocks]
-        patches = net.patch_embedding
-        self.patches = Product(patches.weight.flatten(1), patches.bias) if merged else None
+        patches, is_plain = net.patch_embedding, type(net.patch_embedding) is nn.Conv3d  # no LoRA beside it
+        self.patches = Product(patches.weight.flatten(1), patches.bias) if merged and is_plain else None
         self.modulations = lru_cache(TIMESTEPS)(self._modulations)
         self.compiled: CompiledBlock | None = None
         self.recordings: Recordings | None = None
@@ -56,8 +56,7 @@ class FusedBlocks:
     def tokens(self, x: Tensor) -> Tensor:
         """Latents [B, C, F, h, w] -> tokens [B, L, D], one for each patch."""
         if self.patches is None:
-            tokens: Tensor = self.net.patch_embedding(x).flatten(2).transpose(1, 2).contiguous()
-            return tokens
+            return plain_tokens(self.net, x)
         time, height, width = self.net.config.patch_size
         for axis, size in ((4, width), (3, height), (2, time)):
             x = x.unflatten(axis, (-1, size))
@@ -206,6 +205,12 @@ class FusedBlock:
             return qk[:, :, 0], qk[:, :, 1], qkv[:, :, 2]
         q, k, v = own.norm_q(own.to_q(x)), own.norm_k(own.to_k(x)), own.to_v(x)
         return q.unflatten(-1, (own.heads, -1)), k.unflatten(-1, (own.heads, -1)), v.unflatten(-1, (own.heads, -1))
+
+
+def plain_tokens(net: Any, x: Tensor) -> Tensor:
+    """Latents [B, C, F, h, w] -> tokens [B, L, D], by the network's own layer."""
+    tokens: Tensor = net.patch_embedding(x).flatten(2).transpose(1, 2).contiguous()
+    return tokens
 
 
 def modulated_norm(hidden: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:

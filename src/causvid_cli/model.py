@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from causvid_cli.backbone import WanTransformer3DModel, dispatch_attention_fn
 from causvid_cli.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.compiled import StaticPast
-from causvid_cli.fused import FusedBlocks
+from causvid_cli.fused import FusedBlocks, plain_tokens
 from causvid_cli.geometry import Chunk
 from causvid_cli.rope import rotations, turn
 from causvid_cli.schedule import CLEAN, Prediction
@@ -243,7 +243,7 @@ class CausalTransformer(nn.Module):
             hidden = self._fused(hidden, timesteps, prompt, static or past, kept=kept, cache=cache)
         else:
             assert not isinstance(timestep, tuple), "parts for the plain layers"
-            hidden = net.patch_embedding(x_t).flatten(2).transpose(1, 2).contiguous()
+            hidden = plain_tokens(net, x_t)
             hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)
         _, patch_height, patch_width = self.config.patch_size
         out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.library import custom_op
 
 
 class Product:
@@ -40,7 +41,7 @@ def packed_product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tenso
     return product
 
 
-@torch.library.custom_op("causvid::packed_product", mutates_args=())
+@custom_op("causvid::packed_product", mutates_args=())
 def packed_product_as_one(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
     """The same as one operation that torch.compile does not look into: it takes such weights for constants only."""
     return packed_product(x, weight, bias, gelu)
