@@ -31,7 +31,8 @@ from causvid_cli.install.orders import Lora, Order
 from causvid_cli.install.plan import Wish, check_seen, plan_import
 from causvid_cli.install.recognise import module_shapes, recognise
 from causvid_cli.install.tensors import open_tensors
-from causvid_cli.packs import list_packs, user_root, verify_pack
+from causvid_cli.packs import list_packs, verify_pack
+from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
 from causvid_cli.stamps import FILE as STAMPS
 from causvid_cli.weights import load_safetensors
@@ -774,7 +775,7 @@ def test_a_pack_states_what_was_asked_and_lists_every_file_with_its_hash(pack):
     assert (facts.chunk_frames, facts.steps, facts.shift) == (3, (1000.0, 750.0, 500.0, 250.0), 5.0)
     assert (facts.license, facts.source) == ("unknown", "imported from flat.safetensors")
     verify_pack(pack, facts, every=True)
-    assert list_packs()["first"] == pack == user_root() / "first"
+    assert list_packs()["first"] == pack == models_folder() / "first"
 
 
 def test_a_pack_makes_a_video_of_its_name(pack):
@@ -790,7 +791,7 @@ def test_a_second_pack_shares_the_parts_of_the_first(pack, folder):
     verify_pack(second, load_facts(second), every=True)
     assert remove_pack(pack) < sum(file.bytes for file in load_facts(second).files.values())
     verify_pack(second, load_facts(second), every=True)
-    assert left(user_root()) == ["second"]
+    assert left(models_folder()) == ["second"]
 
 
 def test_parts_are_copied_where_there_are_no_links(pack, folder, monkeypatch):

@@ -24,7 +24,7 @@ from causvid_cli import catalogue
 from causvid_cli.cli import getting
 from causvid_cli.config import load_facts
 from causvid_cli.install import apart, build, convert
-from causvid_cli.packs import user_root
+from causvid_cli.paths import models_folder
 from causvid_cli.weights import load_safetensors
 
 SHIPPED = ["storybook", "storybook-fast"]
@@ -410,7 +410,7 @@ def kept(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def installed(hub, kept) -> Path:
-    pack = user_root() / "student"
+    pack = models_folder() / "student"
     if not kept.exists():
         makes("models", "pull", "student", "--yes", "-qq")
         shutil.copytree(pack, kept)
@@ -485,7 +485,7 @@ def test_rm_removes_a_model_and_leaves_what_others_share(installed, monkeypatch,
     assert makes("models", "verify", "other").stdout == "other: whole\n"
     freed = json.loads(makes("models", "rm", "other", "-y", "--json").stdout)["freed_bytes"]
     assert freed > 500_000  # of the parts that nobody shares any more
-    assert list(user_root().iterdir()) == []
+    assert list(models_folder().iterdir()) == []
 
 
 def test_yes_can_be_said_at_a_terminal(installed, monkeypatch):

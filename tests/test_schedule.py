@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from causvid_cli.schedule import (
-    CLEAN,
     TABLE_SIZE,
     add_noise,
     even_steps,
@@ -62,7 +61,6 @@ def test_a_timestep_between_two_entries_finds_the_first():
 def test_timestep_zero_finds_the_last_entry_which_is_not_zero():
     assert nearest_index(torch.zeros(1), shift=8.0).tolist() == [TABLE_SIZE - 1]
     assert sigma_of(torch.zeros(1), shift=8.0).item() == pytest.approx(0.00794, abs=1e-5)
-    assert CLEAN.timestep == CLEAN.sigma == 0
 
 
 # --- steps ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ FACTS_FILE = "causvid.json"
 PACK_FORMAT = 1
 """The newest `PackFacts.format` that this program reads."""
 
+Prediction = Literal["flow", "x0"]
+"""What a network returns: noise - x0 (a rectified flow), or the clean latent itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFacts:
@@ -53,7 +56,7 @@ class PackFacts:
     rope: Literal["relative", "absolute"]
     context_noise: float = 0.0
     """Timestep of the clean pass, 0..1000."""
-    prediction: Literal["flow", "x0"]
+    prediction: Prediction
     fps: float
     height: int
     """Native size, in pixels as the codec makes them."""

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from causvid_cli.backbone import WanTransformer3DModel, dispatch_attention_fn
 from causvid_cli.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.compiled import StaticPast
+from causvid_cli.config import Prediction
 from causvid_cli.fused import FusedBlocks, plain_tokens
 from causvid_cli.geometry import Chunk
 from causvid_cli.rope import rotations, turn
-from causvid_cli.schedule import CLEAN, Prediction
 
+CLEAN_TIMESTEP = 0.0
+"""What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
 LARGEST_MASKED = 8192
 """Tokens of a clip up to which a mask over all pairs of them is made; of more, attention goes part by part."""
 LARGEST_MERGED = 100_000_000
@@ -158,7 +160,7 @@ class CausalTransformer(nn.Module):
 
         No noise is added to either (Self-Forcing's `context_noise`).
         """
-        return self.context_noise if chunk.index >= 0 else CLEAN.timestep
+        return self.context_noise if chunk.index >= 0 else CLEAN_TIMESTEP
 
     def forward_whole(
         self,

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +10,11 @@ from typing import Any
 from causvid_cli.catalogue import checkpoint_names
 from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
 from causvid_cli.errors import ModelError
+from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
+from causvid_cli.paths import models_folder
 from causvid_cli.request import Vae
 from causvid_cli.stamps import Stamps
-
-MODELS_FOLDER = "CAUSVID_MODELS"
-"""The environment variable that names another folder for the user's models."""
 
 
 def shipped_roots() -> list[Path]:
@@ -28,22 +24,9 @@ def shipped_roots() -> list[Path]:
     return [package / "weights", *([checkout / "weights"] if (checkout / "pyproject.toml").is_file() else [])]
 
 
-def user_root() -> Path:
-    """Where models that the user gets are kept, whether or not it is there yet."""
-    if named := os.environ.get(MODELS_FOLDER):
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        data = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "causvid" / "models"
-
-
 def pack_roots() -> list[Path]:
     """Folders whose subfolders are model packs; of two packs of one name the first one's is meant."""
-    return [*shipped_roots(), user_root()]
+    return [*shipped_roots(), models_folder()]
 
 
 def list_packs() -> dict[str, Path]:
@@ -139,7 +122,7 @@ def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
     (`stamps`).
     """
     remedy = f"get {facts.name} again from {facts.source}"
-    if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots() if root != user_root()):
+    if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots() if root != models_folder()):
         remedy = "reinstall causvid"
     if not facts.files:
         raise ModelError(f"{path / FACTS_FILE}: files: lists none, so nothing can be verified; {remedy}")
@@ -152,7 +135,7 @@ def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
             raise ModelError(f"{file} is damaged: {size} bytes instead of {wanted.bytes}; {remedy}")
         if stamps.holds(name, wanted.sha256) and not every:
             continue
-        if (found := _sha256(file)) != wanted.sha256:
+        if (found := sha256_of_file(file)) != wanted.sha256:
             stamps.drop(name)
             raise ModelError(f"{file} is damaged: sha256 {found[:12]}... instead of {wanted.sha256[:12]}...; {remedy}")
         stamps.put(name, wanted.sha256)
@@ -183,30 +166,10 @@ def write_pack_manifest(path: Path, facts: PackFacts, *, known: Mapping[str, str
     files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     hashes = known or {}
     listed = {
-        name: FileFacts(sha256=hashes.get(name) or _sha256(file), bytes=file.stat().st_size)
+        name: FileFacts(sha256=hashes.get(name) or sha256_of_file(file), bytes=file.stat().st_size)
         for name, file in files.items()
         if name != FACTS_FILE and not any(part.startswith(".") for part in name.split("/"))
     }
     facts = replace(facts, files=listed)
     write_text(path / FACTS_FILE, to_json(facts))
     return facts
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the whole new one, even after a crash."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)  # mkstemp's is 0600
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

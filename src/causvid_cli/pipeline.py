@@ -46,13 +46,14 @@ from causvid_cli.request import (
     GUIDANCE,
     LOADING,
     Loading,
+    Transition,
     parse_length,
 )
 from causvid_cli.rollout import Latents, rollout, seeded_noise
 from causvid_cli.text import TextEncoder
 from causvid_cli.text_cache import TextCache
 from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
-from causvid_cli.timeline import Cue, Transition
+from causvid_cli.timeline import Cue
 from causvid_cli.track import PromptTrack
 
 GIVEN = -1

@@ -26,6 +26,14 @@ STRENGTH = 0.6
 Vae = Literal["full", "tiny"]
 Quantize = Literal["none", "int8", "fp8"]
 Offload = Literal["none", "text", "group", "auto"]
+Transition = Literal["recache", "soft", "cut"]
+"""How a new prompt takes hold at a chunk's edge.
+
+recache: the past stays, its keys and values are computed anew under the new prompt (LongLive, arXiv 2509.22622).
+soft: only cross-attention changes; the past stays as it was seen under the old prompt.
+cut: the past is forgotten, sink and all: a new shot.
+"""
+TRANSITIONS: tuple[Transition, ...] = get_args(Transition)
 ATTENTION = (
     AUTO,
     *("native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "_native_npu", "_native_xla"),

@@ -9,8 +9,8 @@ from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.device import upload
 from causvid_cli.geometry import Chunk
 from causvid_cli.model import CausalTransformer
+from causvid_cli.request import Transition
 from causvid_cli.schedule import Step, add_noise, led_away, x0_from
-from causvid_cli.timeline import Transition
 
 Noise = Callable[[Chunk, int], Tensor]
 """(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""

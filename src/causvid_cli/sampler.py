@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from causvid_cli.cache import PromptCache
-from causvid_cli.schedule import Prediction, flow_from, led_away
+from causvid_cli.config import Prediction
+from causvid_cli.schedule import flow_from, led_away
 
 Predict = Callable[[Tensor, float, PromptCache], Tensor]
 """(x_t, timestep, prompt) -> the network's prediction."""

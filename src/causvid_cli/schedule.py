@@ -7,13 +7,13 @@ timestep, 1000 sigma. The table is the one of Wan2.1, CausVid and Self-Forcing (
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from causvid_cli.config import Prediction
+
 TABLE_SIZE = 1000
-Prediction = Literal["flow", "x0"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,6 @@ class Step:
 
     timestep: float
     sigma: float
-
-
-CLEAN = Step(0.0, 0.0)
-"""The clean pass: what later chunks will see is computed at timestep 0."""
 
 
 @lru_cache

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from causvid_cli.device import free_unused
 from causvid_cli.errors import UsageError
-from causvid_cli.folders import TEXT_CACHE, cache_folder
+from causvid_cli.paths import TEXT_CACHE, cache_folder
 from causvid_cli.request import check_prompt
 from causvid_cli.text import EncodedPrompt
 from causvid_cli.text_umt5 import ROWS, Features, UMT5TextEncoder, clean, padded

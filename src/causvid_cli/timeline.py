@@ -2,19 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from causvid_cli.errors import UsageError
-from causvid_cli.request import check_prompt, check_seed
-
-Transition = Literal["recache", "soft", "cut"]
-"""How a new prompt takes hold at a chunk's edge.
-
-recache: the past stays, its keys and values are computed anew under the new prompt (LongLive, arXiv 2509.22622).
-soft: only cross-attention changes; the past stays as it was seen under the old prompt.
-cut: the past is forgotten, sink and all: a new shot.
-"""
-TRANSITIONS: tuple[Transition, ...] = get_args(Transition)
+from causvid_cli.request import TRANSITIONS, Transition, check_prompt, check_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

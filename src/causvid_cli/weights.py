@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
+from causvid_cli.files import write_text
 from causvid_cli.keys import mismatch
-from causvid_cli.packs import write_text
 
 STEM = "diffusion_pytorch_model"
 MIB = 2**20

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.geometry import Chunk
-from causvid_cli.schedule import CLEAN
+from causvid_cli.model import CLEAN_TIMESTEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def parts_of(
     """The parts of a call of `CausalTransformer.forward` that is about to be made with these arguments."""
     per_frame, held = cache.tokens_per_latent_frame, len(cache.frames())
     parts = []
-    for each, clean in [*([(before[0], True)] if before else []), (chunk, timestep == CLEAN.timestep)]:
+    for each, clean in [*([(before[0], True)] if before else []), (chunk, timestep == CLEAN_TIMESTEP)]:
         held = min(held + each.frames, cache.capacity_frames)
         parts.append(Part(each.frames * per_frame, held * per_frame, kept=bool(clean)))
     return parts

@@ -12,8 +12,7 @@ from causvid_cli.bench.flops import call_flops, parts_of, text_rows
 from causvid_cli.cache import PromptCache
 from causvid_cli.device import Moment
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import CausalTransformer
-from causvid_cli.schedule import CLEAN
+from causvid_cli.model import CLEAN_TIMESTEP, CausalTransformer
 
 Kind = Literal["step", "clean", "joined"]
 """Of a call: a step, a clean pass, or both in one (a clean pass and the next chunk's first step)."""
@@ -60,4 +59,4 @@ def kind_of(timestep: float | Tensor, before: tuple[Chunk, Tensor] | None) -> Ki
     """What a call of the network with these arguments is."""
     if before is not None:
         return "joined"
-    return "clean" if timestep == CLEAN.timestep else "step"
+    return "clean" if timestep == CLEAN_TIMESTEP else "step"

@@ -16,7 +16,7 @@ from causvid_cli.cli.help import HELP_OPTIONS, Group, PlainCommand, examples, sh
 from causvid_cli.cli.settings import Found, Words
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.packs import write_text
+from causvid_cli.files import write_text
 
 app = typer.Typer()
 config = typer.Typer(

@@ -13,7 +13,7 @@ from causvid_cli.cli.byte_bar import ByteBar
 from causvid_cli.cli.help import PlainCommand, examples
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import UsageError
-from causvid_cli.packs import user_root
+from causvid_cli.paths import models_folder
 from causvid_cli.request import DTYPES
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ def _ask_download(pull: "Pull", *, yes: bool) -> None:
 
     if size is not None and size <= MUCH_BYTES and not (sys.stdin and sys.stdin.isatty()):
         return
-    ask(f"download {text} for {pull.checkpoint.name} into {user_root()}?", yes=yes)
+    ask(f"download {text} for {pull.checkpoint.name} into {models_folder()}?", yes=yes)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from causvid_cli.cli import completion, configure, console, getting, options, se
 from causvid_cli.cli.help import HELP_OPTIONS, Command, Group, PlainCommand, examples, show_help
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.packs import find_pack, list_packs, user_root, verify_pack
+from causvid_cli.packs import find_pack, list_packs, verify_pack
+from causvid_cli.paths import models_folder
 from causvid_cli.request import DEFAULT_MODEL
 
 app = typer.Typer()
@@ -147,7 +148,7 @@ def path(
     as_json: options.Json = False,
 ) -> None:
     """Print the folder of a model."""
-    folder = find_pack(name) if name else user_root()
+    folder = find_pack(name) if name else models_folder()
     if as_json:
         console.result_json({"v": 1, "path": str(folder), "exists": folder.is_dir()})
     else:
@@ -177,7 +178,7 @@ def rm(
     if folder is None:
         find_pack(name)  # says what there is, or
         raise UsageError(f"{name} is not an installed model; remove its folder yourself")
-    if folder.parent.resolve() != user_root().resolve():
+    if folder.parent.resolve() != models_folder().resolve():
         raise UsageError(f"{name} came with causvid and stays")
     getting.ask(f"remove {name} ({console.bytes_text(_bytes(folder))}) from {folder.parent}?", yes=yes)
     from causvid_cli.install.build import remove_pack

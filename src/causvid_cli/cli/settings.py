@@ -18,8 +18,7 @@ import typer
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import CausvidError, UsageError
-from causvid_cli.folders import CACHE_FOLDER, TEXT_CACHE
-from causvid_cli.packs import MODELS_FOLDER
+from causvid_cli.paths import CACHE_FOLDER, MODELS_FOLDER, TEXT_CACHE
 
 CONFIG_FILE = "CAUSVID_CONFIG"
 """The environment variable that names another config file; /dev/null is none."""

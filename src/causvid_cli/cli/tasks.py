@@ -22,6 +22,7 @@ from causvid_cli.request import (
     DEFAULT_LENGTH,
     ENDLESS,
     LARGEST_SEED,
+    TRANSITIONS,
     Loading,
     check_device,
     check_dtype,
@@ -35,7 +36,6 @@ from causvid_cli.request import (
 )
 from causvid_cli.script import Script, Snapped, timeline
 from causvid_cli.timecode import Time, parse_fps, parse_size, parse_whole
-from causvid_cli.timeline import TRANSITIONS
 
 BYTES_PER_PIXEL = 0.004
 """The least that a video takes on disk: what storybook's flat colours do. For a first look at the free space."""

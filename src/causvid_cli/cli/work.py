@@ -16,8 +16,8 @@ from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.tasks import Task, check_output_of, existing
 from causvid_cli.cli.versions import versions
 from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.files import write_text
 from causvid_cli.job import Job, journal_path
-from causvid_cli.packs import write_text
 from causvid_cli.request import ENDLESS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import OutputError
-from causvid_cli.packs import write_text
+from causvid_cli.files import write_text
 
 Record = dict[str, Any]
 """What was measured of one clip: a line of clips.jsonl."""

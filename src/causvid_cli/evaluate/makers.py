@@ -16,12 +16,13 @@ from causvid_cli.condition import encode_prefix
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk
 from causvid_cli.pipeline import Pipeline
+from causvid_cli.request import Transition
 from causvid_cli.rollout import Noise, rollout, seeded_noise
 from causvid_cli.schedule import sampler_sigmas
 from causvid_cli.storybook import Story
 from causvid_cli.teacher import Teacher, denoise_whole
 from causvid_cli.text import EncodedPrompt
-from causvid_cli.timeline import Cue, Transition
+from causvid_cli.timeline import Cue
 from causvid_cli.track import PromptTrack
 
 

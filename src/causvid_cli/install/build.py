@@ -18,7 +18,8 @@ from pathlib import Path
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.install.orders import Made, Order, Seen
-from causvid_cli.packs import list_packs, shipped_roots, user_root, verify_pack, write_pack_manifest
+from causvid_cli.packs import list_packs, shipped_roots, verify_pack, write_pack_manifest
+from causvid_cli.paths import models_folder
 from causvid_cli.stamps import Stamps
 
 SPARE_BYTES = 2**28
@@ -64,7 +65,7 @@ def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Rep
 
     def approved(seen: list[Seen]) -> None:
         approve(seen)
-        check_room(user_root(), sum(each.bytes for each in seen) + _copied_bytes(recipe))
+        check_room(models_folder(), sum(each.bytes for each in seen) + _copied_bytes(recipe))
 
     with _growing(name) as new:
         hashes: dict[str, str] = {}
@@ -84,7 +85,7 @@ def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Rep
         facts = write_pack_manifest(new, recipe.facts, known=hashes)
         _remember(new, facts)
         _sync(new)
-        return _publish(new, user_root() / name, replacing=replacing)
+        return _publish(new, models_folder() / name, replacing=replacing)
 
 
 def copy_pack(pack: Path, name: str, *, replacing: bool) -> Path:
@@ -92,7 +93,7 @@ def copy_pack(pack: Path, name: str, *, replacing: bool) -> Path:
     facts = load_facts(pack)
     check_name(name, replacing=replacing)
     verify_pack(pack, facts, every=True)
-    check_room(user_root(), sum(file.bytes for file in facts.files.values()))
+    check_room(models_folder(), sum(file.bytes for file in facts.files.values()))
     with _growing(name) as new:
         for file, told in facts.files.items():
             (new / file).parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def copy_pack(pack: Path, name: str, *, replacing: bool) -> Path:
             raise ModelError(f"{pack} changed while it was copied; try again")
         _remember(new, written)
         _sync(new)
-        return _publish(new, user_root() / name, replacing=replacing)
+        return _publish(new, models_folder() / name, replacing=replacing)
 
 
 def remove_pack(folder: Path) -> int:
@@ -122,7 +123,7 @@ def remove_pack(folder: Path) -> int:
 def packs_with(part: str) -> Iterator[tuple[str, Path]]:
     """The installed packs of Wan that have a part, whole: name and folder, the user's own."""
     for name, folder in list_packs().items():
-        if folder.parent == user_root() and (folder / part).is_dir():
+        if folder.parent == models_folder() and (folder / part).is_dir():
             with suppress(ModelError):  # a damaged one gives nothing; its own commands will say so
                 facts = load_facts(folder)
                 own = {path: told for path, told in facts.files.items() if path.split("/")[0] == part}
@@ -137,7 +138,7 @@ def check_name(name: str, *, replacing: bool) -> None:
         raise UsageError(f"--name {name}: letters, digits, `.`, `_` and `-` make a name, such as my-model")
     if any((root / name).exists() for root in shipped_roots()):
         raise OutputError(f"{name} comes with causvid; choose another --name")
-    if (user_root() / name).exists() and not replacing:
+    if (models_folder() / name).exists() and not replacing:
         raise OutputError(f"{name} is installed already; -y replaces it, or choose another --name")
 
 
@@ -169,7 +170,7 @@ def _converter(recipe: Recipe) -> Callable[..., list[Made]]:
 @contextmanager
 def _growing(name: str) -> Iterator[Path]:
     """A new hidden folder beside the pack's place, which is gone afterwards unless it was renamed."""
-    root = user_root()
+    root = models_folder()
     new = root / f".{name}.{os.getpid()}.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -217,7 +218,7 @@ def _take_part(part: str, pack: Path, new: Path) -> dict[str, str]:
 
 def _copied_bytes(recipe: Recipe) -> int:
     """Bytes of what is not converted and cannot be shared."""
-    root = user_root()
+    root = models_folder()
     there = next(parent for parent in (root, *root.parents) if parent.exists())
     count = sum(file.stat().st_size for file in recipe.copied.values())
     for part, pack in recipe.linked.items():

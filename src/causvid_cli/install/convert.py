@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from causvid_cli.errors import ModelError
+from causvid_cli.files import write_text
 from causvid_cli.install.layout import PACKED
 from causvid_cli.install.orders import Lora, Made, Order, Seen
 from causvid_cli.install.packed import PackedJob
 from causvid_cli.install.recognise import Network, recognise
 from causvid_cli.install.tensors import Tensors, open_tensors
 from causvid_cli.keys import bare_names, mismatch
-from causvid_cli.packs import write_text
 from causvid_cli.weights import plan_shards
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}

@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import UsageError
-from causvid_cli.request import LARGEST_SEED, LONGEST_PROMPT
+from causvid_cli.request import LARGEST_SEED, LONGEST_PROMPT, TRANSITIONS, Transition
 from causvid_cli.timecode import Time, parse_fps, parse_size, parse_time
-from causvid_cli.timeline import TRANSITIONS, Transition
 
 VERSION = 1
 """The newest version of the format that this program reads. A changed meaning raises it, a new field does not."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.packs import write_text
+from causvid_cli.files import write_text
 from causvid_cli.text import StoryText
 from causvid_cli.train.autoencoder import OwnPictures, distinct_pictures, train_autoencoder
 from causvid_cli.train.captions import read_prompts

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from causvid_cli.packs import write_text
+from causvid_cli.files import write_text
 
 if TYPE_CHECKING:
     import numpy as np

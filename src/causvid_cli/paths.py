@@ -1,9 +1,11 @@
-"""Where what a user's runs leave for later runs lies. Imports no torch."""
+"""The user's folders: models, caches. Imports no torch."""
 
 import os
 import sys
 from pathlib import Path
 
+MODELS_FOLDER = "CAUSVID_MODELS"
+"""The environment variable that names another folder for the user's models."""
 CACHE_FOLDER = "CAUSVID_CACHE"
 """The environment variable that names another folder for what can be made again."""
 TEXT_CACHE = "CAUSVID_TEXT_CACHE"
@@ -19,3 +21,16 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "causvid" / "Cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causvid"
+
+
+def models_folder() -> Path:
+    """Where models that the user gets are kept, whether or not it is there yet."""
+    if named := os.environ.get(MODELS_FOLDER):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        data = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "causvid" / "models"
