@@ -12,7 +12,7 @@ from causvid_cli.bench.network import network_calls
 from causvid_cli.catalogue import catalogue
 from causvid_cli.geometry import Chunk
 from causvid_cli.loading import empty_transformer
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.rollout import rollout, seeded_noise
 from causvid_cli.schedule import Step
 

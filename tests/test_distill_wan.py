@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 
 from causvid_cli.cli.app import app
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import attention_parts, teacher_forcing_mask
+from causvid_cli.network.masks import attention_parts, teacher_forcing_mask
 from causvid_cli.rollout import commit_chunk
 from causvid_cli.train import parallel
 from causvid_cli.train.base import load_base, wan_facts
@@ -266,7 +266,7 @@ def test_attention_part_by_part_is_attention_under_the_mask(denoiser, monkeypatc
     timestep = torch.tensor([[900.0, 500.0, 100.0]]).repeat_interleave(3, dim=1).expand(2, -1)
     found = []
     for most in (10**9, 0):
-        monkeypatch.setattr("causvid_cli.model.LARGEST_MASKED", most)
+        monkeypatch.setattr("causvid_cli.network.model.LARGEST_MASKED", most)
         layout, prompt = Layout.of(9, FACTS), denoiser.prompt(rows)
         output = denoiser.network.forward_whole(x_t, timestep, prompt, mask=layout.mask, clean=clean, given=given)
         found.append((output.detach(), gradients(denoiser, output.square().mean())))

@@ -8,8 +8,8 @@ import torch
 from test_rollout import assert_close, noise_of, roll, small_cache
 from tiny import SHAPE, tiny_pack, tiny_transformer
 
-from causvid_cli.cache import PromptCache
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import load
 from causvid_cli.request import Loading
 

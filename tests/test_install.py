@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import FACTS, FORMS, State, official, official_text_encoder, transformer_of, write_form
+from network.test_quantize import write_gguf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_quantize import write_gguf
 from tiny_wan import tiny_wan
 
 pytest.importorskip("transformers")
 
-from causvid_cli.backbone import WanTransformer3DModel
 from causvid_cli.catalogue import catalogue
 from causvid_cli.config import load_facts
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
@@ -31,6 +30,7 @@ from causvid_cli.install.orders import Lora, Order
 from causvid_cli.install.plan import Wish, check_seen, plan_import
 from causvid_cli.install.recognise import module_shapes, recognise
 from causvid_cli.install.tensors import open_tensors
+from causvid_cli.network.backbone import WanTransformer3DModel
 from causvid_cli.packs import list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load

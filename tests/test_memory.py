@@ -14,7 +14,7 @@ from tiny import tiny_facts, tiny_pack
 from torch import Tensor
 
 from causvid_cli import device as devices
-from causvid_cli import fused, memory, model
+from causvid_cli import memory
 from causvid_cli.catalogue import catalogue
 from causvid_cli.chosen import find_model
 from causvid_cli.codec.taehv import TAEHV
@@ -32,7 +32,8 @@ from causvid_cli.memory_parts import (
     vae_decode,
     vae_weights,
 )
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network import fused, model
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Loading
 
 BYTES = {torch.float32: 4, torch.bfloat16: 2}

@@ -14,7 +14,6 @@ from conftest import Recording, find_recordings
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
-from causvid_cli.cache import KVCache
 from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.geometry import Chunk, take_chunks
@@ -22,7 +21,9 @@ from causvid_cli.install.convert import convert
 from causvid_cli.install.orders import Order
 from causvid_cli.install.recognise import recognise
 from causvid_cli.loading import load_transformer
-from causvid_cli.model import CausalTransformer, frame_mask, teacher_forcing_mask
+from causvid_cli.network.cache import KVCache
+from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.rollout import Noise, commit_chunk, rollout
 from causvid_cli.schedule import (
     Step,

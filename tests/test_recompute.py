@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from causvid_cli.errors import ModelError
 from causvid_cli.evaluate.makers import Clip, student_maker
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import frame_mask
+from causvid_cli.network.masks import frame_mask
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.recompute import Recomputed
 from causvid_cli.rollout import seeded_noise

@@ -6,10 +6,10 @@ import torch
 from tiny import SHAPE, tiny_transformer
 from torch import Tensor
 
-from causvid_cli import model as causal
-from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.geometry import Chunk, take_chunks
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network import model as causal
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.rollout import commit_chunk, denoise_chunk, rollout, seeded_noise
 from causvid_cli.schedule import Step, x0_from_flow
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import SHAPE, tiny_transformer
 
-from causvid_cli.cache import PromptCache
+from causvid_cli.network.cache import PromptCache
 from causvid_cli.sampler import Predict, guided_flow, solve_ode
 from causvid_cli.schedule import add_noise, sampler_sigmas
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from tiny import SHAPE
 
-from causvid_cli.cache import PromptCache
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk
+from causvid_cli.network.cache import PromptCache
 from causvid_cli.text import StoryText, StoryTextEncoder
 from causvid_cli.timeline import Cue, check_cues
 from causvid_cli.track import PromptTrack

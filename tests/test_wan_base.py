@@ -22,7 +22,7 @@ from transformers import UMT5EncoderModel
 
 from causvid_cli.cli.app import app
 from causvid_cli.errors import ModelError
-from causvid_cli.model import teacher_forcing_mask
+from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.pipeline import load
 from causvid_cli.teacher import load_teacher
 from causvid_cli.text_umt5 import ROWS

@@ -19,7 +19,8 @@ from causvid_cli.cli.app import app
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.model import CausalTransformer, frame_mask
+from causvid_cli.network.masks import frame_mask
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.request import Loading
 from causvid_cli.rollout import rollout, seeded_noise

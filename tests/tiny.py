@@ -7,7 +7,7 @@ import torch
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.text import StoryText
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.export import export_pack

@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from causvid_cli.attention import set_attention
-from causvid_cli.backbone import WanTransformer3DModel
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
@@ -15,10 +13,12 @@ from causvid_cli.device import free_memory_bytes
 from causvid_cli.gguf_weights import compute_in, find_gguf, load_gguf, take_gguf
 from causvid_cli.lora_files import find_loras
 from causvid_cli.memory import Video, check_fits, networks_of
-from causvid_cli.model import CausalTransformer
-from causvid_cli.offload import offload_blocks
+from causvid_cli.network.attention import set_attention
+from causvid_cli.network.backbone import WanTransformer3DModel
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.network.offload import offload_blocks
+from causvid_cli.network.quantize import quantize_network
 from causvid_cli.packs import codec_folder, pack_digest, verify_pack, with_parts
-from causvid_cli.quantize import quantize_network
 from causvid_cli.request import Loading, Vae
 from causvid_cli.text import StoryText, StoryTextEncoder, TextEncoder
 from causvid_cli.text_cache import CachedText, TextCache

@@ -27,7 +27,7 @@ from causvid_cli.errors import ModelError
 from causvid_cli.gguf_weights import dequantize_layer
 from causvid_cli.install.tensors import PICKLES, check_pickle, load_pickle
 from causvid_cli.keys import WRAPPERS, mismatch, transformer_names
-from causvid_cli.quantize import is_plain
+from causvid_cli.network.quantize import is_plain
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_CONFIG = "lora_adapter_metadata"

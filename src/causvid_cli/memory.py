@@ -25,7 +25,7 @@ NUMBER = {"float32": 4, "bfloat16": 2, "float16": 2}
 TEXT_ROWS = 512
 """Text features of a prompt that umT5 encoded."""
 LARGEST_MERGED = 100_000_000
-"""Weights of the largest network whose layers `fused.py` copies (`model.LARGEST_MERGED`)."""
+"""Weights of the largest network whose layers `network/fused.py` copies (`model.LARGEST_MERGED`)."""
 LARGEST_TRIED = LARGEST_MERGED
 """Of a larger network the dry run tells by arithmetic alone."""
 FETCHED_BLOCKS = 2

@@ -1,8 +1,8 @@
 """How many weights each network has, and how much it holds while it works: arithmetic on its configuration.
 
 "Work" is what is alive at the most, in bytes, besides the weights: inputs, outputs and what lies between, as the
-layers of `fused.py`, `codec/wan.py` and `codec/taehv.py` make them. `tests/test_memory.py` counts the same by running
-them. Imports no torch.
+layers of `network/fused.py`, `codec/wan.py` and `codec/taehv.py` make them. `tests/test_memory.py` counts the same by
+running them. Imports no torch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,8 +50,8 @@ def transformer_weights(config: Config) -> int:
 def network_work(config: Config, tokens: int, number: int, *, fused: bool = True, unpacked: bool = False) -> int:
     """Of one pass of so many tokens.
 
-    number: bytes of a number. fused: whether blocks are run by `fused.py`, which keeps a little more. unpacked: whether
-    weights are unpacked when they are used.
+    number: bytes of a number. fused: whether blocks are run by `network/fused.py`, which keeps a little more.
+    unpacked: whether weights are unpacked when they are used.
     """
     dim, ffn = width(config), int(config["ffn_dim"])
     wide = 0 if number == FLOAT32 else FLOAT32  # a copy in float32, where that is another format

@@ -23,10 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.compiled import check_compiler
 from causvid_cli.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
 from causvid_cli.device import Beside, keep_freed_memory, resolve_device, resolve_dtype
@@ -34,10 +32,12 @@ from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
 from causvid_cli.loading import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
 from causvid_cli.memory import Video
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.compiled import check_compiler
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.network.quantize import check_quantize
 from causvid_cli.packs import codec_folder, verify_pack, without_parts
 from causvid_cli.plan import Plan, make_plan
-from causvid_cli.quantize import check_quantize
 from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,

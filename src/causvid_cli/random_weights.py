@@ -17,7 +17,7 @@ from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.codec import Codec
 from causvid_cli.config import PackFacts
 from causvid_cli.loading import empty_transformer
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Vae, check_prompt
 from causvid_cli.text import EncodedPrompt
 from causvid_cli.text_umt5 import ROWS

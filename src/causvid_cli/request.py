@@ -41,7 +41,7 @@ ATTENTION = (
     *("_sage_qk_int8_pv_fp8_cuda", "_sage_qk_int8_pv_fp8_cuda_sm90"),
     *("_sage_qk_int8_pv_fp16_cuda", "_sage_qk_int8_pv_fp16_triton"),
 )
-"""What computes attention (`attention.py`), by diffusers' names; those with _ are for special hardware or trials."""
+"""What computes attention (`network/attention.py`), by diffusers' names; those with _ are for special hardware."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.device import upload
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.schedule import Step, add_noise, led_away, x0_from
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import PromptCache
 from causvid_cli.config import Prediction
+from causvid_cli.network.cache import PromptCache
 from causvid_cli.schedule import flow_from, led_away
 
 Predict = Callable[[Tensor, float, PromptCache], Tensor]

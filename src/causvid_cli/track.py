@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import PromptCache
 from causvid_cli.geometry import Chunk
+from causvid_cli.network.cache import PromptCache
 from causvid_cli.request import Transition
 from causvid_cli.text import EncodedPrompt, TextEncoder
 from causvid_cli.timeline import Cue, check_cues

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import CLEAN_TIMESTEP
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.model import CLEAN_TIMESTEP
 
 
 @dataclass(frozen=True, slots=True)

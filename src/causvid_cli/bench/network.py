@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from causvid_cli.bench.flops import call_flops, parts_of, text_rows
-from causvid_cli.cache import PromptCache
 from causvid_cli.device import Moment
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import CLEAN_TIMESTEP, CausalTransformer
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.model import CLEAN_TIMESTEP, CausalTransformer
 
 Kind = Literal["step", "clean", "joined"]
 """Of a call: a step, a clean pass, or both in one (a clean pass and the next chunk's first step)."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causvid_cli.onednn import Product
+from causvid_cli.network.packed_linear import Product
 
 Sizes = tuple[int, int, int]
 """Of each of the three sizes that pictures have on their way: 1/2, 1/4 and 1/8."""

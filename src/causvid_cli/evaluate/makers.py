@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from causvid_cli import storybook
-from causvid_cli.cache import PromptCache
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.condition import encode_prefix
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk
+from causvid_cli.network.cache import PromptCache
 from causvid_cli.pipeline import Pipeline
 from causvid_cli.request import Transition
 from causvid_cli.rollout import Noise, rollout, seeded_noise

@@ -17,7 +17,7 @@ from causvid_cli.config import FACTS_FILE, PackFacts, load_facts
 from causvid_cli.device import resolve_dtype
 from causvid_cli.errors import ModelError
 from causvid_cli.loading import load_codec, load_story_text, load_text, load_transformer
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.packs import find_pack, list_packs, verify_pack
 from causvid_cli.request import AUTO
 from causvid_cli.text import StoryText, TextEncoder

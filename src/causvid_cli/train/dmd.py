@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.model import frame_mask
+from causvid_cli.network.masks import frame_mask
 from causvid_cli.rollout import commit_chunk, denoise_steps
 from causvid_cli.schedule import Step, add_noise, led_away, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts

@@ -18,7 +18,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.text import StoryText
 from causvid_cli.train.autoencoder import load_codec
 from causvid_cli.train.base import Base, load_base

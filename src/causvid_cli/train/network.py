@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.backbone import WanTransformer3DModel
-from causvid_cli.cache import PromptCache
 from causvid_cli.errors import UsageError
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.backbone import WanTransformer3DModel
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.text import StoryText
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.prompts import PromptTable

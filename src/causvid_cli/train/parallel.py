@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from causvid_cli.errors import CausvidError, DeviceError
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.model import CausalTransformer
 
 T = TypeVar("T")
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.cache import KVCache, PromptCache
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, take_chunks
-from causvid_cli.model import CausalTransformer, teacher_forcing_mask
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.masks import teacher_forcing_mask
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.rollout import rollout
 from causvid_cli.sampler import solve_ode
 from causvid_cli.schedule import Step, add_noise, sampler_sigmas, steps_of

@@ -14,15 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causvid_cli.backbone import dispatch_attention_fn
-from causvid_cli.cache import KVCache, PromptCache
-from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast
-from causvid_cli.onednn import Product
+from causvid_cli.network.backbone import dispatch_attention_fn
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.compiled import Attend, CompiledBlock, Recordings, StaticPast
+from causvid_cli.network.packed_linear import Product
 
 EmbedTime = Callable[[float], tuple[Tensor, Tensor]]
 """timestep -> its features [1, D], and what the blocks are modulated by [1, 6, D]."""
-Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
-"""Queries, keys and values [B, L, head, head_dim] of one layer, the back-end -> what attention gives."""
 Layer = Callable[[Tensor], Tensor]
 TIMESTEPS = 64
 """So many timesteps are remembered."""

@@ -21,8 +21,8 @@ from causvid_cli.geometry import take_chunks
 from causvid_cli.gguf_weights import ORIGINAL_SHAPE, compute_in, gguf_shapes, load_gguf, take_gguf
 from causvid_cli.keys import transformer_names
 from causvid_cli.lora import add_loras, read_lora
-from causvid_cli.model import CausalTransformer
-from causvid_cli.quantize import check_quantize, is_plain, is_quantized, quantize_network
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.network.quantize import check_quantize, is_plain, is_quantized, quantize_network
 
 CPU = torch.device("cpu")
 SHAPE = {"num_attention_heads": 2, "attention_head_dim": 32, "text_dim": 32, "freq_dim": 32, "ffn_dim": 128}
@@ -137,7 +137,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 
 def test_packages_say_nothing_while_they_load_and_loggers_speak_again_afterwards():
     code = (
-        "import torch; from causvid_cli import pipeline; from causvid_cli.quantize import check_quantize;"
+        "import torch; from causvid_cli import pipeline; from causvid_cli.network.quantize import check_quantize;"
         "check_quantize('int8', torch.device('cpu')); import logging, sys; assert 'torchao' in sys.modules;"
         "assert logging.getLogger('a').isEnabledFor(logging.WARNING)"
     )

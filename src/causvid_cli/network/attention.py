@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from causvid_cli.backbone import AttentionBackendName, check_attention_backend, dispatch_attention_fn
 from causvid_cli.errors import DeviceError
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.backbone import AttentionBackendName, check_attention_backend, dispatch_attention_fn
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import AUTO
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from causvid_cli.rope import axis_sizes, rotations, turn
+from causvid_cli.network.rope import axis_sizes, rotations, turn
 
 
 def random_keys(frames: int, *, rows: int = 2, columns: int = 3, head_dim: int = 12, seed: int = 0) -> torch.Tensor:

@@ -2,11 +2,11 @@ from functools import partial
 
 import pytest
 import torch
-from test_rope import rotate
+from network.test_rope import rotate
 
-from causvid_cli.cache import KVCache, Place, PromptCache
 from causvid_cli.geometry import Chunk, take_chunks
-from causvid_cli.rope import rotations, turn
+from causvid_cli.network.cache import KVCache, Place, PromptCache
+from causvid_cli.network.rope import rotations, turn
 
 LAYERS, BATCH, ROWS, COLUMNS, HEADS, HEAD_DIM = 2, 2, 1, 3, 2, 12
 TOKENS = ROWS * COLUMNS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.geometry import Chunk
-from causvid_cli.rope import turn
+from causvid_cli.network.rope import turn
 
 Rope = Literal["relative", "absolute"]
 Turns = Callable[[Sequence[int]], Tensor]
@@ -54,7 +54,7 @@ class KVCache:
     on when the window goes on, so that distances stay in the trained range however long the video grows (LongLive's
     unlimited form). With "absolute" it stays where it was, at the beginning of the video (Self-Forcing's rolling
     cache). Without a sink, or while nothing has been evicted, the two are the same. A rotation is worked out in
-    float64 from the position itself (`rope.py`), so large positions are as exact as small ones.
+    float64 from the position itself (`network/rope.py`), so large positions are as exact as small ones.
     """
 
     def __init__(

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor_config
 
-from causvid_cli import model as causal
-from causvid_cli.cache import PromptCache
-from causvid_cli.compiled import CompiledBlock, Recordings, StaticPast, check_compiler
 from causvid_cli.errors import DeviceError
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network import model as causal
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.compiled import CompiledBlock, Recordings, StaticPast, check_compiler
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import load
 from causvid_cli.request import Loading
 

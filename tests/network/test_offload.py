@@ -17,7 +17,7 @@ from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.loading import load_transformer
 from causvid_cli.lora_files import lora_use
-from causvid_cli.offload import HOOK, offload_blocks
+from causvid_cli.network.offload import HOOK, offload_blocks
 from causvid_cli.pipeline import ChunkResult, Pipeline, load
 from causvid_cli.request import Loading
 
@@ -94,7 +94,7 @@ def test_only_blocks_wait(pack):
 
 
 def test_each_block_fetches_the_next():
-    from causvid_cli.offload import _chain
+    from causvid_cli.network.offload import _chain
 
     class Group:
         onload_self = True

@@ -6,9 +6,9 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 from test_rollout import assert_close, roll
 from tiny import SHAPE, tiny_transformer
 
-from causvid_cli.attention import set_attention
 from causvid_cli.errors import DeviceError
-from causvid_cli.model import CausalTransformer
+from causvid_cli.network.attention import set_attention
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import ATTENTION, AUTO
 
 ROUNDING = 5e-5

@@ -6,11 +6,12 @@ import torch
 from tiny import SHAPE, tiny_transformer
 from torch import Tensor, nn
 
-from causvid_cli import model as causal
-from causvid_cli.cache import PromptCache
 from causvid_cli.geometry import take_chunks
-from causvid_cli.model import CausalTransformer, frame_mask
-from causvid_cli.onednn import Product
+from causvid_cli.network import model as causal
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.masks import frame_mask
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.network.packed_linear import Product
 
 ROUNDING = 2e-5
 """Float32 sums in another order: about 1e-6 is measured; a wrong scale or gate costs 1e-2 and more."""

@@ -7,9 +7,10 @@ import torch
 from tiny import SHAPE, tiny_transformer
 from torch import Tensor
 
-from causvid_cli.cache import PromptCache
 from causvid_cli.geometry import Chunk
-from causvid_cli.model import CausalTransformer, frame_mask, sinusoid, teacher_forcing_mask
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
+from causvid_cli.network.model import CausalTransformer, sinusoid
 from causvid_cli.train.network import build_network
 
 ROUNDING = 2e-5

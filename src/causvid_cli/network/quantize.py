@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.backbone import quietly
 from causvid_cli.device import computes_fp8
 from causvid_cli.errors import DeviceError, ModelError
+from causvid_cli.network.backbone import quietly
 from causvid_cli.request import Quantize
 
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.backbone import WanTransformer3DModel, dispatch_attention_fn
-from causvid_cli.cache import KVCache, Place, PromptCache, Rope
-from causvid_cli.compiled import StaticPast
 from causvid_cli.config import Prediction
-from causvid_cli.fused import FusedBlocks, plain_tokens
 from causvid_cli.geometry import Chunk
-from causvid_cli.rope import rotations, turn
+from causvid_cli.network.backbone import WanTransformer3DModel, dispatch_attention_fn
+from causvid_cli.network.cache import KVCache, Place, PromptCache, Rope
+from causvid_cli.network.compiled import StaticPast
+from causvid_cli.network.fused import FusedBlocks, plain_tokens
+from causvid_cli.network.masks import Parts, attention_parts
+from causvid_cli.network.rope import rotations, turn
 
 CLEAN_TIMESTEP = 0.0
 """What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
@@ -51,7 +52,7 @@ class CausalTransformer(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> Self:
-        """Let calls with a plain number for a timestep take fewer, larger operations (`fused.py`).
+        """Let calls with a plain number for a timestep take fewer, larger operations (`network/fused.py`).
 
         For weights that change no more; moving or converting them undoes it. The layers of a large network are not
         merged: its time goes into the products themselves, and a second copy of its weights might not fit.
@@ -70,7 +71,7 @@ class CausalTransformer(nn.Module):
         return sum(weight.numel() for weight in self.parameters()) <= LARGEST_MERGED
 
     def compile(self, *, frames: int) -> Self:  # type: ignore[override]  # torch's compiles all of `forward`
-        """Let calls for chunks of so many latent frames take a compiled block (`compiled.py`); after `fuse`.
+        """Let calls for chunks of so many latent frames take a compiled block (`network/compiled.py`); after `fuse`.
 
         Where diffusers fetches weights from elsewhere when they are needed nothing changes. The first calls take long.
         Raises DeviceError when this machine lacks a compiler.
@@ -336,10 +337,6 @@ class CachedPast:
         return torch.cat([torch.full((1, count), timestep, device=device) for timestep, count in parts], dim=1)
 
 
-Parts = tuple[tuple[slice, tuple[slice, ...]], ...]
-"""Tokens that all see the same tokens, and which those are; in order, and all of a clip's together."""
-
-
 @dataclass(frozen=True, slots=True)
 class WholeClip:
     """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) or the parts allow.
@@ -400,50 +397,6 @@ class CrossAttention(_Processor):
         return k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
 
 
-def frame_mask(chunk_frames: Sequence[int], *, window_frames: int = 0) -> Tensor:
-    """Which frame attends to which, bool [F, F]: each chunk sees itself and earlier chunks.
-
-    chunk_frames: frames of each chunk, e.g. (3, 3, 3) or, with a first frame alone, (1, 3, 3).
-    window_frames: how many frames up to its chunk's end a frame sees; 0 is all of them.
-    """
-    ends = torch.tensor(
-        [end for end, n in zip(_running_sum(chunk_frames), chunk_frames, strict=True) for _ in range(n)]
-    )
-    frames = torch.arange(len(ends))
-    mask = frames[None, :] < ends[:, None]
-    if window_frames:
-        mask &= frames[None, :] >= ends[:, None] - window_frames
-    return mask
-
-
-def teacher_forcing_mask(chunk_frames: Sequence[int], *, window_frames: int = 0) -> Tensor:
-    """Which frame attends to which among clean then noisy frames, bool [2 F, 2 F].
-
-    Clean chunks see themselves and earlier clean ones; a noisy chunk sees itself and earlier *clean* chunks.
-    """
-    causal = frame_mask(chunk_frames, window_frames=window_frames)
-    own = torch.block_diag(*(torch.ones(n, n) for n in chunk_frames)).bool()
-    return torch.cat([torch.cat([causal, torch.zeros_like(causal)], 1), torch.cat([causal & ~own, own], 1)])
-
-
-def attention_parts(mask: Tensor, tokens_per_latent_frame: int) -> Parts:
-    """What a mask of frames, bool [F, F], says, as slices of tokens: no mask of tokens, no wasted work."""
-    rows, counts = torch.unique_consecutive(mask, dim=0, return_counts=True)
-    parts, start = [], 0
-    for row, count in zip(rows, counts.tolist(), strict=True):
-        values, lengths = torch.unique_consecutive(row, return_counts=True)
-        ends = _running_sum(lengths.tolist())
-        runs = zip(values.tolist(), lengths.tolist(), ends, strict=True)
-        frames = [(end - length, end) for seen, length, end in runs if seen]
-        own, *seen = (
-            slice(first * tokens_per_latent_frame, last * tokens_per_latent_frame)
-            for first, last in [(start, start + count), *frames]
-        )
-        parts.append((own, tuple(seen)))
-        start += count
-    return tuple(parts)
-
-
 def sinusoid(timestep: Tensor, size: int) -> Tensor:
     """Features [..., size] of timesteps [...]: cosines, then sines; in float64, as the published code has it."""
     half = size // 2
@@ -457,10 +410,6 @@ def _per_frame(timestep: float | Tensor, batch: int, frames: int, device: torch.
     if time.ndim == 1:
         time = time.unsqueeze(1)
     return time.expand(batch, frames)
-
-
-def _running_sum(numbers: Sequence[int]) -> list[int]:
-    return torch.tensor(list(numbers)).cumsum(0).tolist()
 
 
 def _is_offloaded(block: Any) -> bool:

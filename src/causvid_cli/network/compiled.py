@@ -18,10 +18,13 @@ from causvid_cli.device import record
 from causvid_cli.errors import DeviceError
 
 if TYPE_CHECKING:
-    from causvid_cli.cache import KVCache, Place
-    from causvid_cli.fused import FusedBlock
+    from causvid_cli.network.cache import KVCache, Place
 
 KeysValues = tuple[Tensor, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+"""Queries, keys and values [B, L, head, head_dim] of one layer, the back-end -> what attention gives."""
+Block = Callable[[Tensor, KeysValues, list[Tensor], Attend], Tensor]
+"""Hidden states [B, L, D], the prompt's keys and values, six modulations, attention -> hidden states [B, L, D]."""
 Rows = Sequence[Sequence[Tensor]]
 
 
@@ -100,7 +103,7 @@ class CompiledBlock:
 
     def __call__(
         self,
-        block: "FusedBlock",
+        block: Block,
         hidden: Tensor,
         cross: KeysValues,
         modulation: list[Tensor],
@@ -114,7 +117,7 @@ class CompiledBlock:
 
 
 def call_block(
-    block: "FusedBlock",
+    block: Block,
     hidden: Tensor,
     cross: KeysValues,
     modulation: list[Tensor],
