@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from causvid_cli.keys import text_encoder_names, transformer_names, vae_names
-from causvid_cli.weights import load_safetensors
+from causvid_cli.weights.files import load_safetensors
+from causvid_cli.weights.names import text_encoder_names, transformer_names, vae_names
 
 FACTS = {
     "chunk_frames": 3,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.errors import MediaError, ModelError, UsageError
-from causvid_cli.weights import save_safetensors
+from causvid_cli.weights.files import save_safetensors
 
 WAN21 = {"dim_mult": [1, 1, 2, 2], "temperal_downsample": [False, True, True]}
 WAN22 = WAN21 | {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}

@@ -24,18 +24,19 @@ pytest.importorskip("transformers")
 from causvid_cli.catalogue import catalogue
 from causvid_cli.config import load_facts
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
-from causvid_cli.install import apart, build, convert, plan, tensors
+from causvid_cli.install import apart, build, convert, plan
 from causvid_cli.install.build import Recipe, build_pack, copy_pack, remove_pack
 from causvid_cli.install.orders import Lora, Order
 from causvid_cli.install.plan import Wish, check_seen, plan_import
 from causvid_cli.install.recognise import module_shapes, recognise
-from causvid_cli.install.tensors import open_tensors
 from causvid_cli.network.backbone import WanTransformer3DModel
 from causvid_cli.packs import list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
 from causvid_cli.stamps import FILE as STAMPS
-from causvid_cli.weights import load_safetensors
+from causvid_cli.weights import checkpoint
+from causvid_cli.weights.checkpoint import open_tensors
+from causvid_cli.weights.files import load_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +226,7 @@ def test_tensors_that_share_memory_or_lie_askew_are_read_right(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_large_tensor_comes_piece_by_piece(suffix, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "PIECE_BYTES", 64)
+    monkeypatch.setattr(checkpoint, "PIECE_BYTES", 64)
     given = {"a": torch.arange(100.0), "b": torch.arange(7.0)}
     torch.save(given, tmp_path / "x.pt")
     save_file(given, tmp_path / "x.safetensors")
@@ -265,7 +266,7 @@ def test_a_pickle_in_torchs_old_form_is_read_while_it_is_small(folder, state, wa
     path = folder / "old.pt"
     torch.save(state, path, _use_new_zipfile_serialization=False)
     assert same(transformer_of(install(path, base=str(wan))), transformer_of(wan))
-    monkeypatch.setattr(tensors, "LARGEST_LEGACY", 1000)
+    monkeypatch.setattr(checkpoint, "LARGEST_LEGACY", 1000)
     with pytest.raises(ModelError, match="old.pt is in torch's form before 1.6, too large"):
         install(path, base=str(wan), name="again")
 
@@ -579,7 +580,7 @@ def test_a_pickle_with_code_runs_nothing(write, folder, wan, models, tmp_path, m
 
 
 def test_this_process_never_opens_a_pickle(folder, state, wan, monkeypatch):
-    monkeypatch.setattr(tensors, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
+    monkeypatch.setattr(checkpoint, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
     path = write_form("generator", folder, state)
     planned = plan_import(Wish(path=path, base=str(wan), facts=FACTS))
     assert planned.recipe.has_pickle
@@ -593,7 +594,7 @@ def test_a_pickle_is_converted_in_a_process_of_its_own(folder, state, wan, model
     install(write_form("flat", folder, state, suffix=".safetensors"), base=str(wan))
     monkeypatch.undo()
     monkeypatch.setenv("CAUSVID_MODELS", str(models))
-    monkeypatch.setattr(tensors, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
+    monkeypatch.setattr(checkpoint, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
     (folder / "torch.py").write_text("raise SystemExit('a file of the working folder was run')")
     monkeypatch.chdir(folder)
     written = []
@@ -917,5 +918,5 @@ def test_a_large_pack_is_not_hashed_again_before_its_first_video(folder, state, 
     pack = install(write_form("flat", folder, state), base=str(wan))
     assert (pack / STAMPS).is_file()
     assert STAMPS not in load_facts(pack).files
-    monkeypatch.setattr(packs, "_sha256", lambda file: pytest.fail(f"{file} is read"))
+    monkeypatch.setattr(packs, "sha256_of_file", lambda file: pytest.fail(f"{file} is read"))
     verify_pack(pack, load_facts(pack))

@@ -25,7 +25,7 @@ from causvid_cli.cli import getting
 from causvid_cli.config import load_facts
 from causvid_cli.install import apart, build, convert
 from causvid_cli.paths import models_folder
-from causvid_cli.weights import load_safetensors
+from causvid_cli.weights.files import load_safetensors
 
 SHIPPED = ["storybook", "storybook-fast"]
 CATALOGUE = """

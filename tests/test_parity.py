@@ -37,7 +37,7 @@ from causvid_cli.schedule import (
     warp,
     x0_from_flow,
 )
-from causvid_cli.weights import load_state
+from causvid_cli.weights.files import load_state
 
 
 @pytest.fixture(autouse=True)

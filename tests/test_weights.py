@@ -10,15 +10,15 @@ from torch import nn
 from causvid_cli import packs, stamps
 from causvid_cli.config import PackFacts, load_facts, to_json
 from causvid_cli.errors import ExitCode, ModelError
-from causvid_cli.keys import (
+from causvid_cli.packs import find_pack, list_packs, verify_pack, write_pack_manifest
+from causvid_cli.weights.files import load_safetensors, load_state, save_safetensors
+from causvid_cli.weights.names import (
     bare_names,
     official_to_diffusers_transformer,
     official_to_diffusers_vae,
     transformer_names,
     vae_names,
 )
-from causvid_cli.packs import find_pack, list_packs, verify_pack, write_pack_manifest
-from causvid_cli.weights import load_safetensors, load_state, save_safetensors
 
 FACTS = PackFacts(
     name="tiny",
@@ -403,7 +403,7 @@ def test_a_large_file_is_hashed_once_and_again_when_it_was_touched(large, monkey
     [file] = large.glob("transformer/*")
     verify_pack(large, load_facts(large))
     with monkeypatch.context() as patch:
-        patch.setattr(packs, "_sha256", lambda file: pytest.fail(f"{file} is read"))
+        patch.setattr(packs, "sha256_of_file", lambda file: pytest.fail(f"{file} is read"))
         verify_pack(large, load_facts(large))
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.train.base import load_base
 from causvid_cli.train.export import export_pack
-from causvid_cli.weights import save_safetensors
+from causvid_cli.weights.files import save_safetensors
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,-'\"&<>"
 

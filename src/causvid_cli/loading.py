@@ -10,8 +10,6 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.device import free_memory_bytes
-from causvid_cli.gguf_weights import compute_in, find_gguf, load_gguf, take_gguf
-from causvid_cli.lora_files import find_loras
 from causvid_cli.memory import Video, check_fits, networks_of
 from causvid_cli.network.attention import set_attention
 from causvid_cli.network.backbone import WanTransformer3DModel
@@ -24,7 +22,9 @@ from causvid_cli.text import StoryText, StoryTextEncoder, TextEncoder
 from causvid_cli.text_cache import CachedText, TextCache
 from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
 from causvid_cli.text_umt5 import UMT5TextEncoder, check_installed
-from causvid_cli.weights import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_config, load_safetensors, load_state
+from causvid_cli.weights.gguf import compute_in, find_gguf, load_gguf, take_gguf
+from causvid_cli.weights.lora_files import find_loras
 
 
 def load_codec(folder: Path, facts: PackFacts, *, vae: Vae = "full", device: torch.device, dtype: torch.dtype) -> Codec:
@@ -79,7 +79,7 @@ def load_text_when_needed(
 def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
     """A causal transformer for inference from a folder in diffusers layout, in the dtype of its file.
 
-    A GGUF file in the place of safetensors keeps its bits (`gguf_weights.py`).
+    A GGUF file in the place of safetensors keeps its bits (`weights/gguf.py`).
     """
     network, name = empty_transformer(load_config(folder, "WanTransformer3DModel")), f"{facts.name} {folder.name}"
     if packed := find_gguf(folder):
@@ -117,7 +117,7 @@ def make_ready(
     compute_in(network, dtype)
     notes = []
     if loading.loras:
-        from causvid_cli.lora import add_loras, read_lora  # here, so that storybook starts without it
+        from causvid_cli.weights.lora import add_loras, read_lora  # here, so that storybook starts without it
 
         files = find_loras(loading.loras, lora_files, where=facts.name)
         loras = [read_lora(file, network, model=facts.name) for file in files]

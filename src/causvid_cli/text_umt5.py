@@ -17,7 +17,7 @@ from torch import Tensor
 from causvid_cli.errors import ModelError
 from causvid_cli.request import check_prompt
 from causvid_cli.text import EncodedPrompt
-from causvid_cli.weights import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_config, load_safetensors, load_state
 
 ROWS = 512
 """Text features of every prompt; longer ones are cut."""

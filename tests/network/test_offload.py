@@ -16,10 +16,10 @@ pytest.importorskip("accelerate")
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.loading import load_transformer
-from causvid_cli.lora_files import lora_use
 from causvid_cli.network.offload import HOOK, offload_blocks
 from causvid_cli.pipeline import ChunkResult, Pipeline, load
 from causvid_cli.request import Loading
+from causvid_cli.weights.lora_files import lora_use
 
 CAR, BOAT = "a red car moves left in the snow", "a blue boat moves right on the sea"
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from test_lora import ROUNDING, expected, kijai, save
 from torch import Tensor, nn
+from weights.test_lora import ROUNDING, expected, kijai, save
 
 pytest.importorskip("gguf")
 pytest.importorskip("torchao")
@@ -18,11 +18,11 @@ import gguf
 
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.geometry import take_chunks
-from causvid_cli.gguf_weights import ORIGINAL_SHAPE, compute_in, gguf_shapes, load_gguf, take_gguf
-from causvid_cli.keys import transformer_names
-from causvid_cli.lora import add_loras, read_lora
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize, is_plain, is_quantized, quantize_network
+from causvid_cli.weights.gguf import ORIGINAL_SHAPE, compute_in, gguf_shapes, load_gguf, take_gguf
+from causvid_cli.weights.lora import add_loras, read_lora
+from causvid_cli.weights.names import transformer_names
 
 CPU = torch.device("cpu")
 SHAPE = {"num_attention_heads": 2, "attention_head_dim": 32, "text_dim": 32, "freq_dim": 32, "ffn_dim": 128}
@@ -266,7 +266,7 @@ def test_a_lora_is_computed_beside_packed_weights(dense, tmp_path):
     plain = rolled(model)
     for net, packed in ((model.transformer, True), (merged.transformer, False)):
         if not packed:
-            from causvid_cli.gguf_weights import dequantize_layer
+            from causvid_cli.weights.gguf import dequantize_layer
 
             for name in [n for n, m in net.named_modules() if isinstance(m, nn.Linear) and not is_plain(m)]:
                 dequantize_layer(net, name)

@@ -18,9 +18,9 @@ from causvid_cli.cli.tasks import Task, check_stdout, existing
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, journal_path
-from causvid_cli.lora_files import find_loras
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
+from causvid_cli.weights.lora_files import find_loras
 
 app = typer.Typer()
 

@@ -16,7 +16,6 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, ModelUsed
-from causvid_cli.lora_files import lora_use, parse_lora
 from causvid_cli.memory import Video
 from causvid_cli.request import (
     DEFAULT_LENGTH,
@@ -36,6 +35,7 @@ from causvid_cli.request import (
 )
 from causvid_cli.script import Script, Snapped, timeline
 from causvid_cli.timecode import Time, parse_fps, parse_size, parse_whole
+from causvid_cli.weights.lora_files import lora_use, parse_lora
 
 BYTES_PER_PIXEL = 0.004
 """The least that a video takes on disk: what storybook's flat colours do. For a first look at the free space."""

@@ -16,7 +16,7 @@ from causvid_cli.codec.base import enlarged
 from causvid_cli.codec.steps import check_pictures
 from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
-from causvid_cli.weights import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_config, load_safetensors, load_state
 
 State = list[Any]
 """One slot per causal convolution, None until its first call; written by diffusers' layers."""

@@ -16,7 +16,7 @@ from causvid_cli import storybook
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import ModelError
 from causvid_cli.storybook import VOCABULARY, Story
-from causvid_cli.weights import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_config, load_safetensors, load_state
 
 FRAMES = 32
 """Pictures that the judge looks at."""

@@ -44,7 +44,7 @@ class Recipe:
 
     @property
     def has_pickle(self) -> bool:
-        from causvid_cli.install.layout import PICKLES
+        from causvid_cli.weights.checkpoint import PICKLES
 
         sources = [order.source for order in self.orders] + [o.lora.source for o in self.orders if o.lora]
         return any(Path(source).suffix in PICKLES for source in sources)

@@ -23,9 +23,9 @@ from causvid_cli.install.layout import PACKED
 from causvid_cli.install.orders import Lora, Made, Order, Seen
 from causvid_cli.install.packed import PackedJob
 from causvid_cli.install.recognise import Network, recognise
-from causvid_cli.install.tensors import Tensors, open_tensors
-from causvid_cli.keys import bare_names, mismatch
-from causvid_cli.weights import plan_shards
+from causvid_cli.weights.checkpoint import Tensors, open_tensors
+from causvid_cli.weights.files import plan_shards
+from causvid_cli.weights.names import bare_names, mismatch
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """Number formats of a pack, and safetensors' names of them."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import ModelError
+from causvid_cli.weights.checkpoint import PICKLES
 
-PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 PACKED = ".gguf"
 """A transformer in few bits, which stays as it is."""
 WEIGHTS = {*PICKLES, ".safetensors", PACKED}

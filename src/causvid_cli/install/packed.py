@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causvid_cli.files import write_text
-from causvid_cli.gguf_weights import gguf_shapes
 from causvid_cli.install.orders import Made, Order
 from causvid_cli.install.recognise import Network, recognise
+from causvid_cli.weights.gguf import gguf_shapes
 
 PIECE_BYTES = 2**24
 

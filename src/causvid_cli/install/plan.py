@@ -15,9 +15,10 @@ from causvid_cli.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue,
 from causvid_cli.config import FACTS_FILE, PackFacts
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.install.build import Recipe, pack_name_of, packs_with
-from causvid_cli.install.layout import PACKED, PICKLES, Found, find_parts, read_config
+from causvid_cli.install.layout import PACKED, Found, find_parts, read_config
 from causvid_cli.install.orders import Lora, Order, Seen
 from causvid_cli.packs import list_packs
+from causvid_cli.weights.checkpoint import PICKLES
 
 NEEDED = ("vae", "text_encoder", "tokenizer")
 """Parts without which a pack makes no video."""

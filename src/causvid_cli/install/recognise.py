@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from causvid_cli.catalogue import catalogue
 from causvid_cli.errors import ModelError
-from causvid_cli.keys import (
+from causvid_cli.weights.checkpoint import Shape
+from causvid_cli.weights.names import (
     Names,
     bare_names,
     count_layers,
@@ -23,7 +24,6 @@ from causvid_cli.keys import (
 )
 
 Part = Literal["transformer", "vae", "text_encoder", "vae_tiny"]
-Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 HEAD_DIM = 128

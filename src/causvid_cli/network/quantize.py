@@ -1,4 +1,4 @@
-"""Large weights in few bits, by torchao: int8 and fp8. (`gguf_weights.py` reads files that are so already.)
+"""Large weights in few bits, by torchao: int8 and fp8. (`weights/gguf.py` reads files that are so already.)
 
 Only the linear layers of the blocks are quantized: nearly all weights of a large network, and none that little would
 be saved by and much lost. Dense stay the patch embedding, the text and time embedders with the time projection, the

@@ -23,7 +23,7 @@ from causvid_cli.request import AUTO
 from causvid_cli.text import StoryText, TextEncoder
 from causvid_cli.text_umt5 import CLASS as UMT5
 from causvid_cli.text_umt5 import TOKENIZER
-from causvid_cli.weights import load_config
+from causvid_cli.weights.files import load_config
 
 WAN_PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
 

@@ -16,7 +16,7 @@ from causvid_cli.evaluate.judge import Judge
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.packs import write_pack_manifest
 from causvid_cli.text import StoryText
-from causvid_cli.weights import save_safetensors
+from causvid_cli.weights.files import save_safetensors
 
 
 def export_pack(

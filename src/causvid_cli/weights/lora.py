@@ -8,7 +8,7 @@ The forms: ComfyUI's and Kijai's (`diffusion_model.blocks.0.self_attn.q.lora_dow
 `.diff_b`), musubi-tuner's (`lora_unet_blocks_0_self_attn_q.lora_down.weight`), peft's (`base_model.model.blocks.0...
 lora_A.default.weight`, its alpha in adapter_config.json), diffusers' (`transformer.blocks.0.attn1.to_q.lora_A.weight`)
 and LongLive's (peft's, under `generator_lora`). diffusers' own converters leave out differences of norms and weights,
-and stop at a file that changes some of the layers only: so names are mapped here, by `keys.py`.
+and stop at a file that changes some of the layers only: so names are mapped here, by `weights/names.py`.
 """
 
 import json
@@ -24,10 +24,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
-from causvid_cli.gguf_weights import dequantize_layer
-from causvid_cli.install.tensors import PICKLES, check_pickle, load_pickle
-from causvid_cli.keys import WRAPPERS, mismatch, transformer_names
 from causvid_cli.network.quantize import is_plain
+from causvid_cli.weights.checkpoint import PICKLES, check_pickle, load_pickle
+from causvid_cli.weights.gguf import dequantize_layer
+from causvid_cli.weights.names import WRAPPERS, mismatch, transformer_names
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_CONFIG = "lora_adapter_metadata"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
-from causvid_cli.keys import mismatch
+from causvid_cli.weights.names import mismatch
 
 STEM = "diffusion_pytorch_model"
 MIB = 2**20

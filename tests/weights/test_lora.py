@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.keys import transformer_names
-from causvid_cli.lora import add_loras, read_lora
-from causvid_cli.lora_files import find_loras, lora_use, parse_lora
+from causvid_cli.weights.lora import add_loras, read_lora
+from causvid_cli.weights.lora_files import find_loras, lora_use, parse_lora
+from causvid_cli.weights.names import transformer_names
 
 ROUNDING = 1e-6
 """Float32 sums of four products of numbers near 1, in another order."""

@@ -23,9 +23,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from causvid_cli.errors import ModelError
-from causvid_cli.install.layout import PICKLES
-from causvid_cli.install.recognise import Shape
-from causvid_cli.keys import ENTRIES
+from causvid_cli.weights.names import (
+    ENTRIES,
+)
+
+PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
+Shape = tuple[int, ...]
 
 PIECE_BYTES = 2**24
 SAFE_TORCH = (2, 10)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
-from causvid_cli.keys import official_to_diffusers_transformer
-from causvid_cli.weights import check_state
+from causvid_cli.weights.files import check_state
+from causvid_cli.weights.names import official_to_diffusers_transformer
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
 """What a file may put before all its names."""
