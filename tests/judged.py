@@ -12,7 +12,7 @@ from causvid_cli.config import load_facts
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.evaluate.request import TrialKind, TrialRequest
 from causvid_cli.evaluate.trials import Trials, open_trials
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.export import export_pack
 
 

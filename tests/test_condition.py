@@ -8,8 +8,8 @@ from causvid_cli.codec.wan import WanCodec
 from causvid_cli.condition import Source, encode_prefix, prefix_chunks
 from causvid_cli.geometry import ChunkGrid, CodecFacts, context_frames, held_pictures
 from causvid_cli.pipeline import GIVEN, Pipeline
-from causvid_cli.text import StoryText, StoryTextEncoder
-from causvid_cli.timeline import Cue
+from causvid_cli.prompt.cues import Cue
+from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 
 WAN = CodecFacts(latent_channels=16, spatial_factor=8, frames_first=1, frames_next=4)
 STACKED = CodecFacts(latent_channels=24, spatial_factor=8, frames_first=4, frames_next=4)

@@ -28,7 +28,7 @@ from causvid_cli.evaluate.prompts import built_in_prompts, read_prompts
 from causvid_cli.evaluate.request import EvalRequest
 from causvid_cli.evaluate.run import open_evaluation, takes_of
 from causvid_cli.pipeline import load
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.export import export_pack
 
 PROMPT = "a red car moves left in the snow"

@@ -22,8 +22,8 @@ from causvid_cli.evaluate.judge import (
     open_judge,
 )
 from causvid_cli.packs import verify_pack
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import VOCABULARY, Story
-from causvid_cli.text import StoryText
 from causvid_cli.train.config import EvalConfig, Optimisation
 from causvid_cli.train.evaluate import clips_of, evaluate
 from causvid_cli.train.export import export_pack

@@ -11,8 +11,8 @@ from causvid_cli.evaluate.folder import CLIPS, FIGURES, PAGE
 from causvid_cli.evaluate.photos import HOLDS
 from causvid_cli.evaluate.trials import as_drawn
 from causvid_cli.geometry import held_pictures
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import VOCABULARY
-from causvid_cli.timeline import Cue
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from causvid_cli import storybook
 from causvid_cli.cli.app import app
 from causvid_cli.errors import UsageError
 from causvid_cli.loading import load_pixel_codec, load_story_text
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import PackStory
 from causvid_cli.storybook.palette import SUBJECTS
 from causvid_cli.storybook.sprites import DRAWINGS
 from causvid_cli.storybook.vocabulary import VOCABULARY
-from causvid_cli.text import StoryText
 from causvid_cli.train.autoencoder import CROP, OwnPictures, redrawn
 from causvid_cli.train.config import load_config
 from causvid_cli.train.distill import Distillation

@@ -21,7 +21,7 @@ from tiny import SHAPE, tiny_transformer
 from torch import Tensor
 
 from causvid_cli.errors import CausvidError, DeviceError, NumericsError, OutputError, UsageError
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train import parallel
 from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.logs import read_log

@@ -16,10 +16,10 @@ from causvid_cli.evaluate.makers import Clip, student_maker
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.masks import frame_mask
 from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.recompute import Recomputed
 from causvid_cli.rollout import seeded_noise
 from causvid_cli.schedule import add_noise, x0_from_flow
-from causvid_cli.timeline import Cue
 
 CPU = torch.device("cpu")
 OPTIONS = {"length": "45f", "seed": 3}

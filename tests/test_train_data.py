@@ -28,7 +28,8 @@ from causvid_cli.errors import MediaError, ModelError, NumericsError, OutputErro
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.loading import load_story_text
 from causvid_cli.pipeline import load
-from causvid_cli.text import EncodedPrompt, StoryText, StoryTextEncoder
+from causvid_cli.prompt.encoded import EncodedPrompt
+from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 from causvid_cli.train import latents, prompts
 from causvid_cli.train import shards as train_shards
 from causvid_cli.train.captions import find_videos, read_prompts

@@ -24,8 +24,8 @@ from causvid_cli.cli.app import app
 from causvid_cli.errors import ModelError
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.pipeline import load
+from causvid_cli.prompt.umt5 import ROWS
 from causvid_cli.teacher import load_teacher
-from causvid_cli.text_umt5 import ROWS
 from causvid_cli.train.base import Base, load_base
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.network import Denoiser

@@ -8,7 +8,7 @@ from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.network import build_network

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 
 from causvid_cli.config import from_json
 from causvid_cli.errors import CausvidError, MediaError, ModelError
+from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.request import AUTO, LOADING, Loading
-from causvid_cli.timeline import Cue, check_cues
 
 RECIPE_VERSION = 1
 """The newest recipe that this program reads."""

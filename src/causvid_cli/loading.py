@@ -17,11 +17,12 @@ from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.offload import offload_blocks
 from causvid_cli.network.quantize import quantize_network
 from causvid_cli.packs import codec_folder, pack_digest, verify_pack, with_parts
+from causvid_cli.prompt.encoded import TextEncoder
+from causvid_cli.prompt.feature_cache import CachedText, TextCache
+from causvid_cli.prompt.story import StoryText, StoryTextEncoder
+from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
+from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
-from causvid_cli.text import StoryText, StoryTextEncoder, TextEncoder
-from causvid_cli.text_cache import CachedText, TextCache
-from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
-from causvid_cli.text_umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.weights.files import load_config, load_safetensors, load_state
 from causvid_cli.weights.gguf import compute_in, find_gguf, load_gguf, take_gguf
 from causvid_cli.weights.lora_files import find_loras

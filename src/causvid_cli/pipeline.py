@@ -38,6 +38,11 @@ from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize
 from causvid_cli.packs import codec_folder, verify_pack, without_parts
 from causvid_cli.plan import Plan, make_plan
+from causvid_cli.prompt.cues import Cue
+from causvid_cli.prompt.encoded import TextEncoder
+from causvid_cli.prompt.feature_cache import TextCache
+from causvid_cli.prompt.track import PromptTrack
+from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
@@ -50,11 +55,6 @@ from causvid_cli.request import (
     parse_length,
 )
 from causvid_cli.rollout import Latents, rollout, seeded_noise
-from causvid_cli.text import TextEncoder
-from causvid_cli.text_cache import TextCache
-from causvid_cli.text_umt5 import PARTS as UMT5_PARTS
-from causvid_cli.timeline import Cue
-from causvid_cli.track import PromptTrack
 
 GIVEN = -1
 """`ChunkResult.index` of pictures that were given, not made."""

@@ -18,9 +18,9 @@ from causvid_cli.codec import Codec
 from causvid_cli.config import PackFacts
 from causvid_cli.loading import empty_transformer
 from causvid_cli.network.model import CausalTransformer
+from causvid_cli.prompt.encoded import EncodedPrompt
+from causvid_cli.prompt.umt5 import ROWS
 from causvid_cli.request import Vae, check_prompt
-from causvid_cli.text import EncodedPrompt
-from causvid_cli.text_umt5 import ROWS
 
 NOTE = "the weights are random: the pictures mean nothing, their speed and memory do"
 POOL = 2**22

@@ -16,14 +16,14 @@ from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.pipeline import Pipeline
+from causvid_cli.prompt.cues import Cue
+from causvid_cli.prompt.encoded import EncodedPrompt
+from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.request import Transition
 from causvid_cli.rollout import Noise, rollout, seeded_noise
 from causvid_cli.schedule import sampler_sigmas
 from causvid_cli.storybook import Story
 from causvid_cli.teacher import Teacher, denoise_whole
-from causvid_cli.text import EncodedPrompt
-from causvid_cli.timeline import Cue
-from causvid_cli.track import PromptTrack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

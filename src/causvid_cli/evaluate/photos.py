@@ -16,8 +16,8 @@ from causvid_cli.evaluate.makers import Clip
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.trials import Experiment, OnMade, Trials, as_drawn, keep_strips
 from causvid_cli.geometry import Hold, held_pictures
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import VOCABULARY, Story
-from causvid_cli.timeline import Cue
 
 HOLDS: tuple[Hold, ...] = ("chunk", "frame")
 EARLY_S, LATE_S = 1, 4

@@ -19,8 +19,8 @@ from causvid_cli.evaluate.makers import Clip
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.trials import Experiment, OnMade, Trials, as_drawn, keep_strips
 from causvid_cli.geometry import ChunkGrid
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import VOCABULARY, Story
-from causvid_cli.timeline import Cue
 
 PARTS = ("subject", "colour", "scene", "action")
 KINDS = (*PARTS, *PARTS, "all")

@@ -18,8 +18,8 @@ from causvid_cli.evaluate.run import MOST_CLIPS, rounded, strip
 from causvid_cli.evaluate.trial_figures import trial_figures
 from causvid_cli.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import LARGEST_SEED
-from causvid_cli.timeline import Cue
 
 SHEET_TRIALS, SHEET_PICTURES = 9, 10
 """Scripts or photos that the page shows, and pictures of each of their clips."""

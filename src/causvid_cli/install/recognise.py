@@ -112,7 +112,7 @@ def module_shapes(part: Part, config: Mapping[str, Any]) -> dict[str, Shape]:
 
             module = TAEHV.from_config(dict(config))
         else:
-            from causvid_cli.text_umt5 import check_installed
+            from causvid_cli.prompt.umt5 import check_installed
 
             check_installed()
             from transformers import UMT5Config, UMT5EncoderModel

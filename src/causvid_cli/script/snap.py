@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from causvid_cli.geometry import ChunkGrid
+from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.script.model import AFTER_LAST_CUE, Script, ScriptCue, Snap
 from causvid_cli.script.problems import Problem, ScriptError
 from causvid_cli.timecode import Time, nearest_whole
-from causvid_cli.timeline import Cue, check_cues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,11 @@ from causvid_cli.errors import ModelError
 from causvid_cli.loading import load_codec, load_story_text, load_text, load_transformer
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.packs import find_pack, list_packs, verify_pack
+from causvid_cli.prompt.encoded import TextEncoder
+from causvid_cli.prompt.story import StoryText
+from causvid_cli.prompt.umt5 import CLASS as UMT5
+from causvid_cli.prompt.umt5 import TOKENIZER
 from causvid_cli.request import AUTO
-from causvid_cli.text import StoryText, TextEncoder
-from causvid_cli.text_umt5 import CLASS as UMT5
-from causvid_cli.text_umt5 import TOKENIZER
 from causvid_cli.weights.files import load_config
 
 WAN_PARTS = ("transformer", "vae", "text_encoder", "tokenizer")

@@ -15,7 +15,7 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.autoencoder import OwnPictures, distinct_pictures, train_autoencoder
 from causvid_cli.train.captions import read_prompts
 from causvid_cli.train.config import EvalConfig, OdeConfig, Optimisation, check_stages

@@ -15,7 +15,7 @@ from causvid_cli.config import PackFacts
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.packs import write_pack_manifest
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.weights.files import save_safetensors
 
 

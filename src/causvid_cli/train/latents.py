@@ -17,7 +17,7 @@ from torch import Tensor
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError, NumericsError, UsageError
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train import world
 from causvid_cli.train.captions import Problem
 from causvid_cli.train.losses import latent_weight

@@ -19,7 +19,7 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.autoencoder import load_codec
 from causvid_cli.train.base import Base, load_base
 from causvid_cli.train.config import RolloutFacts, TrainConfig

@@ -7,7 +7,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.network.backbone import WanTransformer3DModel
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.text import StoryText
+from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.prompts import PromptTable
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causvid_cli.errors import NumericsError, UsageError
-from causvid_cli.text import TextEncoder
+from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.train.shards import load_shard, save_shard, shard_about
 
 SHARD_PROMPTS = 256

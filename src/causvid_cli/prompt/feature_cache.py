@@ -28,9 +28,9 @@ from torch import Tensor
 from causvid_cli.device import free_unused
 from causvid_cli.errors import UsageError
 from causvid_cli.paths import TEXT_CACHE, cache_folder
+from causvid_cli.prompt.encoded import EncodedPrompt
+from causvid_cli.prompt.umt5 import ROWS, Features, UMT5TextEncoder, clean, padded
 from causvid_cli.request import check_prompt
-from causvid_cli.text import EncodedPrompt
-from causvid_cli.text_umt5 import ROWS, Features, UMT5TextEncoder, clean, padded
 
 DEFAULT_BOUND = 2**30
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
+from causvid_cli.prompt.cues import Cue, check_cues
+from causvid_cli.prompt.encoded import EncodedPrompt, TextEncoder
 from causvid_cli.request import Transition
-from causvid_cli.text import EncodedPrompt, TextEncoder
-from causvid_cli.timeline import Cue, check_cues
 
 ToCache = Callable[[Tensor], PromptCache]
 """Text features [1, L, D] -> as the network wants them."""

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from causvid_cli.errors import UsageError
+from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.request import check_prompt
 from causvid_cli.storybook import LEXICON, NAMED, VOCABULARY, Parsed, Story, parse
 
@@ -118,35 +118,6 @@ class StoryText(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, 5, dim]."""
         return self.embed(rows.to(self.embed.weight.device))
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A prompt as the network wants it, and what was understood.
-
-    embeds: [1, L, D]. notes: one line for each word that was not understood. reading: the prompt as it was read.
-    origin: where the features are from, where that may differ.
-    """
-
-    prompt: str
-    embeds: Tensor
-    notes: tuple[str, ...]
-    reading: Any
-    origin: str = ""
-
-
-class TextEncoder(Protocol):
-    """prompt -> features; `previous` is the prompt before it in the same video, for what the new one leaves unsaid."""
-
-    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt: ...
-
-    def empty(self) -> Tensor:
-        """Features [1, L, D] of the empty prompt, for guidance."""
-        ...
-
-    def release(self) -> None:
-        """Give back what memory encoding takes: for now no prompt is to be encoded."""
-        ...
 
 
 class StoryTextEncoder:

@@ -19,8 +19,8 @@ from causvid_cli.loading import load_text, load_text_when_needed
 from causvid_cli.packs import write_pack_manifest
 from causvid_cli.paths import cache_folder
 from causvid_cli.pipeline import load
-from causvid_cli.text_cache import DEFAULT_BOUND, CachedText, TextCache, parse_bytes
-from causvid_cli.text_umt5 import Features, UMT5TextEncoder
+from causvid_cli.prompt.feature_cache import DEFAULT_BOUND, CachedText, TextCache, parse_bytes
+from causvid_cli.prompt.umt5 import Features, UMT5TextEncoder
 
 CPU = torch.device("cpu")
 CAT = "a cat's hat, &amp; more"

@@ -5,9 +5,9 @@ from tiny import SHAPE
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.text import StoryText, StoryTextEncoder
-from causvid_cli.timeline import Cue, check_cues
-from causvid_cli.track import PromptTrack
+from causvid_cli.prompt.cues import Cue, check_cues
+from causvid_cli.prompt.story import StoryText, StoryTextEncoder
+from causvid_cli.prompt.track import PromptTrack
 
 CAR, CAT = "a red car moves left in the snow", "a blue cat jumps in the forest"
 BOAT = "a red boat stays still on the sea"

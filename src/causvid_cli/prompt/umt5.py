@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from causvid_cli.errors import ModelError
+from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.request import check_prompt
-from causvid_cli.text import EncodedPrompt
 from causvid_cli.weights.files import load_config, load_safetensors, load_state
 
 ROWS = 512

@@ -1,0 +1,35 @@
+"""What a text encoder gives, whichever it is."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the network wants it, and what was understood.
+
+    embeds: [1, L, D]. notes: one line for each word that was not understood. reading: the prompt as it was read.
+    origin: where the features are from, where that may differ.
+    """
+
+    prompt: str
+    embeds: Tensor
+    notes: tuple[str, ...]
+    reading: Any
+    origin: str = ""
+
+
+class TextEncoder(Protocol):
+    """prompt -> features; `previous` is the prompt before it in the same video, for what the new one leaves unsaid."""
+
+    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt: ...
+
+    def empty(self) -> Tensor:
+        """Features [1, L, D] of the empty prompt, for guidance."""
+        ...
+
+    def release(self) -> None:
+        """Give back what memory encoding takes: for now no prompt is to be encoded."""
+        ...
