@@ -25,7 +25,7 @@ from torch import Tensor
 
 from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.condition import Source, encode_prefix
+from causvid_cli.codec.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
 from causvid_cli.device import Beside, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError

@@ -1,5 +1,5 @@
 """Streaming video codecs: latent chunks <-> pictures, their state carried from chunk to chunk."""
 
-from causvid_cli.codec.base import Codec, enlarged
+from causvid_cli.codec.codec import Codec, enlarged
 
 __all__ = ["Codec", "enlarged"]

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.codec.base import rows_enlarged
-from causvid_cli.codec.decoder import Decoder, FusedDecoder, Residual, Sizes
+from causvid_cli.codec.codec import rows_enlarged
+from causvid_cli.codec.pixel_decoder import Decoder, FusedDecoder, Residual, Sizes
 from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
 

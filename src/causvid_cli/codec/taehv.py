@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causvid_cli.codec.base import enlarged
-from causvid_cli.codec.steps import check_pictures
+from causvid_cli.codec.codec import check_pictures, enlarged
 from causvid_cli.errors import MediaError, ModelError
 from causvid_cli.geometry import CodecFacts, check_multiple
 from causvid_cli.weights.files import load_config, load_safetensors, load_state

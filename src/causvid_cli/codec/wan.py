@@ -12,8 +12,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, patchify, unpatchify
 from torch import Tensor, nn
 
-from causvid_cli.codec.base import enlarged
-from causvid_cli.codec.steps import check_pictures
+from causvid_cli.codec.codec import check_pictures, enlarged
 from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
 from causvid_cli.weights.files import load_config, load_safetensors, load_state

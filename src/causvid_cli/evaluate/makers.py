@@ -10,8 +10,8 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.codec import Codec
+from causvid_cli.codec.condition import encode_prefix
 from causvid_cli.codec.pixel import PixelCodec
-from causvid_cli.condition import encode_prefix
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache

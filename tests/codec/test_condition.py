@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from test_codec_wan import WAN21, tiny_vae
+from codec.test_wan import WAN21, tiny_vae
 from tiny import SHAPE, tiny_codec, tiny_facts, tiny_transformer
 
+from causvid_cli.codec.condition import Source, encode_prefix, prefix_chunks
 from causvid_cli.codec.wan import WanCodec
-from causvid_cli.condition import Source, encode_prefix, prefix_chunks
 from causvid_cli.geometry import ChunkGrid, CodecFacts, context_frames, held_pictures
 from causvid_cli.pipeline import GIVEN, Pipeline
 from causvid_cli.prompt.cues import Cue
