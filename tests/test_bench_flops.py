@@ -13,8 +13,8 @@ from causvid_cli.catalogue import catalogue
 from causvid_cli.geometry import Chunk
 from causvid_cli.loading import empty_transformer
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.rollout import rollout, seeded_noise
-from causvid_cli.schedule import Step
+from causvid_cli.sampling.rollout import rollout, seeded_noise
+from causvid_cli.sampling.schedule import Step
 
 STEPS = (Step(1000.0, 1.0), Step(500.0, 0.5))
 

@@ -14,7 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from causvid_cli.catalogue import Catalogue, catalogue, find_checkpoint, is_non_commercial
 from causvid_cli.config import PackFacts, from_json, to_json
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.schedule import steps_of
+from causvid_cli.sampling.schedule import steps_of
 
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = {"wan2.1-1.3b": "keys_wan_t2v_1_3b.json", "wan2.1-14b": "keys_wan_t2v_14b.json"}

@@ -27,8 +27,8 @@ from causvid_cli.config import load_facts
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.pipeline import load
-from causvid_cli.sampler import solve_ode
-from causvid_cli.schedule import sampler_sigmas
+from causvid_cli.sampling.ode import solve_ode
+from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import load_teacher
 from causvid_cli.train import autoencoder, latents
 from causvid_cli.train.config import (

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from causvid_cli.geometry import take_chunks
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.rollout import rollout
-from causvid_cli.schedule import add_noise, x0_from
+from causvid_cli.sampling.rollout import rollout
+from causvid_cli.sampling.schedule import add_noise, x0_from
 from causvid_cli.train.config import DmdConfig, NetworkConfig, RolloutFacts
 from causvid_cli.train.dmd import Matching, last_steps, noised_clips, real_x0, self_rollout
 from causvid_cli.train.latents import LatentClips

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from test_rollout import assert_close, noise_of, roll, small_cache
+from sampling.test_rollout import assert_close, noise_of, roll, small_cache
 from tiny import SHAPE, tiny_pack, tiny_transformer
 
 from causvid_cli.network.cache import PromptCache

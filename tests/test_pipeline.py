@@ -12,7 +12,7 @@ from tiny import tiny_codec, tiny_facts, tiny_pack
 
 from causvid_cli.errors import ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, load
-from causvid_cli.plan import make_plan
+from causvid_cli.sampling.plan import make_plan
 
 CAR, BOAT = "a red car moves left in the snow", "a blue boat moves right on the sea"
 SHORT = {"length": "8f", "seed": 1}

@@ -5,8 +5,8 @@ import pytest
 from tiny import tiny_codec, tiny_facts
 
 from causvid_cli.errors import UsageError
-from causvid_cli.plan import make_plan
 from causvid_cli.request import LARGEST_SEED, Loading, check_device, check_seed, check_size, check_steps, random_seed
+from causvid_cli.sampling.plan import make_plan
 
 
 def test_it_loads_nothing_slow():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.schedule import add_noise, flow_from_x0, steps_of
+from causvid_cli.sampling.schedule import add_noise, flow_from_x0, steps_of
 from causvid_cli.storybook import Story
 from causvid_cli.train import latents, world
 from causvid_cli.train.config import (

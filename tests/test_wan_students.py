@@ -24,8 +24,8 @@ from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import Loading
-from causvid_cli.rollout import rollout, seeded_noise
-from causvid_cli.schedule import add_noise, x0_from_flow
+from causvid_cli.sampling.rollout import rollout, seeded_noise
+from causvid_cli.sampling.schedule import add_noise, x0_from_flow
 
 CPU = torch.device("cpu")
 NOISE = {"batch": 1, "channels": 16, "latent_height": 4, "latent_width": 6}

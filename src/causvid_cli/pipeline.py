@@ -37,13 +37,11 @@ from causvid_cli.network.compiled import check_compiler
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize
 from causvid_cli.packs import codec_folder, verify_pack, without_parts
-from causvid_cli.plan import Plan, make_plan
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import TextCache
 from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
-from causvid_cli.recompute import Recomputed
 from causvid_cli.request import (
     AUTO,
     DEFAULT_LENGTH,
@@ -54,7 +52,9 @@ from causvid_cli.request import (
     Transition,
     parse_length,
 )
-from causvid_cli.rollout import Latents, rollout, seeded_noise
+from causvid_cli.sampling.krea import Recomputed
+from causvid_cli.sampling.plan import Plan, make_plan
+from causvid_cli.sampling.rollout import Latents, rollout, seeded_noise
 
 GIVEN = -1
 """`ChunkResult.index` of pictures that were given, not made."""

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
-from test_rollout import assert_close, roll
+from sampling.test_rollout import assert_close, roll
 from tiny import SHAPE, tiny_transformer
 
 from causvid_cli.errors import DeviceError

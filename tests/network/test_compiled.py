@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from commands import PROMPT, makes
-from test_rollout import assert_close, prefix_of, roll, small_cache, switching
+from sampling.test_rollout import assert_close, prefix_of, roll, small_cache, switching
 from tiny import SHAPE, tiny_pack, tiny_transformer
 from torch import Tensor
 from torch._dynamo.utils import counters

@@ -14,7 +14,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.device import synchronize
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.pipeline import Pipeline, load
-from causvid_cli.plan import Plan
+from causvid_cli.sampling.plan import Plan
 from causvid_cli.teacher import Teacher, load_teacher
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli.network.masks import frame_mask
-from causvid_cli.rollout import commit_chunk, denoise_steps
-from causvid_cli.schedule import Step, add_noise, led_away, x0_from
+from causvid_cli.sampling.rollout import commit_chunk, denoise_steps
+from causvid_cli.sampling.schedule import Step, add_noise, led_away, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching, sample_sigma

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from causvid_cli.config import Prediction
-from causvid_cli.schedule import flow_from, x0_from
+from causvid_cli.sampling.schedule import flow_from, x0_from
 
 
 def palette_cross_entropy(scores: Tensor, indices: Tensor, weight: Tensor) -> Tensor:

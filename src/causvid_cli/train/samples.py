@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli.codec import Codec
-from causvid_cli.schedule import sampler_sigmas
+from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import denoise_whole
 from causvid_cli.train.config import RolloutFacts
 from causvid_cli.train.dmd import self_rollout

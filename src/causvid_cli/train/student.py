@@ -22,9 +22,9 @@ from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.rollout import rollout
-from causvid_cli.sampler import solve_ode
-from causvid_cli.schedule import Step, add_noise, sampler_sigmas, steps_of
+from causvid_cli.sampling.ode import solve_ode
+from causvid_cli.sampling.rollout import rollout
+from causvid_cli.sampling.schedule import Step, add_noise, sampler_sigmas, steps_of
 from causvid_cli.train.config import OdeConfig, Optimisation, RolloutFacts
 from causvid_cli.train.latents import Batch, Joined, LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma, x0_regression

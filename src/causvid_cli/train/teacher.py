@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.config import Prediction
-from causvid_cli.schedule import add_noise, x0_from
+from causvid_cli.sampling.schedule import add_noise, x0_from
 from causvid_cli.train.config import Optimisation
 from causvid_cli.train.latents import LatentClips
 from causvid_cli.train.losses import flow_matching, sample_sigma

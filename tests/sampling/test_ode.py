@@ -5,8 +5,8 @@ import torch
 from tiny import SHAPE, tiny_transformer
 
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.sampler import Predict, guided_flow, solve_ode
-from causvid_cli.schedule import add_noise, sampler_sigmas
+from causvid_cli.sampling.ode import Predict, guided_flow, solve_ode
+from causvid_cli.sampling.schedule import add_noise, sampler_sigmas
 
 SHAPE_OF_X = (1, 24, 2, 4, 4)
 SIGMAS = sampler_sigmas(6, shift=3.0)

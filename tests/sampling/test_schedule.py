@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from causvid_cli.schedule import (
+from causvid_cli.sampling.schedule import (
     TABLE_SIZE,
     add_noise,
     even_steps,

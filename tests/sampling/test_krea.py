@@ -17,9 +17,9 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.masks import frame_mask
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.recompute import Recomputed
-from causvid_cli.rollout import seeded_noise
-from causvid_cli.schedule import add_noise, x0_from_flow
+from causvid_cli.sampling.krea import Recomputed
+from causvid_cli.sampling.rollout import seeded_noise
+from causvid_cli.sampling.schedule import add_noise, x0_from_flow
 
 CPU = torch.device("cpu")
 OPTIONS = {"length": "45f", "seed": 3}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from causvid_cli.config import Prediction
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.schedule import flow_from, led_away
+from causvid_cli.sampling.schedule import flow_from, led_away
 
 Predict = Callable[[Tensor, float, PromptCache], Tensor]
 """(x_t, timestep, prompt) -> the network's prediction."""

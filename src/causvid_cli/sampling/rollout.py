@@ -10,7 +10,7 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
-from causvid_cli.schedule import Step, add_noise, led_away, x0_from
+from causvid_cli.sampling.schedule import Step, add_noise, led_away, x0_from
 
 Noise = Callable[[Chunk, int], Tensor]
 """(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""
@@ -71,7 +71,7 @@ def rollout(
       source has no latents for (it is at its end) is not made, and ends the roll-out.
     joined: whether a chunk's clean pass and the next chunk's first step are one network call where they can be: twice
       the tokens, one call less. Only rounding tells the difference.
-    seen_anew: what clean passes are run over before each chunk, in the place of a past that is kept (`recompute.py`).
+    seen_anew: what clean passes are run over before each chunk, in the place of a past that is kept (`sampling/krea.py`).
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.

@@ -13,7 +13,7 @@ from causvid_cli.request import (
     check_window,
     random_seed,
 )
-from causvid_cli.schedule import Step, even_steps, steps_from, steps_of
+from causvid_cli.sampling.schedule import Step, even_steps, steps_from, steps_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
