@@ -20,7 +20,6 @@ from clips import decode
 
 from causvid_cli import (  # noqa: F401  (what a command loads: children find it loaded)
     journal,
-    loading,
     pipeline,
     recording,
     video,
@@ -28,6 +27,7 @@ from causvid_cli import (  # noqa: F401  (what a command loads: children find it
 from causvid_cli.cli import app
 from causvid_cli.job import journal_path
 from causvid_cli.journal import Journal
+from causvid_cli.models import load as loading  # noqa: F401  (what a command loads: children find it loaded)
 from causvid_cli.video import part_of
 
 PATIENCE_S = 300

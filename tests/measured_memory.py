@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import torch
 
 from causvid_cli import pipeline as pipelines
-from causvid_cli.catalogue import catalogue
-from causvid_cli.chosen import find_model
 from causvid_cli.device import peak_memory_bytes
-from causvid_cli.loading import empty_transformer, make_ready
-from causvid_cli.memory import Video, estimate, networks_of
+from causvid_cli.models.catalogue import catalogue
+from causvid_cli.models.load import empty_transformer, make_ready
+from causvid_cli.models.memory import Video, estimate, networks_of
+from causvid_cli.models.random_weights import fill, random_codec, random_text
+from causvid_cli.models.resolve import find_model
 from causvid_cli.network.backbone import quietly
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.random_weights import fill, random_codec, random_text
 from causvid_cli.request import Loading
 
 LAYERS = 6

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from causvid_cli import pipeline
 from causvid_cli.config import load_facts
-from causvid_cli.packs import write_pack_manifest
+from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.probe import read_info
 
 pytestmark = pytest.mark.usefixtures("work")
@@ -226,14 +226,14 @@ def test_y_gives_a_broken_off_video_up_for_another(tiny, broken_off):
 
 @pytest.mark.parametrize("kind", ["t2v", "i2v", "extend", "restyle", "edit-script"])
 def test_a_rerun_is_the_same_file(kind, tiny, monkeypatch):
-    monkeypatch.setattr("causvid_cli.packs.pack_roots", lambda: [tiny.parent])
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tiny.parent])
     makes(*given(kind, tiny, "x.mp4"))
     assert makes("rerun", "x.mp4").stdout == "x-rerun.mp4\n"
     assert Path("x-rerun.mp4").read_bytes() == Path("x.mp4").read_bytes()
 
 
 def test_a_rerun_begins_from_the_sidecar_too(tiny, monkeypatch):
-    monkeypatch.setattr("causvid_cli.packs.pack_roots", lambda: [tiny.parent])
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tiny.parent])
     makes(*t2v(tiny, "--sidecar", "--no-metadata"))
     fails(run("rerun", "x.mp4"), 3, "x.mp4: holds no recipe: causvid did not make it, or its metadata was removed")
     assert makes("rerun", "x.mp4.json").stdout == "x-rerun.mp4\n"
@@ -242,7 +242,7 @@ def test_a_rerun_begins_from_the_sidecar_too(tiny, monkeypatch):
 
 
 def test_a_rerun_looks_for_its_input_beside_the_video(tiny, monkeypatch):
-    monkeypatch.setattr("causvid_cli.packs.pack_roots", lambda: [tiny.parent])
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tiny.parent])
     Path("below").mkdir()
     makes(*given("i2v", tiny, "below/x.mp4"))
     missing = "below/in.png: not there, the photo that below/x.mp4 began from; say where it lies by --input"
@@ -254,7 +254,7 @@ def test_a_rerun_looks_for_its_input_beside_the_video(tiny, monkeypatch):
 
 
 def test_a_rerun_of_a_video_without_end_ends_where_that_ended(tiny, monkeypatch):
-    monkeypatch.setattr("causvid_cli.packs.pack_roots", lambda: [tiny.parent])
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tiny.parent])
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "rollout", after_chunks(2, interrupt))
         makes("t2v", PROMPT, "-m", tiny, "--length", "inf", "-o", "x.mp4", "--sidecar")
@@ -264,7 +264,7 @@ def test_a_rerun_of_a_video_without_end_ends_where_that_ended(tiny, monkeypatch)
 
 
 def test_a_rerun_of_what_was_stopped_is_the_whole_video(tiny, broken_off, monkeypatch):
-    monkeypatch.setattr("causvid_cli.packs.pack_roots", lambda: [tiny.parent])
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tiny.parent])
     makes(*t2v(tiny, name="whole.mp4"))
     broken_off(*t2v(tiny))
     makes("rerun", "x.partial.mp4", "-o", "again.mp4")

@@ -16,9 +16,9 @@ from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
 from causvid_cli.bench.makers import Maker, open_maker
 from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
 from causvid_cli.bench.network import NetworkCall, network_calls
-from causvid_cli.catalogue import find_checkpoint
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
+from causvid_cli.models.catalogue import find_checkpoint
 from causvid_cli.pipeline import Pipeline
 from causvid_cli.plots import Stroke, Text
 from causvid_cli.request import LOADING

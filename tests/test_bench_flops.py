@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from causvid_cli.bench.flops import Part, call_flops, parts_of
 from causvid_cli.bench.network import network_calls
-from causvid_cli.catalogue import catalogue
 from causvid_cli.geometry import Chunk
-from causvid_cli.loading import empty_transformer
+from causvid_cli.models.catalogue import catalogue
+from causvid_cli.models.load import empty_transformer
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.sampling.rollout import rollout, seeded_noise
 from causvid_cli.sampling.schedule import Step

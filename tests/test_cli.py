@@ -20,12 +20,13 @@ from commands import PROMPT, after_chunks, decode, fails, names, raise_, run
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from causvid_cli import __version__, packs, pipeline, video
+from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli import doctor, interrupts
 from causvid_cli.cli.app import EXIT_CODES, app
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import ExitCode
-from causvid_cli.packs import write_pack_manifest
+from causvid_cli.models import packs
+from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.probe import read_info
 from causvid_cli.video import FragmentEncoder
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from causvid_cli.cli import completion, settings
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
-from causvid_cli.packs import find_pack, list_packs
+from causvid_cli.models.packs import find_pack, list_packs
 
 ROOT = typer.main.get_command(app)
 COMMANDS = settings.tree(ROOT)

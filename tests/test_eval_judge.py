@@ -21,7 +21,7 @@ from causvid_cli.evaluate.judge import (
     labels,
     open_judge,
 )
-from causvid_cli.packs import verify_pack
+from causvid_cli.models.packs import verify_pack
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import VOCABULARY, Story
 from causvid_cli.train.config import EvalConfig, Optimisation

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from causvid_cli import storybook
 from causvid_cli.cli.app import app
 from causvid_cli.errors import UsageError
-from causvid_cli.loading import load_pixel_codec, load_story_text
+from causvid_cli.models.load import load_pixel_codec, load_story_text
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import PackStory
 from causvid_cli.storybook.palette import SUBJECTS

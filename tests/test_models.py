@@ -20,10 +20,10 @@ pytest.importorskip("transformers")
 
 from huggingface_hub import constants
 
-from causvid_cli import catalogue
 from causvid_cli.cli import getting
 from causvid_cli.config import load_facts
-from causvid_cli.install import apart, build, convert
+from causvid_cli.models import catalogue
+from causvid_cli.models.install import build_pack, convert, convert_process
 from causvid_cli.paths import models_folder
 from causvid_cli.weights.files import load_safetensors
 
@@ -148,7 +148,7 @@ def hub(published, tmp_path, wan, monkeypatch) -> Hub:
     monkeypatch.setattr(catalogue, "FILE", tmp_path / "catalogue.toml")
     catalogue.catalogue.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(apart, "convert_apart", convert.convert)
+    monkeypatch.setattr(convert_process, "convert_apart", convert.convert)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes long for it
     monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
@@ -340,7 +340,7 @@ def test_a_download_that_breaks_off_goes_on(hub, models, monkeypatch):
 
 
 def test_a_full_disk_is_told_before_the_download(hub, monkeypatch):
-    monkeypatch.setattr(build.shutil, "disk_usage", lambda path: SimpleNamespace(free=9))
+    monkeypatch.setattr(build_pack.shutil, "disk_usage", lambda path: SimpleNamespace(free=9))
     fails_with_notes(run("models", "pull", "student", "--yes"), 4, "not enough room")
     assert hub.asked == []
 

@@ -14,13 +14,13 @@ from conftest import Recording, find_recordings
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
-from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.geometry import Chunk, take_chunks
-from causvid_cli.install.convert import convert
-from causvid_cli.install.orders import Order
-from causvid_cli.install.recognise import recognise
-from causvid_cli.loading import load_transformer
+from causvid_cli.models.catalogue import catalogue, find_checkpoint
+from causvid_cli.models.install.conversion import Order
+from causvid_cli.models.install.convert import convert
+from causvid_cli.models.install.identify import recognise
+from causvid_cli.models.load import load_transformer
 from causvid_cli.network.cache import KVCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer

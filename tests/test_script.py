@@ -16,7 +16,7 @@ from causvid_cli.cli import edit
 from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.geometry import ChunkGrid, CodecFacts
-from causvid_cli.packs import codec_facts, find_pack
+from causvid_cli.models.packs import codec_facts, find_pack
 from causvid_cli.script import (
     Script,
     ScriptCue,

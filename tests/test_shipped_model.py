@@ -5,7 +5,7 @@ import pytest
 
 from causvid_cli import storybook
 from causvid_cli.config import load_facts
-from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.storybook import VOCABULARY
 from causvid_cli.teacher import load_teacher

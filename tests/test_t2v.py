@@ -15,10 +15,11 @@ import torch
 from commands import PROMPT, after_chunks, decode, fails, makes, names, notes, run
 from PIL import Image, ImageSequence
 
-from causvid_cli import __version__, packs, pipeline, video
+from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli.tasks import slug
 from causvid_cli.config import load_facts
 from causvid_cli.journal import Journal
+from causvid_cli.models import packs
 from causvid_cli.probe import read_info
 
 pytestmark = pytest.mark.usefixtures("work")

@@ -26,7 +26,7 @@ from causvid_cli.codec.wan import WanCodec
 from causvid_cli.config import from_json, to_json
 from causvid_cli.errors import MediaError, ModelError, NumericsError, OutputError, UsageError
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.loading import load_story_text
+from causvid_cli.models.load import load_story_text
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder

@@ -23,20 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.chosen import find_model
 from causvid_cli.codec import Codec, enlarged
 from causvid_cli.codec.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
 from causvid_cli.device import Beside, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
-from causvid_cli.loading import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
-from causvid_cli.memory import Video
+from causvid_cli.models.load import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
+from causvid_cli.models.memory import Video
+from causvid_cli.models.packs import codec_folder, verify_pack, without_parts
+from causvid_cli.models.resolve import find_model
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.compiled import check_compiler
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize
-from causvid_cli.packs import codec_folder, verify_pack, without_parts
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import TextCache
@@ -464,7 +464,7 @@ def load(
         codec_folder(folder, facts, loading.vae)  # which it may not have
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
     if folder is None:
-        from causvid_cli.random_weights import random_codec, random_text, random_transformer
+        from causvid_cli.models.random_weights import random_codec, random_text, random_transformer
 
         text: TextEncoder = random_text(facts)
         codec = random_codec(loading.vae, device=place, dtype=kind)

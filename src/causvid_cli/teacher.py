@@ -20,9 +20,9 @@ from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import ModelError, NumericsError
 from causvid_cli.geometry import Geometry, take_chunks
-from causvid_cli.loading import load_codec, load_text, load_transformer
+from causvid_cli.models.load import load_codec, load_text, load_transformer
+from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.packs import find_pack, verify_pack
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.request import AUTO, DEFAULT_LENGTH, DEFAULT_MODEL, check_seed, random_seed
 from causvid_cli.sampling.ode import solve_ode

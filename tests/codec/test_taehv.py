@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from causvid_cli.catalogue import catalogue
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.errors import MediaError, ModelError, UsageError
+from causvid_cli.models.catalogue import catalogue
 
 SMALL = {"latent_channels": 4, "encoder_channels": 8, "channels": (16, 8, 8, 8)}
 SPLITS = [[6], [1] * 6, [1, 5], [5, 1], [2, 1, 3], [3, 3]]

@@ -15,7 +15,7 @@ pytest.importorskip("accelerate")
 
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError
-from causvid_cli.loading import load_transformer
+from causvid_cli.models.load import load_transformer
 from causvid_cli.network.offload import HOOK, offload_blocks
 from causvid_cli.pipeline import ChunkResult, Pipeline, load
 from causvid_cli.request import Loading
@@ -170,7 +170,7 @@ def test_a_recipe_names_loras_and_not_where_they_lie(pack, lora, here):
 
 
 def test_rerun_and_resume_ask_for_a_lora_that_is_gone(pack, lora, here, monkeypatch):
-    monkeypatch.setattr("causvid_cli.chosen.find_pack", lambda name: pack)
+    monkeypatch.setattr("causvid_cli.models.resolve.find_pack", lambda name: pack)
     run("t2v", CAR, "-m", pack, "--device", "cpu", "--length", "8f", "-s", 1, "--lora", lora, "-o", "a.mp4")
     result = run("rerun", "a.mp4", "-o", "b.mp4", code=4)
     assert "style.safetensors: not there, a LoRA that a.mp4 was made with; say where it lies by --lora" in result.stderr
@@ -195,7 +195,7 @@ def test_a_lora_for_another_base_is_one_line(pack, here):
 
 
 def test_too_little_memory_is_one_line_before_anything_is_loaded(pack, here, monkeypatch):
-    monkeypatch.setattr("causvid_cli.loading.free_memory_bytes", lambda device: 1000)
+    monkeypatch.setattr("causvid_cli.models.load.free_memory_bytes", lambda device: 1000)
     monkeypatch.setattr("causvid_cli.pipeline.verify_pack", None)
     for options in ([], ["--dry-run"]):
         result = run("t2v", CAR, "-m", pack, "--device", "cpu", *options, code=5)

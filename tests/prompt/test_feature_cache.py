@@ -15,8 +15,8 @@ pytest.importorskip("transformers")
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.loading import load_text, load_text_when_needed
-from causvid_cli.packs import write_pack_manifest
+from causvid_cli.models.load import load_text, load_text_when_needed
+from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.paths import cache_folder
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.feature_cache import DEFAULT_BOUND, CachedText, TextCache, parse_bytes

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.chosen import choose
 from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.cli.inputs import given_of
@@ -18,6 +17,7 @@ from causvid_cli.cli.tasks import Task, check_stdout, existing
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job import Job, journal_path
+from causvid_cli.models.resolve import choose
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
 from causvid_cli.weights.lora_files import find_loras

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from causvid_cli.bench.fresh import BenchConfig, Fresh, Role, Setting, start
-from causvid_cli.chosen import Chosen, choose
 from causvid_cli.cli import console, options, settings
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
+from causvid_cli.models.resolve import Chosen, choose
 from causvid_cli.request import Loading, check_device, check_dtype, check_size, check_steps, check_window
 from causvid_cli.timecode import parse_frames, parse_size, parse_whole
 

@@ -8,10 +8,10 @@ from itertools import takewhile
 
 import typer
 
-from causvid_cli.catalogue import checkpoint_names
 from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError
-from causvid_cli.packs import find_pack, list_packs
+from causvid_cli.models.catalogue import checkpoint_names
+from causvid_cli.models.packs import find_pack, list_packs
 from causvid_cli.request import AUTO, DEFAULT_MODEL, DTYPES
 
 LARGEST_SIDE = 1024

@@ -15,7 +15,7 @@ from causvid_cli.cli.help import Command, examples
 from causvid_cli.cli.versions import PACKAGES, of, versions
 from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError, ExitCode, OutputError
-from causvid_cli.packs import find_pack, verify_pack
+from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.request import DEFAULT_MODEL
 
 app = typer.Typer()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from causvid_cli.chosen import Chosen
 from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.cli.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, check_choice
@@ -19,6 +18,7 @@ from causvid_cli.cli.tasks import chosen_model
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
+from causvid_cli.models.resolve import Chosen
 from causvid_cli.request import check_size
 from causvid_cli.timecode import parse_fps
 

@@ -14,7 +14,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.folder import PAGE, VBENCH, VIDEOS, Folder
 from causvid_cli.evaluate.request import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, TrialRequest
 from causvid_cli.evaluate.vbench import check_vbench, measure_vbench
-from causvid_cli.packs import find_pack
+from causvid_cli.models.packs import find_pack
 from causvid_cli.request import AUTO, DEFAULT_MODEL, check_device, check_dtype, check_seed
 from causvid_cli.timecode import parse_whole
 

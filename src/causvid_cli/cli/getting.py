@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from causvid_cli.catalogue import Checkpoint, find_checkpoint, is_non_commercial
 from causvid_cli.cli import completion, console, options
 from causvid_cli.cli.byte_bar import ByteBar
 from causvid_cli.cli.help import PlainCommand, examples
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import UsageError
+from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DTYPES
 
 if TYPE_CHECKING:
-    from causvid_cli.install.build import Recipe
-    from causvid_cli.install.hub import Pull
-    from causvid_cli.install.orders import Seen
+    from causvid_cli.models.install.build_pack import Recipe
+    from causvid_cli.models.install.conversion import Seen
+    from causvid_cli.models.install.hub import Pull
 
 app = typer.Typer()
 
@@ -79,8 +79,8 @@ def pull(
     """
     checkpoint = find_checkpoint(name)
     _check_dtype(dtype)
-    from causvid_cli.install import hub
-    from causvid_cli.install.build import check_name
+    from causvid_cli.models.install import hub
+    from causvid_cli.models.install.build_pack import check_name
 
     check_name(own_name or checkpoint.name, replacing=yes)
     plan = hub.plan_pull(checkpoint, offline=offline)
@@ -188,8 +188,8 @@ def import_(
     if (path / FACTS_FILE).is_file():
         _import_pack(path, own_name, yes=yes, as_json=as_json)
         return
-    from causvid_cli.install.build import check_name
-    from causvid_cli.install.plan import Wish, plan_import
+    from causvid_cli.models.install.build_pack import check_name
+    from causvid_cli.models.install.plan_import import Wish, plan_import
 
     if own_name or known_as:
         check_name(own_name or find_checkpoint(str(known_as)).name, replacing=yes)
@@ -236,8 +236,8 @@ def ask(question: str, *, yes: bool) -> None:
 
 def _build(recipe: "Recipe", checkpoint: Checkpoint | None, *, replacing: bool) -> Path:
     """Convert and install, with a bar."""
-    from causvid_cli.install.build import build_pack
-    from causvid_cli.install.plan import check_seen
+    from causvid_cli.models.install.build_pack import build_pack
+    from causvid_cli.models.install.plan_import import check_seen
 
     bar = ByteBar(f"converting {recipe.facts.name}")
 
@@ -254,7 +254,7 @@ def _build(recipe: "Recipe", checkpoint: Checkpoint | None, *, replacing: bool) 
 
 
 def _import_pack(path: Path, name: str | None, *, yes: bool, as_json: bool) -> None:
-    from causvid_cli.install.build import copy_pack
+    from causvid_cli.models.install.build_pack import copy_pack
 
     _report(copy_pack(path, name or load_facts(path).name, replacing=yes), as_json=as_json)
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.catalogue import Checkpoint, catalogue
 from causvid_cli.cli import completion, configure, console, getting, options, settings
 from causvid_cli.cli.help import HELP_OPTIONS, Command, Group, PlainCommand, examples, show_help
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.packs import find_pack, list_packs, verify_pack
+from causvid_cli.models.catalogue import Checkpoint, catalogue
+from causvid_cli.models.packs import find_pack, list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DEFAULT_MODEL
 
@@ -181,7 +181,7 @@ def rm(
     if folder.parent.resolve() != models_folder().resolve():
         raise UsageError(f"{name} came with causvid and stays")
     getting.ask(f"remove {name} ({console.bytes_text(_bytes(folder))}) from {folder.parent}?", yes=yes)
-    from causvid_cli.install.build import remove_pack
+    from causvid_cli.models.install.build_pack import remove_pack
 
     was_default = name == _default(context)
     freed = remove_pack(folder)

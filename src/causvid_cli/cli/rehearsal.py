@@ -1,7 +1,8 @@
 """`--dry-run`: what would be made, and what it takes.
 
-Memory is told by arithmetic (`memory.py`). Of a small model the first chunks are made as well, and thrown away: they
-tell how long it takes and how large the file gets. A large one, which would take minutes and many GB, is not loaded.
+Memory is told by arithmetic (`models/memory.py`). Of a small model the first chunks are made as well, and thrown away:
+they tell how long it takes and how large the file gets. A large one, which would take minutes and many GB, is not
+loaded.
 """
 
 import time
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from causvid_cli.cli import console
 from causvid_cli.cli.tasks import Task
 from causvid_cli.cli.work import open_stream
-from causvid_cli.memory import LARGEST_TRIED, Memory, estimate, networks_of
-from causvid_cli.memory_parts import transformer_weights
+from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
+from causvid_cli.models.memory_terms import transformer_weights
 
 if TYPE_CHECKING:
     from causvid_cli.pipeline import Pipeline
@@ -40,7 +41,7 @@ def rehearse(tasks: Sequence[Task], load: "Callable[[], Pipeline]", *, as_json: 
 def _memory(task: Task) -> tuple[dict[str, Any], bool]:
     """The device, and how much of its memory a video takes; also, whether the model is too large to be tried."""
     from causvid_cli.device import resolve_device, resolve_dtype
-    from causvid_cli.loading import fitting
+    from causvid_cli.models.load import fitting
 
     job = task.job
     device = resolve_device(job.device)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
-from causvid_cli.packs import pack_digest
+from causvid_cli.models.packs import pack_digest
 from causvid_cli.request import AUTO
 from causvid_cli.timecode import parse_frames
 

@@ -23,7 +23,7 @@ from causvid_cli.evaluate.makers import Clip, Make, codec_maker, renderer, stude
 from causvid_cli.evaluate.metrics import Course, Meter, mean_angle, mean_distance, thumbnails
 from causvid_cli.evaluate.page import page
 from causvid_cli.evaluate.request import EvalRequest
-from causvid_cli.packs import pack_digest
+from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.request import LARGEST_SEED
 from causvid_cli.storybook import Story

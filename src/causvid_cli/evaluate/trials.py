@@ -16,7 +16,7 @@ from causvid_cli.evaluate.page import trial_page
 from causvid_cli.evaluate.request import TrialRequest
 from causvid_cli.evaluate.run import MOST_CLIPS, rounded, strip
 from causvid_cli.evaluate.trial_figures import trial_figures
-from causvid_cli.packs import pack_digest
+from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import LARGEST_SEED

@@ -71,7 +71,7 @@ def rollout(
       source has no latents for (it is at its end) is not made, and ends the roll-out.
     joined: whether a chunk's clean pass and the next chunk's first step are one network call where they can be: twice
       the tokens, one call less. Only rounding tells the difference.
-    seen_anew: what clean passes are run over before each chunk, in the place of a past that is kept (`sampling/krea.py`).
+    seen_anew: what clean passes are run over before each chunk, in the place of a past that is kept (`krea.py`).
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.

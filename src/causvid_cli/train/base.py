@@ -16,9 +16,9 @@ from causvid_cli.codec import Codec
 from causvid_cli.config import FACTS_FILE, PackFacts, load_facts
 from causvid_cli.device import resolve_dtype
 from causvid_cli.errors import ModelError
-from causvid_cli.loading import load_codec, load_story_text, load_text, load_transformer
+from causvid_cli.models.load import load_codec, load_story_text, load_text, load_transformer
+from causvid_cli.models.packs import find_pack, list_packs, verify_pack
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.packs import find_pack, list_packs, verify_pack
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.prompt.umt5 import CLASS as UMT5

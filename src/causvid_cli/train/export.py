@@ -13,8 +13,8 @@ from torch import nn
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.evaluate.judge import Judge
+from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.packs import write_pack_manifest
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.weights.files import save_safetensors
 

@@ -14,16 +14,15 @@ from tiny import tiny_facts, tiny_pack
 from torch import Tensor
 
 from causvid_cli import device as devices
-from causvid_cli import memory
-from causvid_cli.catalogue import catalogue
-from causvid_cli.chosen import find_model
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.errors import DeviceError
 from causvid_cli.geometry import take_chunks
-from causvid_cli.loading import empty_transformer
-from causvid_cli.memory import Networks, Video, check_fits, estimate, networks_of
-from causvid_cli.memory_parts import (
+from causvid_cli.models import memory
+from causvid_cli.models.catalogue import catalogue
+from causvid_cli.models.load import empty_transformer
+from causvid_cli.models.memory import Networks, Video, check_fits, estimate, networks_of
+from causvid_cli.models.memory_terms import (
     network_work,
     taehv_decode,
     taehv_weights,
@@ -32,6 +31,7 @@ from causvid_cli.memory_parts import (
     vae_decode,
     vae_weights,
 )
+from causvid_cli.models.resolve import find_model
 from causvid_cli.network import fused, model
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Loading
@@ -309,7 +309,7 @@ def test_storybook_fits_anywhere():
 
 
 def test_it_loads_nothing_slow():
-    code = "import sys, causvid_cli.memory; assert 'torch' not in sys.modules"
+    code = "import sys, causvid_cli.models.memory; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -322,7 +322,7 @@ def test_it_loads_nothing_slow():
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_a_process_takes_what_is_told(dtype, size, quantize):
     """A third of a billion random weights of Wan's form on a CPU; the program itself aside."""
-    script = Path(__file__).with_name("measured_memory.py")
+    script = Path(__file__).parents[1].joinpath("measured_memory.py")
     done = subprocess.run([sys.executable, script, dtype, size, quantize], capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["told"] == pytest.approx(measured["took"], rel=AGREES), measured

@@ -2,26 +2,35 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from causvid_cli.catalogue import checkpoint_names
 from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
+from causvid_cli.models.catalogue import checkpoint_names
 from causvid_cli.paths import models_folder
 from causvid_cli.request import Vae
-from causvid_cli.stamps import Stamps
+
+STAMPS_FILE = ".verified.json"
+
+SMALL_BYTES = 64 * 2**20
+"""Files up to this size, and so every file of a small model, are hashed each time."""
+
+Stamp = list[int | str]
+"""sha256, size in bytes, time of change in nanoseconds, inode."""
 
 
 def shipped_roots() -> list[Path]:
     """Folders of the packs that came with causvid: the installed package's, and a source checkout's."""
-    package = Path(__file__).parent
-    checkout = package.parents[1]
-    return [package / "weights", *([checkout / "weights"] if (checkout / "pyproject.toml").is_file() else [])]
+    checkout = Path(__file__).parents[3]
+    installed = Path(__file__).with_name("weights")
+    return [installed, *([checkout / "weights"] if (checkout / "pyproject.toml").is_file() else [])]
 
 
 def pack_roots() -> list[Path]:
@@ -119,7 +128,7 @@ def verify_pack(path: Path, facts: PackFacts, *, every: bool = False) -> None:
     """Raise ModelError unless every file that the facts list is there, byte for byte.
 
     every: hash them all. Otherwise a large file that looks as it did when its hash was last right is not read again
-    (`stamps`).
+    (`Stamps`).
     """
     remedy = f"get {facts.name} again from {facts.source}"
     if any(path.resolve().is_relative_to(root.resolve()) for root in pack_roots() if root != models_folder()):
@@ -173,3 +182,55 @@ def write_pack_manifest(path: Path, facts: PackFacts, *, known: Mapping[str, str
     facts = replace(facts, files=listed)
     write_text(path / FACTS_FILE, to_json(facts))
     return facts
+
+
+class Stamps:
+    """How large files of a pack looked when their hashes were last right, so that 28 GB are not read before each video.
+
+    They lie in a hidden file of the pack, outside its manifest. Who can forge one can also write the manifest: they
+    guard against damage, as the manifest does, and `causvid models verify` reads every byte.
+    """
+
+    def __init__(self, pack: Path) -> None:
+        self._pack = pack
+        self._stamps: dict[str, Stamp] = {}
+        self._changed = False
+        with suppress(OSError, ValueError):  # a lost or damaged one only costs time
+            told = json.loads((pack / STAMPS_FILE).read_text(encoding="utf-8"))
+            self._stamps = told if isinstance(told, dict) else {}
+
+    def holds(self, name: str, sha256: str) -> bool:
+        """Whether a file is large, had this hash, and looks as it did then."""
+        stamp = self._look(name, sha256)
+        return stamp is not None and self._stamps.get(name) == stamp
+
+    def put(self, name: str, sha256: str) -> None:
+        """Remember how a file looks whose hash was found to be this one."""
+        stamp = self._look(name, sha256)
+        if stamp is not None and self._stamps.get(name) != stamp:
+            self._stamps[name], self._changed = stamp, True
+
+    def drop(self, name: str) -> None:
+        """Forget a file that was found to be damaged, at once."""
+        if self._stamps.pop(name, None) is not None:
+            self._changed = True
+            self.save()
+
+    def save(self) -> None:
+        """Write what is new, where the pack can be written to."""
+        if not self._changed:
+            return
+        part = self._pack / f"{STAMPS_FILE}.{os.getpid()}"
+        try:
+            part.write_text(json.dumps(self._stamps), encoding="utf-8")
+            part.replace(self._pack / STAMPS_FILE)
+        except OSError:  # a pack of another user's, a full disk: the next run hashes again
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _look(self, name: str, sha256: str) -> Stamp | None:
+        """How a large file looks now."""
+        found = (self._pack / name).stat()
+        if found.st_size <= SMALL_BYTES:
+            return None
+        return [sha256, found.st_size, found.st_mtime_ns, found.st_ino]

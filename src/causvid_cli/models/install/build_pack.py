@@ -17,10 +17,9 @@ from pathlib import Path
 
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
-from causvid_cli.install.orders import Made, Order, Seen
-from causvid_cli.packs import list_packs, shipped_roots, verify_pack, write_pack_manifest
+from causvid_cli.models.install.conversion import Made, Order, Seen
+from causvid_cli.models.packs import Stamps, list_packs, shipped_roots, verify_pack, write_pack_manifest
 from causvid_cli.paths import models_folder
-from causvid_cli.stamps import Stamps
 
 SPARE_BYTES = 2**28
 """Left free on the disk."""
@@ -159,10 +158,10 @@ def _gb(count: int) -> str:
 
 def _converter(recipe: Recipe) -> Callable[..., list[Made]]:
     if recipe.has_pickle:
-        from causvid_cli.install.apart import convert_apart
+        from causvid_cli.models.install.convert_process import convert_apart
 
         return convert_apart
-    from causvid_cli.install.convert import convert
+    from causvid_cli.models.install.convert import convert
 
     return convert
 

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
-from causvid_cli.install.layout import PACKED
-from causvid_cli.install.orders import Lora, Made, Order, Seen
-from causvid_cli.install.packed import PackedJob
-from causvid_cli.install.recognise import Network, recognise
-from causvid_cli.weights.checkpoint import Tensors, open_tensors
+from causvid_cli.models.install.conversion import Lora, Made, Order, Seen
+from causvid_cli.models.install.find_parts import PACKED
+from causvid_cli.models.install.identify import Network, recognise
+from causvid_cli.weights.checkpoint import PIECE_BYTES, Tensors, open_tensors
 from causvid_cli.weights.files import plan_shards
+from causvid_cli.weights.gguf import gguf_shapes
 from causvid_cli.weights.names import bare_names, mismatch
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -61,7 +61,7 @@ def convert(
     return [job.write(report) if isinstance(job, PackedJob) else _write(job, report) for job in jobs]
 
 
-def recognise_order(order: Order) -> Job | PackedJob:
+def recognise_order(order: Order) -> "Job | PackedJob":
     if Path(order.source).suffix == PACKED:
         return PackedJob.open(order)
     tensors = open_tensors(Path(order.source), key=order.key)
@@ -77,7 +77,7 @@ def recognise_order(order: Order) -> Job | PackedJob:
     return Job(order=order, tensors=tensors, network=network, dtypes=dtypes, deltas=deltas)
 
 
-def _seen(job: Job | PackedJob) -> Seen:
+def _seen(job: "Job | PackedJob") -> Seen:
     return Seen(part=job.network.part, config=job.network.config, parameters=job.network.parameters, bytes=job.bytes)
 
 
@@ -192,3 +192,36 @@ def _put(file: BinaryIO, digest: Any, data: bytes | memoryview) -> int:
     file.write(data)
     digest.update(data)
     return len(data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedJob:
+    """An order for a GGUF file, which is copied as it is: its bits are the point."""
+
+    order: Order
+    network: Network
+
+    @classmethod
+    def open(cls, order: Order) -> "PackedJob":
+        """Raises ModelError, in one line, for a file that is damaged or of something else."""
+        path = Path(order.source)
+        return cls(order=order, network=recognise(gguf_shapes(path), where=order.source, config=order.config))
+
+    @property
+    def bytes(self) -> int:
+        return Path(self.order.source).stat().st_size
+
+    def write(self, report: Callable[[int], None]) -> Made:
+        """The folder: the file under its own name, and config.json."""
+        source, folder = Path(self.order.source), Path(self.order.target)
+        folder.mkdir(parents=True)
+        digest = hashlib.sha256()
+        with source.open("rb") as whole, (folder / source.name).open("wb") as file:
+            while piece := whole.read(PIECE_BYTES):
+                file.write(piece)
+                digest.update(piece)
+                report(len(piece))
+            file.flush()
+            os.fsync(file.fileno())
+        write_text(folder / "config.json", json.dumps(self.network.config, indent=2, sort_keys=True) + "\n")
+        return Made(part=self.network.part, sha256={source.name: digest.hexdigest()})

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.codec import Codec
 from causvid_cli.config import PackFacts
-from causvid_cli.loading import empty_transformer
+from causvid_cli.models.catalogue import catalogue, find_checkpoint
+from causvid_cli.models.load import empty_transformer
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.umt5 import ROWS

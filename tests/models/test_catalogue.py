@@ -11,12 +11,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from causvid_cli.catalogue import Catalogue, catalogue, find_checkpoint, is_non_commercial
 from causvid_cli.config import PackFacts, from_json, to_json
 from causvid_cli.errors import ModelError, UsageError
+from causvid_cli.models.catalogue import Catalogue, catalogue, find_checkpoint, is_non_commercial
 from causvid_cli.sampling.schedule import steps_of
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = {"wan2.1-1.3b": "keys_wan_t2v_1_3b.json", "wan2.1-14b": "keys_wan_t2v_14b.json"}
 
 
@@ -124,5 +124,5 @@ def test_a_slip_in_the_catalogue_is_named_by_its_path(change, complaint):
 
 
 def test_the_catalogue_is_read_without_torch():
-    code = "import sys, causvid_cli.catalogue as c; c.catalogue(); sys.exit('torch' in sys.modules)"
+    code = "import sys, causvid_cli.models.catalogue as c; c.catalogue(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

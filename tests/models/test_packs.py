@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from causvid_cli import packs, stamps
 from causvid_cli.config import PackFacts, load_facts, to_json
 from causvid_cli.errors import ExitCode, ModelError
-from causvid_cli.packs import find_pack, list_packs, verify_pack, write_pack_manifest
+from causvid_cli.models import packs
+from causvid_cli.models.packs import find_pack, list_packs, verify_pack, write_pack_manifest
 from causvid_cli.weights.files import load_safetensors, load_state, save_safetensors
 from causvid_cli.weights.names import (
     bare_names,
@@ -395,7 +395,7 @@ def test_the_users_models_are_where_each_system_keeps_such_things(platform, vari
 @pytest.fixture
 def large(pack, monkeypatch):
     """A pack whose files count as large."""
-    monkeypatch.setattr(stamps, "SMALL_BYTES", 0)
+    monkeypatch.setattr(packs, "SMALL_BYTES", 0)
     return pack
 
 
@@ -439,13 +439,13 @@ def test_a_stamp_of_another_manifest_counts_for_nothing(large):
 
 def test_small_files_are_hashed_each_time(pack):
     verify_pack(pack, load_facts(pack))
-    assert not (pack / stamps.FILE).exists()
+    assert not (pack / packs.STAMPS_FILE).exists()
 
 
 def test_a_damaged_file_of_stamps_only_costs_time(large):
-    (large / stamps.FILE).write_text("{")
+    (large / packs.STAMPS_FILE).write_text("{")
     verify_pack(large, load_facts(large))
-    assert json.loads((large / stamps.FILE).read_text())
+    assert json.loads((large / packs.STAMPS_FILE).read_text())
 
 
 def test_stamps_are_no_part_of_the_pack(large):

@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.packs import check_causal, codec_facts, find_pack, pack_digest, wan_codec_facts
+from causvid_cli.models.catalogue import catalogue, find_checkpoint
+from causvid_cli.models.packs import check_causal, codec_facts, find_pack, pack_digest, wan_codec_facts
 from causvid_cli.request import LOADING, Loading
 
 RANDOM = "random weights, recipe 1"

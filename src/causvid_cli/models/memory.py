@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from causvid_cli import memory_parts as parts
-from causvid_cli.catalogue import catalogue, find_checkpoint
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import DeviceError, ModelError
-from causvid_cli.packs import codec_folder
+from causvid_cli.models import memory_terms as parts
+from causvid_cli.models.catalogue import catalogue, find_checkpoint
+from causvid_cli.models.packs import codec_folder
 from causvid_cli.request import Loading, Offload
 
 Memory = Literal["cpu", "cuda"]
@@ -167,7 +167,7 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
 def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, device: Memory = "cpu") -> Estimate:
     """What a video takes of a device's memory; on a CPU besides what the program itself does.
 
-    Good to 15 % where a network has 100 M weights or more: `tests/test_memory.py` measures it. "auto" is as "none".
+    Good to 15 % where a network has 100 M weights or more: the tests measure it. "auto" is as "none".
     """
     facts, config, number = networks.facts, networks.transformer, NUMBER[dtype]
     layers, dim = int(config["num_layers"]), parts.width(config)

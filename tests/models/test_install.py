@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,19 +22,20 @@ from tiny_wan import tiny_wan
 
 pytest.importorskip("transformers")
 
-from causvid_cli.catalogue import catalogue
 from causvid_cli.config import load_facts
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
-from causvid_cli.install import apart, build, convert, plan
-from causvid_cli.install.build import Recipe, build_pack, copy_pack, remove_pack
-from causvid_cli.install.orders import Lora, Order
-from causvid_cli.install.plan import Wish, check_seen, plan_import
-from causvid_cli.install.recognise import module_shapes, recognise
+from causvid_cli.models.catalogue import catalogue
+from causvid_cli.models.install import build_pack as building
+from causvid_cli.models.install import convert, convert_process
+from causvid_cli.models.install import plan_import as planning
+from causvid_cli.models.install.build_pack import Recipe, build_pack, copy_pack, remove_pack
+from causvid_cli.models.install.conversion import Lora, Order
+from causvid_cli.models.install.identify import module_shapes, recognise
+from causvid_cli.models.install.plan_import import Wish, check_seen, plan_import
+from causvid_cli.models.packs import STAMPS_FILE, list_packs, verify_pack
 from causvid_cli.network.backbone import WanTransformer3DModel
-from causvid_cli.packs import list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
-from causvid_cli.stamps import FILE as STAMPS
 from causvid_cli.weights import checkpoint
 from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.files import load_safetensors
@@ -55,7 +57,7 @@ def state(wan) -> State:
 def models(tmp_path, monkeypatch) -> Path:
     """Where models are installed; what these tests call a pickle is their own, so it is converted here."""
     monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(apart, "convert_apart", convert.convert)
+    monkeypatch.setattr(convert_process, "convert_apart", convert.convert)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes long for it
     return tmp_path / "models"
 
@@ -136,7 +138,7 @@ def test_wans_own_repository_is_taken_whole(tmp_path, wan, state):
 
 
 def test_an_official_vae_is_recognised_by_its_names(tmp_path, wan):
-    published = json.loads((Path(__file__).parent / "golden" / "keys_wan_vae.json").read_text())["keys"]
+    published = json.loads((Path(__file__).parents[1] / "golden" / "keys_wan_vae.json").read_text())["keys"]
     given = {name: tuple(facts["shape"]) for name, facts in published.items()}
     network = recognise(given, where="Wan2.1_VAE.pth")
     assert (network.part, network.config) == ("vae", catalogue().parts["vae"].config)
@@ -210,7 +212,7 @@ def test_wide_numbers_lie_first_so_that_all_are_aligned(tmp_path):
 
 
 def recognise_nothing(shapes: dict):
-    from causvid_cli.install.recognise import Network
+    from causvid_cli.models.install.identify import Network
 
     return Network(part="vae", config={}, names={name: name for name in shapes}, shapes=shapes)
 
@@ -495,14 +497,14 @@ def test_a_known_file_is_recognised_by_its_bytes(folder, state, wan, monkeypatch
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     copy = replace(known, files=(replace(known.files[0], bytes=path.stat().st_size, sha256=digest),))
     ours = replace(catalogue(), checkpoints={"self-forcing": copy, "causvid": catalogue().checkpoints["causvid"]})
-    monkeypatch.setattr(plan, "catalogue", lambda: ours)
+    monkeypatch.setattr(planning, "catalogue", lambda: ours)
     planned = plan_import(Wish(path=path, base=str(wan)))
     assert planned.checkpoint.name == planned.recipe.facts.name == "self-forcing"
     assert planned.notes == ("this is self-forcing (Self Forcing (DMD))",)
     with pytest.raises(ModelError, match="generator.pt is self-forcing, not causvid; leave --as out"):
         plan_import(Wish(path=path, base=str(wan), known_as="causvid"))
     base = replace(copy, name="wan2.1-1.3b", kind="base", title="Wan2.1")
-    monkeypatch.setattr(plan, "catalogue", lambda: replace(ours, checkpoints={"wan2.1-1.3b": base}))
+    monkeypatch.setattr(planning, "catalogue", lambda: replace(ours, checkpoints={"wan2.1-1.3b": base}))
     with pytest.raises(ModelError, match="is Wan2.1, which is bidirectional: as a causal student it would make noise"):
         plan_import(Wish(path=path, base=str(wan), known_as="causvid"))
 
@@ -669,10 +671,10 @@ def test_a_conversion_that_is_killed_says_why_and_leaves_nothing(folder, state, 
     monkeypatch.setenv("CAUSVID_MODELS", str(models))
     path = write_form("generator", folder, state)
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(apart.sys, "executable", python_that(folder, kill))
+    monkeypatch.setattr(convert_process.sys, "executable", python_that(folder, kill))
     with pytest.raises(DeviceError, match="ran out of memory"):
         install(path, base=str(wan))
-    monkeypatch.setattr(apart.sys, "executable", python_that(folder, "raise SystemExit('no such luck')"))
+    monkeypatch.setattr(convert_process.sys, "executable", python_that(folder, "raise SystemExit('no such luck')"))
     with pytest.raises(RuntimeError, match="ended with 1: no such luck"):
         install(path, base=str(wan))
     assert left(models) == []
@@ -796,7 +798,7 @@ def test_a_second_pack_shares_the_parts_of_the_first(pack, folder):
 
 
 def test_parts_are_copied_where_there_are_no_links(pack, folder, monkeypatch):
-    monkeypatch.setattr(build.os, "link", lambda *paths: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(building.os, "link", lambda *paths: (_ for _ in ()).throw(PermissionError()))
     second = install(folder / "flat.safetensors", name="second", base="first")
     assert not (pack / "vae" / "config.json").samefile(second / "vae" / "config.json")
     verify_pack(second, load_facts(second), every=True)
@@ -866,7 +868,7 @@ def test_a_pack_that_is_being_made_has_no_name_yet(models, pack):
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(folder, state, wan, models, monkeypatch):
-    monkeypatch.setattr(build.shutil, "disk_usage", lambda path: os.terminal_size((0, 0)) and type("", (), {"free": 9}))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda path: SimpleNamespace(free=9))
     with pytest.raises(
         ModelError, match="not enough room: 0.0 GB are needed in .*, 0.0 GB are free; make room, or name"
     ):
@@ -912,11 +914,11 @@ def test_a_pack_that_lies_elsewhere_is_installed_under_a_name(tmp_path, pack, mo
 
 
 def test_a_large_pack_is_not_hashed_again_before_its_first_video(folder, state, wan, monkeypatch):
-    from causvid_cli import packs, stamps
+    from causvid_cli.models import packs
 
-    monkeypatch.setattr(stamps, "SMALL_BYTES", 0)
+    monkeypatch.setattr(packs, "SMALL_BYTES", 0)
     pack = install(write_form("flat", folder, state), base=str(wan))
-    assert (pack / STAMPS).is_file()
-    assert STAMPS not in load_facts(pack).files
+    assert (pack / STAMPS_FILE).is_file()
+    assert STAMPS_FILE not in load_facts(pack).files
     monkeypatch.setattr(packs, "sha256_of_file", lambda file: pytest.fail(f"{file} is read"))
     verify_pack(pack, load_facts(pack))

@@ -1,7 +1,7 @@
 """How many weights each network has, and how much it holds while it works: arithmetic on its configuration.
 
 "Work" is what is alive at the most, in bytes, besides the weights: inputs, outputs and what lies between, as the
-layers of `network/fused.py`, `codec/wan.py` and `codec/taehv.py` make them. `tests/test_memory.py` counts the same by
+layers of `network/fused.py`, `codec/wan.py` and `codec/taehv.py` make them. tests count the same by
 running them. Imports no torch.
 """
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causvid_cli.catalogue import Checkpoint, RemoteFile, Source, catalogue
 from causvid_cli.errors import CausvidError, ModelError
-from causvid_cli.install.build import NO_ROOM, Recipe, check_room, packs_with
-from causvid_cli.install.orders import Lora, Order
-from causvid_cli.install.plan import DTYPES, NEEDED, OPTIONAL, TOKENIZER, order_part
+from causvid_cli.models.catalogue import Checkpoint, RemoteFile, Source, catalogue
+from causvid_cli.models.install.build_pack import NO_ROOM, Recipe, check_room, packs_with
+from causvid_cli.models.install.conversion import Lora, Order
+from causvid_cli.models.install.plan_import import DTYPES, NEEDED, OPTIONAL, TOKENIZER, order_part
 
 SHA256_DIGITS = 64
 """Of an etag, which then is the hash of the file itself."""

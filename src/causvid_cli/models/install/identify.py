@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-from causvid_cli.catalogue import catalogue
 from causvid_cli.errors import ModelError
+from causvid_cli.models.catalogue import catalogue
 from causvid_cli.weights.checkpoint import Shape
 from causvid_cli.weights.names import (
     Names,

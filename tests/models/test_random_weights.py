@@ -8,17 +8,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from causvid_cli import catalogue as known
-from causvid_cli import chosen, memory, random_weights
-from causvid_cli.chosen import choose
 from causvid_cli.cli.app import app
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.codec.wan import WanCodec, empty_vae
 from causvid_cli.errors import ModelError
-from causvid_cli.loading import empty_transformer
+from causvid_cli.models import catalogue as known
+from causvid_cli.models import memory, random_weights, resolve
+from causvid_cli.models.load import empty_transformer
+from causvid_cli.models.random_weights import NOTE, RandomText, fill, random_codec, random_transformer
+from causvid_cli.models.resolve import choose
 from causvid_cli.pipeline import load
 from causvid_cli.probe import read_info
-from causvid_cli.random_weights import NOTE, RandomText, fill, random_codec, random_transformer
 from causvid_cli.request import Loading
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def small(monkeypatch) -> known.Catalogue:
         parts["tiny_vae"], config=parts["tiny_vae"].config | {"channels": [8, 8, 8, 8], "encoder_channels": 8}
     )
     small = replace(whole, architectures=architectures, parts=parts)
-    for module in (chosen, memory, random_weights):
+    for module in (resolve, memory, random_weights):
         monkeypatch.setattr(module, "catalogue", lambda: small)
     return small
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from causvid_cli.errors import CausvidError, DeviceError, ModelError
-from causvid_cli.install.orders import Lora, Made, Order, Seen
+from causvid_cli.models.install.conversion import Lora, Made, Order, Seen
 
 REPORT_BYTES = 64 * 2**20
 """Progress is told each time so many more are written."""
@@ -29,7 +29,7 @@ def convert_apart(
     orders: Sequence[Order], *, approve: Callable[[list[Seen]], None], report: Callable[[int], None]
 ) -> list[Made]:
     """`convert.convert`, elsewhere. Raises what it raises, and DeviceError when the system stops it for its memory."""
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[3])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
     # -P: no module of the folder that the user happens to be in
     command = [sys.executable, "-P", "-m", __name__]
@@ -115,7 +115,7 @@ def main() -> None:
         lora = told.pop("lora")
         orders.append(Order(**told, lora=Lora(**lora) if lora else None))
     try:
-        from causvid_cli.install.convert import convert
+        from causvid_cli.models.install.convert import convert
 
         made = convert(orders, approve=line.approve, report=line.report)
         line.flush()

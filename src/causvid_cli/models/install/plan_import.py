@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from causvid_cli.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
 from causvid_cli.config import FACTS_FILE, PackFacts
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.install.build import Recipe, pack_name_of, packs_with
-from causvid_cli.install.layout import PACKED, Found, find_parts, read_config
-from causvid_cli.install.orders import Lora, Order, Seen
-from causvid_cli.packs import list_packs
+from causvid_cli.models.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
+from causvid_cli.models.install.build_pack import Recipe, pack_name_of, packs_with
+from causvid_cli.models.install.conversion import Lora, Order, Seen
+from causvid_cli.models.install.find_parts import PACKED, Found, find_parts, read_config
+from causvid_cli.models.packs import list_packs
 from causvid_cli.weights.checkpoint import PICKLES
 
 NEEDED = ("vae", "text_encoder", "tokenizer")
@@ -144,7 +144,7 @@ def identify(path: Path) -> Checkpoint | None:
 
 def check_seen(recipe: Recipe, checkpoint: Checkpoint | None, seen: Sequence[Seen]) -> None:
     """Raise ModelError unless the checkpoints were recognised as what they are to be, and fit each other."""
-    from causvid_cli.install.recognise import TITLES, same_network
+    from causvid_cli.models.install.identify import TITLES, same_network
 
     configs: dict[str, dict[str, Any]] = {}
     for part, pack in recipe.linked.items():
