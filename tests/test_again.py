@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from causvid_cli import pipeline
 from causvid_cli.config import load_facts
+from causvid_cli.media.probe import read_info
 from causvid_cli.models.packs import write_pack_manifest
-from causvid_cli.probe import read_info
 
 pytestmark = pytest.mark.usefixtures("work")
 

@@ -25,9 +25,9 @@ from causvid_cli.cli import doctor, interrupts
 from causvid_cli.cli.app import EXIT_CODES, app
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import ExitCode
+from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
 from causvid_cli.models.packs import write_pack_manifest
-from causvid_cli.probe import read_info
 from causvid_cli.video import FragmentEncoder
 
 pytestmark = pytest.mark.usefixtures("work")

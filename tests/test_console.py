@@ -19,7 +19,7 @@ from tiny import tiny_pack
 from causvid_cli.cli import console
 from causvid_cli.cli.app import MOST_PROBLEMS, guarded
 from causvid_cli.errors import UsageError
-from causvid_cli.probe import read_info
+from causvid_cli.media.probe import read_info
 
 PROMPT = "a red car moves left in the snow"
 

@@ -31,8 +31,8 @@ from causvid_cli.cli import work as work_module
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
 from causvid_cli.job import journal_path
+from causvid_cli.media.probe import read_info
 from causvid_cli.models.packs import write_pack_manifest
-from causvid_cli.probe import read_info
 from causvid_cli.video import part_of
 from causvid_cli.video.files import OutputFile
 

@@ -21,8 +21,8 @@ from tiny import tiny_pack
 from causvid_cli import pipeline
 from causvid_cli.cli import make
 from causvid_cli.media.clips import open_clip
+from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
-from causvid_cli.probe import read_info
 from causvid_cli.video import FragmentEncoder
 
 pytestmark = pytest.mark.usefixtures("work")

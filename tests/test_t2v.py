@@ -19,8 +19,8 @@ from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli.tasks import slug
 from causvid_cli.config import load_facts
 from causvid_cli.journal import Journal
+from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
-from causvid_cli.probe import read_info
 
 pytestmark = pytest.mark.usefixtures("work")
 

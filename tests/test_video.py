@@ -19,8 +19,8 @@ import pytest
 from clips import FPS, HEIGHT, WIDTH, decode, names, noise
 
 from causvid_cli.errors import ExitCode, MediaError, OutputError, UsageError
-from causvid_cli.probe import Chapter, read_info
-from causvid_cli.recipe import metadata_to_recipe, recipe_to_metadata
+from causvid_cli.media.probe import Chapter, read_info
+from causvid_cli.media.recipe import metadata_to_recipe, recipe_to_metadata
 from causvid_cli.video import FragmentEncoder, Mp4Writer, check_output, files, formats
 
 CHUNKS = (9, 12, 12, 1)

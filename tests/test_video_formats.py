@@ -14,8 +14,8 @@ from clips import FPS, HEIGHT, WIDTH, decode, names, noise, pixels, walk
 from PIL import Image
 
 from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.probe import Chapter, read_info
-from causvid_cli.recipe import recipe_to_metadata
+from causvid_cli.media.probe import Chapter, read_info
+from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.video import FileWriter, check_output, check_pipe, files, open_writer, part_of
 
 RATES = [FPS, Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25, 2), Fraction(1, 3)]

@@ -13,7 +13,7 @@ import pytest
 from clips import FPS, HEIGHT, WIDTH, noise, walk
 
 from causvid_cli.errors import OutputError
-from causvid_cli.recipe import recipe_to_metadata
+from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.video import PIPE_FORMATS, PipeWriter, open_pipe
 from causvid_cli.video.encode import FragmentEncoder
 

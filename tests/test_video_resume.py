@@ -11,8 +11,8 @@ import pytest
 from clips import HEIGHT, WIDTH, decode, names, noise, walk
 
 from causvid_cli.errors import OutputError
-from causvid_cli.probe import Chapter, read_info
-from causvid_cli.recipe import recipe_to_metadata
+from causvid_cli.media.probe import Chapter, read_info
+from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.video import H264, FileWriter, Mp4Writer, Restart, open_writer, part_of
 from causvid_cli.video.encode import KEY_FRAME_SECONDS
 

@@ -12,13 +12,13 @@ from causvid_cli.cli.app import app
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.codec.wan import WanCodec, empty_vae
 from causvid_cli.errors import ModelError
+from causvid_cli.media.probe import read_info
 from causvid_cli.models import catalogue as known
 from causvid_cli.models import memory, random_weights, resolve
 from causvid_cli.models.load import empty_transformer
 from causvid_cli.models.random_weights import NOTE, RandomText, fill, random_codec, random_transformer
 from causvid_cli.models.resolve import choose
 from causvid_cli.pipeline import load
-from causvid_cli.probe import read_info
 from causvid_cli.request import Loading
 
 CPU = torch.device("cpu")

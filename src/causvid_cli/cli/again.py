@@ -178,7 +178,7 @@ def read_recipe(file: Path) -> dict[str, Any]:
             raise MediaError(f"{file}: not JSON: {error}") from error
         recipe = content.get("recipe") if isinstance(content, dict) else None
     else:
-        from causvid_cli.probe import read_info
+        from causvid_cli.media.probe import read_info
 
         recipe = read_info(file).recipe
     if not isinstance(recipe, dict):
@@ -190,7 +190,7 @@ def _frames(file: Path) -> int:
     """How many frames a video without end had when it was stopped."""
     if file.suffix.lower() == ".json":
         return sum(chunk["frames"] for chunk in json.loads(file.read_text(encoding="utf-8")).get("chunks", ()))
-    from causvid_cli.probe import read_info
+    from causvid_cli.media.probe import read_info
 
     return read_info(file).frames
 

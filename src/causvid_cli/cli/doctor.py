@@ -95,7 +95,7 @@ def _writing() -> str:
     """Write and publish a video in the temp folder, and read it back."""
     import numpy as np
 
-    from causvid_cli.probe import read_info
+    from causvid_cli.media.probe import read_info
     from causvid_cli.video import Mp4Writer
 
     with tempfile.TemporaryDirectory(prefix="causvid-doctor-") as folder:

@@ -11,7 +11,7 @@ from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
 
 if TYPE_CHECKING:
-    from causvid_cli.probe import VideoInfo
+    from causvid_cli.media.probe import VideoInfo
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show what a video holds and how it was made."""
-    from causvid_cli.probe import read_info  # loads PyAV
+    from causvid_cli.media.probe import read_info  # loads PyAV
 
     found = read_info(file)
     if as_json:

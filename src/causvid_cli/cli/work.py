@@ -220,8 +220,8 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
 
 def _writer(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier | None") -> "Writer":
     """What takes the frames."""
-    from causvid_cli.probe import Chapter
-    from causvid_cli.recipe import recipe_to_metadata
+    from causvid_cli.media.probe import Chapter
+    from causvid_cli.media.recipe import recipe_to_metadata
     from causvid_cli.timecode import parse_size
     from causvid_cli.video import open_pipe, open_writer
 

@@ -22,8 +22,8 @@ from causvid_cli.join.h264 import ParameterSets, parse_header, units, with_lengt
 from causvid_cli.join.mp4 import mux, write_mp4
 from causvid_cli.join.plan import JoinPlan, make_stamp, open_source
 from causvid_cli.join.sound import add_tracks, choose_tracks, keep_marks, other_packets, shift, try_tracks
-from causvid_cli.probe import Chapter, open_video, read_info
-from causvid_cli.recipe import RECIPE_KEY
+from causvid_cli.media.probe import Chapter, open_video, read_info
+from causvid_cli.media.recipe import RECIPE_KEY
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as Mark

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from causvid_cli.errors import MediaError
 from causvid_cli.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
 from causvid_cli.join.sound import Track, choose_tracks, try_tracks
-from causvid_cli.probe import open_video
+from causvid_cli.media.probe import open_video
 from causvid_cli.video.encode import BT601, BT709, FULL, H264, LIMITED, Encoding
 
 UNSPECIFIED = 2

@@ -22,6 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
+from causvid_cli.media.probe import missing_frames, open_video, transfer_name
 from causvid_cli.media.streams import LiveClip as LiveClip
 from causvid_cli.media.streams import RawFormat as RawFormat
 from causvid_cli.media.streams import open_stream as open_stream  # a clip that arrives through a pipe
@@ -39,7 +40,6 @@ from causvid_cli.media.view import (
     resample,
     view_of,
 )
-from causvid_cli.probe import missing_frames, open_video, transfer_name
 from causvid_cli.timecode import LONGEST_S
 
 Shape = Callable[[np.ndarray], np.ndarray]

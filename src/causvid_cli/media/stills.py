@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from causvid_cli.errors import MediaError
+from causvid_cli.media.probe import check_input, open_video
 from causvid_cli.media.view import MAX_PIXELS
-from causvid_cli.probe import check_input, open_video
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "HEIF")
 """Pillow's readers that may open a user's file: raster formats only; none that starts another program (EPS)."""

@@ -17,6 +17,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from causvid_cli.errors import MediaError, UsageError
+from causvid_cli.media.probe import first_video, refuse_other_file
 from causvid_cli.media.view import (
     MAX_PIXELS,
     USUAL_FPS,
@@ -30,7 +31,6 @@ from causvid_cli.media.view import (
     resample,
     view_of,
 )
-from causvid_cli.probe import first_video, refuse_other_file
 
 STREAM_CONTAINERS = ("matroska", "mpegts", "mov", "nut", "yuv4mpegpipe", "avi", "flv", "ogg")
 """Demuxers that may open a live stream; none of them opens anything else."""

@@ -23,7 +23,7 @@ from causvid_cli.config import from_json, to_json
 from causvid_cli.errors import MediaError, ModelError, OutputError, UsageError
 from causvid_cli.files import write_text
 from causvid_cli.geometry import CodecFacts, Geometry
-from causvid_cli.probe import open_video, read_info
+from causvid_cli.media.probe import open_video, read_info
 from causvid_cli.train.captions import Captioned, Problem, find_videos
 from causvid_cli.train.data_config import DataConfig
 

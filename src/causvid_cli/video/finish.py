@@ -12,7 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 from PIL import Image
 
-from causvid_cli.probe import Chapter, VideoInfo, open_video, read_info
+from causvid_cli.media.probe import Chapter, VideoInfo, open_video, read_info
 from causvid_cli.video.files import open_muxer
 
 MILLISECOND = Fraction(1, 1000)

@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from causvid_cli.errors import MediaError
-from causvid_cli.probe import read_info
-from causvid_cli.recipe import RECIPE_KEY, metadata_to_recipe
+from causvid_cli.media.probe import read_info
+from causvid_cli.media.recipe import RECIPE_KEY, metadata_to_recipe
 
 
 def fault_of_video(

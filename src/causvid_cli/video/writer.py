@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from causvid_cli.errors import MediaError, OutputError
-from causvid_cli.probe import Chapter
+from causvid_cli.media.probe import Chapter
 from causvid_cli.video.encode import H264, Encoding, FragmentEncoder
 from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, sync_folder
 from causvid_cli.video.finish import Finish, write_pictures

@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
-from causvid_cli.recipe import metadata_to_recipe
+from causvid_cli.media.recipe import metadata_to_recipe
 
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "gif", "apng")
 """Demuxers that may open a user's file. Playlists (m3u8, ffconcat), which name other files, are not among them."""
