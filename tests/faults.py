@@ -18,15 +18,11 @@ from typing import TextIO
 import torch
 from clips import decode
 
-from causvid_cli import (  # noqa: F401  (what a command loads: children find it loaded)
-    journal,
-    pipeline,
-    recording,
-    video,
-)
+from causvid_cli import pipeline, video  # noqa: F401  (what a command loads: children find it loaded)
 from causvid_cli.cli import app
-from causvid_cli.job import journal_path
-from causvid_cli.journal import Journal
+from causvid_cli.job import journal, recording  # noqa: F401  (what a command loads: children find it loaded)
+from causvid_cli.job.job import journal_path
+from causvid_cli.job.journal import Journal
 from causvid_cli.models import load as loading  # noqa: F401  (what a command loads: children find it loaded)
 from causvid_cli.video import part_of
 

@@ -26,11 +26,12 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
-from causvid_cli import journal, pipeline
+from causvid_cli import pipeline
 from causvid_cli.cli import work as work_module
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
-from causvid_cli.job import journal_path
+from causvid_cli.job import journal
+from causvid_cli.job.job import journal_path
 from causvid_cli.media.probe import read_info
 from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.video import part_of

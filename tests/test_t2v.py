@@ -18,7 +18,7 @@ from PIL import Image, ImageSequence
 from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli.tasks import slug
 from causvid_cli.config import load_facts
-from causvid_cli.journal import Journal
+from causvid_cli.job.journal import Journal
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
 

@@ -11,12 +11,12 @@ import typer
 
 from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.inputs import given_of
 from causvid_cli.cli.making import Making
 from causvid_cli.cli.tasks import Task, check_stdout, existing
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job import Job, journal_path
+from causvid_cli.job.inputs import given_of
+from causvid_cli.job.job import Job, journal_path
 from causvid_cli.models.resolve import choose
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
@@ -68,7 +68,7 @@ def resume(
     """
     started = time.monotonic()
     from causvid_cli.cli.work import run_earlier
-    from causvid_cli.recording import find_earlier
+    from causvid_cli.job.recording import find_earlier
     from causvid_cli.video import part_of
 
     output = _wanted_name(file)

@@ -11,13 +11,13 @@ import typer
 
 from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, check_choice
 from causvid_cli.cli.make import make_script
 from causvid_cli.cli.making import Making, makes_video
 from causvid_cli.cli.tasks import chosen_model
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
+from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, check_choice
 from causvid_cli.models.resolve import Chosen
 from causvid_cli.request import check_size
 from causvid_cli.timecode import parse_fps

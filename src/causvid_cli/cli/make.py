@@ -9,10 +9,10 @@ import typer
 
 from causvid_cli.cli import options
 from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, Source, check_choice
 from causvid_cli.cli.making import Making, makes_video
 from causvid_cli.cli.tasks import make_tasks
 from causvid_cli.errors import UsageError
+from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, Source, check_choice
 from causvid_cli.request import LONGEST_PROMPT, STRENGTH, check_prompt
 from causvid_cli.script import Script, script_of
 from causvid_cli.timecode import parse_fps, parse_size

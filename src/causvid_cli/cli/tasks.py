@@ -9,12 +9,12 @@ from pathlib import Path
 from string import Formatter
 
 from causvid_cli.cli import console
-from causvid_cli.cli.inputs import Given, check_choice
 from causvid_cli.cli.making import Making
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job import Job, ModelUsed
+from causvid_cli.job.inputs import Given, check_choice
+from causvid_cli.job.job import Job, ModelUsed
 from causvid_cli.models.memory import Video
 from causvid_cli.models.resolve import Chosen, choose
 from causvid_cli.request import (

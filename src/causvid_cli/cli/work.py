@@ -17,12 +17,12 @@ from causvid_cli.cli.tasks import Task, check_output_of, existing
 from causvid_cli.cli.versions import versions
 from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.files import write_text
-from causvid_cli.job import Job, journal_path
+from causvid_cli.job.job import Job, journal_path
 from causvid_cli.request import ENDLESS
 
 if TYPE_CHECKING:
+    from causvid_cli.job.recording import Earlier, Recording
     from causvid_cli.pipeline import ChunkResult, Pipeline, Stream
-    from causvid_cli.recording import Earlier, Recording
     from causvid_cli.video import Writer
 
 
@@ -168,8 +168,8 @@ def make_video(task: Task, pipeline: "Pipeline", progress: console.Progress, ear
 @contextmanager
 def _recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None") -> Iterator["Recording"]:
     """The stream of a job on its way into its file."""
-    from causvid_cli.journal import Journal
-    from causvid_cli.recording import Recording
+    from causvid_cli.job.journal import Journal
+    from causvid_cli.job.recording import Recording
 
     given = task.given
     recipe = dict(earlier.journal.request["recipe"]) if earlier else job.recipe(versions())
@@ -195,8 +195,8 @@ def _recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | N
 
 def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None" = None) -> "Stream":
     """The stream of a job."""
+    from causvid_cli.job.recording import known_latents
     from causvid_cli.pipeline import GIVEN
-    from causvid_cli.recording import known_latents
     from causvid_cli.timecode import parse_size
 
     rate, given = job.rate, task.given
@@ -259,7 +259,7 @@ def _earlier(task: Task) -> "Earlier | None":
     """
     if task.output is None or task.making.dry_run or not journal_path(task.output).exists():
         return None
-    from causvid_cli.recording import find_earlier  # loads torch
+    from causvid_cli.job.recording import find_earlier  # loads torch
     from causvid_cli.video import part_of
 
     part = part_of(task.output)

@@ -10,9 +10,9 @@ pipe      PipeWriter        the same pieces to stdout
 
 from causvid_cli.video.encode import H264, Encoding, FragmentEncoder
 from causvid_cli.video.files import crc_of
-from causvid_cli.video.finish import Finish
 from causvid_cli.video.formats import check_output, part_of, partial_of
 from causvid_cli.video.pipe import PIPE_FORMATS, PipeWriter, check_pipe, open_pipe
+from causvid_cli.video.publish import Finish
 from causvid_cli.video.writer import FileWriter, Mp4Writer, Restart, Writer, open_writer
 
 __all__ = [

@@ -14,7 +14,7 @@ from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.video.encode import FFV1, H264, VP9, Encoding
 from causvid_cli.video.files import check_unlocked, output_errors
-from causvid_cli.video.finish import GIF_FPS, Finish, Gif, Remux, Webp
+from causvid_cli.video.publish import GIF_FPS, Finish, Gif, Remux, Webp
 
 MIN_FREE_BYTES = 100_000
 PART, PUBLISH, PARTIAL = ".part", ".publish", ".partial"

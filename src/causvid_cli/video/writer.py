@@ -17,7 +17,6 @@ from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.media.probe import Chapter
 from causvid_cli.video.encode import H264, Encoding, FragmentEncoder
 from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, sync_folder
-from causvid_cli.video.finish import Finish, write_pictures
 from causvid_cli.video.formats import (
     PUBLISH,
     Form,
@@ -27,6 +26,7 @@ from causvid_cli.video.formats import (
     part_of,
     partial_of,
 )
+from causvid_cli.video.publish import Finish, write_pictures
 from causvid_cli.video.verify import fault_of_video, fault_of_webp
 
 

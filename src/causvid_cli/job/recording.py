@@ -20,8 +20,8 @@ import numpy as np
 from torch import Tensor
 
 from causvid_cli.geometry import Chunk, ChunkGrid
-from causvid_cli.job import Job, journal_path
-from causvid_cli.journal import Journal, Mark
+from causvid_cli.job.job import Job, journal_path
+from causvid_cli.job.journal import Journal, Mark
 from causvid_cli.pipeline import GIVEN, ChunkResult, Stream
 from causvid_cli.video import Restart, Writer, crc_of
 

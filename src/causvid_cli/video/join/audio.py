@@ -14,8 +14,8 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
 from causvid_cli.errors import MediaError, OutputError
-from causvid_cli.join.mp4 import mux, write_mp4
 from causvid_cli.media.probe import open_video
+from causvid_cli.video.join.mp4 import mux, write_mp4
 
 SOUND_IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 """Codecs that players expect in an MP4."""

@@ -8,7 +8,7 @@ plan_join: what a clip is; ExactJoin: its packets, then the new ones; ReencodeJo
 WithSound: only the new pictures, with the clip's sound.
 """
 
-from causvid_cli.join.finish import ExactJoin, ReencodeJoin, WithSound
-from causvid_cli.join.plan import JoinPlan, Tail, plan_join
+from causvid_cli.video.join.joins import ExactJoin, ReencodeJoin, WithSound
+from causvid_cli.video.join.plan_join import JoinPlan, Tail, plan_join
 
 __all__ = ["ExactJoin", "JoinPlan", "ReencodeJoin", "Tail", "WithSound", "plan_join"]

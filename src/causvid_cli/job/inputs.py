@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
-from causvid_cli.job import Input, sha256_of
+from causvid_cli.job.job import Input, sha256_of
 from causvid_cli.request import STRENGTH, check_size, check_strength
 from causvid_cli.timecode import parse_time
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from causvid_cli.join import JoinPlan
     from causvid_cli.media.clips import Clip, LiveClip, RawFormat
     from causvid_cli.media.fit import Fit, Mode
     from causvid_cli.media.stills import Picture
+    from causvid_cli.video.join import JoinPlan
 
 FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
 HOLDS: tuple[Hold, ...] = ("frame", "chunk")
@@ -160,7 +160,7 @@ class ClipEnd(Given):
     _wanted: int = 0
 
     def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
-        from causvid_cli.join import plan_join
+        from causvid_cli.video.join import plan_join
 
         assert self.path is not None
         self._clip = clip_of(self.path, tolerate_damage=self.tolerate_damage)
@@ -211,7 +211,7 @@ class ClipEnd(Given):
         return True
 
     def writing(self, output: Path) -> dict[str, Any]:
-        from causvid_cli.join import ExactJoin, ReencodeJoin
+        from causvid_cli.video.join import ExactJoin, ReencodeJoin
 
         assert self._plan is not None
         finish = ExactJoin(self._plan) if self._plan.exact else ReencodeJoin(self._plan)
@@ -279,7 +279,7 @@ class Source(Given):
         return self.path is not None and bool(getattr(self._clip, "has_sound", False))
 
     def writing(self, output: Path) -> dict[str, Any]:
-        from causvid_cli.join import WithSound
+        from causvid_cli.video.join import WithSound
 
         return {"finish": WithSound(self.path)} if self.path and self.joins(output) else {}
 

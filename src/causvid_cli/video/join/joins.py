@@ -18,12 +18,12 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
-from causvid_cli.join.h264 import ParameterSets, parse_header, units, with_lengths
-from causvid_cli.join.mp4 import mux, write_mp4
-from causvid_cli.join.plan import JoinPlan, make_stamp, open_source
-from causvid_cli.join.sound import add_tracks, choose_tracks, keep_marks, other_packets, shift, try_tracks
 from causvid_cli.media.probe import Chapter, open_video, read_info
 from causvid_cli.media.recipe import RECIPE_KEY
+from causvid_cli.video.join.audio import add_tracks, choose_tracks, keep_marks, other_packets, shift, try_tracks
+from causvid_cli.video.join.h264 import ParameterSets, parse_header, units, with_lengths
+from causvid_cli.video.join.mp4 import mux, write_mp4
+from causvid_cli.video.join.plan_join import JoinPlan, make_stamp, open_source
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as Mark

@@ -16,11 +16,11 @@ import pytest
 from real_media import real_clip
 
 from causvid_cli.errors import MediaError
-from causvid_cli.join import ExactJoin, JoinPlan, ReencodeJoin, Tail, WithSound, plan_join
-from causvid_cli.join.h264 import parse_header, units, with_lengths
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.video import Mp4Writer
+from causvid_cli.video.join import ExactJoin, JoinPlan, ReencodeJoin, Tail, WithSound, plan_join
+from causvid_cli.video.join.h264 import parse_header, units, with_lengths
 
 FPS = Fraction(8)
 CLIPS = ["bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4"]

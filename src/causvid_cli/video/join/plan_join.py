@@ -18,10 +18,10 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
-from causvid_cli.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
-from causvid_cli.join.sound import Track, choose_tracks, try_tracks
 from causvid_cli.media.probe import open_video
 from causvid_cli.video.encode import BT601, BT709, FULL, H264, LIMITED, Encoding
+from causvid_cli.video.join.audio import Track, choose_tracks, try_tracks
+from causvid_cli.video.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
 
 UNSPECIFIED = 2
 """A colour of H.273 that a video does not tell."""

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from causvid_cli.errors import MediaError, OutputError
-from causvid_cli.job import journal_path
-from causvid_cli.journal import Journal, Mark
+from causvid_cli.job.job import journal_path
+from causvid_cli.job.journal import Journal, Mark
 
 
 def latents(index):
