@@ -3,7 +3,7 @@
 Counted are products and attention, nothing else, as papers count them: what does not depend on the tokens (the
 timestep's embedding, less than a thousandth) is left out, and so are norms and rotations. Whatever runs the network
 (compiled, quantized, any attention, a short prompt's two products), the count is the same.
-`tests/test_bench_flops.py` compares it with torch's own.
+`tests/bench/test_flops.py` compares it with torch's own.
 """
 
 from collections.abc import Sequence

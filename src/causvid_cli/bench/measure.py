@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.bench.fresh import Role, Setting
-from causvid_cli.bench.makers import Maker
-from causvid_cli.bench.network import NetworkCall, network_calls
+from causvid_cli.bench.config import Role, Setting
+from causvid_cli.bench.network_calls import NetworkCall, network_calls
+from causvid_cli.bench.subjects import Maker
 from causvid_cli.codec import Codec
 from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory
 

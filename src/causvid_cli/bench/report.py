@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from causvid_cli.bench.fresh import Fresh, Role
-from causvid_cli.bench.makers import Maker
+from causvid_cli.bench.cold_start import Fresh
+from causvid_cli.bench.config import Role
 from causvid_cli.bench.measure import ChunkParts, Measured, Run, Samples
+from causvid_cli.bench.subjects import Maker
 from causvid_cli.device import device_name
 
 FORMAT = 1

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.bench.fresh import BenchConfig, Fresh, Role, Setting, start
+from causvid_cli.bench.cold_start import Fresh, start
+from causvid_cli.bench.config import BenchConfig, Role, Setting
 from causvid_cli.cli import console, options, settings
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.config import PackFacts
@@ -155,9 +156,9 @@ def _run(
         for role, starts in fresh.items():
             starts.append(start(role, config))
 
-    from causvid_cli.bench.makers import open_maker  # torch loads here, after the fresh processes
     from causvid_cli.bench.measure import Measured, measure
     from causvid_cli.bench.report import figures
+    from causvid_cli.bench.subjects import open_maker  # torch loads here, after the fresh processes
 
     console.note("loading")
     measured = Measured.of({role: open_maker(role, config) for role in config.roles})

@@ -1,6 +1,6 @@
 """What a user waits for and pays once: import, load, the first clip, in a process of its own.
 
-    python -m causvid_cli.bench.fresh student '{"length": "4s", ...}'      # one JSON object
+    python -m causvid_cli.bench.cold_start student '{"length": "4s", ...}'      # one JSON object
 
 Student and teacher never share such a process, so that the memory of one does not hide the other's. Start them
 before this process has loaded torch: on Linux a child's peak begins at its parent's. Imports no torch by itself.
@@ -12,51 +12,10 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from causvid_cli import errors
+from causvid_cli.bench.config import BenchConfig, Role
 from causvid_cli.config import from_json
-from causvid_cli.request import AUTO, DEFAULT_MODEL, LOADING, Loading
-
-Role = Literal["student", "teacher"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """How the student is run; None is as its model was made for."""
-
-    steps: int | None = None
-    window_frames: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchConfig:
-    """What is measured."""
-
-    model: str = DEFAULT_MODEL
-    """Of a pack or, with random weights, of the catalogue."""
-    device: str = AUTO
-    dtype: str = AUTO
-    loading: Loading = LOADING
-    length: str = "10s"
-    """Of the clip. It may be longer than what the teacher was trained on: its time is measured, not its picture."""
-    size: tuple[int, int] | None = None
-    """(width, height) of its pictures; None is the model's own."""
-    settings: tuple[Setting, ...] = (Setting(),)
-    """Of the student. Fresh processes, and what is compared with the teacher, have the first."""
-    repeats: int = 3
-    warm_up: int | None = None
-    """Chunks that are made before anything is timed; None is until the window is full, and one more."""
-    teacher: bool = True
-    """Whether the teacher makes the clip too."""
-    threads: int | None = None
-    """CPU threads; None leaves it to torch."""
-    prompt: str = "a paper airplane turns into a swan"
-    seed: int = 0
-
-    @property
-    def roles(self) -> tuple[Role, ...]:
-        return ("student", "teacher") if self.teacher else ("student",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +33,7 @@ class Fresh:
 
 def start(role: Role, config: BenchConfig) -> Fresh:
     """Measure in a fresh process. Raises the CausvidError that it ended with, DeviceError when it was killed."""
-    command = [sys.executable, "-m", "causvid_cli.bench.fresh", role, json.dumps(asdict(config))]
+    command = [sys.executable, "-m", "causvid_cli.bench.cold_start", role, json.dumps(asdict(config))]
     done = subprocess.run(command, stdout=subprocess.PIPE)
     if done.returncode < 0:
         raise errors.DeviceError(
@@ -94,8 +53,8 @@ def measure_here(role: Role, config: BenchConfig) -> Fresh:
     from causvid_cli import pipeline, video  # noqa: F401  (what t2v imports)
 
     import_s, clock = time.perf_counter() - clock, time.perf_counter()
-    from causvid_cli.bench.makers import open_maker
     from causvid_cli.bench.measure import run_clip
+    from causvid_cli.bench.subjects import open_maker
     from causvid_cli.device import peak_memory_bytes
 
     maker = open_maker(role, config)

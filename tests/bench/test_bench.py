@@ -11,11 +11,13 @@ from PIL import Image
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
-from causvid_cli.bench import chart, fresh, measure, report, tables
-from causvid_cli.bench.fresh import BenchConfig, Fresh, Setting
-from causvid_cli.bench.makers import Maker, open_maker
+from causvid_cli.bench import chart, measure, report, tables
+from causvid_cli.bench import cold_start as fresh
+from causvid_cli.bench.cold_start import Fresh
+from causvid_cli.bench.config import BenchConfig, Setting
 from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
-from causvid_cli.bench.network import NetworkCall, network_calls
+from causvid_cli.bench.network_calls import NetworkCall, network_calls
+from causvid_cli.bench.subjects import Maker, open_maker
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
 from causvid_cli.models.catalogue import find_checkpoint

@@ -8,7 +8,7 @@ from tiny import SHAPE, tiny_transformer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from causvid_cli.bench.flops import Part, call_flops, parts_of
-from causvid_cli.bench.network import network_calls
+from causvid_cli.bench.network_calls import network_calls
 from causvid_cli.geometry import Chunk
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.load import empty_transformer

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.bench.fresh import BenchConfig, Role, Setting
+from causvid_cli.bench.config import BenchConfig, Role, Setting
 from causvid_cli.codec import Codec
 from causvid_cli.device import synchronize
 from causvid_cli.geometry import CodecFacts

@@ -1,0 +1,46 @@
+"""What a bench is asked for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from causvid_cli.request import AUTO, DEFAULT_MODEL, LOADING, Loading
+
+Role = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How the student is run; None is as its model was made for."""
+
+    steps: int | None = None
+    window_frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """What is measured."""
+
+    model: str = DEFAULT_MODEL
+    """Of a pack or, with random weights, of the catalogue."""
+    device: str = AUTO
+    dtype: str = AUTO
+    loading: Loading = LOADING
+    length: str = "10s"
+    """Of the clip. It may be longer than what the teacher was trained on: its time is measured, not its picture."""
+    size: tuple[int, int] | None = None
+    """(width, height) of its pictures; None is the model's own."""
+    settings: tuple[Setting, ...] = (Setting(),)
+    """Of the student. Fresh processes, and what is compared with the teacher, have the first."""
+    repeats: int = 3
+    warm_up: int | None = None
+    """Chunks that are made before anything is timed; None is until the window is full, and one more."""
+    teacher: bool = True
+    """Whether the teacher makes the clip too."""
+    threads: int | None = None
+    """CPU threads; None leaves it to torch."""
+    prompt: str = "a paper airplane turns into a swan"
+    seed: int = 0
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return ("student", "teacher") if self.teacher else ("student",)
