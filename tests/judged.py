@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
+from causvid_cli.evaluate.config import TrialKind, TrialRequest
+from causvid_cli.evaluate.experiments import Trials, open_trials
 from causvid_cli.evaluate.judge import Judge
-from causvid_cli.evaluate.request import TrialKind, TrialRequest
-from causvid_cli.evaluate.trials import Trials, open_trials
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.export import export_pack
 

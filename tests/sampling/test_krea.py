@@ -12,7 +12,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 from causvid_cli.errors import ModelError
-from causvid_cli.evaluate.makers import Clip, student_maker
+from causvid_cli.evaluate.clip_sources import Clip, student_maker
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.masks import frame_mask
 from causvid_cli.pipeline import Pipeline, load

@@ -11,8 +11,8 @@ from causvid_cli.cli import console, options
 from causvid_cli.cli.help import Command, examples
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import UsageError
-from causvid_cli.evaluate.folder import PAGE, VBENCH, VIDEOS, Folder
-from causvid_cli.evaluate.request import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, TrialRequest
+from causvid_cli.evaluate.config import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, TrialRequest
+from causvid_cli.evaluate.results_folder import PAGE, VBENCH, VIDEOS, Folder
 from causvid_cli.evaluate.vbench import check_vbench, measure_vbench
 from causvid_cli.models.packs import find_pack
 from causvid_cli.request import AUTO, DEFAULT_MODEL, check_device, check_dtype, check_seed
@@ -246,7 +246,7 @@ def carry_out_trials(
     import torch
 
     from causvid_cli.evaluate import photos, switches
-    from causvid_cli.evaluate.trials import open_trials, run_trials
+    from causvid_cli.evaluate.experiments import open_trials, run_trials
 
     if threads:
         torch.set_num_threads(threads)
@@ -283,8 +283,8 @@ def report(result: dict[str, Any], folder: Folder, *, quiet: int, as_json: bool)
 
 def told(result: dict[str, Any]) -> tuple[str, list[list[str]], list[str]]:
     """Headline, table and notes of any kind of figures."""
+    from causvid_cli.evaluate.experiment_figures import trial_headline, trial_notes, trial_rows
     from causvid_cli.evaluate.figures import footnotes, headline, rows
-    from causvid_cli.evaluate.trial_figures import trial_headline, trial_notes, trial_rows
 
     if "scores" in result:
         return headline(result), rows(result), footnotes(result)

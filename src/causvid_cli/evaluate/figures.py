@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from causvid_cli.evaluate.folder import Record
 from causvid_cli.evaluate.metrics import CURVES
+from causvid_cli.evaluate.results_folder import Record
 
 FORMAT = 1
 ATTRIBUTES = ("subject", "colour", "scene", "action", "target")

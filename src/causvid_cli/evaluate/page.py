@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from causvid_cli.evaluate.experiment_figures import kind_of, trial_headline, trial_notes, trial_rows
 from causvid_cli.evaluate.figures import ATTRIBUTES, LABELS, columns, footnotes, headline, percent, rows
-from causvid_cli.evaluate.folder import Folder, Record
-from causvid_cli.evaluate.trial_figures import kind_of, trial_headline, trial_notes, trial_rows
+from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.plots import Frame, Line, decimals_of, draw, nice_ticks, svg_element, svg_marks
 
 COLOURS = {

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causvid_cli import storybook
-from causvid_cli.evaluate.folder import Folder, Record
+from causvid_cli.evaluate.clip_sources import Clip
+from causvid_cli.evaluate.experiments import Experiment, OnMade, Trials, as_drawn, keep_strips
 from causvid_cli.evaluate.judge import FRAMES, asked, asked_late
-from causvid_cli.evaluate.makers import Clip
 from causvid_cli.evaluate.prompts import sample_stories
-from causvid_cli.evaluate.trials import Experiment, OnMade, Trials, as_drawn, keep_strips
+from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.geometry import Hold, held_pictures
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import VOCABULARY, Story

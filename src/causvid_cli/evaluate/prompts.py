@@ -8,7 +8,7 @@ import numpy as np
 
 from causvid_cli import storybook
 from causvid_cli.errors import UsageError
-from causvid_cli.evaluate.request import BUILT_IN
+from causvid_cli.evaluate.config import BUILT_IN
 from causvid_cli.request import check_prompt
 from causvid_cli.storybook import Story
 

@@ -15,14 +15,14 @@ import torch
 
 from causvid_cli.codec import enlarged
 from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.evaluate.clip_sources import Clip, Make, codec_maker, renderer, student_maker, teacher_maker
+from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.figures import figures
-from causvid_cli.evaluate.folder import Folder, Record, prompt_key
 from causvid_cli.evaluate.judge import FRAMES, Judge, asked, asked_at_end, consistency, open_judge
-from causvid_cli.evaluate.likeness import Likeness
-from causvid_cli.evaluate.makers import Clip, Make, codec_maker, renderer, student_maker, teacher_maker
 from causvid_cli.evaluate.metrics import Course, Meter, mean_angle, mean_distance, thumbnails
 from causvid_cli.evaluate.page import page
-from causvid_cli.evaluate.request import EvalRequest
+from causvid_cli.evaluate.pixel_match import Likeness
+from causvid_cli.evaluate.results_folder import Folder, Record, prompt_key
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.request import LARGEST_SEED

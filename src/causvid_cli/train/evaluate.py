@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from causvid_cli.config import load_facts
-from causvid_cli.evaluate.folder import Folder
+from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.evaluate.prompts import built_in_prompts
-from causvid_cli.evaluate.request import EvalRequest
+from causvid_cli.evaluate.results_folder import Folder
 from causvid_cli.evaluate.run import open_evaluation, run
 from causvid_cli.train.config import EvalConfig
 from causvid_cli.train.trainer import Report

@@ -7,9 +7,9 @@ from judged import judged_pack, pictures_of, run_eval, trials_of
 
 from causvid_cli import storybook
 from causvid_cli.evaluate import photos
-from causvid_cli.evaluate.folder import CLIPS, FIGURES, PAGE
+from causvid_cli.evaluate.experiments import as_drawn
 from causvid_cli.evaluate.photos import HOLDS
-from causvid_cli.evaluate.trials import as_drawn
+from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE
 from causvid_cli.geometry import held_pictures
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import VOCABULARY

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from causvid_cli.evaluate.config import TrialKind
 from causvid_cli.evaluate.figures import FORMAT, LABELS, interval, percent, shares
-from causvid_cli.evaluate.folder import Record
-from causvid_cli.evaluate.request import TrialKind
+from causvid_cli.evaluate.results_folder import Record
 
 SHOWN = ("subject", "colour", "scene", "action")
 LEVEL = 0.01

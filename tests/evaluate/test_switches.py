@@ -9,10 +9,10 @@ from typer.testing import Result
 
 from causvid_cli import storybook
 from causvid_cli.evaluate import switches
-from causvid_cli.evaluate.folder import CLIPS, FIGURES, PAGE, Folder
-from causvid_cli.evaluate.likeness import both_ways
+from causvid_cli.evaluate.experiment_figures import switch_scores, trial_rows
+from causvid_cli.evaluate.pixel_match import both_ways
+from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, Folder
 from causvid_cli.evaluate.switches import CUT, DRAWN, DRAWN_CUT, NONE, PARTS, WAYS, Script, Times, draw, likeness
-from causvid_cli.evaluate.trial_figures import switch_scores, trial_rows
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.storybook import Story
 
@@ -154,7 +154,7 @@ def test_a_script_is_made_as_it_is_alone(pack, way):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_figures(pack, monkeypatch):
     few(monkeypatch, "soft")
-    monkeypatch.setattr("causvid_cli.evaluate.trials.MOST_CLIPS", 1)
+    monkeypatch.setattr("causvid_cli.evaluate.experiments.MOST_CLIPS", 1)
     whole = run_eval(pack, "--switches", 2, "--out", "whole", "--json")
     append, kept = Folder.append, []
 

@@ -7,8 +7,8 @@ import pytest
 
 from causvid_cli import storybook
 from causvid_cli.evaluate import metrics
-from causvid_cli.evaluate.likeness import Likeness
 from causvid_cli.evaluate.metrics import Meter
+from causvid_cli.evaluate.pixel_match import Likeness
 from causvid_cli.storybook import Story
 
 FPS = Fraction(8)

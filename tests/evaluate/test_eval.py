@@ -20,12 +20,12 @@ from causvid_cli.cli.eval import choose_prompts
 from causvid_cli.config import load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.evaluate import figures, vbench
-from causvid_cli.evaluate.folder import CLIPS, FIGURES, PAGE, SETTINGS, Folder
+from causvid_cli.evaluate.clip_sources import Clip, student_maker
+from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.judge import Judge
-from causvid_cli.evaluate.makers import Clip, student_maker
 from causvid_cli.evaluate.page import line_plot, nice_ticks
 from causvid_cli.evaluate.prompts import built_in_prompts, read_prompts
-from causvid_cli.evaluate.request import EvalRequest
+from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, SETTINGS, Folder
 from causvid_cli.evaluate.run import open_evaluation, takes_of
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.story import StoryText

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from causvid_cli.codec.pixel import PixelCodec
-from causvid_cli.evaluate.folder import Folder, Record
+from causvid_cli.evaluate.clip_sources import Clip, decoded, together
+from causvid_cli.evaluate.config import TrialRequest
+from causvid_cli.evaluate.experiment_figures import trial_figures
 from causvid_cli.evaluate.judge import FRAMES, Judge, Said, open_judge
-from causvid_cli.evaluate.makers import Clip, decoded, together
 from causvid_cli.evaluate.page import trial_page
-from causvid_cli.evaluate.request import TrialRequest
+from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.evaluate.run import MOST_CLIPS, rounded, strip
-from causvid_cli.evaluate.trial_figures import trial_figures
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
