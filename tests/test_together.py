@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_distill import FACTS, ode_pairs, random_output
-from test_parallel import assert_same_run, in_two
-from test_train import small_clips, small_denoiser
+from train.test_distill import FACTS, ode_pairs, random_output
+from train.test_parallel import assert_same_run, in_two
+from train.test_story_clips import small_clips, small_denoiser
 
+from causvid_cli.train.causal import train_causal
 from causvid_cli.train.config import DmdConfig, Optimisation
 from causvid_cli.train.dmd import Matching, train_dmd
-from causvid_cli.train.student import Regression, train_causal, train_student
-from causvid_cli.train.teacher import train_teacher
+from causvid_cli.train.student import Regression, train_student
+from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import Setting
 
 CPU = torch.device("cpu")

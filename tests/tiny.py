@@ -10,8 +10,8 @@ from causvid_cli.config import PackFacts
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.config import NetworkConfig
+from causvid_cli.train.denoiser import build_network
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.network import build_network
 
 SHAPE = NetworkConfig(layers=2, heads=2, head_dim=12, ffn_dim=48, text_dim=16)
 

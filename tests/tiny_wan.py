@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from causvid_cli.codec.taehv import TAEHV
-from causvid_cli.train.base import load_base
+from causvid_cli.train.base_model import load_base
 from causvid_cli.train.export import export_pack
 from causvid_cli.weights.files import save_safetensors
 

@@ -25,9 +25,9 @@ from causvid_cli.models.packs import verify_pack
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import VOCABULARY, Story
 from causvid_cli.train.config import EvalConfig, Optimisation
-from causvid_cli.train.evaluate import clips_of, evaluate
+from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.judge import load_judge, sample_windows, train_judge
+from causvid_cli.train.judge_stage import load_judge, sample_windows, train_judge
 from causvid_cli.train.trainer import Setting
 
 CAR = Story("car", "natural", "snow", "moves left")

@@ -523,7 +523,7 @@ def test_wans_own_repository_is_a_base_and_never_a_student(tmp_path, wan, state)
 
 
 def test_a_base_is_distilled_from_and_makes_no_video(wan, monkeypatch):
-    from causvid_cli.train.base import load_base
+    from causvid_cli.train.base_model import load_base
 
     planned = plan_import(Wish(path=wan, known_as="wan2.1-1.3b", dtype="float32"))
     recipe = replace(planned.recipe, facts=replace(planned.recipe.facts, name="base"))

@@ -11,7 +11,7 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer, sinusoid
-from causvid_cli.train.network import build_network
+from causvid_cli.train.denoiser import build_network
 
 ROUNDING = 2e-5
 """Float32 attention over the same numbers in another order; about 2e-6 is measured, wrong masks cost 1e-2 and more."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError
-from causvid_cli.train import world
+from causvid_cli.train import story_clips as world
 from causvid_cli.train.config import AutoencoderConfig
 from causvid_cli.train.losses import palette_cross_entropy
 from causvid_cli.train.trainer import Setting, Trainer

@@ -2,7 +2,7 @@
 
 autoencoder -> prepare -> pictures -> teacher -> causal -> ode -> student -> dmd -> judge -> export -> eval
 
-A run has the stages that its file has a section for. What they leave, and how the next one finds it: `made.py`.
+A run has the stages that its file has a section for. What they leave, and how the next one finds it: `train/run.py`.
 """
 
 import copy
@@ -18,21 +18,23 @@ from causvid_cli.files import write_text
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.autoencoder import OwnPictures, distinct_pictures, train_autoencoder
 from causvid_cli.train.captions import read_prompts
+from causvid_cli.train.causal import train_causal
 from causvid_cli.train.config import EvalConfig, OdeConfig, Optimisation, check_stages
+from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.dmd import Matching, train_dmd
-from causvid_cli.train.evaluate import clips_of, evaluate
+from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.judge import load_judge, train_judge
-from causvid_cli.train.latents import prepare
-from causvid_cli.train.made import PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, Made
-from causvid_cli.train.network import Denoiser
+from causvid_cli.train.judge_stage import load_judge, train_judge
+from causvid_cli.train.ode import OdePairs, make_ode_pairs, pairs_shard
 from causvid_cli.train.parallel import on_first
-from causvid_cli.train.prompts import PromptTable, encode_prompts
-from causvid_cli.train.runs import check_same_run, finished
-from causvid_cli.train.samples import Samples, student_samples, teacher_samples
+from causvid_cli.train.prepare import prepare
+from causvid_cli.train.prompt_table import PromptTable, encode_prompts
+from causvid_cli.train.resume import check_same_run, finished
+from causvid_cli.train.run import PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, Made
+from causvid_cli.train.sample_sheets import Samples, student_samples, teacher_samples
 from causvid_cli.train.shards import save_shard
-from causvid_cli.train.student import OdePairs, Regression, make_ode_pairs, pairs_shard, train_causal, train_student
-from causvid_cli.train.teacher import train_teacher
+from causvid_cli.train.student import Regression, train_student
+from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import Report, Setting
 from causvid_cli.train.videos import VideoPlan, plan_videos
 

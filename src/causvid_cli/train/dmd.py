@@ -22,13 +22,14 @@ from causvid_cli.network.masks import frame_mask
 from causvid_cli.sampling.rollout import commit_chunk, denoise_steps
 from causvid_cli.sampling.schedule import Step, add_noise, led_away, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
-from causvid_cli.train.latents import LatentClips
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser
+from causvid_cli.train.layout import Layout, cache_for, few_steps
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching, sample_sigma
-from causvid_cli.train.network import Denoiser
 from causvid_cli.train.parallel import my_draw, my_share, shard
-from causvid_cli.train.prompted import Prompted
-from causvid_cli.train.student import Layout, Regression, cache_for, few_steps
-from causvid_cli.train.teacher import standard_normal
+from causvid_cli.train.prepare import Prompted
+from causvid_cli.train.student import Regression
+from causvid_cli.train.teacher_stage import standard_normal
 from causvid_cli.train.trainer import Setting, Trainer
 
 MOST_AT_ONCE = 4096

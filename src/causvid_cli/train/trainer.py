@@ -26,7 +26,7 @@ from causvid_cli.errors import NumericsError, OutputError, UsageError
 from causvid_cli.train import parallel
 from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.logs import StageLog
-from causvid_cli.train.runs import last_step
+from causvid_cli.train.resume import last_step
 
 Loss = Callable[[int, np.random.Generator], Mapping[str, Tensor]]
 """(step, rng) -> named scalars. The one called "loss" is minimised; where a trainer has several parts, those that are

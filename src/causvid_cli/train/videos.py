@@ -25,7 +25,7 @@ from causvid_cli.files import write_text
 from causvid_cli.geometry import CodecFacts, Geometry
 from causvid_cli.media.probe import open_video, read_info
 from causvid_cli.train.captions import Captioned, Problem, find_videos
-from causvid_cli.train.data_config import DataConfig
+from causvid_cli.train.config import DataConfig
 
 Size = tuple[int, int]
 """(width, height) in pixels."""

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from test_parallel import assert_same_run, in_two
 from tiny_wan import tiny_wan
+from train.test_parallel import assert_same_run, in_two
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("transformers")
@@ -22,18 +22,18 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.masks import attention_parts, teacher_forcing_mask
 from causvid_cli.sampling.rollout import commit_chunk
 from causvid_cli.train import parallel
-from causvid_cli.train.base import load_base, wan_facts
+from causvid_cli.train.base_model import load_base, wan_facts
 from causvid_cli.train.config import DmdConfig, RolloutFacts, load_config
+from causvid_cli.train.dataset import Batch
+from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.distill import Distillation
 from causvid_cli.train.dmd import Matching
-from causvid_cli.train.latents import Batch
-from causvid_cli.train.network import Denoiser
-from causvid_cli.train.prompts import PromptTable
-from causvid_cli.train.student import Layout, cache_for
+from causvid_cli.train.layout import Layout, cache_for
+from causvid_cli.train.prompt_table import PromptTable
 from causvid_cli.train.trainer import Trainer
 
 CPU = torch.device("cpu")
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZE = (48, 32)
 PLAN = """
 name = "tiny-wan"
@@ -204,7 +204,7 @@ def test_a_run_that_stops_after_every_stage_comes_to_the_same_pack(base, data, w
     for stage in ("prepare", "ode", "student", "dmd", "export"):
         pack = distill(tmp_path, plan_of(base, data), "--stage", stage)
         if stage == "prepare":  # whatever comes later never holds umT5
-            monkeypatch.setattr("causvid_cli.train.base.load_text", None)
+            monkeypatch.setattr("causvid_cli.train.base_model.load_text", None)
     unbroken = whole / "pack" / "tiny-wan"
     assert (pack / "causvid.json").read_bytes() == (unbroken / "causvid.json").read_bytes()  # with all files' SHA-256
     made = (pack / "causvid.json").stat().st_mtime_ns

@@ -30,13 +30,15 @@ from causvid_cli.models.load import load_story_text
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
-from causvid_cli.train import latents, prompts
+from causvid_cli.train import prepare as latents
+from causvid_cli.train import prompt_table as prompts
 from causvid_cli.train import shards as train_shards
 from causvid_cli.train.captions import find_videos, read_prompts
-from causvid_cli.train.data_config import DataConfig, NewWords
+from causvid_cli.train.config import DataConfig, NewWords
+from causvid_cli.train.dataset import Joined, LatentClips
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.latents import Joined, LatentClips, prepare
-from causvid_cli.train.prompts import PromptTable, encode_prompts
+from causvid_cli.train.prepare import prepare
+from causvid_cli.train.prompt_table import PromptTable, encode_prompts
 from causvid_cli.train.shards import save_shard
 from causvid_cli.train.videos import PlannedVideo, VideoPlan, plan_videos, read_clips
 from causvid_cli.video import Mp4Writer

@@ -21,12 +21,12 @@ from causvid_cli.errors import UsageError
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.autoencoder import load_codec
-from causvid_cli.train.base import Base, load_base
+from causvid_cli.train.base_model import Base, load_base
 from causvid_cli.train.config import RolloutFacts, TrainConfig
-from causvid_cli.train.latents import LatentClips
-from causvid_cli.train.network import Denoiser, build_network, with_layers
-from causvid_cli.train.prompted import Prompted
-from causvid_cli.train.prompts import PromptTable
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
+from causvid_cli.train.prepare import Prompted
+from causvid_cli.train.prompt_table import PromptTable
 from causvid_cli.train.shards import load_shard
 from causvid_cli.train.trainer import averaged_weights
 

@@ -24,10 +24,10 @@ from causvid_cli.errors import CausvidError, DeviceError, NumericsError, OutputE
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train import parallel
 from causvid_cli.train.config import ComputeConfig, Optimisation
+from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.logs import read_log
-from causvid_cli.train.network import Denoiser
 from causvid_cli.train.parallel import Share, my_normal, my_share, my_weight, own_device, shares, working_on
-from causvid_cli.train.runs import last_step
+from causvid_cli.train.resume import last_step
 from causvid_cli.train.trainer import Loss, Setting, Trainer
 
 CPU = torch.device("cpu")

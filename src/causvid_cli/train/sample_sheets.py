@@ -10,11 +10,11 @@ from causvid_cli.codec import Codec
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import denoise_whole
 from causvid_cli.train.config import RolloutFacts
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.dmd import self_rollout
-from causvid_cli.train.latents import LatentClips
-from causvid_cli.train.network import Denoiser
-from causvid_cli.train.student import few_steps
-from causvid_cli.train.teacher import standard_normal
+from causvid_cli.train.layout import few_steps
+from causvid_cli.train.teacher_stage import standard_normal
 
 Samples = Callable[[int, nn.Module], np.ndarray]
 """(step, the stage's module with its averaged weights) -> a sheet, uint8 RGB [H, W, 3]."""

@@ -14,12 +14,15 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.schedule import add_noise, flow_from_x0, steps_of
 from causvid_cli.storybook import Story
-from causvid_cli.train import latents, world
+from causvid_cli.train import prepare as latents
+from causvid_cli.train import story_clips as world
 from causvid_cli.train.config import (
     NetworkConfig,
     Optimisation,
 )
-from causvid_cli.train.latents import LatentClips, prepare
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser, build_network
+from causvid_cli.train.layout import known_frames
 from causvid_cli.train.losses import (
     flow_matching,
     latent_weight,
@@ -28,9 +31,8 @@ from causvid_cli.train.losses import (
     weighted_mean,
     x0_regression,
 )
-from causvid_cli.train.network import Denoiser, build_network
 from causvid_cli.train.parallel import my_weight
-from causvid_cli.train.student import known_frames
+from causvid_cli.train.prepare import prepare
 
 CPU = torch.device("cpu")
 CHANNELS, FRAMES, CELLS = 4, 4, 4

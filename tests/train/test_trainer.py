@@ -20,7 +20,7 @@ from causvid_cli.train import logs, trainer
 from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.logs import StageLog, read_log, sparkline
 from causvid_cli.train.parallel import my_share
-from causvid_cli.train.runs import begun, check_same_run, finished
+from causvid_cli.train.resume import begun, check_same_run, finished
 from causvid_cli.train.trainer import Loss, Setting, Trainer, averaged_weights, lr_at
 
 CPU = Setting(device=torch.device("cpu"))

@@ -9,7 +9,7 @@ from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.config import NetworkConfig
-from causvid_cli.train.prompts import PromptTable
+from causvid_cli.train.prompt_table import PromptTable
 
 
 def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransformer:

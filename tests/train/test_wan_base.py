@@ -26,10 +26,10 @@ from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.umt5 import ROWS
 from causvid_cli.teacher import load_teacher
-from causvid_cli.train.base import Base, load_base
+from causvid_cli.train.base_model import Base, load_base
+from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.network import Denoiser
-from causvid_cli.train.prompts import encode_prompts
+from causvid_cli.train.prompt_table import encode_prompts
 
 CPU = torch.device("cpu")
 CAT = 'A cat\'s hat, "red"  &amp; <b>round'

@@ -26,11 +26,12 @@ from causvid_cli.storybook.sprites import DRAWINGS
 from causvid_cli.storybook.vocabulary import VOCABULARY
 from causvid_cli.train.autoencoder import CROP, OwnPictures, redrawn
 from causvid_cli.train.config import load_config
+from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.distill import Distillation
-from causvid_cli.train.latents import LatentClips, new_cells
+from causvid_cli.train.prepare import new_cells
 from causvid_cli.train.videos import PlannedVideo, read_clips
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPE = (EXAMPLES / "robot.toml").read_text()
 PROMPT = "a robot jumps in the snow"
 

@@ -9,7 +9,8 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from test_train import (
+from torch import nn
+from train.test_story_clips import (
     CELLS,
     CHANNELS,
     CPU,
@@ -20,7 +21,6 @@ from test_train import (
     small_denoiser,
     tiny_pixel_codec,
 )
-from torch import nn
 
 from causvid_cli import storybook
 from causvid_cli.config import load_facts
@@ -30,7 +30,9 @@ from causvid_cli.pipeline import load
 from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import load_teacher
-from causvid_cli.train import autoencoder, latents
+from causvid_cli.train import autoencoder
+from causvid_cli.train import prepare as latents
+from causvid_cli.train.causal import noisy_context, train_causal
 from causvid_cli.train.config import (
     STAGES,
     AutoencoderConfig,
@@ -44,21 +46,13 @@ from causvid_cli.train.config import (
     TrainConfig,
     load_config,
 )
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.distill import Distillation
-from causvid_cli.train.latents import LatentClips
-from causvid_cli.train.network import Denoiser, build_network, with_layers
-from causvid_cli.train.student import (
-    Layout,
-    OdePairs,
-    Regression,
-    make_ode_pairs,
-    noisy_context,
-    own_past,
-    slid_prompts,
-    train_causal,
-    train_student,
-)
-from causvid_cli.train.teacher import train_teacher
+from causvid_cli.train.layout import Layout, slid_prompts
+from causvid_cli.train.ode import OdePairs, make_ode_pairs
+from causvid_cli.train.student import Regression, own_past, train_student
+from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import Setting
 
 FACTS = RolloutFacts(chunk_frames=1, window_frames=2, steps=(1000.0, 500.0))

@@ -13,9 +13,9 @@ from torch import Tensor
 from causvid_cli.config import Prediction
 from causvid_cli.sampling.schedule import add_noise, x0_from
 from causvid_cli.train.config import Optimisation
-from causvid_cli.train.latents import LatentClips
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.losses import flow_matching, sample_sigma
-from causvid_cli.train.network import Denoiser
 from causvid_cli.train.parallel import my_draw, my_normal, my_share, my_weight
 from causvid_cli.train.trainer import Setting, Trainer
 

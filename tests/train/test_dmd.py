@@ -12,12 +12,12 @@ from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import add_noise, x0_from
 from causvid_cli.train.config import DmdConfig, NetworkConfig, RolloutFacts
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser, build_network
 from causvid_cli.train.dmd import Matching, last_steps, noised_clips, real_x0, self_rollout
-from causvid_cli.train.latents import LatentClips
+from causvid_cli.train.layout import cache_for, few_steps
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching
-from causvid_cli.train.network import Denoiser, build_network
-from causvid_cli.train.student import cache_for, few_steps
-from causvid_cli.train.teacher import standard_normal
+from causvid_cli.train.teacher_stage import standard_normal
 
 CPU = torch.device("cpu")
 FACTS = RolloutFacts(chunk_frames=2, window_frames=4, steps=(1000.0, 750.0, 500.0), shift=3.0)

@@ -15,7 +15,7 @@ from causvid_cli import storybook
 from causvid_cli.evaluate.judge import ATTRIBUTES, FRAMES, Judge, Said, asked, asked_late, labels
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.storybook import Story
-from causvid_cli.train import world
+from causvid_cli.train import story_clips as world
 from causvid_cli.train.config import Optimisation
 from causvid_cli.train.trainer import Setting, Trainer, averaged_weights
 

@@ -1,0 +1,67 @@
+"""The causal stage: teacher forcing under the block-causal mask."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from causvid_cli.sampling.schedule import add_noise
+from causvid_cli.train.config import Optimisation, RolloutFacts
+from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.denoiser import Denoiser
+from causvid_cli.train.layout import Layout, known_frames, slid_prompts
+from causvid_cli.train.losses import flow_matching, sample_sigma
+from causvid_cli.train.parallel import my_draw, my_share, my_weight
+from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
+from causvid_cli.train.trainer import Setting, Trainer
+
+CONTEXT_NOISE = 0.15
+"""Largest noise level of the clean context in training: the student must forgive its own small errors."""
+
+
+def train_causal(
+    folder: Path,
+    denoiser: Denoiser,
+    clips: LatentClips,
+    plan: Optimisation,
+    facts: RolloutFacts,
+    *,
+    shift: float,
+    setting: Setting,
+    blends: float = 0.0,
+) -> Trainer:
+    """Teacher forcing by flow matching, from whatever weights the denoiser holds; returns the trainer.
+
+    blends: share of prompts that are slid towards another (`slid_prompts`).
+    """
+    device, kinds = setting.device, clips.every_known_from.unique().tolist()
+
+    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        first = clips.some_known_from(rng) % facts.chunk_frames
+        alike = [known_from for known_from in kinds if known_from % facts.chunk_frames == first]
+        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=alike)
+        others = my_share(batch.rows.roll(1, 0))
+        weight, batch = my_weight(batch.weight * known_frames(batch)), my_share(batch)
+        count, _, frames = batch.x0.shape[:3]
+        layout = Layout.of(frames, facts, first_frames=first)
+        uniform = my_draw(rng.random, count, len(layout.chunks)).float()
+        sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
+        noise = standard_normal(rng, batch.x0)
+        x_t = add_noise(batch.x0, noise, sigma)
+        clean = noisy_context(batch.x0, rng)
+        dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
+        network = denoiser.network
+        prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)
+        output = network.forward_whole(x_t, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
+        return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
+
+    trainer = Trainer(folder, denoiser, plan, setting)
+    trainer.run(loss)
+    return trainer
+
+
+def noisy_context(x0: Tensor, rng: np.random.Generator) -> Tensor:
+    """Clean latents with a little noise, another level for each clip."""
+    level = CONTEXT_NOISE * my_draw(rng.random, len(x0)).float().to(x0.device)
+    return add_noise(x0, standard_normal(rng, x0), level)

@@ -1,0 +1,74 @@
+"""How a batch lies in time and in the cache: chunks, steps, what is known."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causvid_cli.errors import UsageError
+from causvid_cli.geometry import Chunk, take_chunks
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.masks import teacher_forcing_mask
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.sampling.schedule import Step, steps_of
+from causvid_cli.train.config import RolloutFacts
+from causvid_cli.train.dataset import Batch
+from causvid_cli.train.denoiser import Denoiser
+from causvid_cli.train.parallel import my_draw
+
+
+@lru_cache
+def few_steps(facts: RolloutFacts) -> tuple[Step, ...]:
+    """The student's steps."""
+    return steps_of(facts.steps, shift=facts.shift, warped=facts.warp_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a clip is cut into chunks, and what a noisy chunk sees of clean ones (`teacher_forcing_mask`)."""
+
+    chunks: tuple[Chunk, ...]
+    mask: Tensor
+
+    @classmethod
+    @lru_cache
+    def of(cls, frames: int, facts: RolloutFacts, *, first_frames: int = 0) -> "Layout":
+        """first_frames: of a first chunk that is shorter, as given frames may be; the last is then shorter too."""
+        chunks = tuple(take_chunks(frames, facts.chunk_frames, first_frames=first_frames or None))
+        last = chunks[-1]
+        if last.end_frame != frames and not first_frames:
+            raise UsageError(
+                f"rollout.chunk_frames {facts.chunk_frames} does not divide clips of {frames} latent frames"
+            )
+        chunks = (*chunks[:-1], replace(last, frames=frames - last.start_frame))
+        sizes = [chunk.frames for chunk in chunks]
+        return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
+
+    def per_frame(self, per_chunk: Tensor) -> Tensor:
+        """[B, chunks] -> [B, F]."""
+        sizes = torch.tensor([chunk.frames for chunk in self.chunks], device=per_chunk.device)
+        return per_chunk.repeat_interleave(sizes, dim=1)
+
+
+def slid_prompts(
+    denoiser: Denoiser, rows: Tensor, others: Tensor, rng: np.random.Generator, *, share: float
+) -> PromptCache:
+    """Prompts of rows [B, L], a share of them slid up to halfway to those of others [B, L]."""
+    if not share:
+        return denoiser.prompt(rows)
+    chosen = my_draw(rng.random, len(rows)) < share
+    return denoiser.blended_prompt(rows, others, 0.5 * my_draw(rng.random, len(rows)) * chosen)
+
+
+def known_frames(batch: Batch) -> Tensor:
+    """1 where what comes next can be foretold, else 0, [B, 1, F, 1, 1]."""
+    known = torch.arange(batch.x0.shape[2], device=batch.x0.device) >= batch.known_from[:, None]
+    return known.float()[:, None, :, None, None]
+
+
+def cache_for(network: CausalTransformer, clips: Tensor, facts: RolloutFacts) -> KVCache:
+    """An empty cache for a roll-out like clips [B, C, F, h, w]."""
+    batch, _, _, height, width = clips.shape
+    return network.kv_cache(latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch)
