@@ -8,7 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import tiny_pack
 from torch import Tensor
+
+from causvid_cli.models import catalogue, memory, random_weights, resolve
 
 LIMIT = 5e-5
 """Largest absolute error against a float32 recording: 10 times what is measured, a tenth of what a slip costs."""
@@ -100,6 +102,25 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model pack of random weights, reached by its path; tests that change it take a copy."""
     return tiny_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.fixture
+def small_networks(monkeypatch) -> catalogue.Catalogue:
+    """The catalogue, its networks so small that any test can have them."""
+    sizes = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 48, "text_dim": 16}
+    whole = catalogue.catalogue()
+    architectures = {
+        name: replace(network, config=network.config | sizes) for name, network in whole.architectures.items()
+    }
+    parts = dict(whole.parts)
+    parts["vae"] = replace(parts["vae"], config=parts["vae"].config | {"base_dim": 4, "num_res_blocks": 1})
+    parts["tiny_vae"] = replace(
+        parts["tiny_vae"], config=parts["tiny_vae"].config | {"channels": [8, 8, 8, 8], "encoder_channels": 8}
+    )
+    small = replace(whole, architectures=architectures, parts=parts)
+    for module in (resolve, memory, random_weights):
+        monkeypatch.setattr(module, "catalogue", lambda: small)
+    return small
 
 
 @pytest.fixture

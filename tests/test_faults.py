@@ -27,7 +27,7 @@ from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
 from causvid_cli import pipeline
-from causvid_cli.cli import work as work_module
+from causvid_cli.cli import report
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
 from causvid_cli.job import journal
@@ -353,7 +353,7 @@ def test_a_full_disk_under_the_sidecar_leaves_the_video(t2v, whole, monkeypatch)
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(work_module, "write_text", full)
+    monkeypatch.setattr(report, "write_text", full)
     fails(run(*t2v, "--sidecar"), 7, "x.mp4.json: no space left on device; the video itself is whole")
     assert Path("x.mp4").read_bytes() == whole
 

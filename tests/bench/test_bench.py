@@ -6,13 +6,11 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-import test_random_weights
 from PIL import Image
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
-from causvid_cli.bench import chart, measure, report, tables
-from causvid_cli.bench import cold_start as fresh
+from causvid_cli.bench import chart, cold_start, measure, report, tables
 from causvid_cli.bench.cold_start import Fresh
 from causvid_cli.bench.config import BenchConfig, Setting
 from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
@@ -26,9 +24,6 @@ from causvid_cli.plots import Stroke, Text
 from causvid_cli.request import LOADING
 
 ONE_CHUNK = "4f"
-
-small_networks = test_random_weights.small
-"""A fixture: the catalogue, its networks so small that any test can have them."""
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +137,7 @@ def test_a_bad_request_ends_before_anything_starts(arguments, code, complaint, p
 
 def test_what_ends_a_fresh_process_ends_the_bench():
     with pytest.raises(ModelError, match="no model 'nope'"):
-        fresh.start("student", BenchConfig(model="nope"))
+        cold_start.start("student", BenchConfig(model="nope"))
 
 
 def opened(pack: Path, **config: object) -> Maker:
@@ -412,10 +407,10 @@ def test_a_teacher_is_left_out_where_the_size_is_not_its_own(pack):
 
 
 def test_a_killed_fresh_process_is_an_error_of_memory(monkeypatch):
-    monkeypatch.setattr(fresh.sys, "executable", "/bin/sh")
-    monkeypatch.setattr(fresh.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9))
+    monkeypatch.setattr(cold_start.sys, "executable", "/bin/sh")
+    monkeypatch.setattr(cold_start.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9))
     with pytest.raises(DeviceError, match="killed by signal 9"):
-        fresh.start("student", BenchConfig())
+        cold_start.start("student", BenchConfig())
 
 
 # --- random weights ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from real_media import real_clip
 from tiny import tiny_pack
 
 from causvid_cli import pipeline
-from causvid_cli.cli import make
+from causvid_cli.cli import generate
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
@@ -293,8 +293,8 @@ def test_ctrl_c_breaks_off_a_clip_that_is_restyled(tiny, clip, monkeypatch):
 def piped(monkeypatch, content: bytes) -> None:
     """stdin is a pipe that brings this."""
     stdin = SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False)
-    monkeypatch.setattr(make.sys, "stdin", stdin)
-    monkeypatch.setattr(make, "_stdin", lambda: stdin.buffer)
+    monkeypatch.setattr(generate.sys, "stdin", stdin)
+    monkeypatch.setattr(generate, "_stdin", lambda: stdin.buffer)
 
 
 def test_restyle_takes_a_live_video_and_sends_one(tiny, clip, monkeypatch):

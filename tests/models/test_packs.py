@@ -11,6 +11,7 @@ from causvid_cli.config import PackFacts, load_facts, to_json
 from causvid_cli.errors import ExitCode, ModelError
 from causvid_cli.models import packs
 from causvid_cli.models.packs import find_pack, list_packs, verify_pack, write_pack_manifest
+from causvid_cli.paths import models_folder
 from causvid_cli.weights.files import load_safetensors, load_state, save_safetensors
 from causvid_cli.weights.names import (
     bare_names,
@@ -368,25 +369,7 @@ def test_packs_are_looked_for_in_the_package_in_a_checkout_and_in_the_users_fold
     *shipped, own = packs.pack_roots()
     assert shipped[0] == Path(packs.__file__).parent / "weights"
     assert all(root.name == "weights" for root in shipped)
-    assert own == packs.user_root() == tmp_path
-
-
-@pytest.mark.parametrize(
-    ("platform", "variables", "folder"),
-    [
-        ("linux", {}, "{home}/.local/share/causvid/models"),
-        ("linux", {"XDG_DATA_HOME": "/data"}, "/data/causvid/models"),
-        ("darwin", {}, "{home}/Library/Application Support/causvid/models"),
-        ("linux", {"CAUSVID_MODELS": "~/mine"}, "{home}/mine"),
-    ],
-)
-def test_the_users_models_are_where_each_system_keeps_such_things(platform, variables, folder, tmp_path, monkeypatch):
-    for name in ("CAUSVID_MODELS", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (variables | {"HOME": str(tmp_path)}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(packs.sys, "platform", platform)
-    assert str(packs.user_root()) == folder.format(home=tmp_path)
+    assert own == models_folder() == tmp_path
 
 
 # --- stamps --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from causvid_cli.codec.wan import WanCodec, empty_vae
 from causvid_cli.errors import ModelError
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import catalogue as known
-from causvid_cli.models import memory, random_weights, resolve
+from causvid_cli.models import random_weights
 from causvid_cli.models.load import empty_transformer
 from causvid_cli.models.random_weights import NOTE, RandomText, fill, random_codec, random_transformer
 from causvid_cli.models.resolve import choose
@@ -22,27 +22,8 @@ from causvid_cli.pipeline import load
 from causvid_cli.request import Loading
 
 CPU = torch.device("cpu")
-SMALL = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 48, "text_dim": 16}
 RANDOM = Loading(random_weights=True)
 OPTIONS = ["--length", "9f", "--size", "48x32", "--seed", "1", "--device", "cpu"]
-
-
-@pytest.fixture
-def small(monkeypatch) -> known.Catalogue:
-    """The catalogue, its networks so small that any test can have them."""
-    whole = known.catalogue()
-    architectures = {
-        name: replace(network, config=network.config | SMALL) for name, network in whole.architectures.items()
-    }
-    parts = dict(whole.parts)
-    parts["vae"] = replace(parts["vae"], config=parts["vae"].config | {"base_dim": 4, "num_res_blocks": 1})
-    parts["tiny_vae"] = replace(
-        parts["tiny_vae"], config=parts["tiny_vae"].config | {"channels": [8, 8, 8, 8], "encoder_channels": 8}
-    )
-    small = replace(whole, architectures=architectures, parts=parts)
-    for module in (resolve, memory, random_weights):
-        monkeypatch.setattr(module, "catalogue", lambda: small)
-    return small
 
 
 STUDENTS = [name for name, checkpoint in known.catalogue().checkpoints.items() if checkpoint.kind == "student"]
@@ -50,7 +31,7 @@ STUDENTS = [name for name, checkpoint in known.catalogue().checkpoints.items() i
 
 @pytest.mark.parametrize("name", STUDENTS)
 @pytest.mark.parametrize("vae", ["full", "tiny"])
-def test_every_student_runs_at_once(small, name, vae):
+def test_every_student_runs_at_once(small_networks, name, vae):
     pipeline = load(name, device="cpu", loading=replace(RANDOM, vae=vae))
     assert pipeline.facts == known.find_checkpoint(name).facts()
     assert isinstance(pipeline.codec, TAEHV if vae == "tiny" else WanCodec)
@@ -74,7 +55,7 @@ def test_codecs_have_as_many_weights_as_published():
     assert sum(weight.numel() for weight in empty_vae(part.config).parameters()) == part.parameters
 
 
-def test_the_same_name_gives_the_same_weights_and_prompts_differ(small):
+def test_the_same_name_gives_the_same_weights_and_prompts_differ(small_networks):
     facts = choose("self-forcing", loading=RANDOM).facts
     one, other = (random_transformer(facts, device=CPU, dtype=torch.float32).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -85,7 +66,7 @@ def test_the_same_name_gives_the_same_weights_and_prompts_differ(small):
     assert text.encode("cat " * 600).embeds.shape == (1, 512, 16)
 
 
-def test_weights_are_made_in_their_own_number_format_and_place(small, monkeypatch):
+def test_weights_are_made_in_their_own_number_format_and_place(small_networks, monkeypatch):
     asked: list[torch.dtype] = []
     to_empty = torch.nn.Module.to_empty
 
@@ -121,7 +102,7 @@ def test_a_tensor_larger_than_the_pool_holds_it_again(monkeypatch):
 
 
 @pytest.mark.parametrize("vae", ["full", "tiny"])
-def test_random_codecs_make_pictures_and_latents(small, vae):
+def test_random_codecs_make_pictures_and_latents(small_networks, vae):
     codec = random_codec(vae, device=CPU, dtype=torch.float32)
     frames = codec.decode_chunk(torch.randn(1, 16, 2, 2, 3), state=codec.decode_state())
     assert frames.shape == (1, 5, 16, 24, 3)
@@ -131,7 +112,7 @@ def test_random_codecs_make_pictures_and_latents(small, vae):
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def test_the_command_says_that_the_weights_are_random_and_so_does_the_file(small, work):
+def test_the_command_says_that_the_weights_are_random_and_so_does_the_file(small_networks, work):
     done = CliRunner().invoke(app, ["t2v", "a cat", "--random-weights", "self-forcing", *OPTIONS, "-o", "a.mp4"])
     assert done.exit_code == 0, done.stderr
     assert NOTE in done.stderr
@@ -140,7 +121,7 @@ def test_the_command_says_that_the_weights_are_random_and_so_does_the_file(small
     assert recipe["model"]["name"] == "self-forcing"
 
 
-def test_it_can_be_made_again(small, work):
+def test_it_can_be_made_again(small_networks, work):
     for command in (
         ["t2v", "a cat", "--random-weights", "self-forcing", "--vae", "tiny", *OPTIONS, "-o", "a.mp4"],
         ["rerun", "a.mp4", "--device", "cpu", "-o", "b.mp4"],
@@ -151,7 +132,7 @@ def test_it_can_be_made_again(small, work):
     assert [chunk["latent_sha256"] for chunk in one] == [chunk["latent_sha256"] for chunk in other]
 
 
-def test_random_weights_are_not_those_of_a_pack(small):
+def test_random_weights_are_not_those_of_a_pack(small_networks):
     digests = {choose(name, loading=replace(RANDOM, vae=vae)).sha256 for name in STUDENTS for vae in ("full", "tiny")}
     assert len(digests) == 2 * len(STUDENTS)
 

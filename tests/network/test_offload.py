@@ -210,7 +210,7 @@ def test_auto_says_what_it_chose(pack, here):
 
 
 def test_a_dry_run_of_a_large_model_loads_nothing(here, monkeypatch):
-    monkeypatch.setattr("causvid_cli.cli.work.load_pipeline", None)
+    monkeypatch.setattr("causvid_cli.cli.run.load_pipeline", None)
     options = ["--random-weights", "self-forcing", "--device", "cpu", "--dtype", "bfloat16", "--length", "9f"]
     options += ["--size", "416x240", "--dry-run"]
     shown = run("t2v", "a cat", *options).stdout

@@ -30,8 +30,8 @@ from causvid_cli.models.load import load_story_text
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
-from causvid_cli.train import prepare as latents
-from causvid_cli.train import prompt_table as prompts
+from causvid_cli.train import prepare as preparation
+from causvid_cli.train import prompt_table
 from causvid_cli.train import shards as train_shards
 from causvid_cli.train.captions import find_videos, read_prompts
 from causvid_cli.train.config import DataConfig, NewWords
@@ -387,7 +387,7 @@ def test_many_captions_take_turns():
 
 @pytest.fixture
 def two_per_shard(monkeypatch):
-    monkeypatch.setattr(latents, "SHARD_CLIPS", 2)
+    monkeypatch.setattr(preparation, "SHARD_CLIPS", 2)
 
 
 def prepared(folder: Path, source: Path, codec, text, **options: object) -> LatentClips:
@@ -595,7 +595,7 @@ class LetterText:
 
 
 def test_prompts_are_encoded_once_and_more_can_be_added(tmp_path, monkeypatch):
-    monkeypatch.setattr(prompts, "SHARD_PROMPTS", 2)
+    monkeypatch.setattr(prompt_table, "SHARD_PROMPTS", 2)
     text, rows = LetterText(), []
     table = encode_prompts(tmp_path, ["a", "bb", "a", "ccc"], text, report=rows.append)
     assert text.encoded == ["a", "bb", "e", "ccc"]
@@ -612,7 +612,7 @@ def test_prompts_are_encoded_once_and_more_can_be_added(tmp_path, monkeypatch):
 
 
 def test_a_prompt_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(prompts, "SHARD_PROMPTS", 2)
+    monkeypatch.setattr(prompt_table, "SHARD_PROMPTS", 2)
     names = ["a", "bb", "ccc", "dddd", "eeeee"]
     encode_prompts(tmp_path / "unbroken", names, LetterText())
     encode_prompts(tmp_path / "stopped", names, LetterText())

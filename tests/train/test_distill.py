@@ -31,7 +31,7 @@ from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import load_teacher
 from causvid_cli.train import autoencoder
-from causvid_cli.train import prepare as latents
+from causvid_cli.train import prepare as preparation
 from causvid_cli.train.causal import noisy_context, train_causal
 from causvid_cli.train.config import (
     STAGES,
@@ -228,7 +228,7 @@ TINY = TrainConfig(
 @pytest.fixture
 def small_world(monkeypatch):
     """Few pictures and a small codec, so that a whole run takes seconds."""
-    monkeypatch.setattr(latents, "SHARD_CLIPS", 2)
+    monkeypatch.setattr(preparation, "SHARD_CLIPS", 2)
     monkeypatch.setattr(autoencoder, "PixelCodec", tiny_pixel_codec())
     monkeypatch.setattr(autoencoder, "measure_latents", partial(autoencoder.measure_latents, count=8))
 

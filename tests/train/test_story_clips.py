@@ -14,8 +14,8 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.schedule import add_noise, flow_from_x0, steps_of
 from causvid_cli.storybook import Story
-from causvid_cli.train import prepare as latents
-from causvid_cli.train import story_clips as world
+from causvid_cli.train import prepare as preparation
+from causvid_cli.train import story_clips
 from causvid_cli.train.config import (
     NetworkConfig,
     Optimisation,
@@ -134,12 +134,12 @@ def test_cells_that_the_sprite_touches_weigh_more():
 
 def test_stories_that_are_held_out_never_reach_training():
     rng = np.random.default_rng(0)
-    stories = [world.training_story(rng) for _ in range(2000)]
+    stories = [story_clips.training_story(rng) for _ in range(2000)]
     assert not any(storybook.held_out(story) for story in stories)
     drawn = [storybook.sample_story(rng) for _ in range(2000)]
     share = sum(map(storybook.held_out, drawn)) / len(drawn)
     assert 0.03 < share < 0.1  # a sixteenth: without the filter some hundred would be there
-    changed = [world.changed_story(story, rng, at=20) for story in stories[:500]]
+    changed = [story_clips.changed_story(story, rng, at=20) for story in stories[:500]]
     assert not any(storybook.held_out(story) for story in changed)
     assert all(before != after for before, after in zip(stories, changed, strict=False))
 
@@ -148,41 +148,45 @@ def test_a_changed_story_keeps_what_is_seen_not_what_was_or_will_be():
     rng, story = np.random.default_rng(0), Story("car", "red", "snow", "turns into", "swan")
     for at, seen in ((0, "car"), (13, "car"), (14, "swan"), (99, "swan")):
         only = {"action": 1.0}
-        changed = [world.changed_story(story, rng, at=at, changes=only) for _ in range(20)]
+        changed = [story_clips.changed_story(story, rng, at=at, changes=only) for _ in range(20)]
         assert {(other.subject, other.colour, other.scene) for other in changed} == {(seen, "red", "snow")}
-    moved = [world.changed_story(story, rng, at=0, changes={"scene": 1.0}) for _ in range(20)]
+    moved = [story_clips.changed_story(story, rng, at=0, changes={"scene": 1.0}) for _ in range(20)]
     assert {other.subject for other in moved} == {"car"}
     assert len({other.scene for other in moved}) > 3
-    anew = [world.changed_story(moved[0], rng, at=0, changes=world.PHOTO_CHANGES, same=True) for _ in range(200)]
+    anew = [
+        story_clips.changed_story(moved[0], rng, at=0, changes=story_clips.PHOTO_CHANGES, same=True) for _ in range(200)
+    ]
     assert moved[0] in anew
-    assert any(other.subject is None for other in anew + [world.changed_story(story, rng, at=0) for _ in range(500)])
+    assert any(
+        other.subject is None for other in anew + [story_clips.changed_story(story, rng, at=0) for _ in range(500)]
+    )
 
 
 def test_a_changed_prompt_is_told_of_the_pictures_before_it_too():
     starts = [0, 32]
-    clips = world.sample_switches(np.random.default_rng(2), 2, frames=24, switch_frames=[8, 16], starts=starts)
-    again = world.sample_switches(np.random.default_rng(2), 2, frames=24, switch_frames=[8, 16], starts=starts)
+    clips = story_clips.sample_switches(np.random.default_rng(2), 2, frames=24, switch_frames=[8, 16], starts=starts)
+    again = story_clips.sample_switches(np.random.default_rng(2), 2, frames=24, switch_frames=[8, 16], starts=starts)
     assert torch.equal(clips.indices, again.indices)
     assert clips.indices.shape == (2, 24, storybook.SIZE, storybook.SIZE)
     assert len(clips.stories) == 2
 
 
 def test_a_clip_of_a_photo_begins_with_one_picture():
-    clips = world.sample_photos(np.random.default_rng(0), 6, frames=16, held=[8, 8, 8, 8, 4, 4])
+    clips = story_clips.sample_photos(np.random.default_rng(0), 6, frames=16, held=[8, 8, 8, 8, 4, 4])
     for indices, held in zip(clips.indices, (8, 8, 8, 8, 4, 4), strict=True):
         assert (indices[:held] == indices[0]).all()
         assert (indices[held] != indices[0]).any()  # the scene lives, and mostly more than that
 
 
 def test_clips_from_the_middle_begin_in_step_with_chunks_or_anywhere():
-    starts = world.sample_starts(np.random.default_rng(0), 400, step=8)
-    assert min(starts) >= world.LATE_FROM
-    assert max(starts) <= world.LATE_TO
+    starts = story_clips.sample_starts(np.random.default_rng(0), 400, step=8)
+    assert min(starts) >= story_clips.LATE_FROM
+    assert max(starts) <= story_clips.LATE_TO
     assert 200 < sum(start % 8 == 0 for start in starts) < 300  # half, and an eighth of the others
 
 
 def test_clips_are_made_of_their_seed_alone():
-    a, b = (world.sample_clips(np.random.default_rng(3), 3, frames=4) for _ in range(2))
+    a, b = (story_clips.sample_clips(np.random.default_rng(3), 3, frames=4) for _ in range(2))
     assert torch.equal(a.indices, b.indices)
     assert a.stories == b.stories
     assert a.indices.shape == a.mask.shape == (3, 4, storybook.SIZE, storybook.SIZE)
@@ -190,22 +194,22 @@ def test_clips_are_made_of_their_seed_alone():
 
 def test_a_clip_that_begins_late_is_the_later_part_of_the_video():
     story = Story("car", "red", "snow", "moves left")
-    whole = world.render_clips((story,), np.random.default_rng(1), frames=12)
-    late = world.render_clips((story,), np.random.default_rng(1), frames=4, starts=[8])
+    whole = story_clips.render_clips((story,), np.random.default_rng(1), frames=12)
+    late = story_clips.render_clips((story,), np.random.default_rng(1), frames=4, starts=[8])
     assert torch.equal(late.indices, whole.indices[:, 8:])
     assert torch.equal(late.mask, whole.mask[:, 8:])
 
 
 def test_crops_lie_on_the_grid_of_latent_cells_and_show_the_sprite():
-    pictures, masks = world.sample_pictures(np.random.default_rng(0), 20, crop=32)
+    pictures, masks = story_clips.sample_pictures(np.random.default_rng(0), 20, crop=32)
     assert pictures.shape == masks.shape == (20, 32, 32)
-    whole, sprites = world.sample_pictures(np.random.default_rng(0), 20)
+    whole, sprites = story_clips.sample_pictures(np.random.default_rng(0), 20)
     assert whole.shape == (20, 64, 64)
     shown = masks.flatten(1).any(1)
     assert shown.sum() >= 15  # bare scenes have none
     rng = np.random.default_rng(5)
     for mask in sprites.numpy():
-        top, left = world._crop_corner(rng, mask, 32)
+        top, left = story_clips._crop_corner(rng, mask, 32)
         assert top % 8 == left % 8 == 0
         assert 0 <= min(top, left) <= max(top, left) <= 32
         assert mask[top : top + 32, left : left + 32].any() == mask.any()
@@ -216,7 +220,7 @@ def tiny_pixel_codec() -> Callable[..., PixelCodec]:
 
 
 def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(latents, "SHARD_CLIPS", 3)
+    monkeypatch.setattr(preparation, "SHARD_CLIPS", 3)
     torch.manual_seed(0)
     codec, text = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE)), StoryText.for_vocabulary(dim=16)
     options = {"clips": 15, "switches": 3, "photos": 3, "latent_frames": 6, "chunk_frames": 2, "device": CPU}
@@ -243,8 +247,8 @@ def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp
 def test_known_frames_lie_where_roll_outs_have_them():
     rng = np.random.default_rng(0)
 
-    def known(kind: latents.Kind, frames: int = 8, chunk_frames: int = 2) -> set[int]:
-        return set(latents.sample_known_from(rng, kind, 200, frames=frames, chunk_frames=chunk_frames))
+    def known(kind: preparation.Kind, frames: int = 8, chunk_frames: int = 2) -> set[int]:
+        return set(preparation.sample_known_from(rng, kind, 200, frames=frames, chunk_frames=chunk_frames))
 
     assert known("plain") == {0}
     assert known("switch") == {2, 4, 6}

@@ -8,21 +8,32 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from causvid_cli import __version__
-from causvid_cli.cli import completion, console
-from causvid_cli.cli.help import HELP_OPTIONS, Group, examples, show_help
+from causvid_cli.cli import (
+    bench,
+    completion,
+    config,
+    console,
+    distill,
+    doctor,
+    edit_script,
+    eval,
+    generate,
+    info,
+    models,
+    resume,
+)
+from causvid_cli.cli.command import HELP_OPTIONS, Group, examples, show_help
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.errors import CausvidError, ExitCode
 
-COMMANDS = ("make", "edit", "again", "train", "info", "models", "bench", "eval", "doctor", "configure")
-"""Modules of this package whose `app` holds commands, in the order of the help; what is not written yet is left out."""
+COMMANDS = (generate, edit_script, resume, distill, info, models, bench, eval, doctor, config)
+"""Modules whose `app` holds commands, in the order of the help."""
 
 EXIT_CODES = {
     ExitCode.DONE: "done",
@@ -108,9 +119,8 @@ def causvid(
     show_help(context)
 
 
-for name in COMMANDS:
-    if find_spec(f"{__package__}.{name}"):
-        app.add_typer(import_module(f"{__package__}.{name}").app)
+for module in COMMANDS:
+    app.add_typer(module.app)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,7 @@ import typer
 from causvid_cli.bench.cold_start import Fresh, start
 from causvid_cli.bench.config import BenchConfig, Role, Setting
 from causvid_cli.cli import console, options, settings
-from causvid_cli.cli.help import Command, examples
+from causvid_cli.cli.command import Command, examples
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid

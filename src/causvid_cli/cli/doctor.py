@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from causvid_cli.cli import console, options
-from causvid_cli.cli.help import Command, examples
+from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.versions import PACKAGES, of, versions
 from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError, ExitCode, OutputError

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from causvid_cli.cli import console, options
-from causvid_cli.cli.help import Command, examples
+from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.progress import Progress, show_progress
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.config import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, TrialRequest
@@ -169,7 +170,7 @@ def evaluate(
     folder = Folder(out or Path(f"eval-{facts.name}"), settings, overwrite=overwrite)
     if teacher and not request.teacher and not quiet:
         console.message(f"{facts.name} comes without its teacher: only the student is measured")
-    with going_on_later(folder), console.progress(f"loading {facts.name}", quiet=quiet) as progress:
+    with going_on_later(folder), show_progress(f"loading {facts.name}", quiet=quiet) as progress:
         result = carry_out(request, folder, progress, threads=threads, vbench=vbench)
     report(result, folder, quiet=quiet, as_json=as_json)
 
@@ -186,7 +187,7 @@ def evaluate_trials(
     """Prompt changes, or photos."""
     path = out or Path(f"eval-{request.facts.name}-{request.kind}")
     folder = Folder(path, request.settings, overwrite=overwrite)
-    with going_on_later(folder), console.progress(f"loading {request.facts.name}", quiet=quiet) as progress:
+    with going_on_later(folder), show_progress(f"loading {request.facts.name}", quiet=quiet) as progress:
         result = carry_out_trials(request, folder, progress, threads=threads)
     report(result, folder, quiet=quiet, as_json=as_json)
 
@@ -219,7 +220,7 @@ def choose_prompts(facts: PackFacts, file: Path | None, *, count: int | None, se
 
 
 def carry_out(
-    request: EvalRequest, folder: Folder, progress: console.Progress, *, threads: int | None, vbench: bool
+    request: EvalRequest, folder: Folder, progress: Progress, *, threads: int | None, vbench: bool
 ) -> dict[str, Any]:
     """Load, make, measure; the figures."""
     import torch  # so late, so that mistakes are found at once
@@ -240,7 +241,7 @@ def carry_out(
 
 
 def carry_out_trials(
-    request: TrialRequest, folder: Folder, progress: console.Progress, *, threads: int | None
+    request: TrialRequest, folder: Folder, progress: Progress, *, threads: int | None
 ) -> dict[str, Any]:
     """Load, make, measure; the figures."""
     import torch
@@ -255,7 +256,7 @@ def carry_out_trials(
     return run_trials(trials, experiment, folder, on_frames=shower(progress))
 
 
-def shower(progress: console.Progress) -> Callable[[int, int], None]:
+def shower(progress: Progress) -> Callable[[int, int], None]:
     """What tells a progress bar how many frames are done, of how many."""
 
     def on_frames(done: int, of: int) -> None:

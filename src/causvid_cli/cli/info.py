@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from causvid_cli.cli import console, options
-from causvid_cli.cli.help import Command, examples
+from causvid_cli.cli.command import Command, examples
 
 if TYPE_CHECKING:
     from causvid_cli.media.probe import VideoInfo

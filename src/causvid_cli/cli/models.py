@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.cli import completion, configure, console, getting, options, settings
-from causvid_cli.cli.help import HELP_OPTIONS, Command, Group, PlainCommand, examples, show_help
+from causvid_cli.cli import completion, console, models_get, options, settings
+from causvid_cli.cli import config as configure
+from causvid_cli.cli.command import HELP_OPTIONS, Command, Group, PlainCommand, examples, show_help
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.models.catalogue import Checkpoint, catalogue
@@ -31,7 +32,7 @@ models = typer.Typer(
     ),
 )
 models.callback()(show_help)
-models.add_typer(getting.app)
+models.add_typer(models_get.app)
 app.add_typer(models)
 
 Name = Annotated[
@@ -170,7 +171,7 @@ def use(context: typer.Context, name: Name) -> None:
 def rm(
     context: typer.Context,
     name: Name,
-    yes: getting.Yes = False,
+    yes: models_get.Yes = False,
     as_json: options.Json = False,
 ) -> None:
     """Remove an installed model; what other models share with it stays."""
@@ -180,7 +181,7 @@ def rm(
         raise UsageError(f"{name} is not an installed model; remove its folder yourself")
     if folder.parent.resolve() != models_folder().resolve():
         raise UsageError(f"{name} came with causvid and stays")
-    getting.ask(f"remove {name} ({console.bytes_text(_bytes(folder))}) from {folder.parent}?", yes=yes)
+    models_get.ask(f"remove {name} ({console.bytes_text(_bytes(folder))}) from {folder.parent}?", yes=yes)
     from causvid_cli.models.install.build_pack import remove_pack
 
     was_default = name == _default(context)

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
-from causvid_cli.cli.help import SECTIONS
+from causvid_cli.cli.command import SECTIONS
 from causvid_cli.request import ATTENTION, DTYPES, Offload, Quantize, Vae
 
 INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS

@@ -1,8 +1,8 @@
 """The judge: a small network that names what a storybook clip shows.
 
-It is trained on rendered clips only (`train/judge_stage.py`), so what it says of a generated clip measures how the prompt
-was followed. It sees pictures as palette entries. Its own accuracy on rendered clips is its ceiling, and stands
-beside every score.
+It is trained on rendered clips only (`train/judge_stage.py`), so what it says of a generated clip measures how the
+prompt was followed. It sees pictures as palette entries. Its own accuracy on rendered clips is its ceiling, and
+stands beside every score.
 """
 
 from collections.abc import Mapping, Sequence

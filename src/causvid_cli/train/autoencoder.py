@@ -18,7 +18,7 @@ from torch import Tensor
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError
-from causvid_cli.train import story_clips as world
+from causvid_cli.train import story_clips
 from causvid_cli.train.config import AutoencoderConfig
 from causvid_cli.train.losses import palette_cross_entropy
 from causvid_cli.train.trainer import Setting, Trainer
@@ -45,7 +45,7 @@ class OwnPictures:
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Crops [N, CROP, CROP] around something new, and masks of what is new."""
         picks = rng.integers(len(self.pictures), size=count)
-        crops = [world.crop_around(self.pictures[i], self.wrong[i], CROP, rng) for i in picks]
+        crops = [story_clips.crop_around(self.pictures[i], self.wrong[i], CROP, rng) for i in picks]
         indices, masks = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
         return indices, masks
 
@@ -69,10 +69,10 @@ def train_autoencoder(
 
     def sample(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         if step % WHOLE_EVERY == 0:
-            return world.sample_pictures(rng, max(1, plan.batch // 4))
+            return story_clips.sample_pictures(rng, max(1, plan.batch // 4))
         if own is None:
-            return world.sample_pictures(rng, plan.batch, crop=CROP)
-        known, new = world.sample_pictures(rng, plan.batch // 2, crop=CROP), own.sample(rng, -(-plan.batch // 2))
+            return story_clips.sample_pictures(rng, plan.batch, crop=CROP)
+        known, new = story_clips.sample_pictures(rng, plan.batch // 2, crop=CROP), own.sample(rng, -(-plan.batch // 2))
         return torch.cat([known[0], new[0]]), torch.cat([known[1], new[1]])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -146,6 +146,6 @@ def redrawn(picture: np.ndarray, codec: PixelCodec) -> np.ndarray:
 @torch.no_grad()
 def measure_latents(codec: PixelCodec, rng: np.random.Generator, device: torch.device, count: int = 512) -> None:
     """Set the codec's mean and standard deviation per channel from whole pictures."""
-    cells = codec.encode_pictures(world.sample_pictures(rng, count)[0].to(device))
+    cells = codec.encode_pictures(story_clips.sample_pictures(rng, count)[0].to(device))
     codec.latents_mean.copy_(cells.mean(dim=(0, 2, 3)))
     codec.latents_std.copy_(cells.std(dim=(0, 2, 3)))

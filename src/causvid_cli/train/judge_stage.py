@@ -15,7 +15,7 @@ from causvid_cli import storybook
 from causvid_cli.evaluate.judge import ATTRIBUTES, FRAMES, Judge, Said, asked, asked_late, labels
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.storybook import Story
-from causvid_cli.train import story_clips as world
+from causvid_cli.train import story_clips
 from causvid_cli.train.config import Optimisation
 from causvid_cli.train.trainer import Setting, Trainer, averaged_weights
 
@@ -71,8 +71,8 @@ def _window(story: Story, kind: int, rng: np.random.Generator) -> tuple[np.ndarr
     """A window of this story, and whether what happens once has happened before it."""
     seed = int(rng.integers(2**31))
     if kind == 3:
-        photo = world.changed_story(story, rng, at=0, changes=world.PHOTO_CHANGES, same=True)
-        at, held = int(rng.integers(world.PHOTO_TO)), int(rng.choice(HELD))
+        photo = story_clips.changed_story(story, rng, at=0, changes=story_clips.PHOTO_CHANGES, same=True)
+        at, held = int(rng.integers(story_clips.PHOTO_TO)), int(rng.choice(HELD))
         return storybook.render_photo(photo, story, at=at, held=held, length=FRAMES, seed=seed)[0], False
     if kind == 0:
         return storybook.render_indices(story, length=FRAMES, seed=seed)[0], False
@@ -81,7 +81,7 @@ def _window(story: Story, kind: int, rng: np.random.Generator) -> tuple[np.ndarr
     if kind == 1:
         return storybook.render_indices(story, length=FRAMES, seed=seed, start=after)[0], late
     change = int(rng.integers(1, LATEST))
-    cues = [(0, world.training_story(rng)), (change, story)]
+    cues = [(0, story_clips.training_story(rng)), (change, story)]
     return storybook.render_script(cues, length=FRAMES, start=change + after, seed=seed)[0], late
 
 

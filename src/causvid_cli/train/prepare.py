@@ -18,7 +18,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError, NumericsError, UsageError
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.train import story_clips as world
+from causvid_cli.train import story_clips
 from causvid_cli.train.captions import Problem
 from causvid_cli.train.dataset import Batch, LatentClips
 from causvid_cli.train.losses import latent_weight
@@ -220,7 +220,7 @@ def story_shards(
             "rows": text.rows(batch.stories),
             "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
             "known_from": torch.tensor(known_from),
-            "share": torch.tensor([world.share_of(story, late=kind == "late") for story in batch.stories]),
+            "share": torch.tensor([story_clips.share_of(story, late=kind == "late") for story in batch.stories]),
         }
         return tensors, []
 
@@ -254,18 +254,18 @@ def sample_known_from(rng: np.random.Generator, kind: Kind, count: int, *, frame
 
 def _sample(
     rng: np.random.Generator, kind: Kind, known_from: Sequence[int], *, pictures: int, stack: int, step: int
-) -> world.Clips:
+) -> story_clips.Clips:
     """Clips of a kind, `pictures` long. stack: pictures of a latent frame; step: latent frames of a chunk."""
     known = [stack * frame for frame in known_from]
     if kind == "plain":
-        return world.sample_clips(rng, len(known), frames=pictures)
+        return story_clips.sample_clips(rng, len(known), frames=pictures)
     if kind == "photo":
-        return world.sample_photos(rng, len(known), frames=pictures, held=known)
-    starts = world.sample_starts(rng, len(known), step=stack * step)
+        return story_clips.sample_photos(rng, len(known), frames=pictures, held=known)
+    starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
-        return world.sample_clips(rng, len(known), frames=pictures, starts=starts)
+        return story_clips.sample_clips(rng, len(known), frames=pictures, starts=starts)
     starts = [start if rng.random() < LATE_SWITCHES else 0 for start in starts]
-    return world.sample_switches(rng, len(known), frames=pictures, switch_frames=known, starts=starts)
+    return story_clips.sample_switches(rng, len(known), frames=pictures, switch_frames=known, starts=starts)
 
 
 def _parts(total: int, most: int) -> Iterator[int]:

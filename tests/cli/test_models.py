@@ -20,7 +20,7 @@ pytest.importorskip("transformers")
 
 from huggingface_hub import constants
 
-from causvid_cli.cli import getting
+from causvid_cli.cli import models_get
 from causvid_cli.config import load_facts
 from causvid_cli.models import catalogue
 from causvid_cli.models.install import build_pack, convert, convert_process
@@ -277,7 +277,7 @@ def test_without_a_network_the_cache_is_enough(hub, monkeypatch, models):
 
 
 def test_much_is_downloaded_only_when_somebody_says_yes(hub, monkeypatch, models):
-    monkeypatch.setattr(getting, "MUCH_BYTES", 1000)
+    monkeypatch.setattr(models_get, "MUCH_BYTES", 1000)
     fails_with_notes(run("models", "pull", "student"), 2, "download .* nobody can be asked here; --yes says yes")
     assert hub.asked == []
     assert not models.exists() or not list(models.iterdir())
@@ -490,15 +490,15 @@ def test_rm_removes_a_model_and_leaves_what_others_share(installed, monkeypatch,
 
 def test_yes_can_be_said_at_a_terminal(installed, monkeypatch):
     asked = []
-    monkeypatch.setattr(getting.console, "is_terminal", lambda: True)
+    monkeypatch.setattr(models_get.console, "is_terminal", lambda: True)
     monkeypatch.setattr("sys.stdin", type("", (), {"isatty": lambda self: True})())
     for answer in (False, True):
-        monkeypatch.setattr(getting.typer, "confirm", lambda text, err, answer=answer: asked.append(text) or answer)
+        monkeypatch.setattr(models_get.typer, "confirm", lambda text, err, answer=answer: asked.append(text) or answer)
         if answer:
-            getting.ask("remove it?", yes=False)
+            models_get.ask("remove it?", yes=False)
         else:
-            with pytest.raises(getting.UsageError, match="no; nothing was changed"):
-                getting.ask("remove it?", yes=False)
+            with pytest.raises(models_get.UsageError, match="no; nothing was changed"):
+                models_get.ask("remove it?", yes=False)
     assert asked == ["causvid: remove it?"] * 2
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from tiny import tiny_pack
 
-from causvid_cli.cli import console
+from causvid_cli.cli import console, progress
 from causvid_cli.cli.app import MOST_PROBLEMS, guarded
+from causvid_cli.cli.progress import show_progress
 from causvid_cli.errors import UsageError
 from causvid_cli.media.probe import read_info
 
@@ -177,11 +178,11 @@ def test_of_endless_problems_the_first_are_shown(capsys):
     ],
 )
 def test_the_pace_is_told_in_frames_and_as_a_multiple(done, frames, seconds, options, text):
-    assert console._pace(done, frames, seconds, **options) == text
+    assert progress._pace(done, frames, seconds, **options) == text
 
 
 def test_lines_tell_the_cue_and_once_what_to_watch(clock, capsys):
-    with console.progress("loading") as progress:
+    with show_progress("loading") as progress:
         progress.start(None, rate=8.0, watch=Path("a\x1b.mp4.part"))
         for clock[0] in (9.0, 11.0, 15.0, 22.0):
             progress.update(int(clock[0]) * 8, cue="cue 2 of 3: he writes")
@@ -195,7 +196,7 @@ def test_lines_tell_the_cue_and_once_what_to_watch(clock, capsys):
 def test_progress_can_be_left_out(silence, clock, capsys):
     if "voice" in silence:
         setattr(console.voice, *silence["voice"])
-    with console.progress("loading", quiet=silence.get("quiet", False)) as progress:
+    with show_progress("loading", quiet=silence.get("quiet", False)) as progress:
         progress.start(100)
         clock[0] = 100.0
         progress.update(50)
@@ -205,7 +206,7 @@ def test_progress_can_be_left_out(silence, clock, capsys):
 def test_plain_progress_is_lines_on_a_terminal_too(clock, capsys, monkeypatch):
     terminal(monkeypatch)
     console.set_progress("plain")
-    with console.progress("loading") as progress:
+    with show_progress("loading") as progress:
         progress.start(100)
         clock[0] = 10.0
         progress.update(50)
@@ -216,7 +217,7 @@ def test_a_bar_needs_a_terminal():
     console.set_progress("bar")
     with (
         pytest.raises(UsageError, match="^--progress bar: stderr is no terminal .*; try --progress plain$"),
-        console.progress("loading"),
+        show_progress("loading"),
     ):
         pass
 
@@ -233,7 +234,7 @@ def drawn(part: object, width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [200, 100, 60, 30, 10, 1])
 def test_the_bar_fits_any_terminal(width, clock):
-    bar = console._Bar("loading [red]storybook")
+    bar = progress._Bar("loading [red]storybook")
     assert len(drawn(bar, width)) == 1
     bar.start(400, rate=8.0, watch=Path("video.mp4.part"))
     assert drawn(bar, width)[0][-1:] in "s…"
@@ -252,7 +253,7 @@ def test_the_bar_fits_any_terminal(width, clock):
 
 
 def test_an_endless_video_has_no_bar(clock):
-    bar = console._Bar("loading")
+    bar = progress._Bar("loading")
     bar.start(None, rate=8.0)
     clock[0] = 1.0
     bar.update(16)
@@ -276,8 +277,8 @@ def causvid(*arguments: object) -> list[str]:
 
 def test_what_json_lines_say_stays_on_stdout_while_a_bar_is_drawn():
     code = (
-        "from causvid_cli.cli import console\n"
-        "with console.progress('loading') as progress:\n"
+        "from causvid_cli.cli import console; from causvid_cli.cli.progress import show_progress\n"
+        "with show_progress('loading') as progress:\n"
         "    progress.start(40); progress.update(20); console.event('chunk', frames=20)"
     )
     ours, theirs = pty.openpty()

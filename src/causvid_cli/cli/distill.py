@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from causvid_cli.cli import console, options
-from causvid_cli.cli.help import Command, examples
+from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.progress import LINE_EVERY_S
 from causvid_cli.errors import CausvidError, ExitCode
 from causvid_cli.request import AUTO, check_device
 from causvid_cli.train.config import STAGES, check_stages, load_config
@@ -281,7 +282,7 @@ def lines(progress: RunProgress) -> "StageReport":
     def report(stage: str, row: dict[str, float]) -> None:
         nonlocal last
         now = progress.update(stage, row)
-        if not row or now.done == now.total or time.monotonic() - last >= console.LINE_EVERY_S:
+        if not row or now.done == now.total or time.monotonic() - last >= LINE_EVERY_S:
             last = time.monotonic()
             parts = (f"{stage}: {now.steps()}", now.values(), now.pace(), now.time())
             console.message(", ".join(part for part in parts if part))

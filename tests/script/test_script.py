@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from causvid_cli import storybook
-from causvid_cli.cli import edit
+from causvid_cli.cli import edit_script
 from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.geometry import ChunkGrid, CodecFacts
@@ -40,7 +40,7 @@ PIXEL_GRID = ChunkGrid(
     codec=CodecFacts(latent_channels=24, spatial_factor=8, frames_first=4, frames_next=4), chunk_frames=2
 )
 SIXTEEN, EIGHT = Fraction(16), Fraction(8)
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.causvid.yaml"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.causvid.yaml"))
 HEAD = "version: 1\ncues:\n  - prompt: a\n"
 
 CROSSING = """\
@@ -498,7 +498,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner(env={"NO_COLOR": "1"}).invoke(edit.app, list(map(str, arguments)))
+    return CliRunner(env={"NO_COLOR": "1"}).invoke(edit_script.app, list(map(str, arguments)))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])

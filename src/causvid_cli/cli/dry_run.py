@@ -11,8 +11,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
-from causvid_cli.cli.tasks import Task
-from causvid_cli.cli.work import open_stream
+from causvid_cli.cli.progress import duration
+from causvid_cli.cli.stream import open_stream
+from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
 from causvid_cli.models.memory_terms import transformer_weights
 
@@ -129,7 +130,7 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield "first frame", f"after {facts['first_frame_s']:.2f} s"
         yield "each chunk", f"{facts['chunk_s']:.3f} s"
     if facts.get("generate_s") is not None:
-        yield "in all", f"about {console.duration(facts['generate_s'])}, without loading"
+        yield "in all", f"about {duration(facts['generate_s'])}, without loading"
         yield "file", f"about {console.bytes_text(facts['file_bytes'])}"
         yield "disk", f"about {console.bytes_text(facts['disk_bytes'])} while it is made"
     if "peak_memory_bytes" in facts:

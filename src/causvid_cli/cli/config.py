@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from causvid_cli.cli import console, settings
-from causvid_cli.cli.help import HELP_OPTIONS, Group, PlainCommand, examples, show_help
+from causvid_cli.cli.command import HELP_OPTIONS, Group, PlainCommand, examples, show_help
 from causvid_cli.cli.settings import Found, Words
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError

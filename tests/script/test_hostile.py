@@ -17,7 +17,7 @@ from causvid_cli.script.problems import MOST_PROBLEMS, WIDEST
 from causvid_cli.script.read import MOST_BYTES, decode, load_source
 
 WAN = ChunkGrid(codec=CodecFacts(latent_channels=16, spatial_factor=8, frames_first=1, frames_next=4), chunk_frames=3)
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 HEAD = "version: 1\ncues:\n"
 FULL = """\
 version: 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 from causvid_cli.cli import console
-from causvid_cli.cli.making import Making
+from causvid_cli.cli.video_options import Making
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid

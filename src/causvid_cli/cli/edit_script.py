@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from causvid_cli.cli import console, options
-from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.make import make_script
-from causvid_cli.cli.making import Making, makes_video
-from causvid_cli.cli.tasks import chosen_model
+from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.generate import make_script
+from causvid_cli.cli.task import chosen_model
+from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid

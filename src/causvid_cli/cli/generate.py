@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from causvid_cli.cli import options
-from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.making import Making, makes_video
-from causvid_cli.cli.tasks import make_tasks
+from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.task import make_tasks
+from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.errors import UsageError
 from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, Source, check_choice
 from causvid_cli.request import LONGEST_PROMPT, STRENGTH, check_prompt
@@ -155,7 +155,7 @@ def make(
 
 def make_script(command: str, script: Script, making: Making, *, given: Given | None, started: float) -> None:
     """Make the video of a script."""
-    from causvid_cli.cli.work import run
+    from causvid_cli.cli.run import run
 
     run(make_tasks(command, script, making, given=given), started=started)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from causvid_cli.cli import completion, console, options
-from causvid_cli.cli.byte_bar import ByteBar
-from causvid_cli.cli.help import PlainCommand, examples
+from causvid_cli.cli.command import PlainCommand, examples
+from causvid_cli.cli.progress import ByteBar
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from causvid_cli.cli import console
 from causvid_cli.cli.preview import Picture, fit, preview, shrink
+from causvid_cli.cli.progress import show_progress
 from causvid_cli.errors import UsageError
 
 CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m(▀+)\x1b\[0m")
@@ -126,7 +127,7 @@ def test_it_is_drawn_above_the_bar_and_leaves_the_terminal_as_it_was(screen, mon
             assert time.monotonic() < patience
             time.sleep(0.01)
 
-    with pytest.raises(KeyboardInterrupt), console.progress("loading") as progress, preview(Fraction(8)) as show:
+    with pytest.raises(KeyboardInterrupt), show_progress("loading") as progress, preview(Fraction(8)) as show:
         progress.start(12, rate=8.0)
         show(stills(10, 250))
         progress.update(6)

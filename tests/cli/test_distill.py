@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from causvid_cli.cli import console
 from causvid_cli.cli.app import app
-from causvid_cli.cli.train import RunProgress, StageProgress, duration, lines
+from causvid_cli.cli.distill import RunProgress, StageProgress, duration, lines
+from causvid_cli.cli.progress import LINE_EVERY_S
 from causvid_cli.train.distill import Distillation
 
 STEPS = {"autoencoder": 40, "pictures": 2, "teacher": 2, "causal": 2, "student": 2, "judge": 2}
@@ -125,7 +125,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path, monkeypatch, 
     assert said[0] == "causvid: teacher: at work"
     assert said[1] == "causvid: teacher: 10 of 100, loss 0.1, 1 a second, 1 min 30 s left"
     assert said[-2:] == ["causvid: teacher: 100 of 100, loss 0.01", "causvid: export: at work"]
-    assert len(said) == 2 + 100 / console.LINE_EVERY_S
+    assert len(said) == 2 + 100 / LINE_EVERY_S
 
 
 def screen(progress: RunProgress, width: int, **options: bool) -> list[str]:
@@ -205,7 +205,7 @@ def test_of_torchruns_processes_one_speaks(config, tmp_path, stages, monkeypatch
 def test_tensorboard_is_said_where_it_is(config, tmp_path, stages, monkeypatch):
     said = f"causvid: curves and sheets of samples: tensorboard --logdir {tmp_path}\n"
     for there in (True, False):
-        monkeypatch.setattr("causvid_cli.cli.train.has_tensorboard", lambda there=there: there)
+        monkeypatch.setattr("causvid_cli.cli.distill.has_tensorboard", lambda there=there: there)
         done = distill(config, "--run-dir", tmp_path, "--stage", "export")
         assert (said in done.stderr) == there
 

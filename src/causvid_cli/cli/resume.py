@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from causvid_cli.cli import console, options
-from causvid_cli.cli.help import Command, examples
-from causvid_cli.cli.making import Making
-from causvid_cli.cli.tasks import Task, check_stdout, existing
+from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.task import Task, check_stdout, existing
+from causvid_cli.cli.video_options import Making
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import given_of
@@ -67,7 +67,7 @@ def resume(
     Needed are FILE.part and FILE.journal, which lie where the video was to be. No chunk is made twice.
     """
     started = time.monotonic()
-    from causvid_cli.cli.work import run_earlier
+    from causvid_cli.cli.run import run_earlier
     from causvid_cli.job.recording import find_earlier
     from causvid_cli.video import part_of
 
@@ -133,7 +133,7 @@ def rerun(
     If -o is not given, FILE-rerun.mp4 in this folder.
     """
     started = time.monotonic()
-    from causvid_cli.cli.work import run
+    from causvid_cli.cli.run import run
 
     check_device(device)
     check_dtype(dtype)

@@ -16,7 +16,7 @@ from commands import PROMPT, after_chunks, decode, fails, makes, names, notes, r
 from PIL import Image, ImageSequence
 
 from causvid_cli import __version__, pipeline, video
-from causvid_cli.cli.tasks import slug
+from causvid_cli.cli.task import slug
 from causvid_cli.config import load_facts
 from causvid_cli.job.journal import Journal
 from causvid_cli.media.probe import read_info

@@ -555,8 +555,8 @@ def test_a_stdout_that_is_full_is_an_error():
 @pytest.mark.parametrize("colour", [True, False])
 def test_progress_on_a_terminal_is_a_bar_that_obeys_no_color(colour):
     code = (
-        "import time; from causvid_cli.cli import console\n"
-        "with console.progress('loading [red]x', quiet=False) as progress:\n"
+        "import time; from causvid_cli.cli import console; from causvid_cli.cli.progress import show_progress\n"
+        "with show_progress('loading [red]x', quiet=False) as progress:\n"
         "    progress.start(40); time.sleep(0.05); progress.update(20); console.message('a [red]note'); time.sleep(0.3)"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}

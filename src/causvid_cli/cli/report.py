@@ -1,0 +1,179 @@
+"""What a user is told of a video while it is made and when it is."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causvid_cli.cli import console
+from causvid_cli.cli.task import Task
+from causvid_cli.cli.versions import versions
+from causvid_cli.errors import OutputError
+from causvid_cli.files import write_text
+from causvid_cli.job.job import Job
+
+if TYPE_CHECKING:
+    from causvid_cli.pipeline import ChunkResult, Stream
+    from causvid_cli.video import Writer
+
+
+@dataclass(slots=True, kw_only=True)
+class Made:
+    """A video that is made, and how it went."""
+
+    job: Job
+    """With the device and number format that were used."""
+    output: Path | None
+    frames: int = 0
+    resumed_frames: int = 0
+    """Of an earlier run, not made again."""
+    first_frame_s: float = 0.0
+    """From asking for the stream to holding the first frames."""
+    generate_s: float = 0.0
+    """From asking for the stream to having the last ones in the file: the network, the decoder and the encoder."""
+    warm_up_s: float = 0.0
+    """What --compile took before that."""
+    peak_memory_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pace(self) -> float:
+        """Frames per second."""
+        return (self.frames - self.resumed_frames) / self.generate_s if self.generate_s else 0.0
+
+
+def watched(writer: "Writer", task: Task) -> Path | None:
+    """The file that plays while it grows."""
+    return writer.part_path if task.output is not None else None
+
+
+def cue_line(stream: "Stream", chunk: "ChunkResult") -> str:
+    cues = stream.cues
+    return f"cue {chunk.cue + 1} of {len(cues)}: {cues[chunk.cue].title}" if len(cues) > 1 else ""
+
+
+def announcer(task: Task, job: Job, stream: "Stream") -> "Callable[[ChunkResult, int, float], None]":
+    """What --json-lines prints: `start` at once, then `chunk` for each."""
+    if not task.making.json_lines:
+        return lambda chunk, frames, seconds: None
+    console.event(
+        "start",
+        output=task.name,
+        frames=job.frames,
+        fps=float(job.rate),
+        size=job.size,
+        seed=job.seed,
+        model=job.model.name,
+        cues=[{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
+        notes=list(stream.notes),
+    )
+    before: int | None = None
+
+    def announce(chunk: "ChunkResult", frames: int, seconds: float) -> None:
+        nonlocal before
+        before = frames - len(chunk.frames) if before is None else before
+        pace = (frames - before) / seconds if seconds else 0.0
+        console.event(
+            "chunk",
+            chunk=chunk.index,
+            start_frame=chunk.start_frame,
+            frames=frames,
+            cue=chunk.cue,
+            seconds=round(chunk.seconds, 4),
+            frames_per_s=round(pace, 2),
+            eta_s=round((job.frames - frames) / pace, 1) if job.frames is not None and pace else None,
+        )
+
+    return announce
+
+
+def open_preview(task: Task, stack: ExitStack) -> "Callable[[ChunkResult], None]":
+    """Shows chunks in the terminal, with --preview."""
+    if not task.making.preview:
+        return lambda chunk: None
+    from causvid_cli.cli.preview import preview
+
+    show = stack.enter_context(preview(task.job.rate))
+    return lambda chunk: show(chunk.frames)
+
+
+class Sidecar:
+    """FILE.json: the recipe, how it went, and each chunk's time and hash, to compare two runs by."""
+
+    def __init__(self) -> None:
+        self._chunks: list[dict[str, Any]] = []
+
+    def add(self, chunk: "ChunkResult") -> None:
+        latent = chunk.latent.cpu().contiguous()
+        self._chunks.append(
+            {
+                "chunk": chunk.index,
+                "start_frame": chunk.start_frame,
+                "frames": len(chunk.frames),
+                "seconds": round(chunk.seconds, 4),
+                "latent_sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
+            }
+        )
+
+    def write(self, task: Task, job: Job, made: Made) -> None:
+        """Raises OutputError."""
+        assert task.output is not None
+        path = task.output.with_name(task.output.name + ".json")
+        content = {
+            "v": 1,
+            "output": task.output.name,
+            "recipe": job.recipe(versions()),
+            "first_frame_s": round(made.first_frame_s, 4),
+            "generate_s": round(made.generate_s, 4),
+            "resumed_frames": made.resumed_frames,
+            "chunks": self._chunks,
+        }
+        try:
+            write_text(path, json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}; the video itself is whole") from error
+
+
+def report(task: Task, made: Made, timings: dict[str, float]) -> None:
+    """The result on stdout; a line for people on stderr.
+
+    As JSON: v (of this object), output (path), frames, fps, size, seed, model, notes (what was not understood);
+    resumed_frames (of an earlier run), first_frame_s and generate_s (`Made`), frames_per_s (made / generate_s),
+    warm_up_s (what --compile took before that), import_s (torch), load_s (the model), total_s (the whole command),
+    peak_memory_bytes.
+    """
+    job, resumed = made.job, made.resumed_frames
+    went_on = f", {resumed} of them made before" if resumed else ""
+    new = "new " if task.given and task.given.kind == "clip" else ""
+    if not console.voice.quiet:
+        console.message(
+            f"{made.frames} {new}frames, {job.size}, {float(made.frames / job.rate):.1f} s at {float(job.rate):g} fps, "
+            f"seed {job.seed}{went_on}: first frame after {made.first_frame_s:.2f} s, {made.pace:.3g} frames per second"
+        )
+    if task.output is None:
+        return
+    result = {
+        "output": str(task.output),
+        "frames": made.frames,
+        "fps": float(job.rate),
+        "size": job.size,
+        "seed": job.seed,
+        "model": job.model.name,
+        "resumed_frames": resumed,
+        "first_frame_s": round(made.first_frame_s, 4),
+        "generate_s": round(made.generate_s, 4),
+        "frames_per_s": round(made.pace, 2),
+        "warm_up_s": round(made.warm_up_s, 3),
+        **{name: round(seconds, 3) for name, seconds in timings.items()},
+        "peak_memory_bytes": made.peak_memory_bytes,
+        "notes": list(made.notes),
+    }
+    if task.making.json_lines:
+        console.event("done", **result)
+    elif task.making.as_json:
+        console.result_json({"v": 1, **result})
+    else:
+        console.result(str(task.output))

@@ -1,0 +1,155 @@
+"""Checked tasks -> videos: made chunk by chunk, written, kept so that they can go on, reported."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from causvid_cli.cli import console
+from causvid_cli.cli.interrupts import interrupts
+from causvid_cli.cli.progress import Progress, show_progress
+from causvid_cli.cli.report import Made, Sidecar, announcer, cue_line, open_preview, report, watched
+from causvid_cli.cli.stream import find_earlier_run, open_recording
+from causvid_cli.cli.task import Task, check_output_of
+from causvid_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    from causvid_cli.job.recording import Earlier, Recording
+    from causvid_cli.pipeline import Pipeline
+
+
+def run(tasks: Sequence[Task], *, started: float) -> None:
+    """Make the videos and report each. started: when the command began, on the monotonic clock."""
+    work = [(task, find_earlier_run(task)) for task in tasks if check_output_of(task)]
+    if work:
+        _run(work, started=started)
+
+
+def run_earlier(task: Task, earlier: "Earlier", *, started: float) -> None:
+    """Go on with a video that was broken off."""
+    if check_output_of(task):
+        _run([(task, earlier)], started=started)
+
+
+def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> None:
+    if work[0][0].making.preview:
+        from causvid_cli.cli.preview import check_preview
+
+        check_preview()
+    first, _ = work[0]
+    for problem in first.snapped.warnings if first.snapped else ():
+        console.warning(str(problem))
+    given = [*first.given.notes, *first.given.left_out(first.output)] if first.given else []
+    for line in (*first.landed, *given):
+        console.note(line)
+    with show_progress(f"loading {first.facts.name}") as progress:
+        if first.making.dry_run:
+            from causvid_cli.cli.dry_run import rehearse
+
+            rehearse([task for task, _ in work], lambda: load_pipeline(first)[0], as_json=first.making.as_json)
+            return
+        pipeline, timings = load_pipeline(first)
+        for line in pipeline.notes:
+            console.note(line)
+        for task, earlier in work:
+            made = make_video(task, pipeline, progress, earlier)
+            report(task, made, timings | {"total_s": time.monotonic() - started})
+
+
+def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
+    """The loaded model, and how long torch and the model took to load."""
+    started = time.monotonic()
+    from causvid_cli.device import resolve_device, resolve_dtype  # torch loads here
+    from causvid_cli.pipeline import load
+
+    imported = time.monotonic()
+    resolve_dtype(task.job.dtype, resolve_device(task.job.device))  # before the model is read
+    pipeline = load(
+        task.folder or task.job.model.name,
+        device=task.job.device,
+        dtype=task.job.dtype,
+        loading=task.job.loading,
+        lora_files=task.lora_files,
+        video=task.video,
+    )
+    loaded = time.monotonic()
+    console.detail(
+        f"{pipeline.facts.name} from {task.folder or 'random numbers'} on {pipeline.device} in {_dtype(pipeline)}; "
+        f"libraries took {imported - started:.1f} s, the model {loaded - imported:.1f} s"
+    )
+    return pipeline, {"import_s": imported - started, "load_s": loaded - imported}
+
+
+def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None") -> Made:
+    """Make one video; what stops it on the way leaves what was made so that `causvid resume` goes on with it."""
+    from causvid_cli.device import peak_memory_bytes
+
+    job = replace(task.job, device=str(pipeline.device), dtype=_dtype(pipeline))
+    if earlier:
+        job = earlier.job
+    made = Made(job=job, output=task.output, resumed_frames=earlier.frames if earlier else 0)
+    with interrupts.deferred(), ExitStack() as stack:
+        recording = stack.enter_context(open_recording(task, job, pipeline, earlier))
+        sidecar = Sidecar() if task.making.sidecar else None
+        show = open_preview(task, stack)
+        stream, writer = recording.stream, recording.writer
+        made.notes = stream.notes
+        for note in stream.notes:
+            console.note(note)
+        for line in stream.details:
+            console.detail(line)
+        progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=watched(writer, task))
+        announce = announcer(task, job, stream)
+        made.warm_up_s = stream.warm_up()
+        if made.warm_up_s:
+            console.detail(f"compiled in {made.warm_up_s:.1f} s")
+        started = time.monotonic()
+        try:
+            with closing(iter(recording)) as chunks:
+                for chunk in chunks:
+                    made.first_frame_s = made.first_frame_s or time.monotonic() - started
+                    made.frames = recording.frames
+                    progress.update(made.frames, cue=cue_line(stream, chunk))
+                    announce(chunk, made.frames, time.monotonic() - started)
+                    if sidecar:
+                        sidecar.add(chunk)
+                    show(chunk)
+                    if interrupts.received and made.frames != job.frames:
+                        if task.is_endless:
+                            break
+                        raise KeyboardInterrupt
+            made.frames = writer.frames_written  # one chunk more may have been at work
+            made.generate_s = time.monotonic() - started
+            recording.publish(keep_latents=task.making.keep_latents)
+        except BaseException as error:
+            _keep(error, task, recording)
+            raise
+        if sidecar:
+            sidecar.write(task, job, made)
+    if task.given and job.frames and made.frames < job.frames:
+        console.note(f"{task.given.name} ended before --length {job.length}, and so does the video")
+    made.peak_memory_bytes = peak_memory_bytes(pipeline.device)
+    return made
+
+
+def _keep(error: BaseException, task: Task, recording: "Recording") -> None:
+    """Say where that is which was made before an error; after Ctrl-C it is a video of its own as well."""
+    writer = recording.writer
+    if task.output is None or not writer.frames_written:
+        return
+    resume = "" if task.is_live else f"; `causvid resume {shlex.quote(str(writer.part_path))}` goes on"
+    if isinstance(error, OutputError) and str(writer.part_path) in str(error):  # it says itself what is kept
+        if resume:
+            error.add_note(resume.removeprefix("; "))
+        return
+    total = f" of {task.job.frames}" if task.job.frames else ""
+    place = writer.part_path
+    if isinstance(error, KeyboardInterrupt) and not interrupts.raised:
+        place = writer.publish_partial()
+    error.add_note(f"{writer.frames_written}{total} frames are kept in {place}{resume}")
+
+
+def _dtype(pipeline: "Pipeline") -> str:
+    return str(pipeline.dtype).removeprefix("torch.")

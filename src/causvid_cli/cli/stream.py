@@ -1,0 +1,153 @@
+"""A task -> its stream and the file it goes into, taken up where an earlier run left it."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from causvid_cli.cli import console
+from causvid_cli.cli.task import Task, existing
+from causvid_cli.cli.versions import versions
+from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.job.job import Job, journal_path
+from causvid_cli.request import ENDLESS
+
+if TYPE_CHECKING:
+    from causvid_cli.job.recording import Earlier, Recording
+    from causvid_cli.pipeline import Pipeline, Stream
+    from causvid_cli.video import Writer
+
+
+@contextmanager
+def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None") -> Iterator["Recording"]:
+    """The stream of a job on its way into its file."""
+    from causvid_cli.job.journal import Journal
+    from causvid_cli.job.recording import Recording
+
+    given = task.given
+    recipe = dict(earlier.journal.request["recipe"]) if earlier else job.recipe(versions())
+    with open_output(task, job, recipe, earlier) as writer:
+        journal = earlier.journal if earlier else None
+        if journal is not None:
+            journal.check_unchanged()  # it was read before the lock was ours
+        elif task.output is not None and not task.is_live:
+            journal = Journal.create(journal_path(task.output), {"recipe": recipe, "local": _local(task)})
+        try:
+            yield Recording(
+                open_stream(task, job, pipeline, earlier),
+                writer,
+                journal=journal,
+                known_chunks=earlier.chunks if earlier else 0,
+                show=given.show() if given else None,
+                beside=pipeline.gains_by_ahead and not task.is_live,
+            )
+        finally:
+            if journal is not None:
+                journal.close() if writer.frames_written or journal.chunks else journal.remove()
+
+
+def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None" = None) -> "Stream":
+    """The stream of a job."""
+    from causvid_cli.job.recording import known_latents
+    from causvid_cli.pipeline import GIVEN
+    from causvid_cli.timecode import parse_size
+
+    rate, given = job.rate, task.given
+    return pipeline.stream(
+        job.cues,
+        length=ENDLESS if job.frames is None else f"{job.frames}f",
+        size=parse_size(job.cells if job.input and job.input.keep_size else job.size),
+        fps=rate,
+        seed=job.seed,
+        steps=job.steps,
+        guidance=job.guidance,
+        given=given.pictures(rate) if given else None,
+        shows_given=task.grid.shows_given,
+        source=given.source(rate) if given else None,
+        strength=job.input.strength if job.input else None,
+        made=known_latents(earlier, pipeline.device) if earlier else None,
+        first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
+        ahead=pipeline.gains_by_ahead and not task.is_live,  # live, a picture comes as soon as it can
+    )
+
+
+def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier | None") -> "Writer":
+    """What takes the frames."""
+    from causvid_cli.media.probe import Chapter
+    from causvid_cli.media.recipe import recipe_to_metadata
+    from causvid_cli.timecode import parse_size
+    from causvid_cli.video import open_pipe, open_writer
+
+    width, height = parse_size(job.size)
+    metadata = {} if task.making.no_metadata else recipe_to_metadata(recipe)
+    if task.output is None:
+        return open_pipe(
+            sys.stdout.buffer,
+            format=task.making.format or "mp4",
+            width=width,
+            height=height,
+            fps=job.rate,
+            metadata=metadata,
+            lossless=job.lossless,
+        )
+    chapters = [Chapter(max(0, task.grid.start_picture(cue.start_chunk)), cue.title) for cue in job.cues]
+    return open_writer(
+        task.output,
+        width=width,
+        height=height,
+        fps=job.rate,
+        overwrite=task.making.overwrite,
+        metadata=metadata,
+        chapters=[replace(chapters[0], start_frame=0), *chapters[1:]] if len(chapters) > 1 else (),
+        lossless=job.lossless,
+        resume=earlier.restart if earlier and earlier.restart.frames else None,
+        **(task.given.writing(task.output) if task.given else {}),
+    )
+
+
+def find_earlier_run(task: Task) -> "Earlier | None":
+    """What an earlier run of the same command left, to go on with.
+
+    Raises OutputError when it is another video's, which only -y gives up.
+    """
+    if task.output is None or task.making.dry_run or not journal_path(task.output).exists():
+        return None
+    from causvid_cli.job.recording import find_earlier  # loads torch
+    from causvid_cli.video import part_of
+
+    part = part_of(task.output)
+    if existing(task.output) and not part.exists():  # finished, and --keep-latents kept the journal
+        return None
+    try:
+        earlier = find_earlier(task.output, part)
+    except MediaError:
+        if task.making.overwrite:
+            return None
+        raise
+    if earlier is None:
+        return None
+    if earlier.job.is_asked_again_by(task.job, seed_given=task.seed_given):
+        if earlier.chunks:
+            console.note(f"going on with {part}, which has {earlier.frames} frames")
+        return earlier
+    earlier.journal.close()
+    if task.making.overwrite or not earlier.chunks:
+        return None
+    raise OutputError(
+        f"{part} holds {earlier.frames} frames of another video ({earlier.job.prompt!r}); "
+        f"`causvid resume {shlex.quote(str(part))}` goes on with that, -y gives it up, or choose another -o"
+    )
+
+
+def _local(task: Task) -> dict[str, Any]:
+    """Where a resumed run finds its things, and how it is to write: for this machine, not for the video."""
+    given, making = task.given, task.making
+    return {
+        "model": str(task.folder.resolve()) if task.folder else None,
+        "input": str(given.path.resolve()) if given and given.path else None,
+        "loras": [str(path.resolve()) for path in task.lora_files],
+        "tolerate_damage": bool(given and getattr(given, "tolerate_damage", False)),
+        **{name: getattr(making, name) for name in ("overwrite", "no_metadata", "sidecar", "keep_latents")},
+    }
