@@ -40,10 +40,10 @@ def rolled(model: CausalTransformer, prompt: PromptCache, **options) -> list[tor
 @pytest.mark.parametrize("joined", [False, True])
 def test_no_call_waits_for_the_device(model, joined):
     prompt = prompt_of(model)
-    rolled(model, prompt, joined=joined)  # tables that are made once may be waited for
+    rolled(model, prompt, merge_clean_pass=joined)  # tables that are made once may be waited for
     torch.cuda.set_sync_debug_mode("error")
     try:
-        rolled(model, prompt, joined=joined)
+        rolled(model, prompt, merge_clean_pass=joined)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -55,13 +55,13 @@ def test_graphs_of_compiled_blocks_give_the_same_frames(model, joined):
     model.compile(frames=1)
     assert model._fused.recordings is not None
     for _ in range(2):
-        assert_close(rolled(model, prompt, joined=joined), wanted, ROUNDING)
+        assert_close(rolled(model, prompt, merge_clean_pass=joined), wanted, ROUNDING)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_frames_made_ahead_are_the_same(tmp_path, compiled):
     pipeline = load(tiny_pack(tmp_path / "tiny"), device="cuda", loading=Loading(compile=compiled))
-    assert pipeline.gains_by_ahead
+    assert pipeline.benefits_from_prefetch
     plain, ahead = (
         np.concatenate([chunk.frames for chunk in pipeline.stream("a red car", length="40f", seed=1, ahead=a)])
         for a in (False, True)

@@ -99,7 +99,7 @@ def upload(x: Tensor, device: torch.device | str) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
-class Beside:
+class SideStream:
     """A thread, and on a CUDA device a stream, in which work goes on beside that of the caller; one after another."""
 
     def __init__(self, device: torch.device) -> None:
@@ -132,7 +132,7 @@ class Beside:
         return result
 
 
-def record(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+def capture_cuda_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """A CUDA graph of work on tensors that stay where they are: what plays it, and where its result then lies.
 
     The work is done thrice for it, so it must be such that doing it again changes nothing.
@@ -195,7 +195,7 @@ def reset_peak_memory(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # VmHWM
 
 
-class Moment:
+class DeviceEvent:
     """Now, as a device meets it: once all that was asked of it before is done. A GPU is not waited for."""
 
     def __init__(self, device: torch.device) -> None:
@@ -207,7 +207,7 @@ class Moment:
             synchronize(device)
             self._clock = time.perf_counter()
 
-    def seconds_until(self, later: "Moment") -> float:
+    def seconds_until(self, later: "DeviceEvent") -> float:
         """Between two moments of one device; waits until it has met the later one."""
         if self._event is None:
             return later._clock - self._clock

@@ -1,4 +1,4 @@
-"""The page to read first: prompt -> text -> roll-out -> decode -> frames, joined into one stream of results.
+"""The page to read first: prompt -> text -> roll-out -> decode -> frames, merge_clean_pass into one stream of results.
 
     pipeline = load("storybook")
     for chunk in pipeline.stream("a red car moves left in the snow", length="5s", seed=1):
@@ -26,7 +26,7 @@ from torch import Tensor
 from causvid_cli.codec import Codec, enlarged
 from causvid_cli.codec.condition import Source, encode_prefix
 from causvid_cli.config import PackFacts
-from causvid_cli.device import Beside, keep_freed_memory, resolve_device, resolve_dtype
+from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
 from causvid_cli.models.load import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
@@ -177,7 +177,7 @@ class Stream:
                 cache=pipeline.kv_cache(plan, window_frames=2 * frames),
                 chunks=islice(grid.chunks(None), -(-sink // frames) + 4),  # past the sink, till the window is full
                 noise=self._noise,
-                joined=pipeline.joins_calls,
+                merge_clean_pass=pipeline.merge_clean_pass,
             )
             for _ in made:
                 pass
@@ -186,15 +186,15 @@ class Stream:
 
     def _make(self) -> Generator[ChunkResult, None, None]:
         pipeline, plan, track, clock = self._pipeline, self.plan, self._track, time.monotonic()
-        state, seen_anew = pipeline.codec.decode_state(), pipeline.seen_anew(plan)
-        is_ahead = self._ahead and not seen_anew  # which looks at a chunk's pictures before the next
+        state, recompute_context = pipeline.codec.decode_state(), pipeline.recompute_context(plan)
+        is_ahead = self._ahead and not recompute_context  # which looks at a chunk's pictures before the next
         prefix = [] if self._given is None else encode_prefix(pipeline.codec, self._given, plan.grid.chunk_frames)
         with ExitStack() as stack:
-            beside = stack.enter_context(closing(Beside(pipeline.device))) if is_ahead else None
+            beside = stack.enter_context(closing(SideStream(pipeline.device))) if is_ahead else None
 
             def shown(chunk: Chunk, x0: Tensor) -> Pending:
                 """Pictures of a chunk, or of what is given, decoded now or meanwhile."""
-                decode = partial(self._decode, state, chunk, seen_anew)
+                decode = partial(self._decode, state, chunk, recompute_context)
                 if beside:
                     return Pending(chunk, x0, beside.submit(decode, x0).result)
                 frames = decode(x0)
@@ -217,14 +217,14 @@ class Stream:
                 prefix=prefix,
                 made=self._earlier,
                 source=self._source.latents if self._source else None,
-                seen_anew=seen_anew,
-                joined=pipeline.joins_calls,
+                recompute_context=recompute_context,
+                merge_clean_pass=pipeline.merge_clean_pass,
             )
             waiting: deque[Pending] = deque()
             ahead = 0  # of the first frames nothing is made: they come at once
             for chunk, x0 in made:
                 skipped = chunk.index < self._first_chunk
-                if skipped and state is None and not seen_anew:  # what comes later does not depend on it
+                if skipped and state is None and not recompute_context:  # what comes later does not depend on it
                     continue
                 pending = shown(chunk, x0)
                 if skipped:
@@ -244,16 +244,16 @@ class Stream:
         prompt, seconds = self._track.cues[cue].prompt, time.monotonic() - clock
         return ChunkResult(frames, index, start_frame, pending.x0, prompt, seconds, cue)
 
-    def _decode(self, state: Any, chunk: Chunk, seen_anew: Recomputed | None, x0: Tensor) -> np.ndarray:
+    def _decode(self, state: Any, chunk: Chunk, recompute_context: Recomputed | None, x0: Tensor) -> np.ndarray:
         """Pictures [T, h, w, 3] as the user sees them, what lies behind the video's end cut off.
 
         Raises NumericsError when the latents are not finite.
         """
         finite = torch.isfinite(x0).all()  # read further down, when the device is waited for anyway
         times = self.plan.enlarge
-        decoded = self._pipeline.codec.decode_chunk(x0, state=state, enlarge=1 if seen_anew else times)
-        if seen_anew:
-            seen_anew.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
+        decoded = self._pipeline.codec.decode_chunk(x0, state=state, enlarge=1 if recompute_context else times)
+        if recompute_context:
+            recompute_context.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
             decoded = enlarged(decoded, times)
         end = self.plan.frames
         if self._source and (end is None or self._source.read < end):
@@ -296,8 +296,8 @@ class Pipeline:
         self.model, self.codec, self.text, self.device = model, codec, text, device
         self.notes = notes
         """What the user should know of how it was loaded."""
-        self.joins_calls = device.type == "cpu" and model.is_small
-        """Whether clean passes and first steps are joined (`rollout`): measured on a CPU only, with a small network."""
+        self.merge_clean_pass = device.type == "cpu" and model.is_small
+        """Whether clean passes are merged into first steps (`rollout`): measured on a CPU, with a small network."""
 
         self.warm: set[Geometry] = set()
         """Picture sizes that `Stream.warm_up` has been done for."""
@@ -308,7 +308,7 @@ class Pipeline:
         return Fraction(str(self.facts.fps)).limit_denominator(1001)
 
     @property
-    def gains_by_ahead(self) -> bool:
+    def benefits_from_prefetch(self) -> bool:
         """Whether a stream `ahead` is faster here: a GPU decodes beside the network, on a CPU they share the cores."""
         return self.device.type == "cuda"
 
@@ -411,7 +411,7 @@ class Pipeline:
         """Text features [B, L, D] for the transformer."""
         return self.model.prompt_cache(embeds.to(self.device, self.dtype))
 
-    def seen_anew(self, plan: Plan) -> Recomputed | None:
+    def recompute_context(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
         facts = self.facts
         if not facts.recompute:

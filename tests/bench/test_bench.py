@@ -179,7 +179,7 @@ def test_a_student_is_ahead_where_that_is_faster(pack, monkeypatch):
     """The same frames, in the same chunks; a whole clip takes what it takes."""
     student = opened(pack, length="24f")
     plain = [frames.copy() for frames in student()]
-    monkeypatch.setattr(Pipeline, "gains_by_ahead", True)
+    monkeypatch.setattr(Pipeline, "benefits_from_prefetch", True)
     assert student.is_ahead
     assert all((a == b).all() for a, b in zip(plain, student(), strict=True))
     done = measure.run_round(student)
@@ -192,7 +192,7 @@ def test_steps_and_window_change_what_the_network_does(pack, steps, window):
     """Calls, and to how many latent frames each attends: those of the sink and of the window, as far as there are."""
     config = BenchConfig(model=str(pack), length="24f", settings=(Setting(steps=steps, window_frames=window),))
     student = open_maker("student", config)
-    student.model.joins_calls = False
+    student.model.merge_clean_pass = False
     with network_calls(student.model.model, student.device) as calls:
         caches = {id(cache): cache for cache in caches_of(student)}
     (cache,) = caches.values()

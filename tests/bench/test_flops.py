@@ -42,8 +42,8 @@ def calls_of_wan(model: CausalTransformer, window_frames: int) -> Iterator[dict]
     x_t, (first, second) = torch.zeros(1, 16, 3, 60, 104, **options), (Chunk(0, 0, 3), Chunk(1, 3, 3))
     for chunk, timestep, more in (
         (first, 900.0, {}),
-        (first, 0.0, {"kept": True}),
-        (second, 900.0, {"before": (first, x_t)}),
+        (first, 0.0, {"kv_only": True}),
+        (second, 900.0, {"merged_clean_pass": (first, x_t)}),
     ):
         yield {"x_t": x_t, "timestep": timestep, "prompt": prompt, "cache": cache, "chunk": chunk, **more}
 
@@ -55,7 +55,7 @@ def test_the_count_is_torchs_own_at_the_sizes_of_wan(name, window):
     network = empty_transformer(catalogue().architectures[name].config).to(torch.bfloat16)
     model = CausalTransformer(network).eval().requires_grad_(False).fuse()
     for number, call in enumerate(calls_of_wan(model, window)):
-        parts = parts_of(call["x_t"], call["timestep"], call["cache"], call["chunk"], call.get("before"))
+        parts = parts_of(call["x_t"], call["timestep"], call["cache"], call["chunk"], call.get("merged_clean_pass"))
         ours = call_flops(model.config, parts, text_rows=512, new_prompt=number == 0)
         with counting() as counter:
             model(**call)
@@ -69,7 +69,7 @@ def test_a_step_of_the_1_3b_model_is_what_its_layers_are():
     block = new * (6 * dim**2 + 2 * dim * 8960 + 2 * (seen + 512) * dim)
     step = 2 * (30 * block + new * 2 * 64 * dim)
     assert call_flops(config, [Part(new, seen)], text_rows=512) == step
-    clean = call_flops(config, [Part(new, seen, kept=True)], text_rows=512)
+    clean = call_flops(config, [Part(new, seen, kv_only=True)], text_rows=512)
     assert 0.96 < clean / step < 0.98  # nothing but keys and values of the last block
     assert 4 * step + clean == pytest.approx(202e12, rel=0.01)  # 256 ms at 790 TFLOP/s
 
@@ -88,7 +88,13 @@ def test_the_count_of_a_whole_clip_is_torchs_own(joined):
         noise = seeded_noise(0, batch=1, channels=24, **size)
         chunks = [Chunk(n, n, 1) for n in range(6)]
         for _ in rollout(
-            model, prompt=lambda _: prompt, steps=STEPS, cache=cache, chunks=chunks, noise=noise, joined=joined
+            model,
+            prompt=lambda _: prompt,
+            steps=STEPS,
+            cache=cache,
+            chunks=chunks,
+            noise=noise,
+            merge_clean_pass=joined,
         ):
             pass
 

@@ -85,7 +85,7 @@ def test_a_resumed_video_is_the_unbroken_one(kind, tiny, broken_off):
 @pytest.mark.parametrize("act", [interrupt, fail])
 def test_a_video_that_is_made_ahead_is_the_same_and_is_resumed(act, tiny, broken_off, monkeypatch):
     makes(*given("t2v", tiny, "whole.mp4"))
-    monkeypatch.setattr(pipeline.Pipeline, "gains_by_ahead", True)  # as on a GPU
+    monkeypatch.setattr(pipeline.Pipeline, "benefits_from_prefetch", True)  # as on a GPU
     makes(*given("t2v", tiny, "ahead.mp4"))
     assert Path("ahead.mp4").read_bytes() == Path("whole.mp4").read_bytes()
     broken_off(*given("t2v", tiny, "x.mp4"), act=act, chunks=4)

@@ -148,7 +148,7 @@ def test_a_step_and_the_past_take_what_is_told(name, is_fused, dtype, no_attenti
             for timestep in (500.0, 0.0):
                 before = allocations.peak = allocations.now
                 latent = torch.empty(1, 16, 3, rows, columns, device="meta")
-                network(latent, timestep, prompt, cache=cache, chunk=chunk, kept=timestep == 0)
+                network(latent, timestep, prompt, cache=cache, chunk=chunk, kv_only=timestep == 0)
                 if chunk.index:  # the first computes the prompt's keys and values besides
                     work = max(work, allocations.peak - before)
             cache.commit()

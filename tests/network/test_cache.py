@@ -6,16 +6,16 @@ from network.test_rope import rotate
 
 from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.network.cache import KVCache, Place, PromptCache
-from causvid_cli.network.rope import rotations, turn
+from causvid_cli.network.rope import apply_rope, rotations
 
 LAYERS, BATCH, ROWS, COLUMNS, HEADS, HEAD_DIM = 2, 2, 1, 3, 2, 12
 TOKENS = ROWS * COLUMNS
 
 
 def empty_cache(**options) -> KVCache:
-    turns = partial(rotations, rows=ROWS, columns=COLUMNS, head_dim=HEAD_DIM, device=torch.device("cpu"))
+    rotations_at = partial(rotations, rows=ROWS, columns=COLUMNS, head_dim=HEAD_DIM, device=torch.device("cpu"))
     shape = {"layers": LAYERS, "heads": HEADS, "head_dim": HEAD_DIM, "tokens_per_latent_frame": TOKENS, "batch": BATCH}
-    return KVCache(turns=turns, **shape, **options)
+    return KVCache(rotations_at=rotations_at, **shape, **options)
 
 
 def keys_of(chunk: Chunk, layer: int) -> torch.Tensor:
@@ -227,7 +227,7 @@ def test_scores_are_those_of_positions_counted_in_the_window():
     following = feed(cache, 1000)
     place, keys, _ = call(cache, following)
     query = keys_of(following, 5)
-    got = scores(turn(query, place.turns), keys[0])
+    got = scores(apply_rope(query, place.rotations), keys[0])
     plain = torch.cat([keys_of(Chunk(0, frame, 1), 0) for frame in (0, 998, 999, 1000)], dim=1)
     wanted = scores(*(rotate(x, p, rows=ROWS, columns=COLUMNS) for x, p in ((query, [3]), (plain, [0, 1, 2, 3]))))
     assert (got.sort(-1).values - wanted.sort(-1).values).abs().max() < 1e-5  # sums of 12 float32 products

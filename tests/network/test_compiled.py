@@ -16,7 +16,7 @@ from torch._inductor import config as inductor_config
 from causvid_cli.errors import DeviceError
 from causvid_cli.network import model as causal
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.network.compiled import CompiledBlock, Recordings, StaticPast, check_compiler
+from causvid_cli.network.compiled import CompiledBlock, CudaGraphs, StaticPast, check_compiler
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import load
 from causvid_cli.request import Loading
@@ -93,7 +93,8 @@ def test_a_clean_pass_joined_with_a_step_is_compiled_once_more(sink, window):
     model = fused(frames=2)
     prompt, options = prompts_of(model)[0], {"sink_frames": sink, "window_frames": window}
     apart, joined = (
-        roll(m, prompt, 16, 2, cache=small_cache(m, **options), joined=m is model) for m in (plain_of(model), model)
+        roll(m, prompt, 16, 2, cache=small_cache(m, **options), merge_clean_pass=m is model)
+        for m in (plain_of(model), model)
     )
     assert_close(joined, apart, ROUNDING)
     assert graphs() <= 3  # single calls; two parts, the second of which turns the sink or not
@@ -144,7 +145,7 @@ class Recorder:
 
 
 def recorded(model: CausalTransformer) -> Recorder:
-    model._fused.recordings = Recordings(recorder := Recorder())
+    model._fused.cuda_graphs = CudaGraphs(recorder := Recorder())
     return recorder
 
 
@@ -185,7 +186,7 @@ def test_recordings_end_with_their_cache():
     for _ in range(2):
         roll(model, prompts_of(model)[0], 6)
     assert recorder.recorded == 4
-    assert len(model._fused.recordings._made) == 0
+    assert len(model._fused.cuda_graphs._made) == 0
 
 
 # --- from the command's side ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from causvid_cli.network.rope import axis_sizes, rotations, turn
+from causvid_cli.network.rope import apply_rope, axis_sizes, rotations
 
 
 def random_keys(frames: int, *, rows: int = 2, columns: int = 3, head_dim: int = 12, seed: int = 0) -> torch.Tensor:
@@ -10,7 +10,7 @@ def random_keys(frames: int, *, rows: int = 2, columns: int = 3, head_dim: int =
 
 def rotate(x: torch.Tensor, positions: list[int], *, rows: int, columns: int) -> torch.Tensor:
     """Keys of frames at these positions, turned as the cache turns them."""
-    return turn(x, rotations(tuple(positions), rows, columns, x.shape[-1], x.device))
+    return apply_rope(x, rotations(tuple(positions), rows, columns, x.shape[-1], x.device))
 
 
 @pytest.mark.parametrize(("head_dim", "sizes"), [(128, (44, 42, 42)), (32, (12, 10, 10)), (12, (4, 4, 4))])

@@ -66,15 +66,15 @@ def both_of(said: torch.Tensor, empty: torch.Tensor) -> Predict:
 
 def test_guidance_leads_away_from_the_empty_prompt():
     said, empty = random(2), random(3)
-    flow = guided_flow(both_of(said, empty), "flow", random(1), 0.5, SAID.beside(EMPTY), 2.5)
+    flow = guided_flow(both_of(said, empty), "flow", random(1), 0.5, SAID.stack(EMPTY), 2.5)
     assert_close(flow, empty + 2.5 * (said - empty), limit=0)
 
 
 def test_guidance_of_x0_predictions_is_guidance_of_their_flows():
     x_t, said, empty, sigma = random(1), random(2), random(3), 0.5
-    by_x0 = guided_flow(both_of(said, empty), "x0", x_t, sigma, SAID.beside(EMPTY), 2.5)
+    by_x0 = guided_flow(both_of(said, empty), "x0", x_t, sigma, SAID.stack(EMPTY), 2.5)
     flows = [(x_t - x0) / sigma for x0 in (said, empty)]
-    by_flow = guided_flow(both_of(*flows), "flow", x_t, sigma, SAID.beside(EMPTY), 2.5)
+    by_flow = guided_flow(both_of(*flows), "flow", x_t, sigma, SAID.stack(EMPTY), 2.5)
     assert_close(by_x0, by_flow, limit=0)
 
 
@@ -110,7 +110,7 @@ def test_one_call_for_both_prompts_is_as_good_as_two():
     rng = torch.Generator().manual_seed(0)
     x_t, sigma = torch.randn(2, *SHAPE_OF_X[1:], generator=rng), 0.5
     said, empty = (model.prompt_cache(torch.randn(n, 5, SHAPE.text_dim, generator=rng)) for n in (2, 1))
-    flow = guided_flow(model.forward_whole, "flow", x_t, sigma, said.beside(empty), 2.5)
+    flow = guided_flow(model.forward_whole, "flow", x_t, sigma, said.stack(empty), 2.5)
     alone = PromptCache(empty.embeds.expand(2, -1, -1))
     told, untold = (model.forward_whole(x_t, 1000 * sigma, prompt) for prompt in (said, alone))
     assert_close(flow, untold + 2.5 * (told - untold), limit=1e-5)  # larger products are summed in another order

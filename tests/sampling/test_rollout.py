@@ -524,7 +524,14 @@ def any_layers(request) -> CausalTransformer:
 def test_joined_calls_give_the_same_frames(any_layers, prompts, sink, window, chunk_frames, rope):
     options = {"sink_frames": sink, "window_frames": window, "rope": rope}
     apart, joined = (
-        roll(any_layers, prompts[0], 6 * chunk_frames, chunk_frames, cache=small_cache(any_layers, **options), joined=j)
+        roll(
+            any_layers,
+            prompts[0],
+            6 * chunk_frames,
+            chunk_frames,
+            cache=small_cache(any_layers, **options),
+            merge_clean_pass=j,
+        )
         for j in (False, True)
     )
     assert_close(joined, apart, ROUNDING)
@@ -533,32 +540,32 @@ def test_joined_calls_give_the_same_frames(any_layers, prompts, sink, window, ch
 @pytest.mark.parametrize("switch", ["recache", "soft", "cut"])
 @pytest.mark.parametrize("at", [1, 4])
 def test_joined_calls_let_a_prompt_take_hold_as_it_does(any_layers, prompts, switch, at):
-    apart, joined = (roll(any_layers, switching(prompts, at), switch=switch, joined=j) for j in (False, True))
+    apart, joined = (roll(any_layers, switching(prompts, at), switch=switch, merge_clean_pass=j) for j in (False, True))
     assert_close(joined, apart, ROUNDING)
 
 
 def test_joined_calls_are_led_away_from_a_negative_prompt_by_the_same_past(any_layers, prompts):
     led = PromptCache(prompts[0].embeds, negative=prompts[1], guidance=1.5)
-    assert_close(roll(any_layers, led, joined=True), roll(any_layers, led), ROUNDING)
+    assert_close(roll(any_layers, led, merge_clean_pass=True), roll(any_layers, led), ROUNDING)
 
 
 def test_joined_calls_see_given_frames_whatever_their_number(any_layers, prompts):
     for layout in ([1, 1], [2, 1], [1, 2], [2, 2]):
         options = {"prefix": prefix_of(layout), "start_frame": sum(layout)}
-        apart, joined = (roll(any_layers, prompts[0], 4, 2, **options, joined=j) for j in (False, True))
+        apart, joined = (roll(any_layers, prompts[0], 4, 2, **options, merge_clean_pass=j) for j in (False, True))
         assert_close(joined, apart, ROUNDING)
 
 
 @pytest.mark.parametrize("known", [1, 3, 5])
 def test_joined_calls_go_on_after_chunks_made_before_bit_for_bit(any_layers, prompts, known):
-    whole = roll(any_layers, switching(prompts, 4), 7, joined=True)
+    whole = roll(any_layers, switching(prompts, 4), 7, merge_clean_pass=True)
 
     def earlier(chunk):
         return whole[chunk.index] if chunk.index < known else None
 
-    assert_close(roll(any_layers, switching(prompts, 4), 7, made=earlier, joined=True), whole)
+    assert_close(roll(any_layers, switching(prompts, 4), 7, made=earlier, merge_clean_pass=True), whole)
 
 
 def test_joined_calls_are_one_fewer_a_chunk(model, prompts, calls):
-    roll(model, prompts[0], 4, joined=True)
+    roll(model, prompts[0], 4, merge_clean_pass=True)
     assert calls == [(frame, step.timestep) for frame in range(4) for step in STEPS]

@@ -259,8 +259,8 @@ def assert_same_gradients(ours: dict[str, torch.Tensor], theirs: dict[str, torch
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("given", [False, True])
-def test_attention_part_by_part_is_attention_under_the_mask(denoiser, monkeypatch, given, checkpointing):
+@pytest.mark.parametrize("detach_clean", [False, True])
+def test_attention_part_by_part_is_attention_under_the_mask(denoiser, monkeypatch, detach_clean, checkpointing):
     denoiser.network.transformer.gradient_checkpointing = checkpointing
     x_t, clean, rows = random(*CLIPS), random(*CLIPS, seed=1), torch.tensor([[1], [2]])
     timestep = torch.tensor([[900.0, 500.0, 100.0]]).repeat_interleave(3, dim=1).expand(2, -1)
@@ -268,7 +268,9 @@ def test_attention_part_by_part_is_attention_under_the_mask(denoiser, monkeypatc
     for most in (10**9, 0):
         monkeypatch.setattr("causvid_cli.network.model.LARGEST_MASKED", most)
         layout, prompt = Layout.of(9, FACTS), denoiser.prompt(rows)
-        output = denoiser.network.forward_whole(x_t, timestep, prompt, mask=layout.mask, clean=clean, given=given)
+        output = denoiser.network.forward_whole(
+            x_t, timestep, prompt, mask=layout.mask, clean=clean, detach_clean=detach_clean
+        )
         found.append((output.detach(), gradients(denoiser, output.square().mean())))
     torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=0)
     assert_same_gradients(found[1][1], found[0][1])
@@ -319,7 +321,7 @@ def test_what_the_cache_held_stays_as_it_was(denoiser):
         for number in range(4):
             chunk = Chunk(number, 3 * number, 3)
             commit_chunk(denoiser.network, chunk, random(2, 16, 3, 4, 6, seed=number), prompt, cache)
-            past.append((cache.as_now(), cache.keys.clone(), cache.frames()))
+            past.append((cache.snapshot(), cache.keys.clone(), cache.frames()))
     for held, keys, frames in past:
         seen = len(frames) * cache.tokens_per_latent_frame
         assert held.frames() == frames

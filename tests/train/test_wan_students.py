@@ -154,7 +154,7 @@ def test_a_clean_pass_in_the_next_chunks_first_call_has_the_context_noise_too(st
             cache=pipeline.kv_cache(plan),
             chunks=plan.chunks,
             noise=seeded_noise(1, **NOISE),
-            joined=joined,
+            merge_clean_pass=joined,
         )
         return [x0 for _, x0 in chunks]
 

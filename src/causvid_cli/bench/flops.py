@@ -22,12 +22,12 @@ from causvid_cli.network.model import CLEAN_TIMESTEP
 class Part:
     """Tokens of a call that stand at one noise level.
 
-    seen: to how many tokens each attends, these included. kept: only the keys and values are wanted (a clean pass).
+    seen: to how many tokens each attends, these included. kv_only: only the keys and values are wanted (a clean pass).
     """
 
     tokens: int
     seen: int
-    kept: bool = False
+    kv_only: bool = False
 
 
 def call_flops(config: Any, parts: Sequence[Part], *, text_rows: int, new_prompt: bool = False, batch: int = 1) -> int:
@@ -42,7 +42,7 @@ def call_flops(config: Any, parts: Sequence[Part], *, text_rows: int, new_prompt
         own = 4 * dim * dim + 2 * part.seen * dim
         cross = 2 * dim * dim + 2 * text_rows * dim
         block = own + cross + 2 * dim * ffn
-        if part.kept:  # of the last block, only what makes keys and values; and no prediction
+        if part.kv_only:  # of the last block, only what makes keys and values; and no prediction
             inside, after = (layers - 1) * block + 3 * dim * dim, 0
         else:
             inside, after = layers * block, dim * patch * config.out_channels
@@ -53,14 +53,14 @@ def call_flops(config: Any, parts: Sequence[Part], *, text_rows: int, new_prompt
 
 
 def parts_of(
-    x_t: Tensor, timestep: float | Tensor, cache: KVCache, chunk: Chunk, before: tuple[Chunk, Tensor] | None
+    x_t: Tensor, timestep: float | Tensor, cache: KVCache, chunk: Chunk, merged: tuple[Chunk, Tensor] | None
 ) -> list[Part]:
     """The parts of a call of `CausalTransformer.forward` that is about to be made with these arguments."""
     per_frame, held = cache.tokens_per_latent_frame, len(cache.frames())
     parts = []
-    for each, clean in [*([(before[0], True)] if before else []), (chunk, timestep == CLEAN_TIMESTEP)]:
+    for each, clean in [*([(merged[0], True)] if merged else []), (chunk, timestep == CLEAN_TIMESTEP)]:
         held = min(held + each.frames, cache.capacity_frames)
-        parts.append(Part(each.frames * per_frame, held * per_frame, kept=bool(clean)))
+        parts.append(Part(each.frames * per_frame, held * per_frame, kv_only=bool(clean)))
     return parts
 
 

@@ -19,7 +19,7 @@ from causvid_cli.bench.config import Role, Setting
 from causvid_cli.bench.network_calls import NetworkCall, network_calls
 from causvid_cli.bench.subjects import Maker
 from causvid_cli.codec import Codec
-from causvid_cli.device import Moment, peak_memory_bytes, reset_peak_memory
+from causvid_cli.device import DeviceEvent, peak_memory_bytes, reset_peak_memory
 
 MATRIX_SIZE = {"cpu": 2048}
 LARGE_MATRIX_SIZE = 8192
@@ -80,7 +80,7 @@ class ChunkParts:
 
     @classmethod
     def of(cls, latents: Run, calls: Sequence[NetworkCall], pictures: Run) -> Self:
-        """From latents made alone, by calls of which none is joined, and from pictures made alone."""
+        """From latents made alone, by calls of which none is merged, and from pictures made alone."""
         chunks, network_s = len(latents.chunk_s), sum(call.seconds for call in calls)
         clean = [call.seconds for call in calls if call.kind == "clean"]
         return cls(
@@ -193,10 +193,10 @@ def run_round(student: Maker) -> Round:
     reset_peak_memory(student.device)
     whole = run_clip(student, ahead=student.is_ahead)
     peak = peak_memory_bytes(student.device)
-    joined, made = student.student.joins_calls, list[Tensor]()
-    latents, calls = run_latents(student, joined=joined, made=made)
+    merges, made = student.student.merge_clean_pass, list[Tensor]()
+    latents, calls = run_latents(student, merge_clean_pass=merges, made=made)
     pictures = run_clip(lambda: decoded(student.student.codec, made))
-    apart = run_latents(student, joined=False) if joined else (latents, calls)  # so that each has its time
+    apart = run_latents(student, merge_clean_pass=False) if merges else (latents, calls)  # so that each has its time
     return Round(
         whole=whole,
         latents=replace(latents, frames=whole.frames),
@@ -209,12 +209,12 @@ def run_round(student: Maker) -> Round:
 
 
 def run_latents(
-    student: Maker, *, joined: bool, made: list[Tensor] | None = None
+    student: Maker, *, merge_clean_pass: bool, made: list[Tensor] | None = None
 ) -> tuple[Run, tuple[NetworkCall, ...]]:
     """Make a clip's latents, and time that and each call of the network. made: gets them."""
 
     def latents() -> Iterator[np.ndarray]:
-        for x0 in student.latents(joined=joined):
+        for x0 in student.latents(merge_clean_pass=merge_clean_pass):
             if made is not None:
                 made.append(x0)
             yield NO_FRAMES
@@ -265,8 +265,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     size = MATRIX_SIZE.get(device.type, LARGE_MATRIX_SIZE)
     products = MATRIX_PRODUCTS.get(device.type, MANY_MATRIX_PRODUCTS)
     left, right = torch.randn(2, size, size, device=device, dtype=dtype)
-    start = Moment(device)
+    start = DeviceEvent(device)
     for _ in range(products):
         left @ right
-    seconds = start.seconds_until(Moment(device))
+    seconds = start.seconds_until(DeviceEvent(device))
     return products * 2 * size**3 / seconds

@@ -35,13 +35,13 @@ class Maker:
                 for chunk in chunks:
                     yield chunk.frames
 
-    def latents(self, *, joined: bool) -> Iterator[Tensor]:
+    def latents(self, *, merge_clean_pass: bool) -> Iterator[Tensor]:
         """Clean latents x0 [1, C, f, h, w] of a student's chunks, made without decoding any; the device has made them.
 
-        joined: whether clean passes and first steps are one call where they can be.
+        merge_clean_pass: whether clean passes and first steps are one call where they can be.
         """
         pipeline = without_pictures(self.student)
-        pipeline.joins_calls = joined
+        pipeline.merge_clean_pass = merge_clean_pass
         for chunk in pipeline.stream(self.config.prompt, **self._options):
             synchronize(self.device)
             yield chunk.latent
@@ -60,7 +60,7 @@ class Maker:
     @property
     def is_ahead(self) -> bool:
         """Whether a student makes its next chunk while frames are decoded, as `causvid t2v` lets it."""
-        return self.student.gains_by_ahead and not self.student.facts.recompute
+        return self.student.benefits_from_prefetch and not self.student.facts.recompute
 
     @property
     def plan(self) -> Plan:

@@ -22,7 +22,7 @@ _REORDERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 
 @dataclass(slots=True)
-class Voice:
+class OutputSettings:
     """How this run is to speak. The options say so, by `set_quiet` and its like; there is one of it: `voice`."""
 
     quiet: int = 0
@@ -36,7 +36,7 @@ class Voice:
             setattr(self, each.name, each.default)
 
 
-voice = Voice()
+voice = OutputSettings()
 
 
 def set_quiet(value: int) -> int:

@@ -26,7 +26,7 @@ LEAST_TOLD = 10_000_000
 """Bytes of a part of the memory that is worth a line."""
 
 
-def rehearse(tasks: Sequence[Task], load: "Callable[[], Pipeline]", *, as_json: bool) -> None:
+def show_dry_run(tasks: Sequence[Task], load: "Callable[[], Pipeline]", *, as_json: bool) -> None:
     """Print what each task comes to. load: gives the model. Raises DeviceError where there is too little memory."""
     first = tasks[0]
     facts, large = _memory(first)

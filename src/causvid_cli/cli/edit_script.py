@@ -17,7 +17,7 @@ from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, check_choice
+from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, check_choice
 from causvid_cli.models.resolve import Chosen
 from causvid_cli.request import check_size
 from causvid_cli.timecode import parse_fps
@@ -117,7 +117,7 @@ def edit_script(
         report(script, facts, grid=grid, fps=rate, as_json=making.as_json)
 
 
-def given_by(script: "Script", *, fit: str | None, hold: str | None, context: str | None) -> Given | None:
+def given_by(script: "Script", *, fit: str | None, hold: str | None, context: str | None) -> InputMedia | None:
     """The picture or clip that a script begins from. Raises UsageError for an option that says nothing of it."""
     kind = "an image" if script.image else "a video" if script.video else "neither image nor video"
     for name, value, fits in (
@@ -174,7 +174,7 @@ def _note(problem: "Problem") -> None:
     console.note(str(problem))
 
 
-def grid_of(given: Given | None, chosen: Chosen) -> ChunkGrid:
+def grid_of(given: InputMedia | None, chosen: Chosen) -> ChunkGrid:
     """Where the chunks of a script's video lie; how much of a clip is given plays no part in that."""
     chunk_frames = chosen.facts.chunk_frames
     held = chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1

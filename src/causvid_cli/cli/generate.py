@@ -12,7 +12,7 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.errors import UsageError
-from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, Given, Photo, Source, check_choice
+from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, Source, check_choice
 from causvid_cli.request import LONGEST_PROMPT, STRENGTH, check_prompt
 from causvid_cli.script import Script, script_of
 from causvid_cli.timecode import parse_fps, parse_size
@@ -145,7 +145,7 @@ def restyle(
 
 
 def make(
-    command: str, prompt: str | None, then: list[str] | None, making: Making, *, given: Given | None = None
+    command: str, prompt: str | None, then: list[str] | None, making: Making, *, given: InputMedia | None = None
 ) -> None:
     """What all of them do, once their own options are read."""
     started = time.monotonic()
@@ -153,7 +153,7 @@ def make(
     make_script(command, script, making, given=given, started=started)
 
 
-def make_script(command: str, script: Script, making: Making, *, given: Given | None, started: float) -> None:
+def make_script(command: str, script: Script, making: Making, *, given: InputMedia | None, started: float) -> None:
     """Make the video of a script."""
     from causvid_cli.cli.run import run
 

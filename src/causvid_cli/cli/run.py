@@ -46,9 +46,9 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
         console.note(line)
     with show_progress(f"loading {first.facts.name}") as progress:
         if first.making.dry_run:
-            from causvid_cli.cli.dry_run import rehearse
+            from causvid_cli.cli.dry_run import show_dry_run
 
-            rehearse([task for task, _ in work], lambda: load_pipeline(first)[0], as_json=first.making.as_json)
+            show_dry_run([task for task, _ in work], lambda: load_pipeline(first)[0], as_json=first.making.as_json)
             return
         pipeline, timings = load_pipeline(first)
         for line in pipeline.notes:

@@ -41,7 +41,7 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
                 journal=journal,
                 known_chunks=earlier.chunks if earlier else 0,
                 show=given.show() if given else None,
-                beside=pipeline.gains_by_ahead and not task.is_live,
+                beside=pipeline.benefits_from_prefetch and not task.is_live,
             )
         finally:
             if journal is not None:
@@ -69,7 +69,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         strength=job.input.strength if job.input else None,
         made=known_latents(earlier, pipeline.device) if earlier else None,
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
-        ahead=pipeline.gains_by_ahead and not task.is_live,  # live, a picture comes as soon as it can
+        ahead=pipeline.benefits_from_prefetch and not task.is_live,  # live, a picture comes as soon as it can
     )
 
 

@@ -13,7 +13,7 @@ from causvid_cli.cli.video_options import Making
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job.inputs import Given, check_choice
+from causvid_cli.job.inputs import InputMedia, check_choice
 from causvid_cli.job.job import Job, ModelUsed
 from causvid_cli.models.memory import Video
 from causvid_cli.models.resolve import Chosen, choose
@@ -55,7 +55,7 @@ class Task:
     grid: ChunkGrid
     output: Path | None
     """None is stdout."""
-    given: Given | None
+    given: InputMedia | None
     """The user's file that the video begins from."""
     making: Making
     lora_files: tuple[Path, ...] = ()
@@ -103,7 +103,7 @@ class Task:
         return tuple(str(entry) for entry in self.snapped.report if several and entry.start_s != entry.asked_s)
 
 
-def make_tasks(command: str, script: Script, making: Making, *, given: Given | None = None) -> list[Task]:
+def make_tasks(command: str, script: Script, making: Making, *, given: InputMedia | None = None) -> list[Task]:
     """The videos that are asked for, `--count` of them. Raises CausvidError for what cannot be made."""
     check_device(making.device)
     check_dtype(making.dtype)
@@ -304,7 +304,7 @@ def _size(script: Script, making: Making) -> tuple[int, int] | None:
 
 
 def _snapped(
-    script: Script, making: Making, grid: ChunkGrid, fps: Fraction, given: Given | None
+    script: Script, making: Making, grid: ChunkGrid, fps: Fraction, given: InputMedia | None
 ) -> tuple[str, Snapped, int | None]:
     """The length as the user has it, the cues at their chunks, and the number of pictures; None has no end."""
     if making.transition is not None:

@@ -92,7 +92,7 @@ def together(
     plan = student.plan(length=f"{frames}f", seed=0, given_pictures=held, shows_given=True)
     cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
     prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
-    seen_anew, state = student.seen_anew(plan), codec.decode_state()
+    recompute_context, state = student.recompute_context(plan), codec.decode_state()
     made = rollout(
         model,
         prompt=told.prompt,
@@ -102,11 +102,13 @@ def together(
         noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
         switch=told.transition,
         prefix=prefix,
-        seen_anew=seen_anew,
+        recompute_context=recompute_context,
     )
     for chunk, x0 in chain(prefix, made):
-        if seen_anew:
-            seen_anew.show(codec.decode_chunk(x0, state=state), start_frame=chunk.start_frame, count=chunk.frames)
+        if recompute_context:
+            recompute_context.show(
+                codec.decode_chunk(x0, state=state), start_frame=chunk.start_frame, count=chunk.frames
+            )
         yield x0
 
 

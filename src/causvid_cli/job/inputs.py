@@ -34,7 +34,7 @@ Size = tuple[int, int]
 
 
 @dataclass(slots=True, kw_only=True)
-class Given:
+class InputMedia:
     """What the three have in common. `check` comes first: it reads the file's facts and settles the sizes.
 
     cells: (width, height) as the codec makes pictures. size: of the file's pictures.
@@ -112,7 +112,7 @@ class Given:
 
 
 @dataclass(slots=True, kw_only=True)
-class Photo(Given):
+class Photo(InputMedia):
     """i2v: the video's first pictures are the photo, as the codec shows it."""
 
     hold: Hold = DEFAULT_HOLD
@@ -147,7 +147,7 @@ class Photo(Given):
 
 
 @dataclass(slots=True, kw_only=True)
-class ClipEnd(Given):
+class ClipEnd(InputMedia):
     """extend: the video goes on where the clip ends, in the clip's own picture size."""
 
     context: str | None = None
@@ -219,7 +219,7 @@ class ClipEnd(Given):
 
 
 @dataclass(slots=True, kw_only=True)
-class Source(Given):
+class Source(InputMedia):
     """restyle: every chunk starts from the clip's own, noised; a live pipe will do."""
 
     strength: float
@@ -284,7 +284,7 @@ class Source(Given):
         return {"finish": WithSound(self.path)} if self.path and self.joins(output) else {}
 
 
-def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> Given:
+def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> InputMedia:
     """The input of a recipe, in a file of this machine."""
     if used.kind == "photo":
         return Photo(path=path, fit=used.fit, hold=used.hold or DEFAULT_HOLD, background=used.background)
@@ -306,7 +306,7 @@ def clip_of(path: Path, *, tolerate_damage: bool) -> "Clip":
         raise
 
 
-def base_used(given: Given) -> Input:
+def base_used(given: InputMedia) -> Input:
     """What the recipe says of any input."""
     return Input(kind=given.kind, name=given.name, sha256=given.sha256, fit=given.fit)
 

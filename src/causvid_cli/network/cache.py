@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from causvid_cli.geometry import Chunk
-from causvid_cli.network.rope import turn
+from causvid_cli.network.rope import apply_rope
 
 Rope = Literal["relative", "absolute"]
-Turns = Callable[[Sequence[int]], Tensor]
+RotationsAt = Callable[[Sequence[int]], Tensor]
 """Positions of latent frames -> the rotations of their tokens (`rope.rotations`)."""
 Runs = tuple[slice, ...]
 """Tokens of the cache, run by run."""
@@ -23,22 +23,22 @@ Runs = tuple[slice, ...]
 class Place:
     """Where a chunk at work stands in a cache; the same object for every call of the chunk.
 
-    positions: of its latent frames in time. turns: the rotations of its tokens. written: where its keys and values go.
-    seen: all that it attends to, itself included. sink_shift: how far the sink is turned for it.
+    positions: of its latent frames in time. rotations: of its tokens. written: where its keys and values go.
+    seen: all that it attends to, itself included. sink_shift: how far the sink is rotated for it.
     """
 
     positions: tuple[int, ...]
-    turns: Tensor
+    rotations: Tensor
     written: Runs
     seen: Runs
     sink_shift: int
     keeps_sink: bool
-    """Whether some of its own keys must be kept before RoPE, as they stay for ever and will be turned again."""
+    """Whether some of its own keys must be kept before RoPE, as they stay for ever and will be rotated again."""
 
     @cached_property
     def index(self) -> Tensor:
         """`written`, one number per token, on the device."""
-        return torch.cat([torch.arange(run.start, run.stop, device=self.turns.device) for run in self.written])
+        return torch.cat([torch.arange(run.start, run.stop, device=self.rotations.device) for run in self.written])
 
 
 class KVCache:
@@ -50,7 +50,7 @@ class KVCache:
     order keys lie. Places are Python numbers, so that a step makes no device wait.
 
     Keys lie rotated by their frame's number in time. Attention knows rotations by their differences only, so what
-    counts is how far frames stand apart: with `rope="relative"` the sink stands just before the window and is turned
+    counts is how far frames stand apart: with `rope="relative"` the sink stands just before the window and is rotated
     on when the window goes on, so that distances stay in the trained range however long the video grows (LongLive's
     unlimited form). With "absolute" it stays where it was, at the beginning of the video (Self-Forcing's rolling
     cache). Without a sink, or while nothing has been evicted, the two are the same. A rotation is worked out in
@@ -65,7 +65,7 @@ class KVCache:
         head_dim: int,
         tokens_per_latent_frame: int,
         window_frames: int,
-        turns: Turns,
+        rotations_at: RotationsAt,
         sink_frames: int = 0,
         batch: int = 1,
         rope: Rope = "relative",
@@ -77,7 +77,7 @@ class KVCache:
         self.tokens_per_latent_frame = tokens_per_latent_frame
         self.sink_frames, self.window_frames = sink_frames, window_frames
         self.capacity_frames = sink_frames + window_frames
-        self.rope, self.turns = rope, turns
+        self.rope, self.rotations_at = rope, rotations_at
         shape = (layers, batch, self.capacity_frames * tokens_per_latent_frame, heads, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         """Rotated keys [layer, B, token, head, head_dim]."""
@@ -107,7 +107,7 @@ class KVCache:
         self._sink_shifts = [0] * len(self._sink_shifts)
         self._writing = None
 
-    def as_now(self) -> "KVCache":
+    def snapshot(self) -> "KVCache":
         """The same past, which no later change of this cache reaches: for a gradient that looks at it once more."""
         held = copy.copy(self)
         held._frames, held._sink_shifts = list(self._frames), list(self._sink_shifts)
@@ -130,31 +130,31 @@ class KVCache:
         return self._writing[1]
 
     def write(
-        self, layer: int, key: Tensor, value: Tensor, place: Place, *, turned: Tensor | None = None
+        self, layer: int, key: Tensor, value: Tensor, place: Place, *, rotated: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Put a chunk's keys (not rotated) and values in their place and return all that it attends to.
 
-        key, value: [B, token, head, head_dim] of the chunk that has this place. turned: its rotated keys, where they
+        key, value: [B, token, head, head_dim] of the chunk that has this place. rotated: its rotated keys, where they
         are known. Returns [B, past + chunk tokens, head, head_dim], in the order in which they lie; the next write may
         change them.
         """
-        self._turn_sink(layer, place)
+        self._rotate_sink(layer, place)
         if place.keeps_sink:
             (first, *_), end = place.written, self._sink.shape[2]
             self._sink[layer, :, first.start : first.stop] = key[:, : min(first.stop, end) - first.start]
-        start, turned = 0, turn(key, place.turns) if turned is None else turned
+        start, rotated = 0, apply_rope(key, place.rotations) if rotated is None else rotated
         for run in place.written:
             stop = start + run.stop - run.start
-            self.keys[layer, :, run] = turned[:, start:stop]
+            self.keys[layer, :, run] = rotated[:, start:stop]
             self.values[layer, :, run] = value[:, start:stop]
             start = stop
         return self._read(layer, place.seen)
 
-    def beside(self, layer: int, turned: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """What `write` returns, without writing: for rotated keys and values that carry a gradient."""
-        self._turn_sink(layer, place)
+    def append(self, layer: int, rotated: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+        """Return what `write` would, without writing: for rotated keys and values that carry a gradient."""
+        self._rotate_sink(layer, place)
         keys, values = self.held(layer)
-        return torch.cat([keys, turned], dim=1), torch.cat([values, value], dim=1)
+        return torch.cat([keys, rotated], dim=1), torch.cat([values, value], dim=1)
 
     def held(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the committed frames, oldest first."""
@@ -164,19 +164,19 @@ class KVCache:
         """Of each layer, the keys and values that lie in a run of tokens, and the sink's keys before RoPE."""
         return [(k[:, run], v[:, run], sink) for k, v, sink in zip(self.keys, self.values, self._sink, strict=True)]
 
-    def turn_sinks(self, place: Place) -> None:
+    def rotate_sinks(self, place: Place) -> None:
         """Turn the sink of every layer now, where `write` does it when it comes to the layer."""
         for layer in range(len(self.keys)):
-            self._turn_sink(layer, place)
+            self._rotate_sink(layer, place)
 
-    def sink_turns(self, place: Place) -> Tensor:
-        """The rotations of the sink's tokens for a chunk; none where it is never turned."""
+    def sink_rotations(self, place: Place) -> Tensor:
+        """Return the rotations of the sink's tokens for a chunk; no rows where they never change."""
         if not self._sink.shape[2]:
-            return place.turns[:, :0]
-        return self.turns(tuple(range(place.sink_shift, place.sink_shift + self.sink_frames)))
+            return place.rotations[:, :0]
+        return self.rotations_at(tuple(range(place.sink_shift, place.sink_shift + self.sink_frames)))
 
-    def note_sinks_turned(self, place: Place) -> None:
-        """Whoever writes without `write` has turned the sinks for this chunk."""
+    def note_sinks_rotated(self, place: Place) -> None:
+        """Whoever writes without `write` has rotated the sinks for this chunk."""
         self._sink_shifts = [place.sink_shift] * len(self._sink_shifts)
 
     def commit(self) -> None:
@@ -193,7 +193,7 @@ class KVCache:
         positions = tuple(range(start, start + chunk.frames))
         return Place(
             positions=positions,
-            turns=self.turns(positions),
+            rotations=self.rotations_at(positions),
             written=self._runs(range(first, end)),
             seen=self._runs(range(end), sort=True),
             sink_shift=self._evicted if self.rope == "relative" else 0,
@@ -225,13 +225,13 @@ class KVCache:
             torch.cat([values[:, :0], *(values[:, run] for run in runs)], dim=1),
         )
 
-    def _turn_sink(self, layer: int, place: Place) -> None:
+    def _rotate_sink(self, layer: int, place: Place) -> None:
         """Let the sink stand just before the window that a chunk sees."""
         if self._sink_shifts[layer] == place.sink_shift:
             return
         self._sink_shifts[layer] = place.sink_shift
         if tokens := self._sink.shape[2]:
-            self.keys[layer, :, :tokens] = turn(self._sink[layer], self.sink_turns(place))
+            self.keys[layer, :, :tokens] = apply_rope(self._sink[layer], self.sink_rotations(place))
 
     def _evict(self, count: int) -> None:
         """Give up the `count` oldest frames after the sink."""
@@ -261,8 +261,8 @@ class PromptCache:
         layers = [*self._layers.values(), *self._all]
         return self.embeds.nbytes + sum(keys.nbytes + values.nbytes for keys, values in layers)
 
-    def beside(self, other: "PromptCache") -> "PromptCache":
-        """Our B prompts, then B of the other's, which has as many or one, as one batch."""
+    def stack(self, other: "PromptCache") -> "PromptCache":
+        """Return this batch of B prompts followed by B of the other's, which has as many or one."""
         return PromptCache(torch.cat([self.embeds, other.embeds.expand(len(self.embeds), -1, -1)]))
 
     def keys_values(self, layer: int, compute: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from causvid_cli.device import record
+from causvid_cli.device import capture_cuda_graph
 from causvid_cli.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ Rows = Sequence[Sequence[Tensor]]
 class Part(NamedTuple):
     """A chunk of the tokens of a call.
 
-    turns: its rotations, as cosine and sine, float32 [1, T, 1, head_dim / 2, 2]. slots: where its T tokens are written.
-    sink_turns: rotations that the sink gets before, [1, S, 1, head_dim / 2, 2]; S is 0 where it keeps those it has.
+    rotations: cosine and sine, float32 [1, T, 1, head_dim / 2, 2]. slots: where its T tokens are written.
+    sink_rotations: rotations that the sink gets before, [1, S, 1, head_dim / 2, 2]; S is 0 where it keeps those it has.
     """
 
-    turns: Tensor
+    rotations: Tensor
     slots: Tensor
-    sink_turns: Tensor
+    sink_rotations: Tensor
 
 
 class Window(NamedTuple):
@@ -62,7 +62,7 @@ class StaticPast:
 
     @classmethod
     def of(cls, cache: "KVCache", places: tuple["Place", ...], *, frames: int) -> "StaticPast | None":
-        """The past of chunks that have these places; None where it has not that form. The sink is turned for the first.
+        """Return the past of chunks at these places, the sink rotated for the first; None where it has not that form.
 
         frames: what chunks that are worth it have.
         """
@@ -71,13 +71,13 @@ class StaticPast:
             return None
         if any(place.seen != first.seen for place in others):
             return None
-        cache.turn_sinks(first)
+        cache.rotate_sinks(first)
         parts, shift = [], first.sink_shift
         for place in places:
-            sink_turns = cache.sink_turns(place) if place.sink_shift != shift else place.turns[:, :0]
-            parts.append(Part(torch.view_as_real(place.turns), place.index, torch.view_as_real(sink_turns)))
+            sink_rotations = cache.sink_rotations(place) if place.sink_shift != shift else place.rotations[:, :0]
+            parts.append(Part(torch.view_as_real(place.rotations), place.index, torch.view_as_real(sink_rotations)))
             shift = place.sink_shift
-        cache.note_sinks_turned(places[-1])
+        cache.note_sinks_rotated(places[-1])
         windows = tuple(Window(*window) for window in cache.windows(first.seen[0]))
         return cls(windows, tuple(parts), places, is_full=first.seen[0].stop == cache.keys.shape[2])
 
@@ -132,26 +132,26 @@ def attend(window: Window, parts: tuple[Part, ...], q: Tensor, k: Tensor, v: Ten
     """Each part is written to the window and attends to it, one after another."""
     out, start = [], 0
     for part in parts:
-        tokens = slice(start, start + part.turns.shape[1])
+        tokens = slice(start, start + part.rotations.shape[1])
         write(window, part, k[:, tokens], v[:, tokens])
-        turned = turn_pairs(q[:, tokens], part.turns)
-        out.append(dispatch_attention_fn(turned, window.keys, window.values, backend=backend))
+        rotated = apply_rope_pairs(q[:, tokens], part.rotations)
+        out.append(dispatch_attention_fn(rotated, window.keys, window.values, backend=backend))
         start = tokens.stop
     return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
 
 def write(window: Window, part: Part, k: Tensor, v: Tensor) -> None:
     """Put a part's keys and values where they belong."""
-    if sink := part.sink_turns.shape[1]:
-        window.keys[:, :sink] = turn_pairs(window.sink, part.sink_turns)
-    window.keys.index_copy_(1, part.slots, turn_pairs(k, part.turns))
+    if sink := part.sink_rotations.shape[1]:
+        window.keys[:, :sink] = apply_rope_pairs(window.sink, part.sink_rotations)
+    window.keys.index_copy_(1, part.slots, apply_rope_pairs(k, part.rotations))
     window.values.index_copy_(1, part.slots, v)
 
 
-def turn_pairs(x: Tensor, turns: Tensor) -> Tensor:
-    """`rope.turn` in real numbers, which compilers understand: turns as in `Part`."""
+def apply_rope_pairs(x: Tensor, rotations: Tensor) -> Tensor:
+    """Return what `rope.apply_rope` does, in real numbers, which compilers understand; rotations as in `Part`."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = turns.unbind(-1)
+    cos, sin = rotations.unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
 
 
@@ -175,15 +175,18 @@ Run = Callable[[Tensor, Sequence[list[Tensor]], Sequence[KeysValues], StaticPast
 """All blocks: tokens, modulations, the prompt's keys and values of each layer, the past -> tokens."""
 
 
-class Recordings:
+class CudaGraphs:
     """Calls of all blocks, each recorded once (a CUDA graph) and then played with other contents.
 
     A recording belongs to a cache, whose keys and values it reads and writes where they are, and ends with it.
     """
 
-    def __init__(self, record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]] = record) -> None:
-        self._record = record
-        self._made: WeakKeyDictionary[KVCache, dict[tuple[Any, ...], Recording]] = WeakKeyDictionary()
+    def __init__(
+        self,
+        capture_cuda_graph: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]] = capture_cuda_graph,
+    ) -> None:
+        self._capture = capture_cuda_graph
+        self._made: WeakKeyDictionary[KVCache, dict[tuple[Any, ...], CapturedCall]] = WeakKeyDictionary()
 
     def play(
         self,
@@ -199,16 +202,16 @@ class Recordings:
         made = self._made.setdefault(cache, {})
         key = (kind, hidden.shape, tuple(modulations[0][0].shape), tuple(crosses[0][0].shape))
         if key not in made:
-            made[key] = Recording(self._record, run, hidden, modulations, crosses, past)
+            made[key] = CapturedCall(self._capture, run, hidden, modulations, crosses, past)
         return made[key].play(hidden, modulations, crosses, past)
 
 
-class Recording:
+class CapturedCall:
     """One call over tensors that stay where they are."""
 
     def __init__(
         self,
-        record: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]],
+        capture_cuda_graph: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]],
         run: Run,
         hidden: Tensor,
         modulations: Sequence[list[Tensor]],
@@ -221,7 +224,7 @@ class Recording:
         self._parts = tuple(Part(*(tensor.clone() for tensor in part)) for part in past.parts)
         self._now: list[object] = [modulations, crosses, past.places]
         own = StaticPast(past.windows, self._parts, (), past.is_full)
-        self._play, self._out = record(lambda: run(self._hidden, self._modulations, self._crosses, own))
+        self._play, self._out = capture_cuda_graph(lambda: run(self._hidden, self._modulations, self._crosses, own))
 
     def play(
         self,

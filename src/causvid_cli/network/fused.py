@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from causvid_cli.network.backbone import dispatch_attention_fn
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.compiled import Attend, CompiledBlock, Recordings, StaticPast
+from causvid_cli.network.compiled import Attend, CompiledBlock, CudaGraphs, StaticPast
 from causvid_cli.network.packed_linear import Product
 
 EmbedTime = Callable[[float], tuple[Tensor, Tensor]]
@@ -41,7 +41,7 @@ class FusedBlocks:
         self.patches = Product(patches.weight.flatten(1), patches.bias) if merged and is_plain else None
         self.modulations = lru_cache(TIMESTEPS)(self._modulations)
         self.compiled: CompiledBlock | None = None
-        self.recordings: Recordings | None = None
+        self.cuda_graphs: CudaGraphs | None = None
 
     def compile(self, device: torch.device, *, frames: int) -> None:
         """Compile the block for chunks of so many latent frames; on a CUDA device, record whole calls as well.
@@ -49,7 +49,7 @@ class FusedBlocks:
         Raises DeviceError when this machine lacks a compiler.
         """
         self.compiled = CompiledBlock(device, frames=frames)
-        self.recordings = Recordings() if device.type == "cuda" else None
+        self.cuda_graphs = CudaGraphs() if device.type == "cuda" else None
 
     def tokens(self, x: Tensor) -> Tensor:
         """Latents [B, C, F, h, w] -> tokens [B, L, D], one for each patch."""
@@ -67,20 +67,20 @@ class FusedBlocks:
         prompt: PromptCache,
         past: Any,
         *,
-        kept: bool = False,
+        kv_only: bool = False,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Tokens [B, L, D] -> [B, L, D].
 
-        past: a `model.Attention`; where `kept`, a `model.CachedPast`, or a `StaticPast`, with which go compiled blocks.
-        kept: the first part is there for the cache alone. What the last block makes of it nobody sees: it is left out.
+        past: a `model.Attention`; where `kv_only`, a `model.CachedPast`, or a `StaticPast`, which compiled blocks take.
+        kv_only: the first part is there for the cache alone: what the last block would make of it is left out.
         cache: of a `StaticPast`.
         """
         crosses = prompt.all_keys_values([block.cross_keys_values for block in self.blocks])
-        run = partial(self._run, timesteps=timesteps, kept=kept)
+        run = partial(self._run, timesteps=timesteps, kv_only=kv_only)
         modulations = self.modulations(timesteps)
-        if self.recordings and cache and past.is_full and len(timesteps) == 1:
-            return self.recordings.play(cache, kept, run, hidden, modulations, crosses, past)
+        if self.cuda_graphs and cache and past.is_full and len(timesteps) == 1:
+            return self.cuda_graphs.play(cache, kv_only, run, hidden, modulations, crosses, past)
         return run(hidden, modulations, crosses, past)
 
     def _run(
@@ -91,12 +91,12 @@ class FusedBlocks:
         past: Any,
         *,
         timesteps: tuple[float, ...],
-        kept: bool,
+        kv_only: bool,
     ) -> Tensor:
         last = len(self.blocks) - 1
         for layer, (block, cross) in enumerate(zip(self.blocks, crosses, strict=True)):
             modulation = modulations[layer]
-            if kept and layer == last:
+            if kv_only and layer == last:
                 if len(timesteps) == 1:
                     past.keep(layer, *block.keys_values(hidden, modulation))
                     return hidden[:, :0]

@@ -19,7 +19,7 @@ from causvid_cli.network.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.network.compiled import StaticPast
 from causvid_cli.network.fused import FusedBlocks, plain_tokens
 from causvid_cli.network.masks import Parts, attention_parts
-from causvid_cli.network.rope import rotations, turn
+from causvid_cli.network.rope import apply_rope, rotations
 
 CLEAN_TIMESTEP = 0.0
 """What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
@@ -116,7 +116,7 @@ class CausalTransformer(nn.Module):
             head_dim=self.config.attention_head_dim,
             tokens_per_latent_frame=rows * columns,
             window_frames=window_frames,
-            turns=partial(self._turns, rows=rows, columns=columns),
+            rotations_at=partial(self._rotations, rows=rows, columns=columns),
             sink_frames=sink_frames,
             batch=batch,
             rope=rope,
@@ -132,29 +132,30 @@ class CausalTransformer(nn.Module):
         *,
         cache: KVCache,
         chunk: Chunk,
-        given: bool = False,
-        kept: bool = False,
-        before: tuple[Chunk, Tensor] | None = None,
+        update_cache: bool = True,
+        kv_only: bool = False,
+        merged_clean_pass: tuple[Chunk, Tensor] | None = None,
     ) -> Tensor:
         """Prediction [B, C, f, h, w] for one chunk that sees the cached past; commits nothing.
 
         x_t: [B, C, f, h, w] with f = chunk.frames. timestep: 0..1000, a number or one per frame [B, f].
-        given: leave the cache as it is, so that the prediction can be learnt from; nothing can be committed then.
-        kept: only what the cache keeps of the chunk is wanted: the prediction may be empty.
-        before: the chunk before and its x0 [B, C, f, h, w], whose clean pass is run in the same call and committed.
+        update_cache: False leaves the cache as it is, so that a gradient can flow; nothing can be committed then.
+        kv_only: only what the cache keeps of the chunk is wanted: the prediction may be empty.
+        merged_clean_pass: the chunk before and its x0 [B, C, f, h, w]; its clean pass runs in this call too.
           It does not see this chunk, which sees it as it is committed: nothing but the time that it takes is another.
         """
-        if before is None:
-            return self._run(x_t, timestep, prompt, CachedPast(cache, (cache.begin(chunk),), given), kept=kept)
-        earlier, x0 = before
+        if merged_clean_pass is None:
+            past = CachedPast(cache, (cache.begin(chunk),), update_cache)
+            return self._run(x_t, timestep, prompt, past, kv_only=kv_only)
+        earlier, x0 = merged_clean_pass
         place = cache.begin(earlier)
         cache.commit()
         past = CachedPast(cache, (place, cache.begin(chunk)))
         both = torch.cat([x0.to(x_t.dtype), x_t], dim=2)
-        assert not isinstance(timestep, Tensor), "a chunk before, and a timestep for each frame"
+        assert not isinstance(timestep, Tensor), "a merged clean pass, and a timestep for each frame"
         timesteps = (self.clean_timestep(earlier), timestep)
         each = timesteps if self._can_fuse else past.per_frame(timesteps)
-        return self._run(both, each, prompt, past, kept=True)[:, :, -chunk.frames :]
+        return self._run(both, each, prompt, past, kv_only=True)[:, :, -chunk.frames :]
 
     def clean_timestep(self, chunk: Chunk) -> float:
         """What the network is fed in a chunk's clean pass: frames that were given are clean, made ones as it is taught.
@@ -171,7 +172,7 @@ class CausalTransformer(nn.Module):
         *,
         mask: Tensor | None = None,
         clean: Tensor | None = None,
-        given: bool = False,
+        detach_clean: bool = False,
     ) -> Tensor:
         """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training).
 
@@ -180,7 +181,7 @@ class CausalTransformer(nn.Module):
         clean: x0 [B, C, F, h, w] for teacher forcing: the mask is then [2 F, 2 F] over clean frames and noisy frames
         (`teacher_forcing_mask`), the clean ones stand at the same positions at timestep 0, and only the noisy
         half of the prediction is returned.
-        given: no gradient flows through what noisy frames see of clean ones, as none flows through a cache.
+        detach_clean: let no gradient flow through what noisy frames see of clean ones, as none flows through a cache.
         """
         batch, _, frames, height, width = x_t.shape
         rows, columns = self._grid(height, width)
@@ -195,9 +196,9 @@ class CausalTransformer(nn.Module):
         elif mask is not None:
             mask = mask.to(x_t.device).repeat_interleave(rows * columns, 0).repeat_interleave(rows * columns, 1)
         # looked up here and not layer by layer: compiled blocks would work the table out anew in each
-        table = self._turns(positions, rows=rows, columns=columns)
-        given_tokens = frames * rows * columns if given and clean is not None else 0
-        past = WholeClip(mask, table, given_tokens, parts)
+        table = self._rotations(positions, rows=rows, columns=columns)
+        detached_tokens = frames * rows * columns if detach_clean and clean is not None else 0
+        past = WholeClip(mask, table, detached_tokens, parts)
         return self._run(x_t, timestep, prompt, past)[:, :, -frames:]
 
     def tokens(self, x_t: Tensor) -> int:
@@ -214,7 +215,7 @@ class CausalTransformer(nn.Module):
         """Whether calls with a plain number for a timestep take the fused blocks."""
         return self._fused is not None and not _is_offloaded(self.transformer.blocks[0])
 
-    def _turns(self, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
+    def _rotations(self, positions: Sequence[int], *, rows: int, columns: int) -> Tensor:
         """Rotations of the tokens of latent frames at these positions."""
         device = self.transformer.patch_embedding.weight.device
         return rotations(tuple(positions), rows, columns, self.config.attention_head_dim, device)
@@ -226,11 +227,11 @@ class CausalTransformer(nn.Module):
         prompt: PromptCache,
         past: "Attention",
         *,
-        kept: bool = False,
+        kv_only: bool = False,
     ) -> Tensor:
         """Patches -> blocks -> prediction. A chunk with one timestep takes the [B] form: exact, and far smaller.
 
-        timestep: also one for each part that the past has. kept: the first part's prediction may be left out.
+        timestep: also one for each part that the past has. kv_only: the first part's prediction may be left out.
         """
         net = self.transformer
         batch, _, frames, height, width = x_t.shape
@@ -240,10 +241,10 @@ class CausalTransformer(nn.Module):
             hidden = self._fused.tokens(x_t)
             timesteps = timestep if isinstance(timestep, tuple) else (timestep,)
             cache, static = None, None
-            if self._fused.compiled and isinstance(past, CachedPast) and not past.given:
+            if self._fused.compiled and isinstance(past, CachedPast) and past.update_cache:
                 static = StaticPast.of(past.cache, past.places, frames=self._fused.compiled.frames)
                 cache = past.cache if static else None
-            hidden = self._fused(hidden, timesteps, prompt, static or past, kept=kept, cache=cache)
+            hidden = self._fused(hidden, timesteps, prompt, static or past, kv_only=kv_only, cache=cache)
         else:
             assert not isinstance(timestep, tuple), "parts for the plain layers"
             hidden = plain_tokens(net, x_t)
@@ -301,24 +302,27 @@ class Attention(Protocol):
 class CachedPast:
     """Chunks that each see themselves and what the cache holds for their places, an earlier one among them.
 
-    given: without being written to the cache.
+    update_cache: whether they are written to the cache.
     """
 
     cache: KVCache
     places: tuple[Place, ...]
-    given: bool = False
+    update_cache: bool = True
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
-        sizes = [place.turns.shape[1] for place in self.places]
-        turns = self.places[0].turns if len(sizes) == 1 else torch.cat([place.turns for place in self.places], dim=1)
-        parts = zip(self.places, *(t.split(sizes, dim=1) for t in (turn(q, turns), k, turn(k, turns), v)), strict=True)
+        sizes = [place.rotations.shape[1] for place in self.places]
+        rope = (
+            torch.cat([place.rotations for place in self.places], dim=1) if len(sizes) > 1 else self.places[0].rotations
+        )
+        tensors = (apply_rope(q, rope), k, apply_rope(k, rope), v)
+        parts = zip(self.places, *(t.split(sizes, dim=1) for t in tensors), strict=True)
         # one after another: the next may be written over what this one sees
         out = []
-        for place, queries, key, turned, value in parts:
-            if self.given:
-                keys, values = self.cache.beside(layer, turned, value, place)
+        for place, queries, key, rotated, value in parts:
+            if self.update_cache:
+                keys, values = self.cache.write(layer, key, value, place, rotated=rotated)
             else:
-                keys, values = self.cache.write(layer, key, value, place, turned=turned)
+                keys, values = self.cache.append(layer, rotated, value, place)
             out.append(dispatch_attention_fn(queries, keys, values, backend=backend))
         return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
@@ -327,7 +331,8 @@ class CachedPast:
         self.cache.write(layer, k, v, self.places[0])
 
     def after_first(self) -> "CachedPast":
-        return CachedPast(self.cache, self.places[1:], self.given)
+        """Return the past of all chunks but the first."""
+        return CachedPast(self.cache, self.places[1:], self.update_cache)
 
     def per_frame(self, timesteps: Sequence[float]) -> Tensor:
         """A timestep for each chunk -> one for each frame [1, F]."""
@@ -341,18 +346,18 @@ class CachedPast:
 class WholeClip:
     """Tokens of a whole clip see each other where the mask (bool [L, L]; None: everywhere) or the parts allow.
 
-    given_tokens: so many at the start are seen, but learn nothing from being seen.
+    detached_tokens: so many at the start are seen, but learn nothing from being seen.
     """
 
     mask: Tensor | None
     rotations: Tensor
-    given_tokens: int = 0
+    detached_tokens: int = 0
     parts: Parts = ()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
-        if n := self.given_tokens:
+        if n := self.detached_tokens:
             k, v = (torch.cat([t[:, :n].detach(), t[:, n:]], dim=1) for t in (k, v))
-        q, k = turn(q, self.rotations), turn(k, self.rotations)
+        q, k = apply_rope(q, self.rotations), apply_rope(k, self.rotations)
         if not self.parts:
             return dispatch_attention_fn(q, k, v, attn_mask=self.mask, backend=backend)
         out = []

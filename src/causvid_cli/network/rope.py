@@ -16,7 +16,7 @@ AHEAD = 64
 
 
 def axis_sizes(head_dim: int) -> tuple[int, int, int]:
-    """How many of a head's numbers turn with the frame, the row and the column."""
+    """Return how many of a head's numbers rotate with the frame, the row and the column."""
     side = 2 * (head_dim // 6)
     return head_dim - 2 * side, side, side
 
@@ -27,7 +27,7 @@ def rotations(positions: tuple[int, ...], rows: int, columns: int, head_dim: int
     """Cosine + i sine, complex64 [1, tokens, 1, head_dim / 2], of tokens that run frame, row, column."""
     time, *_ = axis_sizes(head_dim)
     # so few numbers that the device need not be waited for
-    frames = torch.stack([_frame_turns(position // AHEAD, time)[position % AHEAD] for position in positions])
+    frames = torch.stack([_frame_rotations(position // AHEAD, time)[position % AHEAD] for position in positions])
     frames = frames.to(device, non_blocking=True)
     picture = _picture_rotations(rows, columns, head_dim, device)
     parts = (frames.unsqueeze(1).expand(-1, rows * columns, -1), picture.expand(len(positions), -1, -1))
@@ -36,9 +36,9 @@ def rotations(positions: tuple[int, ...], rows: int, columns: int, head_dim: int
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def _frame_turns(part: int, size: int) -> Tensor:
+def _frame_rotations(part: int, size: int) -> Tensor:
     """Rotations of so many frames at once, [AHEAD, size / 2], that chunk after chunk finds its own among them."""
-    return _turns(range(part * AHEAD, (part + 1) * AHEAD), size)
+    return _axis_rotations(range(part * AHEAD, (part + 1) * AHEAD), size)
 
 
 @lru_cache(maxsize=8)
@@ -46,12 +46,12 @@ def _frame_turns(part: int, size: int) -> Tensor:
 def _picture_rotations(rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
     """What row and column do to the tokens of one frame: [rows * columns, n]."""
     _, *sizes = axis_sizes(head_dim)
-    row, column = (_turns(range(count), size) for count, size in zip((rows, columns), sizes, strict=True))
+    row, column = (_axis_rotations(range(count), size) for count, size in zip((rows, columns), sizes, strict=True))
     parts = (row.unsqueeze(1).expand(-1, columns, -1), column.expand(rows, -1, -1))
     return torch.cat(parts, dim=-1).flatten(0, 1).to(device)
 
 
-def _turns(positions: Sequence[int], size: int) -> Tensor:
+def _axis_rotations(positions: Sequence[int], size: int) -> Tensor:
     """Rotations of one axis, complex64 [positions, size / 2], on the CPU."""
     ladder = BASE ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
     angle = torch.outer(torch.tensor(positions, dtype=torch.float64), ladder)
@@ -59,7 +59,7 @@ def _turns(positions: Sequence[int], size: int) -> Tensor:
     return torch.complex(angle.cos().float(), angle.sin().float())
 
 
-def turn(x: Tensor, rotations: Tensor) -> Tensor:
+def apply_rope(x: Tensor, rotations: Tensor) -> Tensor:
     """Queries or keys [B, token, head, head_dim], each pair of numbers multiplied by its rotation; dtype kept."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # one operation in place of six
     return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)

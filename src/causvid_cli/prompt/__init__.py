@@ -1,0 +1,1 @@
+"""Prompt -> text features for each chunk: encoders, features kept on disk, cues."""

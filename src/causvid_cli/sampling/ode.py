@@ -8,7 +8,7 @@ from torch import Tensor
 
 from causvid_cli.config import Prediction
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.sampling.schedule import flow_from, led_away
+from causvid_cli.sampling.schedule import cfg, flow_from
 
 Predict = Callable[[Tensor, float, PromptCache], Tensor]
 """(x_t, timestep, prompt) -> the network's prediction."""
@@ -28,7 +28,7 @@ def guided_flow(
     """
     pair = torch.cat([x_t, x_t])
     flow, other = flow_from(prediction, pair, predict(pair, 1000 * sigma, both), sigma).chunk(2)
-    return led_away(flow, other, guidance)
+    return cfg(flow, other, guidance)
 
 
 def solve_ode(
@@ -45,7 +45,7 @@ def solve_ode(
 
     noise: x_t at sigmas[0], [B, C, F, h, w]. guidance: by how much, away from the empty prompt; 1 is none.
     """
-    both = prompt.beside(empty) if empty and guidance != 1 else None
+    both = prompt.stack(empty) if empty and guidance != 1 else None
     x_t = noise
     yield sigmas[0], x_t
     for sigma, sigma_next in pairwise(sigmas):

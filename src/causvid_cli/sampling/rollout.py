@@ -10,7 +10,7 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
-from causvid_cli.sampling.schedule import Step, add_noise, led_away, x0_from
+from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 
 Noise = Callable[[Chunk, int], Tensor]
 """(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""
@@ -56,63 +56,95 @@ def rollout(
     prefix: Iterable[tuple[Chunk, Tensor]] = (),
     made: Latents | None = None,
     source: Latents | None = None,
-    joined: bool = False,
-    seen_anew: Callable[[Past], Past] | None = None,
+    merge_clean_pass: bool = False,
+    recompute_context: Callable[[Past], Past] | None = None,
 ) -> Iterator[tuple[Chunk, Tensor]]:
     """Yield each chunk and its clean latent x0 [B, C, f, h, w], oldest first.
 
-    prompt: which prompt holds for a chunk; asked once, just before the chunk is made. A new one takes hold by
-      switch (`timeline.Transition`), asked after it where it depends on the chunk.
+    prompt: the prompt of a chunk; asked once, just before the chunk is made. A new one takes hold by `switch`
+      (`request.Transition`), which is asked after it where it depends on the chunk.
     steps: the schedule, noisiest first. cache: empty; holds the past afterwards, up to the chunk before the last.
     chunks: what to generate (`geometry.chunks`), starting where the prefix ends.
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
-    source: what a chunk starts from: its latents, noised to the first step's level; None is pure noise. What the
-      source has no latents for (it is at its end) is not made, and ends the roll-out.
-    joined: whether a chunk's clean pass and the next chunk's first step are one network call where they can be: twice
-      the tokens, one call less. Only rounding tells the difference.
-    seen_anew: what clean passes are run over before each chunk, in the place of a past that is kept (`krea.py`).
+    source: what a chunk starts from: its latents, noised to the first step's level (SDEdit, arXiv 2108.01073); None is
+      pure noise. A chunk that the source has no latents for (it is at its end) is not made, and ends the roll-out.
+    merge_clean_pass: whether a chunk's clean pass and the next chunk's first step are one network call where they can
+      be: twice the tokens, one call less. Only rounding tells the difference.
+    recompute_context: the past -> what fills an emptied cache before each chunk (`krea.py`).
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.
     """
-    past: Past = list(prefix)
-    committed = 0
-    current: PromptCache | None = None
+    context = Context(model, cache, prefix)
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:
             return
-        new = prompt(chunk)
-        if seen_anew:
-            cache.reset()
-            past, committed = seen_anew(past), 0
-        if current is not None and new is not current:
-            transition = switch if isinstance(switch, str) else switch(chunk)
-            if transition == "soft":
-                _commit(model, past[committed:], current, cache)
-                committed = len(past)
-            else:
-                cache.reset()
-                past = past if transition == "recache" else []
-                committed = 0
-        current = new
+        current = prompt(chunk)
+        if recompute_context:
+            context.restart(recompute_context(context.past))
+        if context.prompt is not None and current is not context.prompt:
+            context.switch(switch if isinstance(switch, str) else switch(chunk))
+        context.prompt = current
+        merged = context.prefill(merge_into=chunk if merge_clean_pass else None)
         x0 = made(chunk) if made else None
-        waiting, before = past[committed:], None
-        if joined and waiting and waiting[-1][0].frames == chunk.frames:
-            before = waiting.pop()
-        _commit(model, waiting, current, cache)
         if x0 is None:
-            x0 = denoise_chunk(model, chunk, current, steps, cache, noise, start=start, before=before)
-        elif before is None:
+            x0 = denoise_chunk(model, chunk, current, steps, cache, noise, start=start, merged_clean_pass=merged)
+        elif merged is None:
             cache.begin(chunk)  # evicts what denoising would have
         else:  # the call in which the clean pass was run: alone it would round in another way
-            x_t = noisy_start(chunk, steps, noise, start)
-            model(x_t, steps[0].timestep, current, cache=cache, chunk=chunk, before=before)
+            x_t = first_x_t(chunk, steps, noise, start)
+            model(x_t, steps[0].timestep, current, cache=cache, chunk=chunk, merged_clean_pass=merged)
         yield chunk, x0
-        past = _still_seen(past, cache)
-        committed = len(past)
-        past.append((chunk, x0))
+        context.append(chunk, x0)
+
+
+class Context:
+    """The clean chunks that the next one sees, and how many of them are in the cache.
+
+    past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. prompt: under which the
+    cache was filled; None before the first chunk.
+    """
+
+    def __init__(self, model: CausalTransformer, cache: KVCache, prefix: Iterable[tuple[Chunk, Tensor]]) -> None:
+        self.model, self.cache = model, cache
+        self.past: Past = list(prefix)
+        self.prompt: PromptCache | None = None
+        self._committed = 0
+
+    def restart(self, past: Past) -> None:
+        """Empty the cache; `past` is what fills it next."""
+        self.cache.reset()
+        self.past, self._committed = past, 0
+
+    def switch(self, transition: Transition) -> None:
+        """Make the cache ready for another prompt, as the transition says (`request.Transition`)."""
+        if transition == "soft":
+            self.prefill()
+        else:
+            self.restart(self.past if transition == "recache" else [])
+
+    def prefill(self, *, merge_into: Chunk | None = None) -> tuple[Chunk, Tensor] | None:
+        """Run the clean passes that are due, under the current prompt.
+
+        merge_into: the chunk whose first step can run the last of them in the same call; that one is then returned
+        in place of being run. It has to be of the same length.
+        """
+        assert self.prompt is not None
+        due, merged = self.past[self._committed :], None
+        if merge_into and due and due[-1][0].frames == merge_into.frames:
+            merged = due.pop()
+        for chunk, x0 in due:
+            commit_chunk(self.model, chunk, x0, self.prompt, self.cache)
+        self._committed = len(self.past)
+        return merged
+
+    def append(self, chunk: Chunk, x0: Tensor) -> None:
+        """Take a new chunk in, and forget the frames that the cache has evicted, so that memory stays constant."""
+        self.past = _held_frames(self.past, set(self.cache.frames()))
+        self._committed = len(self.past)
+        self.past.append((chunk, x0))
 
 
 def denoise_chunk(
@@ -124,10 +156,12 @@ def denoise_chunk(
     noise: Noise,
     *,
     start: Tensor | None = None,
-    before: tuple[Chunk, Tensor] | None = None,
+    merged_clean_pass: tuple[Chunk, Tensor] | None = None,
 ) -> Tensor:
-    """Clean latent x0 of one chunk: what the last of its steps predicts. start, before: as in `denoise_steps`."""
-    *_, (_, x0) = denoise_steps(model, chunk, prompt, steps, cache, noise, start=start, before=before)
+    """Return the clean latent x0 [B, C, f, h, w] that a chunk's last step predicts; options as in `denoise_steps`."""
+    *_, (_, x0) = denoise_steps(
+        model, chunk, prompt, steps, cache, noise, start=start, merged_clean_pass=merged_clean_pass
+    )
     return x0
 
 
@@ -140,24 +174,25 @@ def denoise_steps(
     noise: Noise,
     *,
     start: Tensor | None = None,
-    before: tuple[Chunk, Tensor] | None = None,
+    merged_clean_pass: tuple[Chunk, Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (x_t, x0) of each step: predict x0, add noise down to the next level, repeat.
 
     start: clean latents of another video to begin from, noised to the first step's level (SDEdit, arXiv 2108.01073).
-    before: the chunk before and its x0, if its clean pass is still to be run: the first step does it.
+    merged_clean_pass: the chunk before and its x0, whose clean pass is due: the first step's call runs it.
     """
-    x_t = noisy_start(chunk, steps, noise, start)
+    x_t = first_x_t(chunk, steps, noise, start)
     for call, step in enumerate(steps):
-        output = predict(model, x_t, step.timestep, prompt, cache, chunk, before=None if call else before)
+        merged = None if call else merged_clean_pass
+        output = predict(model, x_t, step.timestep, prompt, cache, chunk, merged_clean_pass=merged)
         x0 = x0_from(model.prediction, x_t, output, step.sigma)
         yield x_t, x0
         if call + 1 < len(steps):
             x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
 
 
-def noisy_start(chunk: Chunk, steps: Sequence[Step], noise: Noise, start: Tensor | None) -> Tensor:
-    """What the first step begins with; start as in `denoise_steps`."""
+def first_x_t(chunk: Chunk, steps: Sequence[Step], noise: Noise, start: Tensor | None) -> Tensor:
+    """Return the x_t of the first step: noise, or `start` noised to its level."""
     return noise(chunk, 0) if start is None else add_noise(start, noise(chunk, 0), steps[0].sigma)
 
 
@@ -169,44 +204,35 @@ def predict(
     cache: KVCache,
     chunk: Chunk,
     *,
-    before: tuple[Chunk, Tensor] | None = None,
+    merged_clean_pass: tuple[Chunk, Tensor] | None = None,
 ) -> Tensor:
-    """What the network says of a chunk; it sees the past and commits nothing but the chunk `before`.
+    """Return the prediction for a chunk that sees the cached past, guided where the prompt has a negative one.
 
-    With a negative prompt it is led away from what that one says (classifier-free guidance, arXiv 2207.12598), seen
-    from the same past.
+    Commits nothing but the chunk of `merged_clean_pass`. The negative prompt sees the same past.
     """
-    output = model(x_t, timestep, prompt, cache=cache, chunk=chunk, before=before)
+    output = model(x_t, timestep, prompt, cache=cache, chunk=chunk, merged_clean_pass=merged_clean_pass)
     if prompt.negative is None:
         return output
     other = model(x_t, timestep, prompt.negative, cache=cache, chunk=chunk)
-    return led_away(output, other, prompt.guidance)
+    return cfg(output, other, prompt.guidance)
 
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
     """The clean pass: leave in the cache what later chunks will see."""
-    model(x0, model.clean_timestep(chunk), prompt, cache=cache, chunk=chunk, kept=True)
+    model(x0, model.clean_timestep(chunk), prompt, cache=cache, chunk=chunk, kv_only=True)
     cache.commit()
 
 
-def _commit(
-    model: CausalTransformer, clean: Iterable[tuple[Chunk, Tensor]], prompt: PromptCache, cache: KVCache
-) -> None:
-    for chunk, x0 in clean:
-        commit_chunk(model, chunk, x0, prompt, cache)
-
-
-def _still_seen(past: Past, cache: KVCache) -> Past:
-    """The frames that the cache still holds, cut to them, so that memory stays constant."""
-    held = set(cache.frames())
-    kept = []
+def _held_frames(past: Past, held: set[int]) -> Past:
+    """The part of the past whose frames are among `held`, each run of neighbouring frames as one chunk."""
+    kept: Past = []
     for chunk, x0 in past:
-        places = [i for i in range(chunk.frames) if chunk.start_frame + i in held]
-        if len(places) == chunk.frames:
-            kept.append((chunk, x0))
-            continue
-        while places:  # an edge of sink or window lies inside the chunk, or both: one part for each run of neighbours
-            run = [place for i, place in enumerate(places) if place == places[0] + i]
-            kept.append((Chunk(chunk.index, chunk.start_frame + run[0], len(run)), x0[:, :, run]))
-            places = places[len(run) :]
+        offsets = [i for i in range(chunk.frames) if chunk.start_frame + i in held]
+        while offsets:  # an edge of sink or window may lie inside the chunk, or both
+            run = [offset for i, offset in enumerate(offsets) if offset == offsets[0] + i]
+            whole = len(run) == chunk.frames
+            kept.append(
+                (chunk, x0) if whole else (Chunk(chunk.index, chunk.start_frame + run[0], len(run)), x0[:, :, run])
+            )
+            offsets = offsets[len(run) :]
     return kept

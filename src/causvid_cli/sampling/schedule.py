@@ -80,12 +80,13 @@ def sampler_sigmas(count: int, *, shift: float) -> list[float]:
     return (shift * s / (1 + (shift - 1) * s)).tolist()
 
 
-def led_away(told: Tensor, untold: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): away from what another prompt, such as the empty one, makes of it.
+def cfg(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """Return uncond + scale * (cond - uncond): classifier-free guidance (arXiv 2207.12598).
 
-    told, untold: predictions, or clean latents implied by them. guidance: by how much; 1 is none.
+    cond, uncond: predictions, or clean latents implied by them, under the prompt and under another one, such as the
+    empty or a negative prompt. scale: 1 leaves cond as it is.
     """
-    return untold + guidance * (told - untold)
+    return uncond + scale * (cond - uncond)
 
 
 def _level(sigma: float | Tensor, like: Tensor) -> float | Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from causvid_cli.network.masks import frame_mask
 from causvid_cli.sampling.rollout import commit_chunk, denoise_steps
-from causvid_cli.sampling.schedule import Step, add_noise, led_away, x0_from
+from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
@@ -74,8 +74,8 @@ def self_rollout(
             *_, (x_t, x0) = made
         seen = x0
         if learn:
-            past = cache.as_now()  # gradient checkpointing looks again, when the cache has gone on
-            output = network(x_t, steps[-1].timestep, student.prompt(rows), cache=past, chunk=chunk, given=True)
+            past = cache.snapshot()  # gradient checkpointing looks again, when the cache has gone on
+            output = network(x_t, steps[-1].timestep, student.prompt(rows), cache=past, chunk=chunk, update_cache=False)
             x0 = x0_from(network.prediction, x_t, output, steps[-1].sigma)
         with torch.no_grad():
             commit_chunk(network, chunk, seen, prompt, cache)
@@ -91,7 +91,7 @@ def last_steps(student: Denoiser, rows: Tensor, end: Exit, facts: RolloutFacts) 
     """
     network, mask = student.network, Layout.of(end.x0.shape[2], facts).mask
     prompt = student.prompt(rows)
-    output = network.forward_whole(end.x_t, end.step.timestep, prompt, mask=mask, clean=end.x0, given=True)
+    output = network.forward_whole(end.x_t, end.step.timestep, prompt, mask=mask, clean=end.x0, detach_clean=True)
     return x0_from(network.prediction, end.x_t, output, end.step.sigma)
 
 
@@ -135,7 +135,7 @@ def real_x0(
     seen = None if clean is None else torch.cat([clean, clean])
     output = network.forward_whole(pair, 1000 * levels, teacher.prompt(both), mask=mask, clean=seen)
     told, untold = x0_from(network.prediction, pair, output, levels).chunk(2)
-    return led_away(told, untold, guidance)
+    return cfg(told, untold, guidance)
 
 
 @dataclass(frozen=True, slots=True)

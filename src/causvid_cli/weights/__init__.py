@@ -1,0 +1,1 @@
+"""Tensors in files: names, safetensors, foreign checkpoints, GGUF, LoRA."""
