@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -44,18 +44,15 @@ from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.request import (
     AUTO,
-    DEFAULT_LENGTH,
     DEFAULT_MODEL,
-    GUIDANCE,
     LOADING,
     Loading,
-    Transition,
-    parse_length,
 )
 from causvid_cli.sampling.krea import Recomputed
-from causvid_cli.sampling.plan import Plan, make_plan
+from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
 from causvid_cli.sampling.rollout import Latents, rollout, seeded_noise
 
+DEFAULTS = GenerateOptions()
 GIVEN = -1
 """`ChunkResult.index` of pictures that were given, not made."""
 
@@ -99,9 +96,8 @@ class Stream:
         pipeline: "Pipeline",
         plan: Plan,
         cues: Sequence[Cue],
+        options: GenerateOptions,
         *,
-        switch: Transition,
-        guidance: float,
         given: np.ndarray | None,
         source: Iterator[np.ndarray] | None,
         made: Latents | None,
@@ -110,9 +106,9 @@ class Stream:
     ) -> None:
         self.plan = plan
         self._ahead = ahead
-        self._pipeline, self._switch = pipeline, switch
+        self._pipeline, self._switch = pipeline, options.switch
         self._track = PromptTrack(
-            pipeline.text, cues, seed=plan.seed, guidance=guidance, to_cache=pipeline.prompt_cache
+            pipeline.text, cues, seed=plan.seed, guidance=options.guidance, to_cache=pipeline.prompt_cache
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         self._source = None if source is None else Source(pipeline.codec, source)
@@ -304,8 +300,8 @@ class Pipeline:
 
     @property
     def fps(self) -> Fraction:
-        """Pictures per second that the model was trained at."""
-        return Fraction(str(self.facts.fps)).limit_denominator(1001)
+        """Frames per second that the model was trained at."""
+        return frame_rate(self.facts)
 
     @property
     def benefits_from_prefetch(self) -> bool:
@@ -319,32 +315,17 @@ class Pipeline:
 
     def plan(
         self,
+        options: GenerateOptions = DEFAULTS,
         *,
-        length: str | float = DEFAULT_LENGTH,
-        size: tuple[int, int] | None = None,
-        fps: Fraction | None = None,
-        seed: int | None = None,
-        steps: int | None = None,
-        window_frames: int | None = None,
-        strength: float | None = None,
         given_pictures: int = 0,
         shows_given: bool = False,
+        **changes: Any,
     ) -> Plan:
-        """What a request comes to. Raises UsageError for what cannot be made.
-
-        length: "5s", "250ms", "1:04.5", "96f" or seconds, at `fps` (default: the model's); "inf" goes on and on.
-        size: (width, height). steps, window_frames: of each chunk, and of the cache (default: the model's own).
-        The others as in `stream`.
-        """
+        """Return what a request comes to; the arguments are those of `stream`. Raises UsageError for the impossible."""
         return make_plan(
             self.facts,
+            replace(options, **changes),
             codec=self.codec.facts,
-            frames=parse_length(length, fps=fps or self.fps),
-            size=size,
-            seed=seed,
-            steps=steps,
-            window_frames=window_frames,
-            strength=strength,
             given_pictures=given_pictures,
             shows_given=shows_given,
         )
@@ -352,60 +333,36 @@ class Pipeline:
     def stream(
         self,
         prompt: str | Sequence[Cue],
+        options: GenerateOptions = DEFAULTS,
         *,
-        length: str | float = DEFAULT_LENGTH,
-        size: tuple[int, int] | None = None,
-        fps: Fraction | None = None,
-        seed: int | None = None,
-        steps: int | None = None,
-        window_frames: int | None = None,
-        switch: Transition = "recache",
-        guidance: float = GUIDANCE,
         given: np.ndarray | None = None,
         shows_given: bool = False,
         source: Iterator[np.ndarray] | None = None,
-        strength: float | None = None,
         made: Latents | None = None,
         first_chunk: int = GIVEN,
         ahead: bool = False,
+        **changes: Any,
     ) -> Stream:
-        """Make a video chunk by chunk; see `plan` for the other options.
+        """Make a video chunk by chunk.
 
-        prompt: one, or cues that say which holds from which chunk on. switch: how a prompt set on the way takes hold.
-        guidance: how far to be led away from negative prompts.
+        prompt: one, or cues that say which holds from which chunk on.
+        options: what is chosen of the video; changes: single ones of them by name, such as length="5s", seed=1.
         given: pictures uint8 RGB [T, h, w, 3] before the first chunk, at the codec's size, filling whole latent frames
           (`geometry.held_pictures`). shows_given: whether the video begins with them.
-        source: the pictures [h, w, 3] of a video to start from, noised to `strength`, 0..1; the video ends with it.
+        source: the pictures [h, w, 3] of a video to start from, noised to `options.strength`; the video ends with it.
         made: chunks that an earlier run made. first_chunk: chunks before it are not shown again.
         ahead: whether one chunk more may be in the making than is asked for (`Stream`).
         """
-        plan = self.plan(
-            length=length,
-            size=size,
-            fps=fps,
-            seed=seed,
-            steps=steps,
-            window_frames=window_frames,
-            strength=strength,
-            given_pictures=0 if given is None else len(given),
-            shows_given=shows_given,
-        )
+        options = replace(options, **changes)
+        plan = self.plan(options, given_pictures=0 if given is None else len(given), shows_given=shows_given)
+        cues = [Cue(prompt=prompt)] if isinstance(prompt, str) else prompt
         return Stream(
-            self,
-            plan,
-            [Cue(prompt=prompt)] if isinstance(prompt, str) else prompt,
-            switch=switch,
-            guidance=guidance,
-            given=given,
-            source=source,
-            made=made,
-            first_chunk=first_chunk,
-            ahead=ahead,
+            self, plan, cues, options, given=given, source=source, made=made, first_chunk=first_chunk, ahead=ahead
         )
 
-    def generate(self, prompt: str | Sequence[Cue], **options: object) -> np.ndarray:
-        """The whole video at once, uint8 RGB [T, H, W, 3]; options as in `stream`."""
-        return np.concatenate([chunk.frames for chunk in self.stream(prompt, **options)])  # type: ignore[arg-type]
+    def generate(self, prompt: str | Sequence[Cue], options: GenerateOptions = DEFAULTS, **more: Any) -> np.ndarray:
+        """Return the whole video at once, uint8 RGB [T, H, W, 3]; the arguments are those of `stream`."""
+        return np.concatenate([chunk.frames for chunk in self.stream(prompt, options, **more)])
 
     def prompt_cache(self, embeds: Tensor) -> PromptCache:
         """Text features [B, L, D] for the transformer."""
@@ -453,13 +410,13 @@ def load(
     memory.
     """
     folder, facts = find_model(model, loading=loading)
-    place = resolve_device(device)
-    kind = resolve_dtype(dtype, place)
+    torch_device = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
     keep_freed_memory()
     if loading.compile:
-        check_compiler(place)  # before anything large is read
-    check_quantize(loading.quantize, place)
-    loading, note = fitting(folder, facts, loading, video, device=place, dtype=kind)
+        check_compiler(torch_device)  # before anything large is read
+    check_quantize(loading.quantize, torch_device)
+    loading, note = fitting(folder, facts, loading, video, device=torch_device, dtype=torch_dtype)
     if folder is not None:  # of umT5, the files are looked at when it is needed
         codec_folder(folder, facts, loading.vae)  # which it may not have
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
@@ -467,16 +424,16 @@ def load(
         from causvid_cli.models.random_weights import random_codec, random_text, random_transformer
 
         text: TextEncoder = random_text(facts)
-        codec = random_codec(loading.vae, device=place, dtype=kind)
-        fill_on = place if loading.offload != "group" else torch.device("cpu")
-        network = random_transformer(facts, device=fill_on, dtype=kind)
+        codec = random_codec(loading.vae, device=torch_device, dtype=torch_dtype)
+        fill_on = torch_device if loading.offload != "group" else torch.device("cpu")
+        network = random_transformer(facts, device=fill_on, dtype=torch_dtype)
     else:
-        encodes_on = place if loading.offload == "none" else torch.device("cpu")
+        encodes_on = torch_device if loading.offload == "none" else torch.device("cpu")
         text = load_text_when_needed(
-            folder, facts, device=place, encodes_on=encodes_on, dtype=kind, cache=TextCache.of_user()
+            folder, facts, device=torch_device, encodes_on=encodes_on, dtype=torch_dtype, cache=TextCache.of_user()
         )
-        codec = load_codec(folder, facts, vae=loading.vae, device=place, dtype=kind)
+        codec = load_codec(folder, facts, vae=loading.vae, device=torch_device, dtype=torch_dtype)
         network = load_transformer(folder / "transformer", facts)
-    notes = make_ready(network, facts, loading, lora_files=lora_files, device=place, dtype=kind)
+    notes = make_ready(network, facts, loading, lora_files=lora_files, device=torch_device, dtype=torch_dtype)
     told = tuple(line for line in (note, *notes) if line)
-    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=place, notes=told)
+    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=torch_device, notes=told)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.device import synchronize
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.pipeline import Pipeline, load
-from causvid_cli.sampling.plan import Plan
+from causvid_cli.sampling.plan import GenerateOptions, Plan
 from causvid_cli.teacher import Teacher, load_teacher
 
 
@@ -31,7 +30,7 @@ class Maker:
         if isinstance(self.model, Teacher):
             yield self.model.generate(self.config.prompt, length=self.config.length, seed=self.config.seed)
         else:
-            with closing(self.student.stream(self.config.prompt, **self._options, ahead=self.is_ahead)) as chunks:
+            with closing(self.student.stream(self.config.prompt, self._options, ahead=self.is_ahead)) as chunks:
                 for chunk in chunks:
                     yield chunk.frames
 
@@ -42,20 +41,20 @@ class Maker:
         """
         pipeline = without_pictures(self.student)
         pipeline.merge_clean_pass = merge_clean_pass
-        for chunk in pipeline.stream(self.config.prompt, **self._options):
+        for chunk in pipeline.stream(self.config.prompt, self._options):
             synchronize(self.device)
             yield chunk.latent
 
     @property
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> GenerateOptions:
         config, setting = self.config, self.setting
-        return {
-            "length": config.length,
-            "size": config.size,
-            "seed": config.seed,
-            "steps": setting.steps,
-            "window_frames": setting.window_frames,
-        }
+        return GenerateOptions(
+            length=config.length,
+            size=config.size,
+            seed=config.seed,
+            steps=setting.steps,
+            window_frames=setting.window_frames,
+        )
 
     @property
     def is_ahead(self) -> bool:
@@ -65,7 +64,7 @@ class Maker:
     @property
     def plan(self) -> Plan:
         """What a student's clip comes to."""
-        return self.student.plan(**self._options)
+        return self.student.plan(self._options)
 
     @property
     def student(self) -> Pipeline:

@@ -1,1 +1,1 @@
-"""One video to be made: what is asked (`job`), what it begins from (`inputs`), what is made so far (`journal`, `recording`)."""
+"""One video: what is asked (`job`), what it begins with (`inputs`), what is made (`journal`, `recording`)."""

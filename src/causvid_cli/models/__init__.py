@@ -1,1 +1,1 @@
-"""Model packs: known (`catalogue`), found and verified (`packs`), chosen (`resolve`), loaded (`load`), got (`install`)."""
+"""Model packs: known (`catalogue`), found (`packs`), chosen (`resolve`), loaded (`load`), got (`install`)."""

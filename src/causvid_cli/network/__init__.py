@@ -1,1 +1,1 @@
-"""The causal transformer: diffusers' layers, a KV cache with a sink and a sliding window, and faster ways to run them."""
+"""The causal transformer: diffusers' layers, a KV cache (sink and sliding window), and faster ways to run them."""

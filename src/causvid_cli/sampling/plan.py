@@ -1,16 +1,21 @@
 """What a video will be, worked out and checked before any of it is made."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from causvid_cli.config import PackFacts
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.request import (
+    DEFAULT_LENGTH,
+    GUIDANCE,
+    Transition,
     check_endless,
     check_seed,
     check_size,
     check_steps,
     check_strength,
     check_window,
+    parse_length,
     random_seed,
 )
 from causvid_cli.sampling.schedule import Step, even_steps, steps_from, steps_of
@@ -44,21 +49,43 @@ class Plan:
         return self.chunks[-1].end_frame if self.chunks else self.grid.given_frames
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """What may be chosen of a video; None is the model's own."""
+
+    length: str | float = DEFAULT_LENGTH
+    """ "5s", "250ms", "1:04.5", "96f" or seconds, at `fps`; "inf" goes on and on."""
+    size: tuple[int, int] | None = None
+    """(width, height), in pixels."""
+    fps: Fraction | None = None
+    seed: int | None = None
+    """None draws one."""
+    steps: int | None = None
+    """Network calls of each chunk."""
+    window_frames: int | None = None
+    """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
+    strength: float | None = None
+    """To which noise level a source is noised, 0..1."""
+    switch: Transition = "recache"
+    """How a prompt that is set on the way takes hold."""
+    guidance: float = GUIDANCE
+    """How far to be led away from negative prompts; 1 is not at all."""
+
+
 def make_plan(
     facts: PackFacts,
+    options: GenerateOptions,
     *,
     codec: CodecFacts,
-    frames: int | None,
-    size: tuple[int, int] | None,
-    seed: int | None,
-    steps: int | None,
-    window_frames: int | None = None,
-    strength: float | None = None,
     given_pictures: int = 0,
     shows_given: bool = False,
 ) -> Plan:
-    """Check a request against the facts of a model and work out what it comes to."""
-    width, height, factor = check_size(size, facts)
+    """Check options against the facts of a model and work out what they come to. Raises UsageError.
+
+    given_pictures: how many pictures are there before the first chunk. shows_given: whether the video begins with them.
+    """
+    frames = parse_length(options.length, fps=options.fps or frame_rate(facts))
+    width, height, factor = check_size(options.size, facts)
     check_endless(frames, facts)
     return Plan(
         frames=frames,
@@ -72,10 +99,15 @@ def make_plan(
             given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
             shows_given=shows_given,
         ),
-        steps=make_steps(facts, steps, strength),
-        window_frames=check_window(window_frames, facts),
-        seed=random_seed() if seed is None else check_seed(seed),
+        steps=make_steps(facts, options.steps, options.strength),
+        window_frames=check_window(options.window_frames, facts),
+        seed=random_seed() if options.seed is None else check_seed(options.seed),
     )
+
+
+def frame_rate(facts: PackFacts) -> Fraction:
+    """Return the frames per second that a model was trained at."""
+    return Fraction(str(facts.fps)).limit_denominator(1001)
 
 
 def make_steps(facts: PackFacts, steps: int | None, strength: float | None) -> tuple[Step, ...]:

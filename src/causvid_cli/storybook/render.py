@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import creatures, things  # noqa: F401  (importing them registers their drawings)
+from . import creatures, objects  # noqa: F401  (importing them registers their drawings)
 from .motion import CENTRE, CHANGE, FLASH, MOTIONS, START, Pose, pose_at
 from .palette import EMPTY, PALETTE, SUBJECTS, ink, material_table
 from .parse import parse
