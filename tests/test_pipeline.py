@@ -12,7 +12,8 @@ from tiny import tiny_codec, tiny_facts, tiny_pack
 
 from causvid_cli.errors import ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, load
-from causvid_cli.sampling.plan import make_plan
+from causvid_cli.sampling.plan import GenerateOptions, make_plan
+from causvid_cli.sampling.schedule import Step
 
 CAR, BOAT = "a red car moves left in the snow", "a blue boat moves right on the sea"
 SHORT = {"length": "8f", "seed": 1}
@@ -74,11 +75,14 @@ def test_asking_for_the_steps_that_the_model_was_made_for_changes_nothing(pipeli
 @pytest.mark.parametrize("warped", [False, True])
 def test_own_steps_stay_as_the_checkpoint_lists_them(warped):
     facts = tiny_facts(steps=(1000.0, 757.0, 522.0), shift=8.0, warp_steps=warped)
-    request = {"codec": tiny_codec().facts, "frames": 1, "size": None, "seed": 0}
-    own = make_plan(facts, steps=None, **request).steps
-    assert make_plan(facts, steps=3, **request).steps == own
+
+    def steps(count: int | None) -> tuple[Step, ...]:
+        return make_plan(facts, GenerateOptions(steps=count), codec=tiny_codec().facts).steps
+
+    own = steps(None)
+    assert steps(3) == own
     assert (own[1].timestep == 757) is not warped
-    fewer = make_plan(facts, steps=2, **request).steps
+    fewer = steps(2)
     assert [step.timestep for step in fewer] == pytest.approx([1000, 1000 * 8 / 9])  # even steps go by the shift
 
 
