@@ -137,9 +137,9 @@ def draw(structure: Structure, order: dict[str, str]) -> str:
         y1, y2, bend = a * ROW + 20, b * ROW + 16, (b - a) * GAP // 2
         parts.append(
             f'<path d="M{left} {y1} C{left - bend} {y1} {left - bend} {y2} {left} {y2}" fill="none" '
-            f'stroke="hsl({a * 47 % 360} 60% 45%)" stroke-width="1.2"/>'
+            f'stroke="hsl({a * 47 % 360},60%,45%)" stroke-width="1.2"/>'
         )
-        parts.append(f'<path d="M{left} {y2} l-6 -3 v6 z" fill="hsl({a * 47 % 360} 60% 45%)"/>')
+        parts.append(f'<path d="M{left} {y2} l-6 -3 v6 z" fill="hsl({a * 47 % 360},60%,45%)"/>')
     for room, text in order.items():
         y = row[room] * ROW + 6
         name = f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py"

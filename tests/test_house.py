@@ -1,5 +1,6 @@
 """README, CI, constraints and packaging say the same thing."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -89,6 +90,21 @@ def test_options_that_a_page_names_exist(page):
     known |= {"-h", "--golden-dir", "-c", "-m", "-qq"}
     for option in re.findall(r"`(?:causvid [a-z -]+ )?(--?[a-z][a-z-]*)`", (ROOT / page).read_text()):
         assert option in known, option
+
+
+def test_every_station_of_the_walks_is_there():
+    """docs/design.md: a file of the package, then a name that it defines, or a class and its method."""
+    walks = (ROOT / "docs" / "design.md").read_text().split("## Four walks")[1].split("\n## ")[0]
+    stations = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", walks)
+    assert len(stations) > 25
+    for file, name in stations:
+        body = ast.parse((ROOT / "src" / "causvid_cli" / file).read_text()).body
+        for part in name.split("."):
+            found = [node for node in body if getattr(node, "name", None) == part]
+            assert found, f"{file} has no {name}"
+            body = found[0].body
+    for walk in re.split(r"^\*\*", walks, flags=re.MULTILINE)[1:]:
+        assert 3 < len(re.findall(r"^\d\.", walk, re.MULTILINE)) <= 8
 
 
 # --- CI ------------------------------------------------------------------------------------------------------------
