@@ -6,9 +6,10 @@ from pathlib import Path
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import UsageError
-from causvid_cli.script import imports
+from causvid_cli.script.formats import TIMED, UNTIMED
+from causvid_cli.script.formats.shared import TIME, cue_node, script_node
 from causvid_cli.script.model import VERSION, Script, readers
-from causvid_cli.script.parse import Fields, Items, Node, Text, parse_yaml, script_of_tree
+from causvid_cli.script.parse import Node, Text, parse_yaml, script_of_tree
 from causvid_cli.script.problems import Problem, Source, mark
 
 MOST_BYTES = 8 * 2**20
@@ -34,14 +35,17 @@ def read_script(
     """
     source = load_source(script) if isinstance(script, Path) else Source(name, script)
     kind = (kind or (script.suffix if isinstance(script, Path) else "") or OURS[0]).lower()
-    if kind in OURS:
+    if kind in UNTIMED:
+        tree = UNTIMED[kind](source, switch, row)
+    elif kind in TIMED or kind in OURS:
         _refuse_options(source, switch, row)
-        return script_of_tree(parse_yaml(source), source)
-    if kind not in imports.FORMATS:
-        known = [*OURS, *imports.FORMATS]
+        if kind in OURS:
+            return script_of_tree(parse_yaml(source), source)
+        tree = TIMED[kind](source)
+    else:
+        known = [*OURS, *TIMED, *UNTIMED]
         near = did_you_mean(kind, known) or f"; known: {', '.join(known)}"
         raise UsageError(f"{source.name}: {kind} is no kind of script{near}")
-    tree = imports.FORMATS[kind](source, imports.Options(switch, row))
     made = script_of_tree(tree, source, defaults={"version": VERSION})
     for note in source.notes if on_note else ():
         on_note(note)  # type: ignore[misc]
@@ -58,29 +62,24 @@ def script_of(prompt: str, then: Sequence[str] = (), **fields: str | None) -> Sc
     assert not unknown, unknown
     labels = ["PROMPT", *(f'--then "{text}"' for text in then), *(f"--{name}" for name in given)]
     source = Source("PROMPT", "", labels=[label[:200] for label in labels])
-    cues: list[Node] = [_cue({"prompt": prompt}, mark(0, 0))]
+    cues = [cue_node(mark(0, 0), prompt=prompt)]
     for number, text in enumerate(then, start=1):
         if found := _THEN.fullmatch(text):
-            cues.append(_cue({"at": found["time"], "prompt": found["prompt"]}, mark(number, 0)))
+            cues.append(cue_node(mark(number, 0), at=found["time"], prompt=found["prompt"]))
         else:
             source.complain(mark(number, 0), 'must be a time, a colon and a prompt; try "5s: the car jumps"')
-    top: dict[str, Node] = {
+    top: dict[str, Node | None] = {
         name: Text(text, place, place)
         for place, (name, text) in ((mark(len(then) + 1 + n, 0), item) for n, item in enumerate(given.items()))
     }
-    tree = Fields({"cues": Items(cues, 0, 0), **top}, 0, 0)
-    return script_of_tree(tree, source, defaults={"version": VERSION})
+    return script_of_tree(script_node(cues, **top), source, defaults={"version": VERSION})
 
 
-_THEN = re.compile(rf"\s*(?P<time>-?{imports.TIME})\s*:(?P<prompt>.*)", re.DOTALL | re.ASCII)
-
-
-def _cue(fields: dict[str, str], place: int) -> Fields:
-    return Fields({name: Text(text, place, place) for name, text in fields.items()}, place, place)
+_THEN = re.compile(rf"\s*(?P<time>-?{TIME})\s*:(?P<prompt>.*)", re.DOTALL | re.ASCII)
 
 
 def _refuse_options(source: Source, switch: str | None, row: int | None) -> None:
-    """A script says its times itself."""
+    """Raises UsageError for options that say what the script says itself."""
     for name, given in (("--switch", switch), ("--row", row)):
         if given is not None:
             raise UsageError(f"{name} {given}: {source.name} says it itself; leave {name} out")

@@ -1,0 +1,123 @@
+"""WebVTT and SubRip subtitles as a script. Imports no torch."""
+
+import html
+import re
+from collections.abc import Iterator
+
+from causvid_cli.errors import UsageError
+from causvid_cli.script.formats.shared import check_overlap, cue_node, script_node
+from causvid_cli.script.model import BROKEN, Script, ScriptCue, readers
+from causvid_cli.script.parse import Fields, Node, Text
+from causvid_cli.script.problems import Mark, Source, mark, shortened
+from causvid_cli.timecode import Time, parse_time
+
+_TIMING = re.compile(r"\s*(?P<start>[\d:.,]+)\s*-->\s*(?P<end>[\d:.,]+)(?P<look>\s.*)?", re.ASCII)
+_SETTING = re.compile(r"(?:NOTE\s+)?causvid\s+(?P<name>[\w-]+)\s*:\s*(?P<value>.*)")
+
+
+def read_subtitles(source: Source) -> Fields | None:
+    """WebVTT and SubRip: a cue's start and text, with its identifier as name; the last end is the length.
+
+    `NOTE causvid seed: 7` gives a field to the cue that follows, or to the script where only a script has it.
+    """
+    lines = source.lines
+    vtt = lines[0].startswith("WEBVTT")
+    if source.name.lower().endswith(".vtt") and not vtt:
+        source.complain(mark(0, 0), "a .vtt file begins with the line WEBVTT")
+        return None
+    reading = _Subtitles(source, vtt=vtt)
+    for first, block in _blocks(lines):
+        if not (vtt and first == 0):
+            reading.block(first, block)
+    return reading.script()
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Runs of lines that are not blank: (number of the first, lines)."""
+    block: list[str] = []
+    for number, line in enumerate([*lines, ""]):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), block
+            block = []
+
+
+class _Subtitles:
+    def __init__(self, source: Source, *, vtt: bool) -> None:
+        self.source, self.vtt = source, vtt
+        self.top: dict[str, Node] = {}
+        self.settings: dict[str, Node] = {}
+        """Of the cue that follows."""
+        self.cues: list[Fields] = []
+        self.spans: list[tuple[Mark, Time, Time | None]] = []
+
+    def block(self, first: int, block: list[str]) -> None:
+        """One run of lines: a note, a style, or a cue."""
+        word = block[0].split()[0]
+        if word == "NOTE":
+            for number, line in enumerate(block, start=first):
+                if found := _SETTING.fullmatch(line.strip()):
+                    self._setting(found, number)
+        elif self.vtt and block[0].rstrip() in ("STYLE", "REGION"):
+            self.source.remark(mark(first, 0), f"{block[0].rstrip()} says how subtitles look; left out")
+        elif "-->" in block[0]:
+            self._cue(first, block[0], block[1:], None)
+        elif len(block) > 1 and "-->" in block[1]:
+            counter = block[0].strip()
+            self._cue(first + 1, block[1], block[2:], None if counter.isdecimal() else counter)
+        else:
+            self.source.complain(mark(first, 0), "neither a cue (a line with -->) nor a NOTE")
+
+    def _setting(self, found: re.Match[str], number: int) -> None:
+        name, place = found["name"], mark(number, 0)
+        fields = self.settings if name in readers(ScriptCue) or name not in readers(Script) else self.top
+        if name in fields:
+            self.source.complain(place, f"{name} is given twice")
+        fields[name] = Text(found["value"], place, place)
+
+    def _cue(self, number: int, timing: str, lines: list[str], name: str | None) -> None:
+        place = mark(number, 0)
+        text = _without_tags("\n".join(lines), vtt=self.vtt)
+        cue = cue_node(place, name=name, prompt=text)
+        if lines:
+            cue.entries["prompt"].place = mark(number + 1, 0)
+        found = _TIMING.fullmatch(timing)
+        times = [_clock(found[part], place, self.source) for part in ("start", "end")] if found else []
+        if not found:
+            self.source.complain(place, "not a cue's times; write 00:00:05.000 --> 00:00:09.000")
+        elif found["look"] and found["look"].strip():
+            self.source.remark(place, f"{shortened(found['look'].strip())} says how text looks; left out")
+        if len(times) == 2 and times[0] and times[1]:
+            self.spans.append((place, times[0], times[1]))
+            cue.entries["at"] = Text(times[0], place, place)
+        else:
+            cue.whole = False  # said already
+            cue.entries["at"] = Text(BROKEN, place, place)
+        cue.entries |= self.settings
+        self.settings = {}
+        self.cues.append(cue)
+
+    def script(self) -> Fields:
+        check_overlap(self.source, self.spans)
+        for name, node in self.settings.items():
+            self.source.complain(node.place, f"no cue follows that {name} could be for")
+        if self.spans and "length" not in self.top:
+            place, _, end = self.spans[-1]
+            self.top["length"] = Text(end, place, place)
+        return script_node(self.cues, **self.top)
+
+
+def _clock(text: str, place: Mark, source: Source) -> Time | None:
+    try:
+        if ":" not in text:
+            raise UsageError(f"{text!r} is not a time; write 00:00:05.000")
+        return parse_time(text.replace(",", "."), name="time")
+    except UsageError as error:
+        source.complain(place, str(error))
+        return None
+
+
+def _without_tags(text: str, *, vtt: bool) -> str:
+    text = re.sub(r"</?[A-Za-z0-9][^<>]*>|</?>", "", text)
+    return html.unescape(text) if vtt else re.sub(r"\{\\[^{}]*\}", "", text)
