@@ -93,6 +93,35 @@ def test_srt_keeps_times_and_texts_without_counters():
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("1\n00:00:00,000 --> 00:00:03,000\na\n2\n00:00:03,000 --> 00:00:06,000\nb\n", ".srt"),
+        ("00:00:00,000 --> 00:00:03,000\na\n00:00:03,000 --> 00:00:06,000\nb\n", ".srt"),
+        ("WEBVTT\n\n00:00.000 --> 00:03.000\na\n00:03.000 --> 00:06.000\nb\n", ".vtt"),
+        ("WEBVTT\n00:00.000 --> 00:03.000\na\n\n00:03.000 --> 00:06.000\nb\n", ".vtt"),
+        ("WEBVTT\nKind: captions\n1\n00:00.000 --> 00:03.000\na\n2\n00:03.000 --> 00:06.000\nb", ".vtt"),
+        ("WEBVTT\n\nNOTE by hand\n00:00.000 --> 00:03.000\na\n00:03.000 --> 00:06.000\nb", ".vtt"),
+        ("WEBVTT\n\nSTYLE\n::cue {}\n00:00.000 --> 00:03.000\na\n\n00:03.000 --> 00:06.000\nb", ".vtt"),
+    ],
+)
+def test_a_timing_begins_a_cue_with_or_without_a_blank_line(text, kind):
+    script = read(text, kind)
+    assert (prompts(script), starts(script)) == (["a", "b"], ["0s", "3s"])
+    assert [cue.name for cue in script.cues] == [None, None]
+    assert all("-->" in text.split("\n")[cue.line - 1] for cue in script.cues)
+
+
+def test_a_number_that_is_text_stays_text():
+    text = "1\n00:00:00,000 --> 00:00:03,000\na car in\n1984\n\n2\n00:00:03,000 --> 00:00:06,000\nleft > right\n"
+    assert prompts(read(text, ".srt")) == ["a car in\n1984", "left > right"]
+
+
+def test_fields_of_a_note_reach_the_cue_right_below_it_and_those_of_the_header_the_script():
+    script = read("WEBVTT\nNOTE causvid snap: next\n\nNOTE causvid seed: 7\n00:00.000 --> 00:03.000\na", ".vtt")
+    assert (script.snap, script.cues[0].seed) == ("next", 7)
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("hello", "a.vtt:1:1: a .vtt file begins with the line WEBVTT"),
@@ -104,7 +133,9 @@ def test_srt_keeps_times_and_texts_without_counters():
             "a.vtt:6:1: begins at 4s, before the one in line 3 ends (5s)",
         ),
         ("WEBVTT\n\n0 --> 5\na", "a.vtt:3:1: '0' is not a time; write 00:00:05.000"),
-        ("WEBVTT\n\n00:00.000 -> 00:05.000\na", "a.vtt:3:1: neither a cue"),
+        ("WEBVTT\n\n00:00.000 -> 00:05.000\na", "a.vtt:3:1: not a cue's times; write 00:00:05.000 --> 00:00:09.000"),
+        ("WEBVTT\n\n00:00.000 --> 00:05.000\na\n00:05.000 -> 00:09.000\nb", "a.vtt:5:1: not a cue's times"),
+        ("WEBVTT\n\n00:00.000 --> 00:05.000\na\n0:05 --> \nb", "a.vtt:5:1: not a cue's times"),
         ("WEBVTT\n\n00:00.000 --> 00:75.000\na", "minutes and seconds stay below 60"),
         ("WEBVTT\n\n00:00.000 --> 00:05.000\n<b></b>", "a.vtt:4:1: prompt is empty"),
         (

@@ -3,10 +3,10 @@
 import re
 
 from causvid_cli.errors import UsageError
-from causvid_cli.script.formats.shared import TIME, check_overlap, cue_node, script_node
+from causvid_cli.script.formats.shared import TIME, Span, check_overlap, cue_node, script_node
 from causvid_cli.script.parse import Fields, Text
-from causvid_cli.script.problems import Mark, Source, mark, shortened
-from causvid_cli.timecode import Time, parse_time
+from causvid_cli.script.problems import Source, mark, shortened
+from causvid_cli.timecode import parse_time
 
 _BRACKET = re.compile(r"\[([^\[\]]*)\]([^\[\]]*)")
 _SPAN = re.compile(rf"\s*(?P<start>-?{TIME})(?:\s*-\s*(?P<end>{TIME}))?\s*(?::(?P<prompt>.*)|)", re.DOTALL | re.ASCII)
@@ -17,7 +17,7 @@ def read_inline(source: Source) -> Fields | None:
     text = source.text
     head, _, _ = text.partition("[")
     cues = [cue_node(source.mark_at(0), prompt=head)] if head.strip() else []
-    spans: list[tuple[Mark, Time, Time | None]] = []
+    spans: list[Span] = []
     position = len(head)
     while position < len(text):
         found = _BRACKET.match(text, position)
@@ -34,9 +34,7 @@ def read_inline(source: Source) -> Fields | None:
     return script_node(cues, length=Text(end, place, place) if end else None)
 
 
-def _inline_cue(
-    source: Source, found: re.Match[str], cues: list[Fields], spans: list[tuple[Mark, Time, Time | None]]
-) -> None:
+def _inline_cue(source: Source, found: re.Match[str], cues: list[Fields], spans: list[Span]) -> None:
     place = source.mark_at(found.start())
     span = _SPAN.fullmatch(found[1])
     if not span:

@@ -3,10 +3,10 @@
 import re
 from fractions import Fraction
 
-from causvid_cli.script.formats.shared import check_overlap, cue_node, script_node
+from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node
 from causvid_cli.script.model import BROKEN
 from causvid_cli.script.parse import Fields, Items, Node, Text
-from causvid_cli.script.problems import Mark, Source, shortened
+from causvid_cli.script.problems import Source, shortened
 from causvid_cli.timecode import Time
 
 _SCOPE_CUE = ("startTime", "endTime", "prompts", "text", "transitionSteps", "temporalInterpolationMethod")
@@ -23,7 +23,7 @@ def read_scope(source: Source, tree: Fields) -> Fields | None:
         if name not in ("prompts", "settings", "version", "exportedAt"):
             source.complain(node.key_place, f"{shortened(name)} cannot be kept; delete it")
     cues: list[Fields] = []
-    spans: list[tuple[Mark, Time, Time | None]] = []
+    spans: list[Span] = []
     for node in listed.items:
         if isinstance(node, Fields):
             cues.append(_scope_cue(source, node, spans))
@@ -35,7 +35,7 @@ def read_scope(source: Source, tree: Fields) -> Fields | None:
     return script_node(cues, length=length, **_scope_settings(source, tree.entries.get("settings")))
 
 
-def _scope_cue(source: Source, node: Fields, spans: list[tuple[Mark, Time, Time | None]]) -> Fields:
+def _scope_cue(source: Source, node: Fields, spans: list[Span]) -> Fields:
     for name, child in node.entries.items():
         if name not in (*_SCOPE_CUE, *_SCOPE_LOOK):
             source.complain(child.key_place, f"{shortened(name)} cannot be kept; delete it")

@@ -9,6 +9,9 @@ from causvid_cli.timecode import Time
 TIME = r"(?:\d[\d:.]*(?:ms|min|s|f|m|h)?)"
 """What may be a time, inside another text; `timecode.parse_time` says whether it is one."""
 
+Span = tuple[Mark, Time, Time | None]
+"""Where a cue stands in its text, when it begins, and when it ends (None where the format does not say)."""
+
 
 def cue_node(place: Mark, **values: Any) -> Fields:
     """A cue whose fields all stand at one place; None values are left out."""
@@ -24,8 +27,8 @@ def script_node(cues: list[Fields], **top: Node | None) -> Fields:
     return Fields(given | {"cues": Items(listed, 0, 0)}, 0, 0)
 
 
-def check_overlap(source: Source, spans: list[tuple[Mark, Time, Time | None]]) -> None:
-    """Spans are (place, start, end); complain of those that end before they begin, or begin before another's end."""
+def check_overlap(source: Source, spans: list[Span]) -> None:
+    """Complain of cues that end before they begin, or begin before another's end."""
     before: tuple[Mark, Time] | None = None
     for place, start, end in spans:
         if before and start.unit == before[1].unit and start.number < before[1].number:

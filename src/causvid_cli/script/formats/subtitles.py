@@ -1,17 +1,23 @@
-"""WebVTT and SubRip subtitles as a script. Imports no torch."""
+"""WebVTT and SubRip subtitles as a script. Imports no torch.
+
+The lines are read here and not by pysubs2 or webvtt-py: neither says on which line a cue stands, both drop what they
+cannot read without a word, and pysubs2 takes the NOTE after a cue for its text, which `exports.to_vtt` keeps fields in.
+"""
 
 import html
 import re
 from collections.abc import Iterator
 
 from causvid_cli.errors import UsageError
-from causvid_cli.script.formats.shared import check_overlap, cue_node, script_node
+from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node
 from causvid_cli.script.model import BROKEN, Script, ScriptCue, readers
 from causvid_cli.script.parse import Fields, Node, Text
-from causvid_cli.script.problems import Mark, Source, mark, shortened
+from causvid_cli.script.problems import Source, mark, shortened
 from causvid_cli.timecode import Time, parse_time
 
 _TIMING = re.compile(r"\s*(?P<start>[\d:.,]+)\s*-->\s*(?P<end>[\d:.,]+)(?P<look>\s.*)?", re.ASCII)
+_CLOCK_AND_ARROW = re.compile(r"\s*\d+:[\d:.,]+\s*-*>", re.ASCII)
+"""A line that is meant to be a timing, wherever it stands."""
 _SETTING = re.compile(r"(?:NOTE\s+)?causvid\s+(?P<name>[\w-]+)\s*:\s*(?P<value>.*)")
 
 
@@ -20,50 +26,62 @@ def read_subtitles(source: Source) -> Fields | None:
 
     `NOTE causvid seed: 7` gives a field to the cue that follows, or to the script where only a script has it.
     """
-    lines = source.lines
-    vtt = lines[0].startswith("WEBVTT")
+    vtt = source.lines[0].startswith("WEBVTT")
     if source.name.lower().endswith(".vtt") and not vtt:
         source.complain(mark(0, 0), "a .vtt file begins with the line WEBVTT")
         return None
     reading = _Subtitles(source, vtt=vtt)
-    for first, block in _blocks(lines):
-        if not (vtt and first == 0):
-            reading.block(first, block)
+    for first, block in _blocks(source.lines):
+        reading.block(first, block)
     return reading.script()
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines that are not blank: (number of the first, lines)."""
+    """Runs of lines that belong together: (number of the first, lines). A blank line ends a run, and so does a cue:
+    its timing, with the counter right above it. Text before a timing is its identifier only where it stands alone.
+    """
     block: list[str] = []
     for number, line in enumerate([*lines, ""]):
-        if line.strip():
-            block.append(line)
-        elif block:
+        counts = line.strip().isdecimal() and any(map(_CLOCK_AND_ARROW.match, lines[number + 1 : number + 2]))
+        times = _CLOCK_AND_ARROW.match(line) and not (len(block) == 1 and _may_name_cue(block[0]))
+        if block and (not line.strip() or counts or times):
             yield number - len(block), block
             block = []
+        if line.strip():
+            block.append(line)
+
+
+def _may_name_cue(line: str) -> bool:
+    return not (_is_timing(line) or re.match(r"WEBVTT\b|NOTE\b|(?:STYLE|REGION)\s*$", line))
+
+
+def _is_timing(line: str) -> bool:
+    return "-->" in line or _CLOCK_AND_ARROW.match(line) is not None
 
 
 class _Subtitles:
+    """The script that blocks make, one after another."""
+
     def __init__(self, source: Source, *, vtt: bool) -> None:
         self.source, self.vtt = source, vtt
         self.top: dict[str, Node] = {}
         self.settings: dict[str, Node] = {}
-        """Of the cue that follows."""
+        """Fields of the cue that follows."""
         self.cues: list[Fields] = []
-        self.spans: list[tuple[Mark, Time, Time | None]] = []
+        self.spans: list[Span] = []
 
     def block(self, first: int, block: list[str]) -> None:
-        """One run of lines: a note, a style, or a cue."""
+        """Take one run of lines: the header, a note, a style, or a cue."""
         word = block[0].split()[0]
-        if word == "NOTE":
+        if word == "NOTE" or (self.vtt and first == 0):
             for number, line in enumerate(block, start=first):
                 if found := _SETTING.fullmatch(line.strip()):
                     self._setting(found, number)
         elif self.vtt and block[0].rstrip() in ("STYLE", "REGION"):
             self.source.remark(mark(first, 0), f"{block[0].rstrip()} says how subtitles look; left out")
-        elif "-->" in block[0]:
+        elif _is_timing(block[0]):
             self._cue(first, block[0], block[1:], None)
-        elif len(block) > 1 and "-->" in block[1]:
+        elif len(block) > 1 and _is_timing(block[1]):
             counter = block[0].strip()
             self._cue(first + 1, block[1], block[2:], None if counter.isdecimal() else counter)
         else:
@@ -108,7 +126,7 @@ class _Subtitles:
         return script_node(self.cues, **self.top)
 
 
-def _clock(text: str, place: Mark, source: Source) -> Time | None:
+def _clock(text: str, place: int, source: Source) -> Time | None:
     try:
         if ":" not in text:
             raise UsageError(f"{text!r} is not a time; write 00:00:05.000")
