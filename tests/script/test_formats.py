@@ -40,6 +40,45 @@ def test_the_extension_of_a_file_says_its_kind(tmp_path: Path):
         read_script(tmp_path / "a.odt")
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "remark", "second"),
+    [
+        (
+            "1\n00:00:02,000 --> 00:00:03,000\na\n\n2\n00:00:05,000 --> 00:00:06,000\nb",
+            ".srt",
+            "a.srt:2:1: {} 2s",
+            "5s",
+        ),
+        ("WEBVTT\n\n00:02.000 --> 00:03.000\na\n\n00:05.000 --> 00:06.000\nb", ".vtt", "a.vtt:3:1: {} 2s", "5s"),
+        ('{"24": "b", "10": "a"}', ".json", "a.json:1:19: {} 10f", "24f"),
+        (
+            '{"prompts": [{"startTime": 1, "text": "a"}, {"startTime": 4, "text": "b"}]}',
+            ".json",
+            "a.json:1:14: {} 1s",
+            "4s",
+        ),
+        ("[1s: a] [3s-4s: b]", ".txt", "a.txt:1:1: {} 1s", "3s"),
+        ('{"prompts": [{"startTime": 1e-16, "text": "a"}, {"startTime": 4, "text": "b"}]}', ".json", None, "4s"),
+    ],
+)
+def test_a_first_prompt_that_begins_late_holds_from_0_and_that_is_said(text, kind, remark, second):
+    notes: list[str] = []
+    script = read(text, kind, on_note=lambda problem: notes.append(str(problem)))
+    assert (prompts(script), starts(script)) == (["a", "b"], ["0s", second])
+    said = [note for note in notes if "holds from 0" in note]
+    assert said == ([remark.format("the first cue begins at") + "; its prompt holds from 0"] if remark else [])
+
+
+def test_an_overlap_too_short_for_any_frame_is_rounding():
+    scope = (
+        '{"prompts": [{"startTime": 0, "endTime": 3.0000000000000004, "text": "a"},'
+        ' {"startTime": 3, "endTime": 6, "text": "b"}]}'
+    )
+    srt = "1\n00:00:00,000 --> 00:00:03,001\na\n\n2\n00:00:03,000 --> 00:00:06,000\nb"
+    for text, kind in ((scope, ".json"), (srt, ".srt"), ("[0s-3.0000000000000004s: a] [3s: b]", ".txt")):
+        assert starts(read(text, kind)) == ["0s", "3s"]
+
+
 # --- subtitles --------------------------------------------------------------------------------------------------------
 
 VTT = """\
@@ -126,7 +165,6 @@ def test_fields_of_a_note_reach_the_cue_right_below_it_and_those_of_the_header_t
     [
         ("hello", "a.vtt:1:1: a .vtt file begins with the line WEBVTT"),
         ("WEBVTT\n\nhello", "a.vtt:3:1: neither a cue (a line with -->) nor a NOTE"),
-        ("WEBVTT\n\n00:01.000 --> 00:02.000\na", "a.vtt:3:1: the first cue begins at 0, not at 1s"),
         ("WEBVTT\n\n00:00.000 --> 00:00.000\na", "a.vtt:3:1: ends at 0s, not after its beginning (0s)"),
         (
             "WEBVTT\n\n00:00.000 --> 00:05.000\na\n\n00:04.000 --> 00:06.000\nb",
@@ -277,7 +315,6 @@ def test_a_scope_timeline_keeps_exact_times_and_blends():
             '{"prompts": [\n{"startTime": 0, "prompts": [{"text": "a"}, {"text": "b"}]}]}',
             "a.json:2:45: several prompts at once cannot be kept",
         ),
-        ('{"prompts": [{"startTime": 1, "text": "a"}]}', "a.json:1:14: the first cue begins at 0, not at 1s"),
         ('{"prompts": [{"text": "a"}]}', "a.json:1:14: 'startTime' is missing"),
         ('{"prompts": [{"startTime": -1, "text": "a"}]}', "a.json:1:28: startTime '-1' is not a number of 0 or more"),
         ('{"prompts": [{"startTime": 1e999999999, "text": "a"}]}', "a.json:1:28: startTime"),
@@ -317,7 +354,7 @@ def test_a_deforum_map_counts_frames(kind):
         ('{"0": "a", "0": "b"}', "a.json:1:12: '0' is given twice (first in line 1)"),
         ('{"0": "a", "00": "b"}', "a.json:1:18: 0f is not after the cue before it (0s, line 1)"),
         ('{"0": ["a"]}', "a.json:1:7: must be text"),
-        ('{"10": "a"}', "the first cue begins at 0, not at 10f"),
+        ('{"10": "a", "010": "b"}', "a.json:1:20: 10f is not after the cue before it (10f, line 1)"),
         ('{"0": "a",}', "not JSON"),
         ('"0": "a"', "a.json:1:4: not JSON: extra data"),
         ("[1, 2]", "a.json:1:1: neither a Scope timeline nor a Deforum map"),
@@ -355,7 +392,8 @@ def test_a_last_bracket_with_an_end_says_the_length():
     ("text", "complaint"),
     [
         ("", "a.txt:1:1: holds no prompt; write [0s: text] [4s: text]"),
-        ("[1s: a]", "a.txt:1:1: the first cue begins at 0, not at 1s"),
+        ("[5s: a]\n[3s: b]", "a.txt:2:1: 3s is not after the cue before it (5s, line 1)"),
+        ("[5s: a]\n[0s: b]", "a.txt:2:1: 0s is not after the cue before it (5s, line 1)"),
         ("[0s: a]\nb [2s: c]", "a.txt:1:8: text between brackets belongs to no time"),
         ("[0s: a [b]]", "a.txt:1:1: [ and ] do not pair here"),
         ("[0s: a", "a.txt:1:1: [ and ] do not pair here"),

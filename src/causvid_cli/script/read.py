@@ -72,7 +72,7 @@ def script_of(prompt: str, then: Sequence[str] = (), **fields: str | None) -> Sc
         name: Text(text, place, place)
         for place, (name, text) in ((mark(len(then) + 1 + n, 0), item) for n, item in enumerate(given.items()))
     }
-    return script_of_tree(script_node(cues, **top), source, defaults={"version": VERSION})
+    return script_of_tree(script_node(source, cues, **top), source, defaults={"version": VERSION})
 
 
 _THEN = re.compile(rf"\s*(?P<time>-?{TIME})\s*:(?P<prompt>.*)", re.DOTALL | re.ASCII)

@@ -1,10 +1,12 @@
 """Deforum's map of frames to prompts as a script. Imports no torch."""
 
 import re
+from fractions import Fraction
 
 from causvid_cli.script.formats.shared import cue_node, script_node, text_of
 from causvid_cli.script.parse import Fields
 from causvid_cli.script.problems import Source, shortened
+from causvid_cli.timecode import Time
 
 
 def read_deforum(source: Source, tree: Fields) -> Fields | None:
@@ -19,8 +21,10 @@ def read_deforum(source: Source, tree: Fields) -> Fields | None:
         if "`" in text or "$" in text:
             source.complain(node.place, "a formula in a prompt cannot be kept; write plain text")
         prompt, flag, negative = text.partition("--neg")
-        cue = cue_node(node.place, at=f"{int(name)}f", prompt=prompt, negative=negative if flag else None)
+        cue = cue_node(
+            node.place, at=Time(Fraction(int(name)), "f"), prompt=prompt, negative=negative if flag else None
+        )
         cues.append((int(name), cue))
     if tree.entries:
         source.remark(tree.place, "frames are counted at the script's fps")
-    return script_node([cue for _, cue in sorted(cues, key=lambda entry: entry[0])])
+    return script_node(source, [cue for _, cue in sorted(cues, key=lambda entry: entry[0])])

@@ -31,7 +31,7 @@ def read_inline(source: Source) -> Fields | None:
         return None
     check_overlap(source, spans)
     place, _, end = spans[-1] if spans else (0, None, None)
-    return script_node(cues, length=Text(end, place, place) if end else None)
+    return script_node(source, cues, length=Text(end, place, place) if end else None)
 
 
 def _inline_cue(source: Source, found: re.Match[str], cues: list[Fields], spans: list[Span]) -> None:

@@ -32,7 +32,7 @@ def read_scope(source: Source, tree: Fields) -> Fields | None:
     check_overlap(source, spans)
     end = spans[-1] if spans and len(spans) == len(cues) else None
     length = Text(end[2], end[0], end[0]) if end and end[2] else None
-    return script_node(cues, length=length, **_scope_settings(source, tree.entries.get("settings")))
+    return script_node(source, cues, length=length, **_scope_settings(source, tree.entries.get("settings")))
 
 
 def _scope_cue(source: Source, node: Fields, spans: list[Span]) -> Fields:

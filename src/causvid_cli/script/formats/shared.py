@@ -1,7 +1,9 @@
 """What the readers of other programs' timelines share: how a tree of cues is put together. Imports no torch."""
 
+from fractions import Fraction
 from typing import Any
 
+from causvid_cli.script.model import BROKEN
 from causvid_cli.script.parse import Fields, Items, Node, Text
 from causvid_cli.script.problems import Mark, Source
 from causvid_cli.timecode import Time
@@ -12,6 +14,9 @@ TIME = r"(?:\d[\d:.]*(?:ms|min|s|f|m|h)?)"
 Span = tuple[Mark, Time, Time | None]
 """Where a cue stands in its text, when it begins, and when it ends (None where the format does not say)."""
 
+ROUNDING_S = Fraction(1, 1000)
+"""Programs keep times as floats or in whole milliseconds; no frame is this short."""
+
 
 def cue_node(place: Mark, **values: Any) -> Fields:
     """A cue whose fields all stand at one place; None values are left out."""
@@ -20,18 +25,42 @@ def cue_node(place: Mark, **values: Any) -> Fields:
     )
 
 
-def script_node(cues: list[Fields], **top: Node | None) -> Fields:
-    """A script of these cues; top: its own fields, None for those that are not given."""
+def script_node(source: Source, cues: list[Fields], **top: Node | None) -> Fields:
+    """A script of these cues; top: its own fields, None for those that are not given.
+
+    Nothing can show before the first prompt, so it holds from 0 whenever it begins; a remark says so.
+    """
+    start = _start(cues[0]) if cues else None
+    if start and start.number:
+        _begin_at_zero(source, cues, start)
     given: dict[str, Node] = {name: node for name, node in top.items() if node is not None}
     listed: list[Node] = list(cues)
     return Fields(given | {"cues": Items(listed, 0, 0)}, 0, 0)
 
 
+def _begin_at_zero(source: Source, cues: list[Fields], start: Time) -> None:
+    second = _start(cues[1]) if len(cues) > 1 else None
+    if second and second.unit == start.unit and second.number <= start.number:
+        place, line = cues[1].entries["at"].place, source.line_of(cues[0].place)
+        source.complain(place, f"{second} is not after the cue before it ({start}, {line})")
+        cues[1].entries["at"] = Text(BROKEN, place, place)
+    if start.number > (ROUNDING_S if start.unit == "s" else 0):
+        source.remark(cues[0].entries["at"].place, f"the first cue begins at {start}; its prompt holds from 0")
+    del cues[0].entries["at"]
+
+
+def _start(cue: Fields) -> Time | None:
+    """When a cue begins, where its format's reader gave it a time."""
+    at = cue.entries.get("at")
+    return at.value if isinstance(at, Text) and isinstance(at.value, Time) else None
+
+
 def check_overlap(source: Source, spans: list[Span]) -> None:
-    """Complain of cues that end before they begin, or begin before another's end."""
+    """Complain of cues that end before they begin, or begin before another's end by more than ROUNDING_S."""
     before: tuple[Mark, Time] | None = None
     for place, start, end in spans:
-        if before and start.unit == before[1].unit and start.number < before[1].number:
+        rounding = ROUNDING_S if start.unit == "s" else 0
+        if before and start.unit == before[1].unit and start.number + rounding < before[1].number:
             source.complain(
                 place, f"begins at {start}, before the one in {source.line_of(before[0])} ends ({before[1]})"
             )

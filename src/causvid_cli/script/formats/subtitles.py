@@ -123,7 +123,7 @@ class _Subtitles:
         if self.spans and "length" not in self.top:
             place, _, end = self.spans[-1]
             self.top["length"] = Text(end, place, place)
-        return script_node(self.cues, **self.top)
+        return script_node(self.source, self.cues, **self.top)
 
 
 def _clock(text: str, place: int, source: Source) -> Time | None:

@@ -26,7 +26,7 @@ def switched(source: Source, prompts: list[tuple[Mark, str]], switch: str | None
     cues = [cue_node(place, at=at, prompt=text) for (place, text), at in zip(prompts, starts, strict=True)]
     # LongLive switches with the first chunk that begins at or after the frame.
     snap = Text("next", 0, 0) if any(time.unit == "latent" for time in times) else None
-    return script_node(cues, snap=snap)
+    return script_node(source, cues, snap=snap)
 
 
 def _switch_times(switch: str | None) -> list[Time]:
