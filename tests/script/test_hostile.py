@@ -49,7 +49,10 @@ SEEDS = {
         "WEBVTT - x\n\nNOTE causvid seed: 7\n\nfirst\n00:00.000 --> 00:05.000 align:start\n<b>a</b> &amp; b\n\n"
         "STYLE\n::cue {}\n\n00:00:05.000 --> 00:01:00.000\nc\nd\n"
     ],
-    ".srt": ["1\n00:00:00,000 --> 00:00:04,000\n{\\an8}<i>a</i>\n\n2\n00:00:05,500 --> 00:00:09,000\nb\n"],
+    ".srt": [
+        "1\n00:00:00,000 --> 00:00:04,000\n{\\an8}<i>a</i>\n\n2\n00:00:05,500 --> 00:00:09,000\nb\n",
+        "1\n00:00:02,000 --> 00:00:04,000\na\n2\n00:00:05,500 --> 00:00:09,000\nb\n",
+    ],
     ".jsonl": ['{"prompts": ["a", "b \\ud83d\\ude00", "c"]}\n'],
     ".json": [
         '{"prompts": [{"startTime": 0, "endTime": 4.25, "prompts": [{"text": "a", "weight": 100}]},\n'
@@ -57,9 +60,10 @@ SEEDS = {
         ' "prompts": [{"text": "b", "weight": 1}]}],\n "settings": {"seed": 42, "resolution": {"width": 512,'
         ' "height": 512}, "loras": []}, "version": "2.1"}',
         '{"0": "a swan --neg text", "60": "a \\"cat\\""}',
+        '"0": "a swan",\n"24": "a cat",\n',
     ],
     ".csv": ['id,prompt_index,prompt\n0,0,"a, b"\n0,1,"c ""d"""\n0,2,e\n'],
-    ".txt": ["a cat [4s: a dog] [6s-8s: a bird]\n", "[0s] a\n[5s] b\n"],
+    ".txt": ["a cat [4s: a dog] [6s-8s: a bird]\n", "[0s] a\n[5s] b\n", '"0": "a", "9": "b",'],
 }
 HOSTILE = [
     b"\x00", b"\x1b[2J", b"\xff", b"\xef\xbb\xbf", b"\xe2\x80\xae", b"\xe2\x80\xa8", b"\xed\xa0\x80", b"\r", b"\n",

@@ -39,6 +39,8 @@ class Text:
     value: Any
     place: Mark
     key_place: Mark
+    quoted: bool = True
+    """False for a value of JSON that is no text: a number, true, false, null or NaN."""
 
 
 @dataclass(slots=True)
@@ -69,22 +71,28 @@ def parse_yaml(source: Source, *, deepest: int = DEEPEST) -> Node | None:
     return _Builder(source, deepest=deepest).build(text)
 
 
-def parse_json(source: Source) -> Node | None:
-    """The tree of a JSON text, numbers as their text; problems go to the source."""
+def parse_json(source: Source, text: str | None = None, *, first_line: int = 0) -> Node | None:
+    """The tree of a JSON text, numbers as their text; problems go to the source.
+
+    text: what is read in place of the whole source. first_line: the line of the source, from 0, on which it begins.
+    """
+    text = source.text if text is None else text
+    start = mark(max(0, first_line), 0)
     try:
-        json.loads(source.text)
+        json.loads(text)
     except json.JSONDecodeError as error:
-        source.complain(mark(error.lineno - 1, error.colno - 1), f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}")
+        place = mark(max(0, first_line + error.lineno - 1), error.colno - 1)
+        source.complain(place, f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}")
         return None
     except RecursionError:
-        source.complain(mark(0, 0), f"nested more than {DEEPEST_JSON} deep")
+        source.complain(start, f"nested more than {DEEPEST_JSON} deep")
         return None
     except ValueError:  # Python reads no number of 5000 digits
-        source.complain(mark(0, 0), "holds a number of thousands of digits")
+        source.complain(start, "holds a number of thousands of digits")
         return None
     # What JSON has is YAML too, but for tabs between its parts, and letters escaped as two surrogates.
-    text = _PAIR.sub(lambda found: json.loads(f'"{found[0]}"') if len(found[0]) > 2 else found[0], source.text)
-    return _Builder(source, deepest=DEEPEST_JSON).build(text.replace("\t", " "))
+    text = _PAIR.sub(lambda found: json.loads(f'"{found[0]}"') if len(found[0]) > 2 else found[0], text)
+    return _Builder(source, deepest=DEEPEST_JSON, first_line=first_line, json=True).build(text.replace("\t", " "))
 
 
 _PAIR = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL)
@@ -100,9 +108,11 @@ def _refuse_controls(source: Source, count: int) -> None:
 class _Builder:
     """Events -> tree. What YAML can and the format does not need is refused where it stands."""
 
-    def __init__(self, source: Source, *, deepest: int) -> None:
+    def __init__(self, source: Source, *, deepest: int, first_line: int = 0, json: bool = False) -> None:
         self.source = source
         self.deepest = deepest
+        self.first_line = first_line
+        self.json = json
         self.root: Node | None = None
         self.open: list[Fields | Items] = []
         self.keys: list[tuple[str | None, Mark] | None] = []
@@ -118,7 +128,9 @@ class _Builder:
                 if isinstance(event, yaml.DocumentStartEvent):
                     documents += 1
                     if documents > 1:
-                        self.source.complain(_place(event), "a second document begins here; one file is one script")
+                        self.source.complain(
+                            self._place(event.start_mark), "a second document begins here; one file is one script"
+                        )
                         break
                 elif isinstance(event, yaml.NodeEvent):
                     if not self._node(event, yaml) or self.full:
@@ -127,14 +139,14 @@ class _Builder:
                     self.open.pop()
                     self.keys.pop()
         except yaml.YAMLError as error:
-            self.source.complain(*_syntax(error, self.source))
+            self.source.complain(*_syntax(error, self.source, self._place))
         for collection in self.open:
             collection.whole = False
         return self.root
 
     def _node(self, event: Any, yaml: Any) -> bool:
         """Put one value or the beginning of a collection in its place; False where reading ends."""
-        place = _place(event)
+        place = self._place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             self.source.complain(place, f"*{event.anchor} stands for another value; write the value itself")
             self._put(Text(BROKEN, place, place))
@@ -144,7 +156,7 @@ class _Builder:
         if event.tag:
             self.source.complain(place, f"{event.tag} is a tag; tags are not read, delete it")
         if isinstance(event, yaml.ScalarEvent):
-            self._put(Text(event.value, place, place))
+            self._put(Text(event.value, place, place, quoted=not self.json or event.style == '"'))
             return True
         if len(self.open) == self.deepest:
             self.source.complain(place, f"nested more than {self.deepest} deep")
@@ -155,6 +167,10 @@ class _Builder:
         self.open.append(collection)
         self.keys.append(None)
         return True
+
+    def _place(self, at: Any) -> Mark:
+        """The place of one of PyYAML's marks."""
+        return mark(max(0, at.line + self.first_line), at.column)
 
     def _put(self, node: Node) -> None:
         if not self.open:
@@ -186,10 +202,6 @@ class _Builder:
         return key, node.place
 
 
-def _place(event: Any) -> Mark:
-    return mark(event.start_mark.line, event.start_mark.column)
-
-
 _SYNTAX = {
     "mapping values are not allowed": (
         "text with ': ' in it must be quoted",
@@ -208,14 +220,14 @@ _UNCLOSED = {
 }
 
 
-def _syntax(error: Any, source: Source) -> tuple[Mark | None, str, str]:
+def _syntax(error: Any, source: Source, place_of: Callable[[Any], Mark]) -> tuple[Mark | None, str, str]:
     """(place, message, hint) of YAML that cannot be read."""
     said = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     at, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     for part, message in _UNCLOSED.items():
         if part in said and (found := context or at):
-            return mark(found.line, found.column), message, ""
-    place = mark(at.line, at.column) if at else None
+            return place_of(found), message, ""
+    place = place_of(at) if at else None
     if "cannot start any token" in said and place is not None:
         line = source.lines[place >> 24]
         first = line[place & 0xFFFFFF : (place & 0xFFFFFF) + 1]

@@ -17,8 +17,17 @@ from causvid_cli.script.problems import Source
 
 
 def read_json(source: Source) -> Fields | None:
-    """A .json: Scope's timeline (it has a list of prompts) or Deforum's map of frames."""
-    tree = parse_json(source)
+    """A .json: Scope's timeline (it has a list of prompts) or Deforum's map of frames.
+
+    As FizzNodes takes it, a map may lack its outer braces and have a comma after its last entry.
+    """
+    text = source.text.rstrip()
+    if text.lstrip().startswith('"'):
+        tree = parse_json(source, f"{{\n{text.removesuffix(',')}}}", first_line=-1)
+    elif (inner := text.removesuffix("}").rstrip()).endswith(",") and text.endswith("}"):
+        tree = parse_json(source, inner.removesuffix(",") + "}")
+    else:
+        tree = parse_json(source)
     if tree is None or source.problems:
         return None
     if not isinstance(tree, Fields):
@@ -28,7 +37,7 @@ def read_json(source: Source) -> Fields | None:
 
 
 def read_text(source: Source) -> Fields | None:
-    """A .txt: Deforum's map in braces, or `[4s: text]`."""
+    """A .txt: Deforum's map of frames, or `[4s: text]`."""
     return read_json(source) if source.text.lstrip().startswith(("{", '"')) else read_inline(source)
 
 

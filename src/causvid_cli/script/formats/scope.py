@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node
+from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node, text_of
 from causvid_cli.script.model import BROKEN
 from causvid_cli.script.parse import Fields, Items, Node, Text
 from causvid_cli.script.problems import Source, shortened
@@ -74,7 +74,7 @@ def _scope_number(source: Source, node: Fields, name: str) -> Fraction | None:
 def _scope_prompt(source: Source, node: Fields) -> Node:
     mix, text = node.entries.get("prompts"), node.entries.get("text")
     if mix is None and text is not None:
-        return text
+        return Text(text_of(source, text), text.place, text.place)
     if not isinstance(mix, Items) or not mix.items:
         source.complain(node.place, "'prompts' must be a list with one prompt")
         return Text(BROKEN, node.place, node.place)
@@ -85,7 +85,7 @@ def _scope_prompt(source: Source, node: Fields) -> Node:
     if found is None:
         source.complain(first.place, 'must be {"text": "..."}')
         return Text(BROKEN, first.place, first.place)
-    return found
+    return Text(text_of(source, found), found.place, found.place)
 
 
 def _scope_settings(source: Source, node: Node | None) -> dict[str, Node]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from causvid_cli.script.model import BROKEN
 from causvid_cli.script.parse import Fields, Items, Node, Text
-from causvid_cli.script.problems import Mark, Source
+from causvid_cli.script.problems import Mark, Source, shortened
 from causvid_cli.timecode import Time
 
 TIME = r"(?:\d[\d:.]*(?:ms|min|s|f|m|h)?)"
@@ -70,9 +70,11 @@ def check_overlap(source: Source, spans: list[Span]) -> None:
             before = (place, end)
 
 
-def text_of(source: Source, node: Node, base: Mark = 0) -> str:
+def text_of(source: Source, node: Node) -> str:
     """The text that a node is, or a stand-in for one that has been complained of."""
-    if isinstance(node, Text) and isinstance(node.value, str):
-        return node.value
-    source.complain(base + node.place, "must be text")
-    return "?"
+    if not isinstance(node, Text) or not isinstance(node.value, str):
+        source.complain(node.place, "must be text")
+        return "?"
+    if not node.quoted:
+        source.complain(node.place, f"must be text, not {shortened(node.value)}; write it in quotes")
+    return node.value
