@@ -158,6 +158,17 @@ def test_a_prompt_from_stdin_is_checked(text, complaint):
     fails(run("t2v", input=text), 2, complaint)
 
 
+@pytest.mark.parametrize(("argument", "name"), [("-", "stdin"), ("@prompts.txt", "prompts.txt")])
+def test_a_prompt_of_several_lines_is_one_prompt_and_that_is_said(argument, name, tiny):
+    for count in (74, 1):
+        text = f"\n{PROMPT}\n" * count
+        Path("prompts.txt").write_text(text)
+        result = run("t2v", argument, "-m", tiny, "--dry-run", input=text)
+        assert result.exit_code == 0, result.output
+        said = f"{name}: its 74 lines are one prompt; prompts over time are for causvid edit-script"
+        assert (said in " ".join(result.stderr.split())) == (count == 74)
+
+
 def test_no_prompt_at_a_terminal_is_an_error_and_no_wait(monkeypatch):
     monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda self: True)
     fails(run("t2v"), 2, 'no prompt; say what to show, such as causvid t2v "a red car')

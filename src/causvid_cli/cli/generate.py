@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from causvid_cli.cli import options
+from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import Making, makes_video
@@ -213,6 +213,9 @@ def _read_text(file: BinaryIO, name: str) -> str:
     if len(content) > most:
         raise UsageError(f"the prompt in {name} is too long; {LONGEST_PROMPT} characters are the most")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"the prompt in {name} is not UTF-8 text") from error
+    if (lines := sum(1 for line in text.splitlines() if line.strip())) > 1:
+        console.note(f"{name}: its {lines} lines are one prompt; prompts over time are for causvid edit-script")
+    return text
