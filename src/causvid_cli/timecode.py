@@ -21,8 +21,8 @@ FASTEST_FPS = 240
 class Time:
     """A time or a length as it was asked for.
 
-    number: of seconds (`s`), pictures (`f`), a model's latent frames (`latent`) or its chunks (`chunk`); all but the
-    first become seconds only when the rate or the model is known. Exact, 0 or more.
+    number: how many seconds (`s`), frames (`f`), latent frames of a model (`latent`) or its chunks (`chunk`); all but
+    seconds become seconds only when the rate or the model is known. Exact, 0 or more.
     """
 
     number: Fraction
@@ -38,8 +38,8 @@ class Time:
         whole = len(text.partition(".")[2]) <= 18  # more digits than the grammar takes: 18 of ms are 21 of s
         return f"{text}s" if whole else f"{decimal_text(self.number * 1000)}ms"
 
-    def pictures(self, fps: Fraction) -> Fraction:
-        """How many pictures pass until then, exactly; of seconds and pictures only."""
+    def frames(self, fps: Fraction) -> Fraction:
+        """How many frames pass until then, exactly; for seconds and frames only."""
         assert self.unit in ("s", "f"), self
         return self.number * fps if self.unit == "s" else self.number
 
@@ -52,7 +52,7 @@ def decimal_text(number: Fraction) -> str:
 
 
 def parse_time(text: str | float, *, name: str, what: str = "time") -> Time:
-    """A time of 0 or more: 5, 5s, 250ms, 1m, 1h, 1:04.5, 0:01:04.5 or 96f (pictures).
+    """A time of 0 or more: 5, 5s, 250ms, 1m, 1h, 1:04.5, 0:01:04.5 or 96f (frames).
 
     what: "time" or "length", for the complaint. Raises UsageError for what is none, or is longer than a day.
     """
@@ -78,11 +78,11 @@ def parse_time(text: str | float, *, name: str, what: str = "time") -> Time:
 
 
 def parse_frames(text: str | float, *, fps: Fraction, name: str = "--length") -> int:
-    """How many pictures a length is at this rate, rounded half up: 5, 5s, 250ms, 1m, 1:04.5, 0:01:04.5 or 96f.
+    """How many frames a length is at this rate, rounded half up: 5, 5s, 250ms, 1m, 1:04.5, 0:01:04.5 or 96f.
 
     Raises UsageError for what is no length, is not above 0, or is longer than a day.
     """
-    exact = parse_time(text, name=name, what="length").pictures(fps)
+    exact = parse_time(text, name=name, what="length").frames(fps)
     if exact / fps > LONGEST_S:
         raise UsageError(f"{name} {text}: longer than a day; try 1h or less")
     frames = nearest_whole(exact)

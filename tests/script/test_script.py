@@ -336,7 +336,7 @@ def test_a_photo_is_the_first_picture_and_a_clips_end_is_not():
         "cue 1 asked 0.000s -> chunk 0, frame 1, 0.0625s (+0.062s)",
         "cue 2 asked 3.000s -> chunk 4, frame 49, 3.0625s (+0.062s)",
     )
-    assert timeline(made, clip, SIXTEEN).report[1].picture == 48
+    assert timeline(made, clip, SIXTEEN).report[1].frame == 48
 
 
 def test_defaults_are_held_and_a_cues_own_fields_win():
@@ -381,13 +381,13 @@ def test_a_loop_plays_the_cues_again_with_length_as_its_period():
     snapped = timeline(made, PIXEL_GRID, EIGHT)
     assert [each.start_chunk for each in snapped.cues] == [0, 2, 4, 6, 8, 10]
     assert [each.seed for each in snapped.cues] == [None, 5] * 3
-    assert snapped.pictures == 96
+    assert snapped.frames == 96
     assert snapped.lines[5].startswith("cue 2 (round 3) asked 10.000s -> chunk 10")
 
 
 def test_the_length_is_the_last_cue_and_five_seconds_where_none_is_named():
-    assert timeline(script(cue(None), cue("2s")), PIXEL_GRID, EIGHT).pictures == 56
-    assert timeline(script(cue(None)), PIXEL_GRID, EIGHT).pictures == 40
+    assert timeline(script(cue(None), cue("2s")), PIXEL_GRID, EIGHT).frames == 56
+    assert timeline(script(cue(None)), PIXEL_GRID, EIGHT).frames == 40
 
 
 def test_a_length_is_whole_frames_and_says_what_it_rounds():
@@ -440,7 +440,7 @@ def test_vtt_round_trips_to_the_same_video():
     first, *others = got.cues
     assert first == replace(wanted.cues[0], seed=3, transition="recache")  # of a first cue a transition does nothing
     assert tuple(others) == wanted.cues[1:]
-    assert (got.pictures, got.length_asked_s) == (wanted.pictures, wanted.length_asked_s)
+    assert (got.frames, got.length_asked_s) == (wanted.frames, wanted.length_asked_s)
 
 
 def test_chapters_are_exact_and_lie_where_the_prompt_changes():

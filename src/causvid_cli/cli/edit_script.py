@@ -227,7 +227,7 @@ def as_object(snapped: "Snapped", facts: PackFacts) -> dict[str, Any]:
         "v": 1,
         "model": facts.name,
         "fps": float(snapped.fps),
-        "frames": snapped.pictures,
+        "frames": snapped.frames,
         "length_s": float(snapped.length_s),
         "cues": [
             {
@@ -236,7 +236,7 @@ def as_object(snapped: "Snapped", facts: PackFacts) -> dict[str, Any]:
                 "asked_s": float(entry.asked_s),
                 "start_s": float(entry.start_s),
                 "chunk": entry.cue.start_chunk,
-                "frame": entry.picture,
+                "frame": entry.frame,
                 "prompt": entry.cue.prompt,
                 "transition": entry.cue.transition,
                 "blend_chunks": entry.cue.blend_chunks,

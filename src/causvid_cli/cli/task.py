@@ -323,7 +323,7 @@ def _snapped(
             asked = DEFAULT_LENGTH
     if asked is None:
         snapped = timeline(script, grid, fps)
-        return str(script.length or f"{snapped.pictures}f"), snapped, snapped.pictures
+        return str(script.length or f"{snapped.frames}f"), snapped, snapped.frames
     frames = parse_length(asked, fps=fps)
     snapped = timeline(script, grid, fps, length=Time(Fraction(frames or NEVER), "f"))
     return asked.strip(), snapped, frames

@@ -172,7 +172,7 @@ class ClipEnd(InputMedia):
         self._sizes(facts, codec, (self._clip.width, self._clip.height), None)
         seconds = self._clip.duration_s
         if self.context is not None:
-            wanted = parse_time(self.context, name="--context").pictures(fps) / fps
+            wanted = parse_time(self.context, name="--context").frames(fps) / fps
             if not wanted:
                 raise UsageError(f"--context {self.context}: must be more than 0; try 2s")
             seconds = min(seconds, wanted)

@@ -55,9 +55,9 @@ def to_vtt(script: Script, fps: Fraction) -> str:
     fps: of the video, for times in frames. What a subtitle cannot say stands in NOTE lines: fields, and times finer
     than a millisecond. Line breaks in a prompt stay, empty lines go, and so do the user's own `x-` fields.
     """
-    length = script.length or Time(script.cues[-1].start.pictures(fps) + AFTER_LAST_CUE.pictures(fps), "f")
-    starts = [cue.start.pictures(fps) / fps for cue in script.cues]
-    ends = [*starts[1:], length.pictures(fps) / fps]
+    length = script.length or Time(script.cues[-1].start.frames(fps) + AFTER_LAST_CUE.frames(fps), "f")
+    starts = [cue.start.frames(fps) / fps for cue in script.cues]
+    ends = [*starts[1:], length.frames(fps) / fps]
     shared = ("transition", "strength", "seed", "negative")  # of a cue too: there a NOTE means the cue
     blocks = ["WEBVTT"]
     for name, text in _fields(script):
@@ -100,11 +100,11 @@ def _vtt_text(text: str) -> str:
 
 
 def to_ffmetadata(snapped: Snapped) -> str:
-    """The cues as ffmpeg's chapters, where the model really changes the prompt; exact, in pictures."""
+    """The cues as ffmpeg's chapters, where the model really changes the prompt; exact, in frames."""
     fps = snapped.fps
-    starts = [0, *(entry.picture for entry in snapped.report[1:])]
+    starts = [0, *(entry.frame for entry in snapped.report[1:])]
     parts = [";FFMETADATA1\n"]
-    for entry, start, end in zip(snapped.report, starts, [*starts[1:], snapped.pictures], strict=True):
+    for entry, start, end in zip(snapped.report, starts, [*starts[1:], snapped.frames], strict=True):
         title = re.sub(r"([=;#\\\n])", r"\\\1", entry.cue.title)
         times = f"TIMEBASE={fps.denominator}/{fps.numerator}\nSTART={start}\nEND={end}"
         parts.append(f"[CHAPTER]\n{times}\ntitle={title}\n")

@@ -189,11 +189,11 @@ class ScriptCue:
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
 
     at: Moment = None
-    """When it begins, counted from the video's first picture; only the first cue may leave it out, and begins at 0."""
+    """When it begins, counted from the video's first frame; only the first cue may leave it out, and begins at 0."""
     prompt: Words
     """What to show."""
     transition: TransitionName = None
-    """recache: same pictures, remembered anew under this prompt. soft: only the text changes. cut: a new shot."""
+    """recache: same frames, remembered anew under this prompt. soft: only the text changes. cut: a new shot."""
     blend: Moment = None
     """Over how long the text slides from the old prompt to this one; not with cut."""
     strength: Strength = None
@@ -228,7 +228,7 @@ class Script:
     model: Title = None
     """A model's name or folder."""
     size: Size = None
-    """WIDTHxHEIGHT of the picture in pixels."""
+    """WIDTHxHEIGHT of a frame in pixels."""
     fps: Rate = None
     """Frames per second of the file, also for times in frames (96f); the model's own where left out."""
     seed: Seed = None
@@ -356,5 +356,5 @@ def _less(first: Time, second: Time, fps: Fraction | None) -> bool:
     if first.unit == second.unit or not second.number:
         return first.number < second.number
     if fps and {first.unit, second.unit} <= {"s", "f"}:
-        return first.pictures(fps) < second.pictures(fps)
+        return first.frames(fps) < second.frames(fps)
     return True
