@@ -52,7 +52,7 @@ def _text(value: Any) -> str:
 def to_vtt(script: Script, fps: Fraction) -> str:
     """The script as WebVTT, which this program reads back with the same meaning.
 
-    fps: of the video, for times in frames. What a subtitle cannot say stands in NOTE lines: fields, and times finer
+    fps: the video's rate, for times in frames. What a subtitle cannot say stands in NOTE lines: fields, and times finer
     than a millisecond. Line breaks in a prompt stay, empty lines go, and so do the user's own `x-` fields.
     """
     length = script.length or Time(script.cues[-1].start.frames(fps) + AFTER_LAST_CUE.frames(fps), "f")
@@ -134,5 +134,5 @@ def schema() -> dict[str, Any]:
 
 
 def _tidy(field: dict[str, Any]) -> dict[str, Any]:
-    """Without what pydantic adds for itself: titles, and null as a default."""
+    """A field's schema without what pydantic adds for itself: titles, and null as a default."""
     return {name: value for name, value in field.items() if name != "title" and (name, value) != ("default", None)}

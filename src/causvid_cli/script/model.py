@@ -18,9 +18,9 @@ VERSION = 1
 NEWER = "made for a newer causvid"
 MOST_CUES = 100_000
 AFTER_LAST_CUE = Time(Fraction(5))
-"""What the last cue gets where the script names no length."""
+"""How long the last cue holds where the script names no length."""
 MOST_LETTERS = 200
-"""Of a value that is no prose."""
+"""The longest value that is no prose, in characters."""
 
 Snap = Literal["nearest", "next", "previous", "error"]
 """Where a cue goes that is not at a chunk's edge."""
@@ -158,7 +158,7 @@ Words = Annotated[str, Reader(_words, _NAME)]
 Prose = Annotated[str | None, Reader(_prose, _TEXT)]
 Title = Annotated[str | None, Reader(_plain, _NAME)]
 FileName = Annotated[str | None, Reader(_file, _NAME)]
-Moment = Annotated[Time | None, Reader(_time, _TIME_SCHEMA)]
+CueTime = Annotated[Time | None, Reader(_time, _TIME_SCHEMA)]
 Length = Annotated[Time | None, Reader(_length, _TIME_SCHEMA)]
 Size = Annotated[
     tuple[int, int] | None,
@@ -184,17 +184,17 @@ SnapName = Annotated[Snap, Reader(_one_of(SNAPS), {"enum": list(SNAPS)})]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptCue:
-    """From a time on a prompt holds, until the next cue."""
+    """A prompt, and the time from which it holds until the next cue."""
 
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    at: Moment = None
+    at: CueTime = None
     """When it begins, counted from the video's first frame; only the first cue may leave it out, and begins at 0."""
     prompt: Words
     """What to show."""
     transition: TransitionName = None
     """recache: same frames, remembered anew under this prompt. soft: only the text changes. cut: a new shot."""
-    blend: Moment = None
+    blend: CueTime = None
     """Over how long the text slides from the old prompt to this one; not with cut."""
     strength: Strength = None
     """How far this prompt replaces the one before, 0 to 1; held until the next cue."""
@@ -224,7 +224,7 @@ class Script:
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
 
     version: Version = VERSION
-    """Of this format; required in a file."""
+    """The version of this format; required in a file."""
     model: Title = None
     """A model's name or folder."""
     size: Size = None
@@ -240,15 +240,15 @@ class Script:
     video: FileName = None
     """A clip to go on with; relative to the script's folder."""
     length: Length = None
-    """Of the video, or with loop of one round; the last cue and 5 seconds where left out."""
+    """How long the video is, or with loop one round; where left out it ends 5 seconds after the last cue begins."""
     loop: Loop = None
     """How many times the cues are played; needs length."""
     snap: SnapName = "nearest"
     """Where a cue goes that is not at a chunk's edge."""
     transition: TransitionName = None
-    """For every cue that names none; recache where left out."""
+    """The transition of every cue that names none; recache where left out."""
     strength: Strength = None
-    """For every cue that names none; 1 where left out."""
+    """The strength of every cue that names none; 1 where left out."""
     style: Prose = None
     """Added to every prompt."""
     cues: tuple[ScriptCue, ...]
@@ -275,6 +275,7 @@ class Script:
 
 
 def with_style(prompt: str, style: str | None) -> str:
+    """A prompt with the style after it, parted by a comma unless it ends in punctuation."""
     if not style:
         return prompt
     return f"{prompt} {style}" if prompt[-1] in ".!?;,:" else f"{prompt}, {style}"
@@ -311,7 +312,10 @@ BROKEN = object()
 
 
 def clashes(top: Mapping[str, Any], cues: Sequence[Mapping[str, Any]]) -> Iterator[Clash]:
-    """What does not go together, from values by field, None or absent where not given, BROKEN where unreadable."""
+    """The fields that contradict each other.
+
+    top, cues: values by field; None or absent where not given, BROKEN where unreadable.
+    """
     if top.get("image") and top.get("video"):
         yield Clash(None, "video", "image and video cannot both be the start; leave one out")
     if top.get("loop") and not top.get("length"):

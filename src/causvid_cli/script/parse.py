@@ -25,7 +25,7 @@ from causvid_cli.script.model import (
     clashes,
     readers,
 )
-from causvid_cli.script.problems import MOST_PROBLEMS, Mark, Source, mark, shortened
+from causvid_cli.script.problems import MOST_PROBLEMS, Mark, ScriptSource, mark, shortened
 
 DEEPEST = 4
 """Lists and fields inside one another: the script, its cues, a cue, and one more for the user's own `x-` fields."""
@@ -45,6 +45,8 @@ class Text:
 
 @dataclass(slots=True)
 class Fields:
+    """Named values, such as a script or a cue."""
+
     entries: "dict[str, Node]"
     place: Mark
     key_place: Mark
@@ -54,6 +56,8 @@ class Fields:
 
 @dataclass(slots=True)
 class Items:
+    """A list of values."""
+
     items: "list[Node]"
     place: Mark
     key_place: Mark
@@ -63,7 +67,7 @@ class Items:
 Node = Text | Fields | Items
 
 
-def parse_yaml(source: Source, *, deepest: int = DEEPEST) -> Node | None:
+def parse_yaml(source: ScriptSource, *, deepest: int = DEEPEST) -> Node | None:
     """The tree of a YAML text; problems go to the source. None for an empty one."""
     text, controls = CONTROL.subn("\ufffd", source.text)
     if controls:
@@ -71,7 +75,7 @@ def parse_yaml(source: Source, *, deepest: int = DEEPEST) -> Node | None:
     return _Builder(source, deepest=deepest).build(text)
 
 
-def parse_json(source: Source, text: str | None = None, *, first_line: int = 0) -> Node | None:
+def parse_json(source: ScriptSource, text: str | None = None, *, first_line: int = 0) -> Node | None:
     """The tree of a JSON text, numbers as their text; problems go to the source.
 
     text: what is read in place of the whole source. first_line: the line of the source, from 0, on which it begins.
@@ -98,7 +102,7 @@ def parse_json(source: Source, text: str | None = None, *, first_line: int = 0) 
 _PAIR = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 
 
-def _refuse_controls(source: Source, count: int) -> None:
+def _refuse_controls(source: ScriptSource, count: int) -> None:
     for found in islice(CONTROL.finditer(source.text), MOST_PROBLEMS):
         name = found[0].encode("unicode_escape").decode("ascii")
         source.complain(source.mark_at(found.start()), f"control character {name}; delete it")
@@ -108,7 +112,7 @@ def _refuse_controls(source: Source, count: int) -> None:
 class _Builder:
     """Events -> tree. What YAML can and the format does not need is refused where it stands."""
 
-    def __init__(self, source: Source, *, deepest: int, first_line: int = 0, json: bool = False) -> None:
+    def __init__(self, source: ScriptSource, *, deepest: int, first_line: int = 0, json: bool = False) -> None:
         self.source = source
         self.deepest = deepest
         self.first_line = first_line
@@ -145,7 +149,7 @@ class _Builder:
         return self.root
 
     def _node(self, event: Any, yaml: Any) -> bool:
-        """Put one value or the beginning of a collection in its place; False where reading ends."""
+        """Put one value or the beginning of a collection into the tree; False where reading ends."""
         place = self._place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             self.source.complain(place, f"*{event.anchor} stands for another value; write the value itself")
@@ -220,7 +224,7 @@ _UNCLOSED = {
 }
 
 
-def _syntax(error: Any, source: Source, place_of: Callable[[Any], Mark]) -> tuple[Mark | None, str, str]:
+def _syntax(error: Any, source: ScriptSource, place_of: Callable[[Any], Mark]) -> tuple[Mark | None, str, str]:
     """(place, message, hint) of YAML that cannot be read."""
     said = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     at, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
@@ -243,7 +247,7 @@ def _syntax(error: Any, source: Source, place_of: Callable[[Any], Mark]) -> tupl
 # --- tree -> script ---------------------------------------------------------------------------------------------------
 
 
-def script_of_tree(root: Node | None, source: Source, *, defaults: Mapping[str, Any] | None = None) -> Script:
+def script_of_tree(root: Node | None, source: ScriptSource, *, defaults: Mapping[str, Any] | None = None) -> Script:
     """The script that a tree says. Raises ScriptError with all problems, those found before included.
 
     defaults: top fields that the text need not give (`version`, where another format is read).
@@ -263,7 +267,7 @@ def script_of_tree(root: Node | None, source: Source, *, defaults: Mapping[str, 
     return Script(**top, cues=tuple(made), path=source.name)
 
 
-def _check_version(version: Any, root: Fields, source: Source) -> None:
+def _check_version(version: Any, root: Fields, source: ScriptSource) -> None:
     """Complain of a missing version. Raises ScriptError for a newer one: of that nothing else can be said."""
     if version is None and root.whole:
         source.complain(root.place, "'version' is missing; write 'version: 1' at the top")
@@ -273,11 +277,11 @@ def _check_version(version: Any, root: Fields, source: Source) -> None:
         source.check()
 
 
-def _line(node: Node, source: Source) -> int | None:
+def _line(node: Node, source: ScriptSource) -> int | None:
     return (node.place >> 24) + 1 if source.text else None
 
 
-def _values(node: Fields, kind: type, source: Source, *, besides: Iterable[str] = ()) -> dict[str, Any]:
+def _values(node: Fields, kind: type, source: ScriptSource, *, besides: Iterable[str] = ()) -> dict[str, Any]:
     """The fields of a script or a cue, read; BROKEN for one that cannot be, or that is misspelt."""
     known = readers(kind)
     misspelt: dict[str, Any] = {}
@@ -298,7 +302,7 @@ def _values(node: Fields, kind: type, source: Source, *, besides: Iterable[str] 
     return misspelt | values
 
 
-def _value(node: Node, name: str, read: Callable[[str, str], Any], source: Source) -> Any:
+def _value(node: Node, name: str, read: Callable[[str, str], Any], source: ScriptSource) -> Any:
     if not isinstance(node, Text):
         source.complain(node.place, f"{name} must be text, not {'a list' if isinstance(node, Items) else 'fields'}")
         return BROKEN
@@ -322,8 +326,8 @@ def _content(node: Node) -> Any:
     return node.value if isinstance(node.value, str) else ""
 
 
-def _cues(root: Fields, source: Source, *, misspelt: bool) -> tuple[list[Fields], list[dict[str, Any]]]:
-    """The cues' nodes and values."""
+def _cues(root: Fields, source: ScriptSource, *, misspelt: bool) -> tuple[list[Fields], list[dict[str, Any]]]:
+    """The nodes of the cues, and the values of each by field; both are empty where there is no list of cues."""
     node = root.entries.get("cues")
     if node is None:
         if root.whole and not misspelt:
@@ -350,7 +354,7 @@ def _cues(root: Fields, source: Source, *, misspelt: bool) -> tuple[list[Fields]
 
 
 def _report_clashes(
-    top: Mapping[str, Any], cues: list[dict[str, Any]], nodes: list[Fields], root: Fields, source: Source
+    top: Mapping[str, Any], cues: list[dict[str, Any]], nodes: list[Fields], root: Fields, source: ScriptSource
 ) -> None:
     cues_node = root.entries.get("cues")
     listed = isinstance(cues_node, Items) and len(cues_node.items) == len(nodes)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from causvid_cli.errors import UsageError
 
 MOST_PROBLEMS = 1000
-"""Problems that are kept; of a hopeless file the rest is counted."""
+"""How many problems are kept; further ones of a hopeless file are only counted."""
 WIDEST = 100
-"""Characters of a source line that are shown."""
+"""How many characters of a source line are shown."""
 
 Mark = int
 """A place in a text: line << 24 | column, both from 0. One number, since a long script has a million of them."""
 
 
 def mark(line: int, column: int) -> Mark:
+    """The place of a line and a column, both from 0."""
     return line << 24 | column
 
 
@@ -94,7 +95,7 @@ def shortened(text: str, most: int = 60) -> str:
     return repr(text if len(text) <= most else f"{text[:most]}...")
 
 
-class Source:
+class ScriptSource:
     """A text that is read, and all that is wrong with it.
 
     labels: what the lines are called where they are no lines of a file (`--then "5s: ..."`).

@@ -10,7 +10,7 @@ from causvid_cli.script.formats import TIMED, UNTIMED
 from causvid_cli.script.formats.shared import TIME, cue_node, script_node
 from causvid_cli.script.model import VERSION, Script, readers
 from causvid_cli.script.parse import Node, Text, parse_yaml, script_of_tree
-from causvid_cli.script.problems import Problem, Source, mark
+from causvid_cli.script.problems import Problem, ScriptSource, mark
 
 MOST_BYTES = 8 * 2**20
 OURS = (".yaml", ".yml")
@@ -33,7 +33,7 @@ def read_script(
     on_note: is told what another format holds and a script does not need (the look of subtitles).
     Raises ScriptError with every problem, each with its place; UsageError where there is nothing to read.
     """
-    source = load_source(script) if isinstance(script, Path) else Source(name, script)
+    source = load_source(script) if isinstance(script, Path) else ScriptSource(name, script)
     kind = (kind or (script.suffix if isinstance(script, Path) else "") or OURS[0]).lower()
     if kind in UNTIMED:
         tree = UNTIMED[kind](source, switch, row)
@@ -61,7 +61,7 @@ def script_of(prompt: str, then: Sequence[str] = (), **fields: str | None) -> Sc
     unknown = [name for name in given if name not in readers(Script)]
     assert not unknown, unknown
     labels = ["PROMPT", *(f'--then "{text}"' for text in then), *(f"--{name}" for name in given)]
-    source = Source("PROMPT", "", labels=[label[:200] for label in labels])
+    source = ScriptSource("PROMPT", "", labels=[label[:200] for label in labels])
     cues = [cue_node(mark(0, 0), prompt=prompt)]
     for number, text in enumerate(then, start=1):
         if found := _THEN.fullmatch(text):
@@ -78,14 +78,14 @@ def script_of(prompt: str, then: Sequence[str] = (), **fields: str | None) -> Sc
 _THEN = re.compile(rf"\s*(?P<time>-?{TIME})\s*:(?P<prompt>.*)", re.DOTALL | re.ASCII)
 
 
-def _refuse_options(source: Source, switch: str | None, row: int | None) -> None:
+def _refuse_options(source: ScriptSource, switch: str | None, row: int | None) -> None:
     """Raises UsageError for options that say what the script says itself."""
     for name, given in (("--switch", switch), ("--row", row)):
         if given is not None:
             raise UsageError(f"{name} {given}: {source.name} says it itself; leave {name} out")
 
 
-def load_source(path: Path) -> Source:
+def load_source(path: Path) -> ScriptSource:
     """A file's text. Raises UsageError where it cannot be read, is too large or is not UTF-8."""
     try:
         with path.open("rb") as file:
@@ -93,7 +93,7 @@ def load_source(path: Path) -> Source:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         said = (getattr(error, "strerror", None) or str(error)).lower()
         raise UsageError(f"{path}: the script cannot be read: {said}") from error
-    return Source(str(path), decode(content, str(path)))
+    return ScriptSource(str(path), decode(content, str(path)))
 
 
 def decode(content: bytes, name: str) -> str:

@@ -72,8 +72,8 @@ class Snapped:
 def timeline(script: Script, grid: ChunkGrid, fps: Fraction, *, length: Time | None = None) -> Snapped:
     """The script's cues at the chunks of a grid.
 
-    fps: of the video, which also says how long a script's frames last. length: instead of the script's; cues that
-    it cuts off are left out with a warning. Times count from the video's first frame; where the grid's given
+    fps: the video's rate, which also says how long a script's frames last. length: takes the place of the script's;
+    cues that it cuts off are left out with a warning. Times count from the video's first frame; where the grid's given
     frames are not the video's (a clip that is continued), from the first new one.
     Raises ScriptError: cues that fall on one chunk, do not rise, or, with snap: error, are not at a chunk's edge.
     """

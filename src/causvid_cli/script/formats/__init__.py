@@ -1,7 +1,7 @@
 """Prompt timelines of other programs -> the tree of a script (`parse.script_of_tree` checks it like any other).
 
 What a script cannot keep is refused where it stands; what only says how text looks on a screen is left out and said
-(`Source.remark`). A reader returns None where it has complained of the whole text. No torch.
+(`ScriptSource.remark`). A reader returns None where it has complained of the whole text. No torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ from causvid_cli.script.formats.longlive import read_longlive
 from causvid_cli.script.formats.scope import read_scope
 from causvid_cli.script.formats.subtitles import read_subtitles
 from causvid_cli.script.parse import Fields, parse_json
-from causvid_cli.script.problems import Source
+from causvid_cli.script.problems import ScriptSource
 
 
-def read_json(source: Source) -> Fields | None:
+def read_json(source: ScriptSource) -> Fields | None:
     """A .json: Scope's timeline (it has a list of prompts) or Deforum's map of frames.
 
     As FizzNodes takes it, a map may lack its outer braces and have a comma after its last entry.
@@ -36,19 +36,19 @@ def read_json(source: Source) -> Fields | None:
     return read_scope(source, tree) if "prompts" in tree.entries else read_deforum(source, tree)
 
 
-def read_text(source: Source) -> Fields | None:
+def read_text(source: ScriptSource) -> Fields | None:
     """A .txt: Deforum's map of frames, or `[4s: text]`."""
     return read_json(source) if source.text.lstrip().startswith(("{", '"')) else read_inline(source)
 
 
-TIMED: Mapping[str, Callable[[Source], Fields | None]] = {
+TIMED: Mapping[str, Callable[[ScriptSource], Fields | None]] = {
     ".vtt": read_subtitles,
     ".srt": read_subtitles,
     ".json": read_json,
     ".txt": read_text,
 }
 """Readers by file extension, of formats that say when each prompt begins."""
-UNTIMED: Mapping[str, Callable[[Source, str | None, int | None], Fields | None]] = {
+UNTIMED: Mapping[str, Callable[[ScriptSource, str | None, int | None], Fields | None]] = {
     ".jsonl": read_longlive,
     ".csv": read_helios,
 }

@@ -5,11 +5,11 @@ from fractions import Fraction
 
 from causvid_cli.script.formats.shared import cue_node, script_node, text_of
 from causvid_cli.script.parse import Fields
-from causvid_cli.script.problems import Source, shortened
+from causvid_cli.script.problems import ScriptSource, shortened
 from causvid_cli.timecode import Time
 
 
-def read_deforum(source: Source, tree: Fields) -> Fields | None:
+def read_deforum(source: ScriptSource, tree: Fields) -> Fields | None:
     """Deforum's map of frames: {"0": "a swan --neg text", "60": "..."}; its frames count at the script's fps."""
     cues: list[tuple[int, Fields]] = []
     for name, node in tree.entries.items():

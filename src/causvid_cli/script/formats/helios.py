@@ -9,10 +9,10 @@ from typing import Any
 from causvid_cli.script.formats.switched import chosen_row, switched
 from causvid_cli.script.model import CONTROL
 from causvid_cli.script.parse import Fields
-from causvid_cli.script.problems import Mark, Source, mark, shortened
+from causvid_cli.script.problems import Mark, ScriptSource, mark, shortened
 
 
-def read_helios(source: Source, switch: str | None, row: int | None) -> Fields | None:
+def read_helios(source: ScriptSource, switch: str | None, row: int | None) -> Fields | None:
     """Helios' .csv: columns id, prompt_index, prompt; the prompts of one id are one video."""
     if found := CONTROL.search(source.text):
         line = source.text.count("\n", 0, found.start())
@@ -22,11 +22,11 @@ def read_helios(source: Source, switch: str | None, row: int | None) -> Fields |
     videos: dict[str, dict[int, tuple[Mark, str]]] = {}
     start = 0
     try:
-        if not _helios_columns(source, reader.fieldnames or ()):
+        if not _check_columns(source, reader.fieldnames or ()):
             return None
         start = reader.line_num
         for values in reader:
-            _helios_row(source, values, mark(start, 0), videos)
+            _take_row(source, values, mark(start, 0), videos)
             start = reader.line_num
     except csv.Error as error:
         source.complain(mark(start, 0), f"not CSV: {error}")
@@ -42,7 +42,8 @@ def read_helios(source: Source, switch: str | None, row: int | None) -> Fields |
     return switched(source, [prompts[index] for index in sorted(prompts)], switch)
 
 
-def _helios_columns(source: Source, names: Any) -> bool:
+def _check_columns(source: ScriptSource, names: Any) -> bool:
+    """Whether the columns are exactly the ones that are read; complains if not."""
     wanted = ("id", "prompt_index", "prompt")
     missing = [name for name in wanted if name not in names]
     others = [name for name in names if name not in wanted]
@@ -53,8 +54,8 @@ def _helios_columns(source: Source, names: Any) -> bool:
     return not missing and not others
 
 
-def _helios_row(
-    source: Source, row: Mapping[Any, Any], place: Mark, videos: dict[str, dict[int, tuple[Mark, str]]]
+def _take_row(
+    source: ScriptSource, row: Mapping[Any, Any], place: Mark, videos: dict[str, dict[int, tuple[Mark, str]]]
 ) -> None:
     if None in row or None in row.values():
         source.complain(place, f"has {'more' if None in row else 'fewer'} values than the first line names")

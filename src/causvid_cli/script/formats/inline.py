@@ -5,14 +5,14 @@ import re
 from causvid_cli.errors import UsageError
 from causvid_cli.script.formats.shared import TIME, Span, check_overlap, cue_node, script_node
 from causvid_cli.script.parse import Fields, Text
-from causvid_cli.script.problems import Source, mark, shortened
+from causvid_cli.script.problems import ScriptSource, mark, shortened
 from causvid_cli.timecode import parse_time
 
 _BRACKET = re.compile(r"\[([^\[\]]*)\]([^\[\]]*)")
 _SPAN = re.compile(rf"\s*(?P<start>-?{TIME})(?:\s*-\s*(?P<end>{TIME}))?\s*(?::(?P<prompt>.*)|)", re.DOTALL | re.ASCII)
 
 
-def read_inline(source: Source) -> Fields | None:
+def read_inline(source: ScriptSource) -> Fields | None:
     """`first prompt [4s: text] [6s-8s: text]`, or `[4s] text`; after a span's end its prompt holds on."""
     text = source.text
     head, _, _ = text.partition("[")
@@ -24,7 +24,7 @@ def read_inline(source: Source) -> Fields | None:
         if not found:
             source.complain(source.mark_at(position), "[ and ] do not pair here", "write [4s: text] [8s: text]")
             return None
-        _inline_cue(source, found, cues, spans)
+        _cue(source, found, cues, spans)
         position = found.end()
     if not cues:
         source.complain(mark(0, 0), "holds no prompt; write [0s: text] [4s: text]")
@@ -34,7 +34,7 @@ def read_inline(source: Source) -> Fields | None:
     return script_node(source, cues, length=Text(end, place, place) if end else None)
 
 
-def _inline_cue(source: Source, found: re.Match[str], cues: list[Fields], spans: list[Span]) -> None:
+def _cue(source: ScriptSource, found: re.Match[str], cues: list[Fields], spans: list[Span]) -> None:
     place = source.mark_at(found.start())
     span = _SPAN.fullmatch(found[1])
     if not span:

@@ -3,10 +3,10 @@
 from causvid_cli.script.formats.shared import text_of
 from causvid_cli.script.formats.switched import chosen_row, switched
 from causvid_cli.script.parse import Fields, Items, parse_json
-from causvid_cli.script.problems import Source, mark, shortened
+from causvid_cli.script.problems import ScriptSource, mark, shortened
 
 
-def read_longlive(source: Source, switch: str | None, row: int | None) -> Fields | None:
+def read_longlive(source: ScriptSource, switch: str | None, row: int | None) -> Fields | None:
     """LongLive's .jsonl: one video per line, {"prompts": [...]}."""
     rows = [(number, line) for number, line in enumerate(source.lines) if line.strip()]
     if not rows:

@@ -6,14 +6,14 @@ from fractions import Fraction
 from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node, text_of
 from causvid_cli.script.model import BROKEN
 from causvid_cli.script.parse import Fields, Items, Node, Text
-from causvid_cli.script.problems import Source, shortened
+from causvid_cli.script.problems import ScriptSource, shortened
 from causvid_cli.timecode import Time
 
-_SCOPE_CUE = ("startTime", "endTime", "prompts", "text", "transitionSteps", "temporalInterpolationMethod")
-_SCOPE_LOOK = ("id", "color", "isLive")
+_CUE = ("startTime", "endTime", "prompts", "text", "transitionSteps", "temporalInterpolationMethod")
+_LOOK = ("id", "color", "isLive")
 
 
-def read_scope(source: Source, tree: Fields) -> Fields | None:
+def read_scope(source: ScriptSource, tree: Fields) -> Fields | None:
     """Scope's exported timeline: seconds, one prompt per entry, and of its settings the seed and the size."""
     listed = tree.entries["prompts"]
     if not isinstance(listed, Items):
@@ -26,24 +26,24 @@ def read_scope(source: Source, tree: Fields) -> Fields | None:
     spans: list[Span] = []
     for node in listed.items:
         if isinstance(node, Fields):
-            cues.append(_scope_cue(source, node, spans))
+            cues.append(_cue(source, node, spans))
         else:
             source.complain(node.place, "must be an entry with startTime and prompts")
     check_overlap(source, spans)
     end = spans[-1] if spans and len(spans) == len(cues) else None
     length = Text(end[2], end[0], end[0]) if end and end[2] else None
-    return script_node(source, cues, length=length, **_scope_settings(source, tree.entries.get("settings")))
+    return script_node(source, cues, length=length, **_settings(source, tree.entries.get("settings")))
 
 
-def _scope_cue(source: Source, node: Fields, spans: list[Span]) -> Fields:
+def _cue(source: ScriptSource, node: Fields, spans: list[Span]) -> Fields:
     for name, child in node.entries.items():
-        if name not in (*_SCOPE_CUE, *_SCOPE_LOOK):
+        if name not in (*_CUE, *_LOOK):
             source.complain(child.key_place, f"{shortened(name)} cannot be kept; delete it")
-    start = _scope_number(source, node, "startTime")
-    end = _scope_number(source, node, "endTime")
-    steps = _scope_number(source, node, "transitionSteps")
+    start = _number(source, node, "startTime")
+    end = _number(source, node, "endTime")
+    steps = _number(source, node, "transitionSteps")
     cue = cue_node(node.place, at=BROKEN if start is None else Time(start))
-    cue.entries["prompt"] = _scope_prompt(source, node)
+    cue.entries["prompt"] = _prompt(source, node)
     if start is not None:
         spans.append((node.place, Time(start), None if end is None else Time(end)))
     elif "startTime" not in node.entries:
@@ -57,7 +57,7 @@ def _scope_cue(source: Source, node: Fields, spans: list[Span]) -> Fields:
     return cue
 
 
-def _scope_number(source: Source, node: Fields, name: str) -> Fraction | None:
+def _number(source: ScriptSource, node: Fields, name: str) -> Fraction | None:
     """An exact number of 0 to a day, or None where it is absent or has been complained of."""
     child = node.entries.get(name)
     if child is None:
@@ -71,7 +71,7 @@ def _scope_number(source: Source, node: Fields, name: str) -> Fraction | None:
     return None
 
 
-def _scope_prompt(source: Source, node: Fields) -> Node:
+def _prompt(source: ScriptSource, node: Fields) -> Node:
     mix, text = node.entries.get("prompts"), node.entries.get("text")
     if mix is None and text is not None:
         return Text(text_of(source, text), text.place, text.place)
@@ -88,7 +88,7 @@ def _scope_prompt(source: Source, node: Fields) -> Node:
     return Text(text_of(source, found), found.place, found.place)
 
 
-def _scope_settings(source: Source, node: Node | None) -> dict[str, Node]:
+def _settings(source: ScriptSource, node: Node | None) -> dict[str, Node]:
     if not isinstance(node, Fields):
         return {}
     kept: dict[str, Node] = {}

@@ -5,7 +5,7 @@ from typing import Any
 
 from causvid_cli.script.model import BROKEN
 from causvid_cli.script.parse import Fields, Items, Node, Text
-from causvid_cli.script.problems import Mark, Source, shortened
+from causvid_cli.script.problems import Mark, ScriptSource, shortened
 from causvid_cli.timecode import Time
 
 TIME = r"(?:\d[\d:.]*(?:ms|min|s|f|m|h)?)"
@@ -25,7 +25,7 @@ def cue_node(place: Mark, **values: Any) -> Fields:
     )
 
 
-def script_node(source: Source, cues: list[Fields], **top: Node | None) -> Fields:
+def script_node(source: ScriptSource, cues: list[Fields], **top: Node | None) -> Fields:
     """A script of these cues; top: its own fields, None for those that are not given.
 
     Nothing can show before the first prompt, so it holds from 0 whenever it begins; a remark says so.
@@ -38,7 +38,7 @@ def script_node(source: Source, cues: list[Fields], **top: Node | None) -> Field
     return Fields(given | {"cues": Items(listed, 0, 0)}, 0, 0)
 
 
-def _begin_at_zero(source: Source, cues: list[Fields], start: Time) -> None:
+def _begin_at_zero(source: ScriptSource, cues: list[Fields], start: Time) -> None:
     second = _start(cues[1]) if len(cues) > 1 else None
     if second and second.unit == start.unit and second.number <= start.number:
         place, line = cues[1].entries["at"].place, source.line_of(cues[0].place)
@@ -55,7 +55,7 @@ def _start(cue: Fields) -> Time | None:
     return at.value if isinstance(at, Text) and isinstance(at.value, Time) else None
 
 
-def check_overlap(source: Source, spans: list[Span]) -> None:
+def check_overlap(source: ScriptSource, spans: list[Span]) -> None:
     """Complain of cues that end before they begin, or begin before another's end by more than ROUNDING_S."""
     before: tuple[Mark, Time] | None = None
     for place, start, end in spans:
@@ -70,7 +70,7 @@ def check_overlap(source: Source, spans: list[Span]) -> None:
             before = (place, end)
 
 
-def text_of(source: Source, node: Node) -> str:
+def text_of(source: ScriptSource, node: Node) -> str:
     """The text that a node is, or a stand-in for one that has been complained of."""
     if not isinstance(node, Text) or not isinstance(node.value, str):
         source.complain(node.place, "must be text")

@@ -12,7 +12,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node
 from causvid_cli.script.model import BROKEN, Script, ScriptCue, readers
 from causvid_cli.script.parse import Fields, Node, Text
-from causvid_cli.script.problems import Source, mark, shortened
+from causvid_cli.script.problems import ScriptSource, mark, shortened
 from causvid_cli.timecode import Time, parse_time
 
 _TIMING = re.compile(r"\s*(?P<start>[\d:.,]+)\s*-->\s*(?P<end>[\d:.,]+)(?P<look>\s.*)?", re.ASCII)
@@ -21,7 +21,7 @@ _CLOCK_AND_ARROW = re.compile(r"\s*\d+:[\d:.,]+\s*-*>", re.ASCII)
 _SETTING = re.compile(r"(?:NOTE\s+)?causvid\s+(?P<name>[\w-]+)\s*:\s*(?P<value>.*)")
 
 
-def read_subtitles(source: Source) -> Fields | None:
+def read_subtitles(source: ScriptSource) -> Fields | None:
     """WebVTT and SubRip: a cue's start and text, with its identifier as name; the last end is the length.
 
     `NOTE causvid seed: 7` gives a field to the cue that follows, or to the script where only a script has it.
@@ -62,7 +62,7 @@ def _is_timing(line: str) -> bool:
 class _Subtitles:
     """The script that blocks make, one after another."""
 
-    def __init__(self, source: Source, *, vtt: bool) -> None:
+    def __init__(self, source: ScriptSource, *, vtt: bool) -> None:
         self.source, self.vtt = source, vtt
         self.top: dict[str, Node] = {}
         self.settings: dict[str, Node] = {}
@@ -126,7 +126,7 @@ class _Subtitles:
         return script_node(self.source, self.cues, **self.top)
 
 
-def _clock(text: str, place: int, source: Source) -> Time | None:
+def _clock(text: str, place: int, source: ScriptSource) -> Time | None:
     try:
         if ":" not in text:
             raise UsageError(f"{text!r} is not a time; write 00:00:05.000")

@@ -6,12 +6,12 @@ from fractions import Fraction
 from causvid_cli.errors import UsageError
 from causvid_cli.script.formats.shared import cue_node, script_node
 from causvid_cli.script.parse import Fields, Text
-from causvid_cli.script.problems import Mark, Source, shortened
+from causvid_cli.script.problems import Mark, ScriptSource, shortened
 from causvid_cli.timecode import Time, parse_time
 
 
-def switched(source: Source, prompts: list[tuple[Mark, str]], switch: str | None) -> Fields | None:
-    """Prompts that begin where --switch says."""
+def switched(source: ScriptSource, prompts: list[tuple[Mark, str]], switch: str | None) -> Fields | None:
+    """The script of prompts (place, text) that begin where --switch says; None if it does not fit their number."""
     times = _switch_times(switch)
     if len(times) != len(prompts) - 1:
         example = ",".join(str(40 * n) for n in range(1, min(len(prompts), 4)))
@@ -30,7 +30,7 @@ def switched(source: Source, prompts: list[tuple[Mark, str]], switch: str | None
 
 
 def _switch_times(switch: str | None) -> list[Time]:
-    """`40,80`: latent frames; `5s,10s`: times. Raises UsageError."""
+    """The times that --switch lists: latent frames (`40,80`) or times (`5s,10s`). Raises UsageError for others."""
     if switch is None or not switch.strip():
         return []
     parts = [part.strip() for part in switch.split(",")]
@@ -45,8 +45,11 @@ def _switch_times(switch: str | None) -> list[Time]:
     return times
 
 
-def chosen_row(source: Source, row: int | None, count: int, what: str) -> int | None:
-    """The place of the video that --row means, among so many."""
+def chosen_row(source: ScriptSource, row: int | None, count: int, what: str) -> int | None:
+    """The index, from 0, of the video that --row means among `count`; None where it must be given and is not.
+
+    Raises UsageError for a row that is not there.
+    """
     if row is None and count == 1:
         return 0
     if row is None:
