@@ -9,8 +9,9 @@ from causvid_cli.errors import UsageError
 from causvid_cli.script.formats import TIMED, UNTIMED
 from causvid_cli.script.formats.shared import TIME, cue_node, script_node
 from causvid_cli.script.model import VERSION, Script, readers
-from causvid_cli.script.parse import Node, Text, parse_yaml, script_of_tree
+from causvid_cli.script.parse import script_of_tree
 from causvid_cli.script.problems import Problem, ScriptSource, mark
+from causvid_cli.script.tree import Node, Text, parse_yaml
 
 MOST_BYTES = 8 * 2**20
 OURS = (".yaml", ".yml")

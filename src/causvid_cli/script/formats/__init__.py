@@ -12,8 +12,8 @@ from causvid_cli.script.formats.inline import read_inline
 from causvid_cli.script.formats.longlive import read_longlive
 from causvid_cli.script.formats.scope import read_scope
 from causvid_cli.script.formats.subtitles import read_subtitles
-from causvid_cli.script.parse import Fields, parse_json
 from causvid_cli.script.problems import ScriptSource
+from causvid_cli.script.tree import Fields, parse_json
 
 
 def read_json(source: ScriptSource) -> Fields | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from causvid_cli.script.formats.switched import chosen_row, switched
 from causvid_cli.script.model import CONTROL
-from causvid_cli.script.parse import Fields
 from causvid_cli.script.problems import Mark, ScriptSource, mark, shortened
+from causvid_cli.script.tree import Fields
 
 
 def read_helios(source: ScriptSource, switch: str | None, row: int | None) -> Fields | None:

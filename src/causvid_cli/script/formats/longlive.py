@@ -2,8 +2,8 @@
 
 from causvid_cli.script.formats.shared import text_of
 from causvid_cli.script.formats.switched import chosen_row, switched
-from causvid_cli.script.parse import Fields, Items, parse_json
 from causvid_cli.script.problems import ScriptSource, mark, shortened
+from causvid_cli.script.tree import Fields, Items, parse_json
 
 
 def read_longlive(source: ScriptSource, switch: str | None, row: int | None) -> Fields | None:

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node, text_of
 from causvid_cli.script.model import BROKEN
-from causvid_cli.script.parse import Fields, Items, Node, Text
 from causvid_cli.script.problems import ScriptSource, shortened
+from causvid_cli.script.tree import Fields, Items, Node, Text
 from causvid_cli.timecode import Time
 
 _CUE = ("startTime", "endTime", "prompts", "text", "transitionSteps", "temporalInterpolationMethod")

@@ -4,8 +4,8 @@ from fractions import Fraction
 from typing import Any
 
 from causvid_cli.script.model import BROKEN
-from causvid_cli.script.parse import Fields, Items, Node, Text
 from causvid_cli.script.problems import Mark, ScriptSource, shortened
+from causvid_cli.script.tree import Fields, Items, Node, Text
 from causvid_cli.timecode import Time
 
 TIME = r"(?:\d[\d:.]*(?:ms|min|s|f|m|h)?)"

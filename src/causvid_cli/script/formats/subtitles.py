@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from causvid_cli.errors import UsageError
 from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node
 from causvid_cli.script.model import BROKEN, Script, ScriptCue, readers
-from causvid_cli.script.parse import Fields, Node, Text
 from causvid_cli.script.problems import ScriptSource, mark, shortened
+from causvid_cli.script.tree import Fields, Node, Text
 from causvid_cli.timecode import Time, parse_time
 
 _TIMING = re.compile(r"\s*(?P<start>[\d:.,]+)\s*-->\s*(?P<end>[\d:.,]+)(?P<look>\s.*)?", re.ASCII)
