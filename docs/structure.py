@@ -217,8 +217,8 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 def main() -> None:
     structure = Structure.read()
-    print("\n".join(describe(structure)))
     DRAWING.write_text(draw(structure, order_of()), encoding="utf-8")
+    print("\n".join(describe(structure)))
 
 
 if __name__ == "__main__":

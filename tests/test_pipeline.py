@@ -12,6 +12,7 @@ from tiny import tiny_codec, tiny_facts, tiny_pack
 
 from causvid_cli.errors import ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.plan import GenerateOptions, make_plan
 from causvid_cli.sampling.schedule import Step
 
@@ -336,3 +337,49 @@ def test_a_window_of_zero_keeps_everything(tmp_path):
 def test_bfloat16_makes_a_video_too(pack):
     frames = load(pack, device="cpu", dtype="bfloat16").generate(CAR, **SHORT)
     assert frames.shape == (8, 128, 128, 3)
+
+
+# --- what was told is a script -------------------------------------------------------------------------------------
+
+PROMPTS = [CAR, BOAT, "it jumps", "a swan flies up", "a cat in the forest", "it stays still"]
+
+
+def random_telling(rng: np.random.Generator) -> tuple[list[Cue], dict[int, str]]:
+    """Cues, and which prompts are set after which chunks; -1 is before the first."""
+
+    def cue(start: int) -> Cue:
+        return Cue(
+            prompt=str(rng.choice(PROMPTS)),
+            start_chunk=start,
+            transition=str(rng.choice(["recache", "soft", "cut"])),
+            strength=float(rng.choice([1.0, 0.5])),
+            seed=int(rng.integers(9)) if rng.random() < 0.3 else None,
+            negative="snow" if rng.random() < 0.3 else "",
+        )
+
+    starts = [0, *sorted(rng.choice(range(1, 6), size=rng.integers(0, 3), replace=False).tolist())]
+    sets = rng.choice(range(-1, 5), size=rng.integers(1, 4), replace=False).tolist()
+    return [cue(start) for start in starts], {chunk: str(rng.choice(PROMPTS)) for chunk in sets}
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_what_was_told_is_a_script_that_makes_the_same_video(pipeline, seed):
+    """In every way of telling: before the first chunk, at and before scripted cues, twice, with a source, ahead."""
+    rng = np.random.default_rng(seed)
+    switch = str(rng.choice(["recache", "soft", "cut"]))
+    cues, sets = random_telling(rng)
+    clip = rng.integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
+
+    def stream(cues: list[Cue], **more):
+        source = {"source": iter(clip), "strength": 0.6} if seed % 3 == 0 else {}
+        return pipeline.stream(cues, length="24f", seed=1, guidance=3.0, switch=switch, **source, **more)
+
+    live, frames = stream(cues, ahead=seed % 2 == 0), []
+    if -1 in sets:
+        live.prompt = sets[-1]
+    for chunk in live:
+        frames.append(chunk.frames)
+        if chunk.index in sets:
+            live.prompt = sets[chunk.index]
+    again = stream(list(live.cues))
+    assert_same(np.concatenate([chunk.frames for chunk in again]), np.concatenate(frames))

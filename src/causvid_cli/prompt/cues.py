@@ -56,8 +56,3 @@ def check_cues(cues: Sequence[Cue]) -> tuple[Cue, ...]:
                 f"two cues fall on chunk {after.start_chunk}: {before.title!r} and {after.title!r}; move them apart"
             )
     return tuple(cues)
-
-
-def cue_at(cues: Sequence[Cue], chunk_index: int) -> tuple[int, Cue]:
-    """The cue that holds for a chunk, and its place among the cues."""
-    return next((i, cue) for i, cue in reversed(list(enumerate(cues))) if cue.start_chunk <= chunk_index)

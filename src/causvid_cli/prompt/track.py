@@ -25,14 +25,11 @@ class PromptTrack:
     def __init__(
         self, text: TextEncoder, cues: Sequence[Cue], *, seed: int, guidance: float, to_cache: ToCache
     ) -> None:
-        self.cues = list(check_cues(cues))
         self._text, self._seed, self._guidance, self._to_cache = text, seed, guidance, to_cache
+        self.cues: list[Cue] = []
         self._encoded: list[EncodedPrompt] = []
         self._negative: dict[int, EncodedPrompt] = {}  # by the cue's number
-        for place, cue in enumerate(self.cues):
-            self._encoded.append(text.encode(cue.prompt, previous=self._encoded[-1] if place else None))
-            if cue.negative:  # what it leaves unsaid is as in the prompt, so that only what it says is avoided
-                self._negative[place] = text.encode(cue.negative, previous=self._encoded[place])
+        self._set(check_cues(cues))
         self._next = 0  # the next chunk that is not asked for yet
         self._place = -1  # the cue that the last chunk had
         self._before = self._after = self._encoded[0].embeds  # its blend goes from the one to the other
@@ -63,18 +60,28 @@ class PromptTrack:
         return bisect_right(self.cues, chunk_index, key=lambda cue: cue.start_chunk) - 1
 
     def add(self, prompt: str, *, transition: Transition) -> None:
-        """Let a prompt hold from the next chunk on, until the next cue. Raises UsageError for an empty one."""
+        """Let a prompt hold from the next chunk on, until the next cue. Raises UsageError for an empty one.
+
+        `cues` then says what was told: a track of those cues tells every chunk the same. So a cue that would have
+        begun with the next chunk is gone as a whole, and what later cues leave unsaid is as in this prompt.
+        """
         place = self.place_of(self._next)
         if prompt == self.cues[place].prompt:
             return
+        kept = self.cues[:place] if self.cues[place].start_chunk == self._next else self.cues[: place + 1]
         cue = Cue(prompt=prompt, start_chunk=self._next, transition=transition)
-        encoded = self._text.encode(prompt, previous=self._encoded[place])
-        if self.cues[place].start_chunk == self._next:
-            self.cues[place], self._encoded[place] = cue, encoded
-        else:
-            self.cues.insert(place + 1, cue)
-            self._encoded.insert(place + 1, encoded)
-            self._negative = {number + (number > place): negative for number, negative in self._negative.items()}
+        self._set([*kept, cue, *self.cues[place + 1 :]])
+
+    def _set(self, cues: Sequence[Cue]) -> None:
+        """Take these cues, and encode those that are not at the same place among the same cues already."""
+        same = next((i for i, (a, b) in enumerate(zip(cues, self.cues, strict=False)) if a != b), len(self.cues))
+        encoded = self._encoded[:same]
+        negative = {number: each for number, each in self._negative.items() if number < same}
+        for number, cue in enumerate(cues[same:], same):
+            encoded.append(self._text.encode(cue.prompt, previous=encoded[-1] if encoded else None))
+            if cue.negative:  # what it leaves unsaid is as in the prompt, so that only what it says is avoided
+                negative[number] = self._text.encode(cue.negative, previous=encoded[number])
+        self.cues, self._encoded, self._negative = list(cues), encoded, negative
 
     def prompt(self, chunk: Chunk) -> PromptCache:
         """What the network is told; the same object as long as it is the same."""
