@@ -1,12 +1,13 @@
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
@@ -16,11 +17,11 @@ from causvid_cli.bench.config import BenchConfig, Setting
 from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
 from causvid_cli.bench.network_calls import NetworkCall, network_calls
 from causvid_cli.bench.subjects import Maker, open_maker
+from causvid_cli.charts import COLOURS, PIXELS_PER_POINT, drawing
 from causvid_cli.cli.app import app
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
 from causvid_cli.models.catalogue import find_checkpoint
 from causvid_cli.pipeline import Pipeline
-from causvid_cli.plots import Stroke, Text
 from causvid_cli.request import LOADING
 
 ONE_CHUNK = "4f"
@@ -358,7 +359,8 @@ def test_every_pair_of_steps_and_window_is_measured_and_keeps_its_figures(pack, 
     for name in ("first_frame_s", "frames_per_s", "diffusion_frames_per_s", "decode_frames_per_s"):
         for each in figures["settings"]:
             assert_median(each, name)
-    assert chart.read_text().count('class="line"') == 2 * 4  # a line, and one in the legend
+    legend = ElementTree.parse(chart).find(".//*[@id='legend_1']")
+    assert [part.get("id").split("_")[0] for part in legend] == ["text", *["line2d", "text"] * 4]  # its title, settings
     again = bench(pack, *grid, "--chart", str(chart))
     assert again.exit_code == 7
     assert "exists; -y replaces it" in again.stderr
@@ -467,57 +469,68 @@ def result(pack) -> dict:
     return {**one, "settings": [one["settings"][0], other]}
 
 
-def test_the_chart_has_a_line_for_each_setting_with_units_and_numbers(result):
-    _, marks = chart.chart(result)
-    texts = [mark.text for mark in marks if isinstance(mark, Text)]
-    lines = [mark for mark in marks if isinstance(mark, Stroke) and mark.look == "line" and mark.title]
-    assert [line.title for line in lines] == [
+@pytest.fixture
+def in_style() -> Iterator[None]:
+    with drawing():
+        yield
+
+
+def test_the_chart_has_a_line_for_each_setting_with_units_and_numbers(result, in_style):
+    (axes,) = chart.chart(result).axes
+    assert [line.get_label() for line in axes.lines] == [
         "2 steps, window 1 + 3: 4 s once it is full, 1 frames per second",
         f"1 step, window 1 + 3, never full: {result['settings'][1]['frames_per_s']:.3g} frames per second in all",
     ]
-    assert all(len(line.points) == 6 for line in lines)
-    assert {"s", "chunk", "0", "5"} <= set(texts)
-    assert len({line.colour for line in lines}) == 2
-    heights = [y for _, y in lines[0].points]
-    assert heights[1] > heights[2] > heights[4]  # slower is higher up
-    assert heights[2] == heights[3]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[5, 1, 2, 2, 4, 4], [0.5] * 6]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("chunk", "time per chunk (s)")
+    assert len({line.get_color() for line in axes.lines}) == 2
 
 
-def test_a_chart_of_milliseconds_says_how_fast_it_plays(result):
+def test_a_chart_of_milliseconds_says_how_fast_it_plays(result, in_style):
     for each in result["settings"]:
         each["chunk_s"] = [0.4] * 6
-    _, marks = chart.chart(result)
-    texts = [mark.text for mark in marks if isinstance(mark, Text)]
-    assert "ms" in texts
-    assert "as fast as it plays, 8 frames per second: 500 ms" in texts
+    (axes,) = chart.chart(result).axes
+    assert axes.get_ylabel() == "time per chunk (ms)"
+    assert axes.lines[-1].get_label() == "as fast as it plays, 8 frames per second: 500 ms"
+    assert set(axes.lines[-1].get_ydata()) == {500}
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 13, 200])
-def test_a_chart_can_be_drawn_of_any_number_of_chunks(result, chunks, tmp_path):
+def test_a_chart_can_be_drawn_of_any_number_of_chunks_and_settings(result, chunks, tmp_path):
     result["settings"][0]["chunk_s"] = [0.1 + 0.001 * n for n in range(chunks)]
-    height, marks = chart.chart(result)
-    for mark in marks:
-        points = mark.points if isinstance(mark, Stroke) else [(mark.x, mark.y)]
-        assert all(0 <= x <= chart.WIDTH and 0 <= y <= height for x, y in points), mark
-    numbers = [mark for mark in marks if isinstance(mark, Text) and mark.y == height - chart.BOTTOM + 18]
-    assert len({mark.text for mark in numbers}) == len(numbers) <= chart.MOST_TICKS + 2
+    result["settings"] = [result["settings"][0]] * 8
     chart.write_chart(tmp_path / "chart.svg", result)
-    assert ElementTree.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
+    root = ElementTree.parse(tmp_path / "chart.svg").getroot()
+    _, _, width, height = map(float, root.get("viewBox").split())
+    texts = root.findall(".//{*}text")
+    numbers = [int(text.text) for text in texts if text.text.isdigit() and "middle" in text.get("style")]
+    assert len(set(numbers)) == len(numbers) <= 14
+    assert set(numbers) <= set(range(chunks))
+    assert sum(text.text.startswith("2 steps, window 1 + 3: ") for text in texts) == 8
+    for text in texts:
+        x, y = float(text.get("x") or 0), float(text.get("y") or 0)
+        assert 0 <= x <= width and 0 <= y <= height, text.text
+
+
+def test_equal_figures_are_equal_files(result, tmp_path):
+    for name in ("chart.svg", "chart.png"):
+        chart.write_chart(tmp_path / name, result)
+        chart.write_chart(tmp_path / f"again-{name}", result)
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"again-{name}").read_bytes()
 
 
 def test_the_png_is_the_same_picture(result, tmp_path):
     chart.write_chart(tmp_path / "chart.png", result)
     with Image.open(tmp_path / "chart.png") as image:
-        height, marks = chart.chart(result)
-        assert image.size == (chart.WIDTH * chart.SCALE, height * chart.SCALE)
-        pixels = image.load()
-        for line in (mark for mark in marks if isinstance(mark, Stroke) and mark.title):
-            x, y = line.points[2]
-            red, green, blue = pixels[round(x * chart.SCALE), round(y * chart.SCALE)]
-            assert f"#{red:02x}{green:02x}{blue:02x}" == line.colour
+        assert image.width == chart.WIDTH * PIXELS_PER_POINT
+        seen = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
+    assert {ImageColor.getrgb(COLOURS[name]) for name in ("page", "line", "blue", "orange")} <= seen
 
 
-def test_a_full_disk_is_an_output_error(result, tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+def test_a_full_disk_is_an_output_error_and_leaves_the_old_chart(result, tmp_path, monkeypatch):
+    path = tmp_path / "chart.svg"
+    path.write_text("old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OutputError, match="cannot be written: no space left"):
-        chart.write_chart(tmp_path / "chart.svg", result)
+        chart.write_chart(path, result)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]

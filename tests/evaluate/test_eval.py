@@ -23,7 +23,7 @@ from causvid_cli.evaluate import figures, vbench
 from causvid_cli.evaluate.clip_sources import Clip, student_maker
 from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.judge import Judge
-from causvid_cli.evaluate.page import line_plot, nice_ticks
+from causvid_cli.evaluate.page_charts import Series, curves_chart, following_chart
 from causvid_cli.evaluate.prompts import built_in_prompts, read_prompts
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, SETTINGS, Folder
 from causvid_cli.evaluate.run import open_evaluation, takes_of
@@ -196,7 +196,7 @@ def test_the_page_asks_for_nothing_from_outside(evaluated):
     page.feed(text)
     assert len(page.found) == 2 * 2 * 3  # prompts of two groups, by three makers
     assert all(link.startswith("data:image/png;base64,") for link in page.found)
-    assert "url(" not in text
+    assert not re.search(r"url\((?!#)", text)
     assert "@import" not in text
     for prompt in built_in_prompts(2):
         assert prompt in text
@@ -361,6 +361,9 @@ def test_vbench_measures_each_makers_videos_and_makes_no_total(pack, work, monke
 # --- figures and plots ---------------------------------------------------------------------------------------------
 
 
+STUDENT = Series("student", "student", False, {})
+
+
 def record(number: int, *, asked: dict | None = None, judged: dict | None = None, **ends: float) -> dict:
     """A clip's record. ends: first and last of its brightness."""
     course = {"mean": 0.5, "first": 0.5, "last": 0.5, "curve": [0.5, 0.5]}
@@ -395,18 +398,40 @@ def test_drifts_in_both_directions_do_not_cancel():
     assert scores["drift"]["brightness"] == {"first": 0.5, "last": 0.5, "change": pytest.approx(0.2)}
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.5, 0.5), (0, 0), (0.123, 0.1234), (17, 480), (-1, 1)])
-def test_ticks_are_few_round_and_around_the_values(low, high):
-    ticks = nice_ticks(low, high)
-    assert 3 <= len(ticks) <= 7
-    assert ticks[0] <= low + 1e-9
-    assert ticks[-1] >= high - 1e-9
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.123, 0.1234], ["12.2", "12.3", "12.4"]),
+        ([0.5, 0.5], ["49.6", "50.0", "50.4"]),
+        ([0.0, 0.0], ["0.00", "0.10", "0.20"]),
+        ([0.1, 0.9], ["20", "80"]),
+    ],
+)
+def test_the_axis_of_a_chart_has_few_round_ticks_around_the_values(values, ticks):
+    chart = curves_chart([(STUDENT, [0.5, 1.5], values)], across="time (s)", ends=(0, 2), in_percent=True)
+    shown = re.findall("text-anchor: end[^>]*>([0-9.]+)</text>", chart)
+    assert set(ticks) <= set(shown), shown
+    assert 3 <= len(shown) <= 7
+    assert ">time (s)</text>" in chart
+    assert ">%</text>" in chart
 
 
-def test_a_plot_leaves_out_what_is_not_known():
-    plot = line_plot([("student", "student", False, [None, 0.5, 0.6])], seconds=3, title="x", share=True)
-    assert plot.count("<circle") == 2
-    assert "nan" not in plot.lower()
+def test_a_chart_leaves_out_what_is_not_known():
+    values = [None, 0.5, 0.6]
+    chart = curves_chart([(STUDENT, [0.5, 1.5, 2.5], values)], across="time (s)", ends=(0, 3), in_percent=True)
+    assert len(re.findall('<use [^>]*style="fill: var\\(--blue\\)', chart)) == 2
+    assert "nan" not in chart.lower()
+
+
+def test_a_chart_has_only_the_colours_of_the_page_and_is_the_same_each_time():
+    scores = {"follows": {"subject": 0.8, "all": 1}, "follows_range": {"subject": [0.7, 0.9], "all": [0.9, 1]}}
+    series = [Series(label, "student", label == "b", scores) for label in "ab"]
+    charts = [following_chart(series), following_chart(series)]
+    assert charts[0] == charts[1]
+    assert charts[0].count(">80.0 %</text>") == 2
+    assert re.findall("#[0-9a-f]{6}", charts[0]) == []
+    assert set(re.findall(r"var\(--(\w+)\)", charts[0])) == {"blue", "ink", "line", "soft"}
+    assert "http" not in re.sub('xmlns(:xlink)?="[^"]*"', "", charts[0])
 
 
 def test_a_full_disk_is_an_output_error(work, monkeypatch):

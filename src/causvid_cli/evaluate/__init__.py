@@ -12,6 +12,7 @@ photos.py         photos that are set in motion
 folder.py         what is kept on disk, so that a run that was stopped goes on
 figures.py        the clips' figures in one object, and in one table
 trial_figures.py  the same for prompt changes and photos
-page.py           the same as a page with plots and pictures
+page.py           the same as a page with charts and pictures
+page_charts.py    its charts
 vbench.py         VBench's dimensions, where that package is installed
 """

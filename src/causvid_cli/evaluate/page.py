@@ -6,22 +6,10 @@ from html import escape
 from typing import Any
 
 from causvid_cli.evaluate.experiment_figures import kind_of, trial_headline, trial_notes, trial_rows
-from causvid_cli.evaluate.figures import ATTRIBUTES, LABELS, columns, footnotes, headline, percent, rows
+from causvid_cli.evaluate.figures import columns, footnotes, headline, rows
+from causvid_cli.evaluate.page_charts import Series, colour_of, curves_chart, following_chart
 from causvid_cli.evaluate.results_folder import Folder, Record
-from causvid_cli.plots import Frame, Line, decimals_of, draw, nice_ticks, svg_element, svg_marks
 
-COLOURS = {
-    "student": "--blue",
-    "teacher": "--orange",
-    "rendered": "--grey",
-    "codec": "--green",
-    "recache": "--blue",
-    "soft": "--orange",
-    "blend": "--green",
-    "cut": "--purple",
-    "chunk": "--blue",
-    "frame": "--orange",
-}
 PLOTS = {
     "as_drawn": ("Pixels as drawn", "by the storybook itself"),
     "brightness": ("Brightness", "mean luma"),
@@ -107,7 +95,7 @@ def _legend(result: Mapping[str, Any]) -> str:
 def _list_ways(makers: Iterable[str], more: str = "") -> str:
     """What is compared, and what it is."""
     entries = (
-        f'<dt><i style="background:var({_colour(maker)})"></i>{escape(maker)}</dt>'
+        f'<dt><i style="background:var(--{colour_of(maker)})"></i>{escape(maker)}</dt>'
         f"<dd>{escape(ABOUT.get(maker, ''))}</dd>"
         for maker in makers
     )
@@ -126,53 +114,28 @@ def _table(table: Sequence[Sequence[str]]) -> str:
 
 def _following(result: Mapping[str, Any]) -> str:
     """Bars: how often the judge sees what was asked, with the range that chance alone allows."""
-    shown = [series for series in _series(result) if series[-1]["follows"]]
+    shown = [series for series in _series(result) if series.scores["follows"]]
     if not shown:
         return ""
-    names = [name for name in (*ATTRIBUTES, "all") if any(name in scores["follows"] for *_, scores in shown)]
-    line, gap, left, width = 18, 16, 150, 900
-    reach = width - left - 70
-    height = len(names) * (len(shown) * line + gap)
-    drawn: list[str] = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x = left + share * reach
-        drawn.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
-        drawn.append(
-            f'<text class="tick" x="{x:.1f}" y="{height + 14}" text-anchor="middle">{percent(share, digits=0)}</text>'
-        )
-    for place, name in enumerate(names):
-        top = place * (len(shown) * line + gap) + gap / 2
-        middle = top + len(shown) * line / 2 + 4
-        drawn.append(
-            f'<text x="{left - 10}" y="{middle:.1f}" text-anchor="end">{escape(LABELS.get(name, name))}</text>'
-        )
-        for row, (label, maker, second, scores) in enumerate(shown):
-            if (share := scores["follows"].get(name)) is None:
-                continue
-            low, high = (left + end * reach for end in scores["follows_range"][name])
-            y, bar = top + row * line, share * reach
-            drawn.append(
-                f"<g><title>{escape(label)}: {percent(share)}</title>"
-                f'<rect x="{left}" y="{y + 2:.1f}" width="{bar:.1f}" height="{line - 4}" rx="2" '
-                f'style="fill:var({_colour(maker)});opacity:{0.6 if second else 1}"/>'
-                f'<path class="range" d="M{low:.1f} {y + line / 2:.1f}H{high:.1f}"/>'
-                f'<text class="value" x="{max(left + bar, high) + 8:.1f}" y="{y + 13:.1f}">{percent(share)}</text></g>'
-            )
-    svg = svg_element(width, height + 20, "".join(drawn), "Shares of clips in which the judge sees what was asked")
-    order = ", ".join(label for label, *_ in shown)
-    return _section("What was asked, is seen", svg, notes=[f"bars from above: {order}", "thin lines: 95 % intervals"])
+    order = ", ".join(series.label for series in shown)
+    notes = [f"bars from above: {order}", "thin lines: 95 % intervals"]
+    return _section("What was asked, is seen", following_chart(shown), notes=notes)
 
 
 def _curves(result: Mapping[str, Any]) -> str:
-    fps, frames = result["fps"], result["frames"]
+    seconds = result["frames"] / result["fps"]
     plots = []
     for name, (title, unit) in PLOTS.items():
+        curves = [
+            (series, _jumps(series.scores["curves"]) if name == "jump" else series.scores["curves"].get(name, []))
+            for series in _series(result)
+        ]
         lines = [
-            (label, maker, second, _jumps(scores["curves"]) if name == "jump" else scores["curves"].get(name, []))
-            for label, maker, second, scores in _series(result)
+            (series, [min(second + 0.5, (second + seconds) / 2) for second in range(len(values))], values)
+            for series, values in curves
         ]
         if any(value is not None for *_, values in lines for value in values):
-            plot = line_plot(lines, seconds=frames / fps, title=title, share=name != "jump")
+            plot = curves_chart(lines, across="time (s)", ends=(0, seconds), in_percent=name != "jump")
             plots.append(f"<figure><figcaption><b>{title}</b> {unit}</figcaption>{plot}</figure>")
     return f'<div class="plots">{"".join(plots)}</div>'
 
@@ -182,48 +145,15 @@ def _jumps(curves: Mapping[str, Sequence[float | None]]) -> list[float | None]:
     return [edge / inner if edge is not None and inner else None for edge, inner in pairs]
 
 
-def line_plot(
-    lines: Sequence[tuple[str, str, bool, Sequence[float | None]]],
-    *,
-    seconds: float,
-    title: str,
-    share: bool,
-    unit: str = " s",
-) -> str:
-    """An SVG plot of (label, maker, dashed, value of each second) over the time of the clip, or of other units."""
-    known = [value for *_, values in lines for value in values if value is not None]
-    ticks = nice_ticks(min(known), max(known))
-    decimals = decimals_of(ticks, times=100 if share else 1)
-    drawn = draw(
-        [
-            Line(
-                label,
-                [
-                    (min(second + 0.5, (second + seconds) / 2), value)
-                    for second, value in enumerate(values)
-                    if value is not None
-                ],
-                colour=f"var({_colour(maker)})",
-                dashed=dashed,
-            )
-            for label, maker, dashed, values in lines
-        ],
-        Frame(width=420, height=190, left=48, right=10, top=8, bottom=24),
-        across=[(tick, f"{tick:g}{unit}") for tick in (0, seconds / 2, seconds)],
-        up=[(tick, percent(tick, digits=decimals) if share else f"{tick:.{decimals}f}") for tick in ticks],
-    )
-    return svg_element(420, 190, svg_marks(drawn), title)
-
-
 def _confused(result: Mapping[str, Any]) -> str:
     """What the judge took the student's clips for, where that was not what was asked."""
     tables = []
-    for label, maker, _, scores in _series(result):
-        wrong = scores["confusions"][:MOST_CONFUSIONS]
-        if maker != "rendered" and scores["follows"] and wrong:
+    for series in _series(result):
+        wrong = series.scores["confusions"][:MOST_CONFUSIONS]
+        if series.name != "rendered" and series.scores["follows"] and wrong:
             body = [["", "asked", "judged", "clips"]]
             body += [[name, asked, str(said or "nothing"), str(count)] for name, asked, said, count in wrong]
-            tables.append(f"<div><h3>{escape(label)}</h3>{_table(body)}</div>")
+            tables.append(f"<div><h3>{escape(series.label)}</h3>{_table(body)}</div>")
     return _section("Taken for something else", f'<div class="plots">{"".join(tables)}</div>') if tables else ""
 
 
@@ -257,7 +187,7 @@ def _strip(record: Record, folder: Folder) -> str:
 
 def _figure(maker: str, png: bytes, said: str, prompt: str) -> str:
     return (
-        f'<figure><figcaption><i style="background:var({_colour(maker)})"></i>{escape(maker)}'
+        f'<figure><figcaption><i style="background:var(--{colour_of(maker)})"></i>{escape(maker)}'
         f"{said}</figcaption>"
         f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{escape(maker)}: '
         f'{escape(prompt)}"></figure>'
@@ -278,10 +208,13 @@ def _verdict(record: Record) -> str:
 
 def _after_cue(result: Mapping[str, Any]) -> str:
     """How pixels become as drawn again: a line for each way, chunk by chunk, the time before the cue first."""
-    ways = {way: scores for way, scores in result["switches"].items() if "drawn" in scores}
-    lines = [(way, way, way == "none", [of["drawn_before"], *of["drawn_chunks"]]) for way, of in ways.items()]
-    points = max(len(values) for *_, values in lines)
-    plot = line_plot(lines, seconds=points, title="Pixels as drawn after the cue", share=True, unit="")
+    lines = [
+        (Series(way, way, way == "none", scores), range(-1, len(chunks)), [scores["drawn_before"], *chunks])
+        for way, scores in result["switches"].items()
+        if (chunks := scores.get("drawn_chunks")) is not None
+    ]
+    last = max(points[-1] for _, points, _ in lines)
+    plot = curves_chart(lines, across="chunk, counted from the cue", ends=(-1.5, last + 0.5), in_percent=True)
     caption = "<figcaption><b>Pixels as drawn</b> before the cue, then chunk by chunk from it on</figcaption>"
     note = "the first point is the mean before the cue; dashed: no change is made"
     return _section("After the cue", f'<div class="plots"><figure>{caption}{plot}</figure></div>', notes=[note])
@@ -310,14 +243,13 @@ def _trial_strip(record: Record, way: str, folder: Folder) -> str:
     return _figure(way, png, said, record["prompt"])
 
 
-def _series(result: Mapping[str, Any]) -> list[tuple[str, str, bool, Mapping[str, Any]]]:
-    """(label, maker, whether it is a second group, scores) of all that is compared."""
+def _series(result: Mapping[str, Any]) -> list[Series]:
+    """All that is compared: each maker and, where there are several, each group of prompts."""
     places = [(maker, bool(place)) for maker, groups in result["scores"].items() for place, _ in enumerate(groups)]
-    return [(label, *place, scores) for (label, scores), place in zip(columns(result), places, strict=True)]
-
-
-def _colour(maker: str) -> str:
-    return COLOURS.get(maker, "--grey")
+    return [
+        Series(label, maker, second, scores)
+        for (label, scores), (maker, second) in zip(columns(result), places, strict=True)
+    ]
 
 
 STYLE = """
@@ -349,11 +281,7 @@ th:first-child { text-align: left; font-weight: 400; } thead th { font-weight: 6
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 26px 30px; }
 figure { margin: 0; } figcaption { font-size: 13px; color: var(--soft); margin-bottom: 4px; }
 figcaption b { color: var(--ink); font-weight: 600; margin-right: 6px; }
-svg { display: block; width: 100%; height: auto; }
-svg text { font: 13px system-ui, "DejaVu Sans", sans-serif; fill: var(--ink); }
-svg .tick { font-size: 11px; fill: var(--soft); } svg .value { font-size: 12px; fill: var(--soft); }
-svg .grid { stroke: var(--line); } svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-svg .range { stroke: var(--ink); stroke-width: 1.5; opacity: 0.55; fill: none; }
+svg { display: block; width: 100%; height: auto; } svg text { font-family: inherit !important; }
 .prompt { padding: 16px 0; border-top: 1px solid var(--line); }
 .strips { display: grid; gap: 10px; }
 .strips img { display: block; width: 100%; image-rendering: pixelated; border-radius: 4px; }
