@@ -23,6 +23,7 @@ from causvid_cli.evaluate import figures, vbench
 from causvid_cli.evaluate.clip_sources import Clip, student_maker
 from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.judge import Judge
+from causvid_cli.evaluate.page import page as html_page
 from causvid_cli.evaluate.page_charts import Series, curves_chart, following_chart
 from causvid_cli.evaluate.prompts import built_in_prompts, read_prompts
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, SETTINGS, Folder
@@ -200,6 +201,58 @@ def test_the_page_asks_for_nothing_from_outside(evaluated):
     assert "@import" not in text
     for prompt in built_in_prompts(2):
         assert prompt in text
+
+
+HOSTILE = "a car '\"><script src=//a.b></script><img onerror=alert(1)> {{ 7 * 7 }} {% raw %} &lt; $\\frac{ \u5bff"
+
+
+class Texts(Links):
+    """What a page asks for, what it says, and the descriptions of its pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.described: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attributes)
+        assert not any(name.startswith("on") for name, _ in attributes)
+        self.described += [value or "" for name, value in attributes if name == "alt"]
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def test_a_page_says_what_it_is_given_and_does_nothing_else(evaluated):
+    """Names, prompts and words that look like HTML, a template or a formula."""
+    out, _ = evaluated
+    result = json.loads((out / FIGURES).read_text())
+    records = [json.loads(line) | {"prompt": HOSTILE} for line in (out / CLIPS).read_text().splitlines()]
+    result |= {
+        "model": HOSTILE,
+        "notes": [HOSTILE],
+        "device": HOSTILE,
+        "prompts": {"seen": 2, "held_out": 2, HOSTILE: 1},
+    }
+    for groups in result["scores"].values():
+        groups[HOSTILE] = groups["seen"] | {"confusions": [["subject", HOSTILE, HOSTILE, 1]], "misread": 0}
+    for record in records:
+        if "judged" in record:
+            record["judged"] = dict.fromkeys(record["judged"], HOSTILE)
+    page = Texts()
+    page.feed(html_page(result, records, Folder(out, {}, overwrite=True)))
+    assert all(link.startswith("data:image/png;base64,") for link in page.found)
+    described = [f"{record['maker']}: {HOSTILE}" for record in records if record["take"] == 0]
+    assert sorted(page.described) == sorted(described)
+    said = "".join(page.said)
+    assert said.count(HOSTILE) > 20, said
+    for told in (
+        f"{HOSTILE}: causvid eval",
+        f"on {HOSTILE} in float32",
+        f"judged subject: {HOSTILE}",
+        f"{HOSTILE} --seed",
+    ):
+        assert told in said
 
 
 def test_the_table_is_for_people(pack):
