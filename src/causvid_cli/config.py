@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -133,9 +134,29 @@ def from_json(kind: type[T], text: str, *, where: str, error: type[CausvidError]
         raise error(f"{where}: {_complaint(kind, problems[0])}{others}") from None
 
 
-def to_json(config: Any) -> str:
-    """The JSON text that `from_json` reads back."""
-    return json.dumps(asdict(config), indent=2, ensure_ascii=False) + "\n"
+def from_data(kind: type[T], data: Any, *, where: str, error: type[CausvidError] = UsageError) -> T:
+    """A dataclass from what JSON or TOML was parsed to, as `from_json` makes it. Numbers must be finite."""
+    try:
+        text = json.dumps(data, allow_nan=False, default=str)
+    except ValueError:
+        raise error(f"{where}: {_not_finite(data)}: not a finite number") from None
+    return from_json(kind, text, where=where, error=error)
+
+
+def to_json(value: Any, **layout: Any) -> str:
+    """The JSON text of what JSON can hold and of dataclasses: all that this program writes is written by it.
+
+    layout: what `json.dumps` takes, such as indent. Raises ValueError for NaN and infinity, which JSON does not know.
+    """
+    return json.dumps(value, allow_nan=False, default=asdict, **layout)
+
+
+def _not_finite(data: Any, path: str = "") -> str:
+    """The path of the first number that is NaN or infinity; empty if there is none."""
+    if isinstance(data, float):
+        return "" if isfinite(data) else path
+    named = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list | tuple) else ()
+    return next(filter(None, (_not_finite(value, f"{path}.{name}".lstrip(".")) for name, value in named)), "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -101,6 +101,22 @@ def test_without_decay_the_learning_rate_stays():
 # --- one module ----------------------------------------------------------------------------------------------------
 
 
+def test_what_cannot_be_measured_of_a_batch_is_left_out_of_the_log(tmp_path):
+    """A measure of what only some batches hold; a log from before, with NaN in it, goes on."""
+    tmp_path.joinpath(logs.LOG).write_text('{"step": 0, "loss": NaN, "sprite_error": 1.0}\n')
+    module = net()
+
+    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        odd = torch.tensor(float(step) if step in (1, 4, 5) else math.nan)
+        return {"loss": module["line"].weight.square().mean(), "sprite_error": odd}
+
+    Trainer(tmp_path, module, replace(PLAN, steps=6), CPU).run(loss)
+    lines = (tmp_path / logs.LOG).read_text().splitlines()
+    rows = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+    assert [(row["step"], row.get("sprite_error")) for row in rows] == [(0, 1.0), (2, 1.0), (4, None), (6, 4.5)]
+    assert ["loss" in row for row in rows] == [False, True, True, True]
+
+
 @pytest.mark.parametrize("stops", [(0,), (3,), (4,), (9,), (6, 7, 19)], ids=str)
 @pytest.mark.parametrize("ema", [0.9, 0.0])
 def test_a_run_that_was_killed_ends_as_an_unbroken_one_bit_for_bit(tmp_path, stops, ema):

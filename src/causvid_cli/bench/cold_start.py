@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from causvid_cli import errors
 from causvid_cli.bench.config import BenchConfig, Role
-from causvid_cli.config import from_json
+from causvid_cli.config import from_json, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Fresh:
 
 def start(role: Role, config: BenchConfig) -> Fresh:
     """Measure in a fresh process. Raises the CausvidError that it ended with, DeviceError when it was killed."""
-    command = [sys.executable, "-m", "causvid_cli.bench.cold_start", role, json.dumps(asdict(config))]
+    command = [sys.executable, "-m", "causvid_cli.bench.cold_start", role, to_json(config)]
     done = subprocess.run(command, stdout=subprocess.PIPE)
     if done.returncode < 0:
         raise errors.DeviceError(
@@ -81,7 +81,7 @@ def main() -> None:
             raise
         said = f"the {role} runs out of memory; ask for less, such as a smaller --size or --window, or --offload auto"
         reply = {"error": "DeviceError", "message": said}
-    print(json.dumps(reply))
+    print(to_json(reply))
 
 
 if __name__ == "__main__":

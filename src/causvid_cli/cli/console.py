@@ -1,6 +1,5 @@
 """What a command says: its result on stdout; messages and progress on stderr. rich loads only where it draws."""
 
-import json
 import os
 import sys
 import unicodedata
@@ -9,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import UsageError
 
 LONGEST_MESSAGE = 1000
@@ -142,7 +142,7 @@ def flush_result() -> None:
 
 def result_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, on one line and in ASCII."""
-    result(json.dumps(value, allow_nan=False))
+    result(to_json(value))
 
 
 def event(kind: str, **values: Any) -> None:

@@ -1,7 +1,6 @@
 """What a user is told of a video while it is made and when it is."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from causvid_cli.cli import console
 from causvid_cli.cli.task import Task
 from causvid_cli.cli.versions import versions
+from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError
 from causvid_cli.files import write_text
 from causvid_cli.job.job import Job
@@ -132,7 +132,7 @@ class Sidecar:
             "chunks": self._chunks,
         }
         try:
-            write_text(path, json.dumps(content, indent=1) + "\n")
+            write_text(path, to_json(content, indent=1) + "\n")
         except OSError as error:
             raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}; the video itself is whole") from error
 

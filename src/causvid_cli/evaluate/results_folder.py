@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError
 from causvid_cli.files import write_text
 
@@ -37,7 +38,7 @@ class Folder:
         Another evaluation gives way to `overwrite`, what is no evaluation never does.
         """
         self.path = path
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = json.loads(to_json(settings))
         self._replaces = False
         with self.writing():
             if path.exists() and not path.is_dir():
@@ -60,7 +61,7 @@ class Folder:
             if self._replaces:
                 self._clear()
             (self.path / PICTURES).mkdir(parents=True, exist_ok=True)
-            write_text(self.path / SETTINGS, json.dumps(self._settings, indent=1) + "\n")
+            write_text(self.path / SETTINGS, to_json(self._settings, indent=1) + "\n")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -93,7 +94,7 @@ class Folder:
         """Write the page and, last, the figures."""
         with self.writing():
             write_text(self.path / PAGE, page)
-            write_text(self.path / FIGURES, json.dumps(figures, indent=1, allow_nan=False) + "\n")
+            write_text(self.path / FIGURES, to_json(figures, indent=1) + "\n")
 
     def picture(self, maker: str, group: str, number: int) -> Path:
         """Where the strip of a prompt's first clip lies."""
@@ -128,4 +129,4 @@ def prompt_key(record: Record) -> tuple[Any, ...]:
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+    return to_json(record) + "\n"

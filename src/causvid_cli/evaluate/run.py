@@ -1,6 +1,5 @@
 """Make the clips, measure each while it is made, and keep what was measured."""
 
-import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 
 from causvid_cli.codec import enlarged
 from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.config import to_json
 from causvid_cli.evaluate.clip_sources import Clip, Make, codec_maker, renderer, student_maker, teacher_maker
 from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.figures import figures
@@ -271,7 +271,7 @@ class Watch:
             height=shape[1],
             fps=self._evaluation.student.fps,
             overwrite=True,
-            metadata={"comment": json.dumps({"prompt": clip.prompt, "seed": clip.seed})},
+            metadata={"comment": to_json({"prompt": clip.prompt, "seed": clip.seed})},
         )
         return self._stack.enter_context(writer)
 

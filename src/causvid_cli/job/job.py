@@ -4,14 +4,13 @@ It is the recipe in the video's metadata, what `causvid rerun` and `causvid resu
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from causvid_cli.config import from_json
+from causvid_cli.config import from_data
 from causvid_cli.errors import CausvidError, MediaError, ModelError
 from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.request import AUTO, LOADING, Loading
@@ -112,7 +111,7 @@ class Job:
             raise MediaError(f"{where}: its recipe was made by a newer causvid; try pip install --upgrade causvid")
         facts = {name: value for name, value in recipe.items() if name not in ("v", "prompt", "versions")}
         try:
-            return from_json(cls, json.dumps(facts), where=f"{where}: its recipe", error=MediaError)
+            return from_data(cls, facts, where=f"{where}: its recipe", error=MediaError)
         except MediaError:
             raise
         except CausvidError as error:

@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import MediaError, OutputError
 
 MAGIC = b"causvid journal 1\n"
@@ -65,7 +66,7 @@ class Journal:
             file = open(new, "x+b", buffering=0)  # noqa: SIM115  (closed by `close`)
             try:
                 _write(file, MAGIC)
-                _write(file, _record(json.dumps(request, allow_nan=False).encode()))
+                _write(file, _record(to_json(request).encode()))
                 new.replace(path)
             except BaseException:
                 file.close()
@@ -116,7 +117,7 @@ class Journal:
 
     def append(self, x0: Tensor, mark: Mark) -> None:
         """Add the next chunk: when this returns, it outlives the process. x0: [1, C, f, h, w]. Raises OutputError."""
-        payload = save({"x0": x0.cpu().contiguous()}, metadata={"mark": json.dumps(asdict(mark))})
+        payload = save({"x0": x0.cpu().contiguous()}, metadata={"mark": to_json(mark)})
         record = _record(payload)
         with _output_errors(self.path):
             try:

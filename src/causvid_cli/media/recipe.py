@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import MediaError
 
 RECIPE_KEY = "causvid"
@@ -17,7 +18,7 @@ def recipe_to_metadata(recipe: Mapping[str, Any]) -> dict[str, str]:
     the caller puts no host names and no absolute paths into it. Raises ValueError for NaN and infinity.
     """
     # Escaped to ASCII, so that NUL and lone surrogates (from a shell that is not UTF-8) survive C strings and UTF-8.
-    metadata = {RECIPE_KEY: json.dumps(recipe, separators=(",", ":"), allow_nan=False)}
+    metadata = {RECIPE_KEY: to_json(recipe, separators=(",", ":"))}
     if prompt := recipe.get("prompt"):
         metadata["title"] = _printable(str(prompt))
     model = recipe.get("model")

@@ -5,7 +5,6 @@ checkpoint.facts().steps                       # (1000.0, 750.0, 500.0, 250.0)
 catalogue().parts["vae"].config                # of diffusers' AutoencoderKLWan
 """
 
-import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from causvid_cli.config import PackFacts, did_you_mean, from_json
+from causvid_cli.config import PackFacts, did_you_mean, from_data
 from causvid_cli.errors import ModelError, UsageError
 
 FILE = Path(__file__).with_name("catalogue.toml")
@@ -169,7 +168,7 @@ class Catalogue:
         named = {
             kind: {name: {"name": name} | table for name, table in group.items()} for kind, group in tables.items()
         }
-        return from_json(cls, json.dumps(named), where=where, error=ModelError)
+        return from_data(cls, named, where=where, error=ModelError)
 
 
 @cache

@@ -180,7 +180,7 @@ def write_pack_manifest(path: Path, facts: PackFacts, *, known: Mapping[str, str
         if name != FACTS_FILE and not any(part.startswith(".") for part in name.split("/"))
     }
     facts = replace(facts, files=listed)
-    write_text(path / FACTS_FILE, to_json(facts))
+    write_text(path / FACTS_FILE, to_json(facts, indent=2, ensure_ascii=False) + "\n")
     return facts
 
 
@@ -222,7 +222,7 @@ class Stamps:
             return
         part = self._pack / f"{STAMPS_FILE}.{os.getpid()}"
         try:
-            part.write_text(json.dumps(self._stamps), encoding="utf-8")
+            part.write_text(to_json(self._stamps), encoding="utf-8")
             part.replace(self._pack / STAMPS_FILE)
         except OSError:  # a pack of another user's, a full disk: the next run hashes again
             with suppress(OSError):

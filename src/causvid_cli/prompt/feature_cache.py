@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from causvid_cli.config import to_json
 from causvid_cli.device import free_unused
 from causvid_cli.errors import UsageError
 from causvid_cli.paths import TEXT_CACHE, cache_folder
@@ -73,7 +74,7 @@ class TextCache:
     def put(self, key: str, features: Features) -> None:
         """Keep features under a key, whole or not at all, and remove what was longest unused beyond the bound."""
         rows = features.rows.contiguous()
-        about = {"sha256": _sha256(rows), "notes": json.dumps(features.notes)}
+        about = {"sha256": _sha256(rows), "notes": to_json(features.notes)}
         with suppress(OSError, SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.folder, prefix=".")  # for this user only, as prompts are

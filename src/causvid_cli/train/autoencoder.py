@@ -87,7 +87,7 @@ def train_autoencoder(
             "loss": entropy + SCALE_PENALTY * cells.square().mean(),
             "entropy": entropy,
             "right": right.float().mean(),
-            "sprite_right": right[mask].float().mean() if mask.any() else torch.ones(()),
+            "sprite_right": right[mask].float().mean(),  # NaN without any
         }
 
     trainer = Trainer(folder, codec, plan, setting)

@@ -1,13 +1,12 @@
 """What a distillation run is: one file, checked whole before anything starts. Imports no torch."""
 
-import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from causvid_cli.config import did_you_mean, from_json
+from causvid_cli.config import did_you_mean, from_data
 from causvid_cli.errors import UsageError
 
 STAGES = (
@@ -315,7 +314,7 @@ def load_config(path: Path) -> TrainConfig:
         raise UsageError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
-    config = from_json(TrainConfig, json.dumps(data, default=str), where=str(path))
+    config = from_data(TrainConfig, data, where=str(path))
     if missing := _missing(config):
         raise UsageError(f"{path}: {missing}")
     return config

@@ -100,7 +100,7 @@ class Distillation(Made):
                 getattr(self, name)()
 
     def _open_folder(self) -> None:
-        path, config = self.folder / "config.json", asdict(self.config)
+        path = self.folder / "config.json"
         begun = [stage for stage in self.config.stages() if self.leaves(stage).exists()]
         if path.exists():
             old = json.loads(path.read_text())
@@ -108,7 +108,7 @@ class Distillation(Made):
             steps = {stage: (old.get(stage) or {}).get("steps", 0) for stage in begun if stage != "ode"}
             check_same_run(
                 old,
-                json.loads(json.dumps(config)),
+                json.loads(to_json(self.config)),
                 begun=begun,
                 finished=[stage for stage in begun if finished(self.folder / stage, steps.get(stage, 0))],
                 uses=USES,
@@ -116,7 +116,7 @@ class Distillation(Made):
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(path, to_json(self.config))
+            write_text(path, to_json(self.config, indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"--run-dir {self.folder}: cannot be written: {error.strerror}") from error
 

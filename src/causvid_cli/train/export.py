@@ -1,6 +1,5 @@
 """Stage `export`: trained networks -> a model pack that every command can load."""
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from causvid_cli.codec.pixel import PixelCodec
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, to_json
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.network.model import CausalTransformer
@@ -61,7 +60,7 @@ def export_pack(
 def _save(folder: Path, module: nn.Module, config: dict[str, Any], dtype: torch.dtype) -> None:
     folder.mkdir(parents=True)
     public = {key: value for key, value in config.items() if not key.startswith("_") or key == "_class_name"}
-    (folder / "config.json").write_text(json.dumps(public, indent=2, sort_keys=True) + "\n")
+    (folder / "config.json").write_text(to_json(public, indent=2, sort_keys=True) + "\n")
     save_safetensors(module.state_dict(), folder, dtype=dtype)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from causvid_cli.config import to_json
 from causvid_cli.files import write_text
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class StageLog:
         self.folder, self.step = folder, step
         if (folder / LOG).exists():
             rows = (row for row in read_log(folder) if row["step"] <= step)
-            write_text(folder / LOG, "".join(json.dumps(row) + "\n" for row in rows))
+            write_text(folder / LOG, "".join(to_json(row) + "\n" for row in rows))
         for sheet in (folder / "samples").glob("step-*.png"):
             if int(sheet.stem.removeprefix("step-")) > step:
                 sheet.unlink()
@@ -42,7 +43,7 @@ class StageLog:
     def write(self, row: Mapping[str, float]) -> None:
         """Add a row, which names its step."""
         with (self.folder / LOG).open("a") as log:
-            log.write(json.dumps(row) + "\n")
+            log.write(to_json(row) + "\n")
         if board := self._tensorboard():
             for name, value in row.items():
                 if name != "step":
@@ -81,10 +82,11 @@ def has_tensorboard() -> bool:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The rows of a stage's log, oldest first; a last line that was cut short is left out."""
+    """The rows of a stage's log, oldest first; a last line that was cut short is left out, and so is NaN."""
     path = folder / LOG
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = (json.loads(line) for line in lines if line.endswith("\n"))
+    return [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

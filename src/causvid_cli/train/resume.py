@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import UsageError
 from causvid_cli.train.config import STAGES
 
@@ -60,7 +61,7 @@ def check_same_run(
         else:
             hurt = [stage for stage in begun if stage in uses.get(section, begun)]
         if hurt:
-            was, now = json.dumps(past[path]), json.dumps(value)
+            was, now = to_json(past[path]), to_json(value)
             raise UsageError(
                 f"{'.'.join(path)}: {now}, but {folder} was made with {was}, and stage {hurt[0]} has used it; "
                 "set it back, or give another --run-dir"

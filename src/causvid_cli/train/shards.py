@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError, OutputError
 
 
@@ -22,7 +23,7 @@ def save_shard(tensors: Mapping[str, Tensor], path: Path, about: Any = None) -> 
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(own, new, metadata={"about": json.dumps(about)})
+        save_file(own, new, metadata={"about": to_json(about)})
         new.chmod(0o644)  # safetensors makes it 0600
         with new.open("rb") as file:
             os.fsync(file.fileno())

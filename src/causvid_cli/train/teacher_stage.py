@@ -67,6 +67,9 @@ def standard_normal(rng: np.random.Generator, like: Tensor) -> Tensor:
 def _by_level(
     prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, sprite: Tensor
 ) -> dict[str, Tensor]:
-    """Mean square error of the implied x0 on sprite cells: comparable between kinds of prediction."""
+    """Mean square error of the implied x0, comparable between kinds of prediction: of all cells, and of sprite cells.
+
+    The latter is NaN for a batch without sprites.
+    """
     error = (x0_from(prediction, x_t, output, sigma) - x0).square().mean(dim=1, keepdim=True)
     return {"x0_error": error.mean(), "sprite_error": error[sprite.expand_as(error)].mean()}

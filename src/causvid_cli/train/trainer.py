@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from causvid_cli.config import to_json
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import NumericsError, OutputError, UsageError
 from causvid_cli.train import parallel
@@ -30,7 +31,7 @@ from causvid_cli.train.resume import last_step
 
 Loss = Callable[[int, np.random.Generator], Mapping[str, Tensor]]
 """(step, rng) -> named scalars. The one called "loss" is minimised; where a trainer has several parts, those that are
-called like a part, each for that part alone. The others are only logged."""
+called like a part, each for that part alone. The others are only logged, NaN (nothing to measure) left out."""
 Report = Callable[[dict[str, float]], None]
 Samples = Callable[[int, nn.Module], np.ndarray]
 """(step, the module with averaged weights) -> a sheet of samples, uint8 [H, W, 3]."""
@@ -183,7 +184,8 @@ class Trainer:
                 with clock:
                     values = self._take_step(loss)
                 for name, value in values.items():
-                    sums.setdefault(name, []).append(value)
+                    if math.isfinite(value):
+                        sums.setdefault(name, []).append(value)
                 if self._is_due(self.plan.log_every):
                     row = {name: math.fsum(seen) / len(seen) for name, seen in sums.items()}
                     row |= {"step": self.step, "lr": lr_at(self.plan, self.step), "step_s": clock.mean()}
@@ -328,7 +330,7 @@ class Trainer:
             try:
                 new.mkdir()
                 save_file(dict(tensors), new / "state.safetensors")
-                (new / "state.json").write_text(json.dumps(state))
+                (new / "state.json").write_text(to_json(state))
             except (OSError, SafetensorError):
                 shutil.rmtree(new, ignore_errors=True)  # half of it would only fill the disk
                 raise

@@ -5,7 +5,6 @@ a run that was stopped cuts the same clips. What proves to be damaged only when 
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -197,7 +196,7 @@ def plan_videos(
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / PLAN_FILE, to_json(plan))
+        write_text(folder / PLAN_FILE, to_json(plan, indent=2) + "\n")
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     write_damaged(folder, plan)
@@ -321,7 +320,7 @@ def _fingerprint(found: Sequence[Captioned], problems: Sequence[Problem], *setti
     """Equal for equal videos, captions and settings."""
     files = [(str(video.path), video.captions, _stamp(video.path)) for video in found]
     left_out = [(problem.path, problem.reason) for problem in problems]
-    return hashlib.sha256(json.dumps([files, left_out, list(map(str, settings))]).encode()).hexdigest()
+    return hashlib.sha256(to_json([files, left_out, list(map(str, settings))]).encode()).hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

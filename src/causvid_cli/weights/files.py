@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
 from causvid_cli.weights.names import mismatch
@@ -70,7 +71,7 @@ def save_safetensors(
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}}
-        write_text(folder / f"{STEM}.safetensors.index.json", json.dumps(index | {"weight_map": weight_map}, indent=2))
+        write_text(folder / f"{STEM}.safetensors.index.json", to_json(index | {"weight_map": weight_map}, indent=2))
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name: str) -> None:

@@ -5,7 +5,6 @@ writer, which wants all tensors of a file at once, is not used. Only a tensor th
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
 from causvid_cli.models.install.conversion import Lora, Made, Order, Seen
@@ -142,8 +142,8 @@ def _write(job: Job, report: Callable[[int], None]) -> Made:
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        write_text(folder / f"{stem}.safetensors.index.json", json.dumps(index, indent=2))
-    write_text(folder / "config.json", json.dumps(network.config, indent=2, sort_keys=True) + "\n")
+        write_text(folder / f"{stem}.safetensors.index.json", to_json(index, indent=2))
+    write_text(folder / "config.json", to_json(network.config, indent=2, sort_keys=True) + "\n")
     return Made(part=network.part, sha256=hashes)
 
 
@@ -159,7 +159,7 @@ def _write_shard(
         shape, dtype = job.network.shapes[name], job.dtypes[name]
         start, end = end, end + prod(shape) * dtype.itemsize
         header[name] = {"dtype": KINDS[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = to_json(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
     with path.open("wb") as file:
@@ -223,5 +223,5 @@ class PackedJob:
                 report(len(piece))
             file.flush()
             os.fsync(file.fileno())
-        write_text(folder / "config.json", json.dumps(self.network.config, indent=2, sort_keys=True) + "\n")
+        write_text(folder / "config.json", to_json(self.network.config, indent=2, sort_keys=True) + "\n")
         return Made(part=self.network.part, sha256={source.name: digest.hexdigest()})

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import CausvidError, DeviceError, ModelError
 from causvid_cli.models.install.conversion import Lora, Made, Order, Seen
 
@@ -68,7 +69,7 @@ def convert_apart(
 
 def _send(stream: IO[str], value: Any) -> None:
     try:
-        stream.write(json.dumps(value) + "\n")
+        stream.write(to_json(value) + "\n")
         stream.flush()
     except BrokenPipeError:  # it has ended; what it said last tells why
         pass
@@ -84,7 +85,7 @@ class _Line:
         self._bytes = 0
 
     def say(self, kind: str, value: Any) -> None:
-        _line = json.dumps([kind, value])
+        _line = to_json([kind, value])
         self._out.write(_line + "\n")
         self._out.flush()
 
