@@ -1,12 +1,14 @@
 import json
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from PIL import Image, ImageColor
 from tiny import tiny_pack
 from typer.testing import CliRunner, Result
@@ -408,11 +410,41 @@ def test_a_teacher_is_left_out_where_the_size_is_not_its_own(pack):
     assert (figures["teacher"], figures["size"]) == (None, "64x64")
 
 
-def test_a_killed_fresh_process_is_an_error_of_memory(monkeypatch):
-    monkeypatch.setattr(cold_start.sys, "executable", "/bin/sh")
-    monkeypatch.setattr(cold_start.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9))
-    with pytest.raises(DeviceError, match="killed by signal 9"):
-        cold_start.start("student", BenchConfig())
+class Calls:
+    """What calls a function in the fresh process, as soon as that is told what to measure."""
+
+    def __init__(self, function: Callable, argument: object) -> None:
+        self.call = function, (argument,)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_a_killed_fresh_process_is_an_error_of_memory():
+    with pytest.raises(DeviceError, match="process of the teacher was killed by signal 9, as a system does"):
+        cold_start.start("teacher", Calls(signal.raise_signal, signal.SIGKILL))
+
+
+def test_a_fresh_process_has_loaded_nothing():
+    """Neither torch nor what this program's own start has loaded; 40 and a bit would be the number of them."""
+    heavy = "{'torch', 'numpy', 'typer', 'rich', 'pydantic', 'pytest'}"
+    with pytest.raises(RuntimeError, match="ended with 40$"):
+        cold_start.start("student", Calls(exec, f"import sys; sys.exit(40 + len({heavy} & sys.modules.keys()))"))
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_a_fresh_process_out_of_memory_says_what_to_ask_for(error, monkeypatch):
+    def measure(role: str, config: BenchConfig) -> Fresh:
+        raise error("")
+
+    sent = []
+    monkeypatch.setattr(cold_start, "measure_here", measure)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    cold_start._answer(SimpleNamespace(send=sent.append), "student", BenchConfig())
+    (answer,) = sent
+    assert isinstance(answer, DeviceError)
+    assert str(answer).startswith("the student runs out of memory; ask for less, such as a smaller --size or --window")
 
 
 # --- random weights ------------------------------------------------------------------------------------------------

@@ -1,21 +1,20 @@
 """What a user waits for and pays once: import, load, the first clip, in a process of its own.
 
-    python -m causvid_cli.bench.cold_start student '{"length": "4s", ...}'      # one JSON object
-
 Student and teacher never share such a process, so that the memory of one does not hide the other's. Start them
 before this process has loaded torch: on Linux a child's peak begins at its parent's. Imports no torch by itself.
 """
 
-import json
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import ModuleType
 
-from causvid_cli import errors
 from causvid_cli.bench.config import BenchConfig, Role
-from causvid_cli.config import from_json, to_json
+from causvid_cli.errors import CausvidError, DeviceError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +32,32 @@ class Fresh:
 
 def start(role: Role, config: BenchConfig) -> Fresh:
     """Measure in a fresh process. Raises the CausvidError that it ended with, DeviceError when it was killed."""
-    command = [sys.executable, "-m", "causvid_cli.bench.cold_start", role, to_json(config)]
-    done = subprocess.run(command, stdout=subprocess.PIPE)
-    if done.returncode < 0:
-        raise errors.DeviceError(
-            f"a fresh process of the {role} was killed by signal {-done.returncode}, as a system does that is out of "
+    spawn = multiprocessing.get_context("spawn")
+    answers, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_answer, args=(sender, role, config))
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        process.start()  # which would load our __main__ there, and all that it imports
+    finally:
+        sys.modules["__main__"] = main
+    sender.close()
+    try:
+        answer = answers.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode is None or process.exitcode >= 0:
+            raise RuntimeError(f"a fresh process of the {role} ended with {process.exitcode}") from None
+        raise DeviceError(
+            f"a fresh process of the {role} was killed by signal {-process.exitcode}, as a system does that is out of "
             "memory; ask for less, such as a smaller --size"
-        )
-    done.check_returncode()
-    reply = json.loads(done.stdout)
-    if "error" in reply:
-        raise getattr(errors, reply["error"])(reply["message"])
-    return Fresh(**reply)
+        ) from None
+    except BaseException:  # Ctrl-C
+        process.kill()
+        raise
+    process.join()
+    if isinstance(answer, CausvidError):
+        raise answer
+    return answer
 
 
 def measure_here(role: Role, config: BenchConfig) -> Fresh:
@@ -68,21 +81,18 @@ def measure_here(role: Role, config: BenchConfig) -> Fresh:
     )
 
 
-def main() -> None:
+def _answer(sender: Connection, role: Role, config: BenchConfig) -> None:
+    """Send what was measured, or the CausvidError that ended it; all that the fresh process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent ends this one
-    role, text = sys.argv[1:]
+    os.dup2(2, 1)  # what libraries print is no part of the bench's result
     try:
-        config = from_json(BenchConfig, text, where="the bench's own request")
-        reply = asdict(measure_here(role, config))  # type: ignore[arg-type]
-    except errors.CausvidError as error:
-        reply = {"error": type(error).__name__, "message": str(error)}
+        answer: Fresh | CausvidError = measure_here(role, config)
+    except CausvidError as error:
+        answer = error
     except Exception as error:
         if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):  # torch's
             raise
-        said = f"the {role} runs out of memory; ask for less, such as a smaller --size or --window, or --offload auto"
-        reply = {"error": "DeviceError", "message": said}
-    print(to_json(reply))
-
-
-if __name__ == "__main__":
-    main()
+        answer = DeviceError(
+            f"the {role} runs out of memory; ask for less, such as a smaller --size or --window, or --offload auto"
+        )
+    sender.send(answer)
