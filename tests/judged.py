@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
-from causvid_cli.evaluate.config import TrialKind, TrialRequest
-from causvid_cli.evaluate.experiments import Trials, open_trials
+from causvid_cli.evaluate.config import ExperimentKind, ExperimentRequest
+from causvid_cli.evaluate.experiments import TrialMaker, open_trial_maker
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.export import export_pack
@@ -30,8 +30,10 @@ def judged_pack(folder: Path) -> Path:
     return folder
 
 
-def trials_of(pack: Path, kind: TrialKind, count: int = 2) -> Trials:
-    return open_trials(TrialRequest(pack=pack, facts=load_facts(pack), kind=kind, count=count, seed=5, device="cpu"))
+def trials_of(pack: Path, kind: ExperimentKind, count: int = 2) -> TrialMaker:
+    return open_trial_maker(
+        ExperimentRequest(pack=pack, facts=load_facts(pack), kind=kind, count=count, seed=5, device="cpu")
+    )
 
 
 def run_eval(pack: Path, *arguments: object) -> Result:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from causvid_cli.bench import chart, cold_start, measure, report, tables
 from causvid_cli.bench.cold_start import Fresh
-from causvid_cli.bench.config import BenchConfig, Setting
+from causvid_cli.bench.config import BenchConfig, BenchSetting
 from causvid_cli.bench.measure import ChunkParts, Measured, Round, Run
 from causvid_cli.bench.network_calls import NetworkCall, network_calls
 from causvid_cli.bench.subjects import Maker, open_maker
@@ -151,10 +151,10 @@ def test_the_parts_of_a_chunk_are_all_of_its_time(pack):
     student = opened(pack, length="1s")
     done = measure.run_round(student)
     chunks, steps, parts = 2, 2, done.parts
-    assert done.pictures.clip_s == pytest.approx(chunks * parts.decode_s)
+    assert done.decoding.clip_s == pytest.approx(chunks * parts.decode_s)
     assert min(parts.steps_s, parts.clean_pass_s, parts.decode_s, parts.rest_s) > 0
-    assert done.whole.frames == done.latents.frames == done.pictures.frames == 8
-    assert [len(run.chunk_s) for run in (done.whole, done.latents, done.pictures)] == [chunks] * 3
+    assert done.whole.frames == done.latents.frames == done.decoding.frames == 8
+    assert [len(run.chunk_s) for run in (done.whole, done.latents, done.decoding)] == [chunks] * 3
     assert [call.kind for call in done.calls] == ["step", "step", "joined", "step"]  # as this network on a CPU does it
     assert len(done.calls) == chunks * steps
     assert "forward" not in vars(student.model.model)  # what was clocked is as it was
@@ -193,7 +193,7 @@ def test_a_student_is_ahead_where_that_is_faster(pack, monkeypatch):
 @pytest.mark.parametrize(("steps", "window"), [(None, None), (1, 1), (3, 2), (2, 9)])
 def test_steps_and_window_change_what_the_network_does(pack, steps, window):
     """Calls, and to how many latent frames each attends: those of the sink and of the window, as far as there are."""
-    config = BenchConfig(model=str(pack), length="24f", settings=(Setting(steps=steps, window_frames=window),))
+    config = BenchConfig(model=str(pack), length="24f", settings=(BenchSetting(steps=steps, window_frames=window),))
     student = open_maker("student", config)
     student.model.merge_clean_pass = False
     with network_calls(student.model.model, student.device) as calls:

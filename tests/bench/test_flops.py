@@ -7,7 +7,7 @@ import torch
 from tiny import SHAPE, tiny_transformer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from causvid_cli.bench.flops import Part, call_flops, parts_of
+from causvid_cli.bench.flops import TokenGroup, call_flops, parts_of
 from causvid_cli.bench.network_calls import network_calls
 from causvid_cli.geometry import Chunk
 from causvid_cli.models.catalogue import catalogue
@@ -68,8 +68,8 @@ def test_a_step_of_the_1_3b_model_is_what_its_layers_are():
     new, seen, dim = 3 * 1560, 21 * 1560, 1536
     block = new * (6 * dim**2 + 2 * dim * 8960 + 2 * (seen + 512) * dim)
     step = 2 * (30 * block + new * 2 * 64 * dim)
-    assert call_flops(config, [Part(new, seen)], text_rows=512) == step
-    clean = call_flops(config, [Part(new, seen, kv_only=True)], text_rows=512)
+    assert call_flops(config, [TokenGroup(new, seen)], text_rows=512) == step
+    clean = call_flops(config, [TokenGroup(new, seen, kv_only=True)], text_rows=512)
     assert 0.96 < clean / step < 0.98  # nothing but keys and values of the last block
     assert 4 * step + clean == pytest.approx(202e12, rel=0.01)  # 256 ms at 790 TFLOP/s
 

@@ -20,7 +20,7 @@ from causvid_cli.cli.eval import choose_prompts
 from causvid_cli.config import load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.evaluate import figures, vbench
-from causvid_cli.evaluate.clip_sources import Clip, student_maker
+from causvid_cli.evaluate.clip_sources import EvalClip, student_maker
 from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.evaluate.page import page as html_page
@@ -300,7 +300,7 @@ def test_a_clip_is_what_t2v_makes_of_its_prompt_and_seed(pack):
     facts = load_facts(pack)
     request = EvalRequest(pack=pack, facts=facts, prompts={"prompts": (PROMPT, "a cat jumps")}, seeds=2, seed=5)
     evaluation = open_evaluation(request)
-    clips: list[Clip] = [*takes_of(evaluation, "prompts", 0), *takes_of(evaluation, "prompts", 1)]
+    clips: list[EvalClip] = [*takes_of(evaluation, "prompts", 0), *takes_of(evaluation, "prompts", 1)]
     assert [clip.seed for clip in clips] == [5, 6, 7, 8]
     made = np.concatenate([part.frames for part in student_maker(student)(clips, 10)], axis=1)
     for clip, frames in zip(clips, made, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from causvid_cli import storybook
 from causvid_cli.evaluate import metrics
 from causvid_cli.evaluate.metrics import Meter
-from causvid_cli.evaluate.pixel_match import Likeness
+from causvid_cli.evaluate.pixel_match import PixelMatch
 from causvid_cli.storybook import Story
 
 FPS = Fraction(8)
@@ -136,7 +136,7 @@ def test_diversity_is_the_mean_distance_of_pairs():
 def test_a_drawn_clip_is_as_drawn_whichever_way_its_scene_faces(seed):
     story = Story("car", "red", "snow", "moves left")
     indices, _ = storybook.render_indices(story, length=20, seed=seed)
-    whole, torn = Likeness(story), Likeness(story)
+    whole, torn = PixelMatch(story), PixelMatch(story)
     for part in np.array_split(indices, 3):
         whole.add(part)
         torn.add(np.where(np.arange(64) < 16, 255, part))

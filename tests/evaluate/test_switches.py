@@ -9,10 +9,10 @@ from typer.testing import Result
 
 from causvid_cli import storybook
 from causvid_cli.evaluate import switches
-from causvid_cli.evaluate.experiment_figures import switch_scores, trial_rows
+from causvid_cli.evaluate.experiment_figures import experiment_rows, switch_scores
 from causvid_cli.evaluate.pixel_match import both_ways
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, Folder
-from causvid_cli.evaluate.switches import CUT, DRAWN, DRAWN_CUT, NONE, PARTS, WAYS, Script, Times, draw, likeness
+from causvid_cli.evaluate.switches import CUT, DRAWN, DRAWN_CUT, NONE, PARTS, WAYS, SwitchScript, Times, draw, likeness
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.storybook import Story
 
@@ -67,14 +67,14 @@ def trials_grid(*, chunk_frames: int) -> ChunkGrid:
 @pytest.mark.parametrize("seed", both_ways())
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_drawn_as_it_should_be_is_wholly_as_drawn(way, seed):
-    script = Script("scene", CAR, Story("car", "red", "sea", "moves left"))
+    script = SwitchScript("scene", CAR, Story("car", "red", "sea", "moves left"))
     like = likeness(script, way, draw(script, way, TIMES, seed), TIMES)
     assert like["drawn_before"] == like["drawn"] == 1
     assert like["drawn_chunks"] == [1] * 6
 
 
 def test_a_video_without_the_change_is_not_as_drawn_after_it():
-    script = Script("scene", CAR, Story("car", "red", "sea", "moves left"))
+    script = SwitchScript("scene", CAR, Story("car", "red", "sea", "moves left"))
     like = likeness(script, "recache", draw(script, NONE, TIMES, 0), TIMES)
     assert like["drawn_before"] == 1
     assert like["drawn"] < 0.5
@@ -82,7 +82,7 @@ def test_a_video_without_the_change_is_not_as_drawn_after_it():
 
 def test_a_kept_scene_must_face_the_way_it_did():
     night = Story("car", "red", "night city", "moves left")
-    script = Script("colour", night, Story("car", "blue", "night city", "moves left"))
+    script = SwitchScript("colour", night, Story("car", "blue", "night city", "moves left"))
     one, other = (draw(script, "recache", TIMES, seed) for seed in both_ways())
     turned = np.concatenate([one[: TIMES.cue], other[TIMES.cue :]])
     assert likeness(script, "recache", turned, TIMES)["drawn"] < 1
@@ -229,6 +229,6 @@ def test_chunks_are_counted_until_pixels_are_as_before():
     one["ways"]["soft"]["drawn_before"] = 0.95
     scores = switch_scores([one], "soft")
     assert scores["chunks_to_level"] is None
-    table = trial_rows({"switches": {"soft": scores}})
+    table = experiment_rows({"switches": {"soft": scores}})
     assert ["  chunks until as before", "never"] in table
     assert ["the same before the cue", "1 of 1"] in table

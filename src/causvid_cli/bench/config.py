@@ -9,7 +9,7 @@ Role = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class BenchSetting:
     """How the student is run; None is as its model was made for."""
 
     steps: int | None = None
@@ -21,16 +21,16 @@ class BenchConfig:
     """What is measured."""
 
     model: str = DEFAULT_MODEL
-    """Of a pack or, with random weights, of the catalogue."""
+    """Name or folder of a pack or, with random weights, a name in the catalogue."""
     device: str = AUTO
     dtype: str = AUTO
     loading: Loading = LOADING
     length: str = "10s"
-    """Of the clip. It may be longer than what the teacher was trained on: its time is measured, not its picture."""
+    """How long the clip is. It may be longer than what the teacher was trained on: time is measured, not quality."""
     size: tuple[int, int] | None = None
-    """(width, height) of its pictures; None is the model's own."""
-    settings: tuple[Setting, ...] = (Setting(),)
-    """Of the student. Fresh processes, and what is compared with the teacher, have the first."""
+    """(width, height) of its frames; None is the model's own."""
+    settings: tuple[BenchSetting, ...] = (BenchSetting(),)
+    """How the student is run, in turn. Fresh processes and the comparison with the teacher take the first."""
     repeats: int = 3
     warm_up: int | None = None
     """Chunks that are made before anything is timed; None is until the window is full, and one more."""

@@ -19,7 +19,7 @@ from causvid_cli.network.model import CLEAN_TIMESTEP
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TokenGroup:
     """Tokens of a call that stand at one noise level.
 
     seen: to how many tokens each attends, these included. kv_only: only the keys and values are wanted (a clean pass).
@@ -30,7 +30,9 @@ class Part:
     kv_only: bool = False
 
 
-def call_flops(config: Any, parts: Sequence[Part], *, text_rows: int, new_prompt: bool = False, batch: int = 1) -> int:
+def call_flops(
+    config: Any, parts: Sequence[TokenGroup], *, text_rows: int, new_prompt: bool = False, batch: int = 1
+) -> int:
     """FLOP of one call of a `WanTransformer3DModel` of this configuration.
 
     text_rows: of the prompt. new_prompt: whether its keys and values are computed in this call.
@@ -54,13 +56,13 @@ def call_flops(config: Any, parts: Sequence[Part], *, text_rows: int, new_prompt
 
 def parts_of(
     x_t: Tensor, timestep: float | Tensor, cache: KVCache, chunk: Chunk, merged: tuple[Chunk, Tensor] | None
-) -> list[Part]:
+) -> list[TokenGroup]:
     """The parts of a call of `CausalTransformer.forward` that is about to be made with these arguments."""
     per_frame, held = cache.tokens_per_latent_frame, len(cache.frames())
     parts = []
     for each, clean in [*([(merged[0], True)] if merged else []), (chunk, timestep == CLEAN_TIMESTEP)]:
         held = min(held + each.frames, cache.capacity_frames)
-        parts.append(Part(each.frames * per_frame, held * per_frame, kv_only=bool(clean)))
+        parts.append(TokenGroup(each.frames * per_frame, held * per_frame, kv_only=bool(clean)))
     return parts
 
 

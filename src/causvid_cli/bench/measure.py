@@ -1,7 +1,7 @@
 """Measure what is loaded: a warm-up, then rounds in which student, teacher and matrix products take turns.
 
 Turns, and not one block each: when the machine is busy for a while, all of them feel it. A round makes the clip as
-`causvid t2v` makes it, then its latents alone, then its pictures alone from these latents.
+`causvid t2v` makes it, then its latents alone, then its frames alone from these latents.
 """
 
 import time
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.bench.config import Role, Setting
+from causvid_cli.bench.config import BenchSetting, Role
 from causvid_cli.bench.network_calls import NetworkCall, network_calls
 from causvid_cli.bench.subjects import Maker
 from causvid_cli.codec import Codec
@@ -79,26 +79,26 @@ class ChunkParts:
     """Noise, the prompt, and all that is done between the network's calls."""
 
     @classmethod
-    def of(cls, latents: Run, calls: Sequence[NetworkCall], pictures: Run) -> Self:
-        """From latents made alone, by calls of which none is merged, and from pictures made alone."""
+    def of(cls, latents: Run, calls: Sequence[NetworkCall], decoding: Run) -> Self:
+        """From latents made alone, by calls of which none is merged, and from decoding alone."""
         chunks, network_s = len(latents.chunk_s), sum(call.seconds for call in calls)
         clean = [call.seconds for call in calls if call.kind == "clean"]
         return cls(
             steps_s=(network_s - sum(clean)) / chunks,
             clean_pass_s=sum(clean) / max(1, len(clean)),
-            decode_s=pictures.clip_s / chunks,
+            decode_s=decoding.clip_s / chunks,
             rest_s=(latents.clip_s - network_s) / chunks,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The student's turn: the clip as a user gets it; its latents alone, call by call; its pictures alone."""
+    """The student's turn: the clip as a user gets it; its latents alone, call by call; its decoding alone."""
 
     whole: Run
     latents: Run
     calls: tuple[NetworkCall, ...]
-    pictures: Run
+    decoding: Run
     parts: ChunkParts
     matrix_flops_per_s: float
     """Rate of plain matrix products just then, in the network's dtype."""
@@ -125,9 +125,9 @@ class Measured:
     student: Sequence[Maker]
     """One for each setting, all of one model."""
     teacher: Maker | None = None
-    warm_ups: dict[Setting, Run] = field(default_factory=dict)
+    warm_ups: dict[BenchSetting, Run] = field(default_factory=dict)
     """Where there was one."""
-    rounds: dict[Setting, list[Round]] = field(default_factory=dict)
+    rounds: dict[BenchSetting, list[Round]] = field(default_factory=dict)
     teacher_runs: list[Run] = field(default_factory=list)
 
     @classmethod
@@ -195,14 +195,14 @@ def run_round(student: Maker) -> Round:
     peak = peak_memory_bytes(student.device)
     merges, made = student.student.merge_clean_pass, list[Tensor]()
     latents, calls = run_latents(student, merge_clean_pass=merges, made=made)
-    pictures = run_clip(lambda: decoded(student.student.codec, made))
+    decoding = run_clip(lambda: decoded(student.student.codec, made))
     apart = run_latents(student, merge_clean_pass=False) if merges else (latents, calls)  # so that each has its time
     return Round(
         whole=whole,
         latents=replace(latents, frames=whole.frames),
         calls=calls,
-        pictures=pictures,
-        parts=ChunkParts.of(*apart, pictures),
+        decoding=decoding,
+        parts=ChunkParts.of(*apart, decoding),
         matrix_flops_per_s=matrix_rate(student.device, student.dtype),
         peak_memory_bytes=peak,
     )
@@ -254,7 +254,7 @@ def in_making(intervals: Sequence[float]) -> tuple[float, ...]:
 
 @torch.inference_mode()
 def decoded(codec: Codec, latents: Iterable[Tensor]) -> Iterator[np.ndarray]:
-    """The pictures [T, H, W, 3] of a clip's latents, chunk by chunk."""
+    """The frames [T, H, W, 3] of a clip's latents, chunk by chunk."""
     state = codec.decode_state()
     for x0 in latents:
         yield codec.decode_chunk(x0, state=state)[0].cpu().numpy()

@@ -15,7 +15,7 @@ from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.model import CLEAN_TIMESTEP, CausalTransformer
 
 Kind = Literal["step", "clean", "joined"]
-"""Of a call: a step, a clean pass, or both in one (a clean pass and the next chunk's first step)."""
+"""What a call computes: a step, a clean pass, or both in one (a clean pass and the next chunk's first step)."""
 
 
 @dataclass(frozen=True, slots=True)

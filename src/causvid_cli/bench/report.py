@@ -53,7 +53,7 @@ def figures(fresh: Mapping[Role, Sequence[Fresh]], measured: Measured) -> dict[s
         "frames": rounds[0].whole.frames,
         "chunks": len(plan.chunks),
         "chunk_frames": pipeline.facts.chunk_frames,
-        "chunk_pictures": _pictures(student),
+        "chunk_pictures": _frames_per_chunk(student),
         "repeats": len(rounds),
         "complete": len(measured.known) == len(measured.student)
         and all(len(each) == config.repeats for each in measured.rounds.values()),
@@ -99,10 +99,10 @@ def setting_figures(student: Maker, measured: Measured) -> dict[str, Any]:
         "first_frame_s": [run.first_frame_s for run in runs],
         "first_chunks_s": [seconds for run in runs for seconds in run.chunk_s[1:full]],
         "steady_chunk_s": steady,
-        "steady_frames_per_s": [_pictures(student) / seconds for seconds in steady],
+        "steady_frames_per_s": [_frames_per_chunk(student) / seconds for seconds in steady],
         "frames_per_s": [run.frames_per_s for run in runs],
         "diffusion_frames_per_s": [each.latents.frames_per_s for each in rounds],
-        "decode_frames_per_s": [each.pictures.frames_per_s for each in rounds],
+        "decode_frames_per_s": [each.decoding.frames_per_s for each in rounds],
         "network_flops_per_s": [each.network_flops_per_s for each in rounds],
         "matrix_rate_share": [each.matrix_rate_share for each in rounds],
     }
@@ -123,8 +123,8 @@ def setting_figures(student: Maker, measured: Measured) -> dict[str, Any]:
     }
 
 
-def _pictures(student: Maker) -> int:
-    """Of every chunk but the first, which may have fewer."""
+def _frames_per_chunk(student: Maker) -> int:
+    """How many frames every chunk but the first makes; the first may make fewer."""
     grid = student.plan.grid
     return grid.start_picture(2) - grid.start_picture(1)
 

@@ -1,4 +1,4 @@
-"""What makes the clip of a bench: the student in a setting, with pictures or without, or the teacher."""
+"""What makes the clip of a bench: the student in a setting, with frames or without, or the teacher."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.bench.config import BenchConfig, Role, Setting
+from causvid_cli.bench.config import BenchConfig, BenchSetting, Role
 from causvid_cli.codec import Codec
 from causvid_cli.device import synchronize
 from causvid_cli.geometry import CodecFacts
@@ -23,7 +23,7 @@ class Maker:
 
     model: Pipeline | Teacher
     config: BenchConfig
-    setting: Setting = Setting()
+    setting: BenchSetting = BenchSetting()
 
     def __call__(self) -> Iterator[np.ndarray]:
         """Frames [T, H, W, 3], the next part of them."""
@@ -39,7 +39,7 @@ class Maker:
 
         merge_clean_pass: whether clean passes and first steps are one call where they can be.
         """
-        pipeline = without_pictures(self.student)
+        pipeline = without_decoding(self.student)
         pipeline.merge_clean_pass = merge_clean_pass
         for chunk in pipeline.stream(self.config.prompt, self._options):
             synchronize(self.device)
@@ -114,14 +114,14 @@ class NoPictures:
         return torch.zeros_like(self._like[:, :, : self.facts.latent_frames(frames.shape[1])])
 
     def decode_chunk(self, x0: Tensor, *, state: list[int], enlarge: int = 1) -> Tensor:
-        """As many pictures as there would be, of no pixels."""
+        """As many frames as there would be, of no pixels."""
         self._like = x0
         frames = self.facts.frames(x0.shape[2], start=state[0])
         state[0] += x0.shape[2]
         return torch.zeros(len(x0), frames, 0, 0, 3, dtype=torch.uint8, device=x0.device)
 
 
-def without_pictures(pipeline: Pipeline) -> Pipeline:
+def without_decoding(pipeline: Pipeline) -> Pipeline:
     """The same model, whose chunks have latents only."""
     codec: Codec = NoPictures(pipeline.codec.facts)
     return Pipeline(

@@ -7,7 +7,7 @@ from typing import Any
 from causvid_cli.request import LOADING
 
 PARTS = {"steps_s": "steps", "clean_pass_s": "clean pass", "decode_s": "decode", "rest_s": "the rest"}
-"""Of a chunk: names in the figures and for people."""
+"""The parts of a chunk's time: names in the figures, and names for people."""
 NONE = "-"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from causvid_cli.bench.cold_start import Fresh, start
-from causvid_cli.bench.config import BenchConfig, Role, Setting
+from causvid_cli.bench.config import BenchConfig, BenchSetting, Role
 from causvid_cli.cli import console, options, settings
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.config import PackFacts
@@ -196,11 +196,11 @@ def _length(length: str, chunks: int | None, chosen: Chosen) -> str:
     return f"{grid.start_picture(chunks)}f"
 
 
-def _settings(steps: str | None, window: str | None, facts: PackFacts) -> tuple[Setting, ...]:
+def _settings(steps: str | None, window: str | None, facts: PackFacts) -> tuple[BenchSetting, ...]:
     """Every pair of what was asked for; what the model has of its own is None. Raises UsageError."""
     calls: list[int | None] = [check_steps(each, facts) for each in _numbers(steps, "--steps")] or [None]
     frames: list[int | None] = [check_window(each, facts) for each in _numbers(window, "--window")] or [None]
-    return tuple(Setting(steps=each, window_frames=held) for each, held in product(calls, frames))
+    return tuple(BenchSetting(steps=each, window_frames=held) for each, held in product(calls, frames))
 
 
 def _numbers(text: str | None, name: str) -> Sequence[int]:

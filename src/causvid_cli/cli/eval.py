@@ -12,7 +12,7 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.progress import Progress, show_progress
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import UsageError
-from causvid_cli.evaluate.config import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, TrialRequest
+from causvid_cli.evaluate.config import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, ExperimentRequest
 from causvid_cli.evaluate.results_folder import PAGE, VBENCH, VIDEOS, Folder
 from causvid_cli.evaluate.vbench import check_vbench, measure_vbench
 from causvid_cli.models.packs import find_pack
@@ -141,7 +141,7 @@ def evaluate(
             "--vbench": vbench,
         }
         check_alone("--switches" if switches else "--photos", alone)
-        trial = TrialRequest(
+        trial = ExperimentRequest(
             pack=pack,
             facts=facts,
             kind="switches" if switches else "photos",
@@ -182,7 +182,7 @@ def check_alone(option: str, others: Mapping[str, Any]) -> None:
 
 
 def evaluate_trials(
-    request: TrialRequest, out: Path | None, *, threads: int | None, overwrite: bool, quiet: int, as_json: bool
+    request: ExperimentRequest, out: Path | None, *, threads: int | None, overwrite: bool, quiet: int, as_json: bool
 ) -> None:
     """Prompt changes, or photos."""
     path = out or Path(f"eval-{request.facts.name}-{request.kind}")
@@ -241,17 +241,17 @@ def carry_out(
 
 
 def carry_out_trials(
-    request: TrialRequest, folder: Folder, progress: Progress, *, threads: int | None
+    request: ExperimentRequest, folder: Folder, progress: Progress, *, threads: int | None
 ) -> dict[str, Any]:
     """Load, make, measure; the figures."""
     import torch
 
     from causvid_cli.evaluate import photos, switches
-    from causvid_cli.evaluate.experiments import open_trials, run_trials
+    from causvid_cli.evaluate.experiments import open_trial_maker, run_trials
 
     if threads:
         torch.set_num_threads(threads)
-    trials = open_trials(request)
+    trials = open_trial_maker(request)
     experiment = switches.experiment(trials) if request.kind == "switches" else photos.experiment(trials)
     return run_trials(trials, experiment, folder, on_frames=shower(progress))
 
@@ -284,9 +284,9 @@ def report(result: dict[str, Any], folder: Folder, *, quiet: int, as_json: bool)
 
 def told(result: dict[str, Any]) -> tuple[str, list[list[str]], list[str]]:
     """Headline, table and notes of any kind of figures."""
-    from causvid_cli.evaluate.experiment_figures import trial_headline, trial_notes, trial_rows
+    from causvid_cli.evaluate.experiment_figures import experiment_headline, experiment_notes, experiment_rows
     from causvid_cli.evaluate.figures import footnotes, headline, rows
 
     if "scores" in result:
         return headline(result), rows(result), footnotes(result)
-    return trial_headline(result), trial_rows(result), trial_notes(result)
+    return experiment_headline(result), experiment_rows(result), experiment_notes(result)

@@ -27,14 +27,14 @@ from causvid_cli.teacher import Teacher, denoise_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
+class EvalClip:
     """One clip to be made: what `causvid t2v PROMPT --seed SEED` makes."""
 
     group: str
     number: int
-    """Of its prompt in the group."""
+    """Position of its prompt in the group."""
     take: int
-    """Of the clips of this prompt."""
+    """Position among the clips of this prompt."""
     seed: int
     encoded: EncodedPrompt
 
@@ -50,23 +50,23 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The next pictures of several clips: uint8 RGB [B, T, H, W, 3] and, from a pixel codec, palette entries."""
+class ClipFrames:
+    """The next frames of several clips: uint8 RGB [B, T, H, W, 3] and, from a pixel codec, palette entries."""
 
     frames: np.ndarray
     indices: np.ndarray | None
     """uint8 [B, T, H, W]."""
 
 
-Make = Callable[[Sequence[Clip], int], Iterator[Part]]
-"""(clips, pictures of each) -> their parts, oldest first."""
+Make = Callable[[Sequence[EvalClip], int], Iterator[ClipFrames]]
+"""(clips, frames of each) -> their parts, oldest first."""
 
 
 def student_maker(student: Pipeline) -> Make:
     """Clips of the student, all in one roll-out."""
 
     @torch.inference_mode()
-    def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+    def make(clips: Sequence[EvalClip], frames: int) -> Iterator[ClipFrames]:
         cues = [[Cue(prompt=clip.prompt)] for clip in clips]
         yield from decoded(student.codec, together(student, clips, cues, frames=frames), clips=clips, frames=frames)
 
@@ -76,7 +76,7 @@ def student_maker(student: Pipeline) -> Make:
 @torch.inference_mode()
 def together(
     student: Pipeline,
-    clips: Sequence[Clip],
+    clips: Sequence[EvalClip],
     cues: Sequence[Sequence[Cue]],
     *,
     frames: int,
@@ -84,7 +84,7 @@ def together(
 ) -> Iterator[Tensor]:
     """Latents x0 [B, C, f, h, w], chunk by chunk, of videos that are made in one roll-out.
 
-    cues: of each clip, at the same chunks. given: pictures [T, H, W, 3] that each begins with, as many for all; their
+    cues: of each clip, at the same chunks. given: frames [T, H, W, 3] that each begins with, as many for all; their
     latents come first.
     """
     model, codec = student.model, student.codec
@@ -113,15 +113,15 @@ def together(
 
 
 def _prefixes(student: Pipeline, given: Sequence[np.ndarray]) -> list[tuple[Chunk, Tensor]]:
-    """The given pictures of all clips -> (chunk, x0 [B, C, f, h, w])."""
-    alone = [encode_prefix(student.codec, pictures, student.facts.chunk_frames) for pictures in given]
+    """The given frames of all clips -> (chunk, x0 [B, C, f, h, w])."""
+    alone = [encode_prefix(student.codec, frames, student.facts.chunk_frames) for frames in given]
     return [(same[0][0], torch.cat([x0 for _, x0 in same])) for same in zip(*alone, strict=True)]
 
 
 class Tracks:
     """The prompts of several clips as one: what each is told when it is made alone (`track.PromptTrack`)."""
 
-    def __init__(self, student: Pipeline, clips: Sequence[Clip], cues: Sequence[Sequence[Cue]]) -> None:
+    def __init__(self, student: Pipeline, clips: Sequence[EvalClip], cues: Sequence[Sequence[Cue]]) -> None:
         self._tracks = [
             PromptTrack(student.text, own, seed=clip.seed, guidance=1.0, to_cache=student.prompt_cache)
             for clip, own in zip(clips, cues, strict=True)
@@ -145,7 +145,7 @@ def teacher_maker(teacher: Teacher) -> Make:
     facts, codec = teacher.facts, teacher.codec
 
     @torch.inference_mode()
-    def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+    def make(clips: Sequence[EvalClip], frames: int) -> Iterator[ClipFrames]:
         latent_frames = codec.facts.latent_frames(frames)
         x0 = denoise_whole(
             teacher.model,
@@ -160,7 +160,7 @@ def teacher_maker(teacher: Teacher) -> Make:
     return make
 
 
-def renderer(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+def renderer(clips: Sequence[EvalClip], frames: int) -> Iterator[ClipFrames]:
     """The storybook itself: clips as they should be. The seed mirrors the scene or does not, as in training."""
     yield painted(np.stack([_rendered(clip, frames) for clip in clips]))
 
@@ -169,7 +169,7 @@ def codec_maker(codec: PixelCodec, *, device: torch.device) -> Make:
     """The storybook's clips after the codec: the best that any network could do through it."""
 
     @torch.inference_mode()
-    def make(clips: Sequence[Clip], frames: int) -> Iterator[Part]:
+    def make(clips: Sequence[EvalClip], frames: int) -> Iterator[ClipFrames]:
         whole = codec.facts.latent_frames(frames) * codec.stack
         x0 = [codec.encode_indices(torch.from_numpy(_rendered(clip, whole))[None].to(device)) for clip in clips]
         yield from decoded(codec, torch.cat(x0).split(1, dim=2), clips=clips, frames=frames)
@@ -177,19 +177,19 @@ def codec_maker(codec: PixelCodec, *, device: torch.device) -> Make:
     return make
 
 
-def _rendered(clip: Clip, frames: int) -> np.ndarray:
+def _rendered(clip: EvalClip, frames: int) -> np.ndarray:
     assert isinstance(clip.encoded.reading, Story)
     indices, _ = storybook.render_indices(clip.encoded.reading, length=frames, seed=clip.seed)
     return indices
 
 
-def embeds(clips: Sequence[Clip]) -> Tensor:
+def embeds(clips: Sequence[EvalClip]) -> Tensor:
     """Text features [B, L, D]."""
     return torch.cat([clip.encoded.embeds for clip in clips])
 
 
 def own_noise(
-    clips: Sequence[Clip], *, channels: int, latent_height: int, latent_width: int, device: torch.device
+    clips: Sequence[EvalClip], *, channels: int, latent_height: int, latent_width: int, device: torch.device
 ) -> Noise:
     """To each clip the noise that it has when it is made alone."""
     shape = {"channels": channels, "latent_height": latent_height, "latent_width": latent_width, "device": device}
@@ -201,8 +201,8 @@ def own_noise(
     return draw
 
 
-def decoded(codec: Codec, chunks: Iterable[Tensor], *, clips: Sequence[Clip], frames: int) -> Iterator[Part]:
-    """Parts of clips from their latents [B, C, f, h, w], cut to so many pictures. Raises NumericsError."""
+def decoded(codec: Codec, chunks: Iterable[Tensor], *, clips: Sequence[EvalClip], frames: int) -> Iterator[ClipFrames]:
+    """Parts of clips from their latents [B, C, f, h, w], cut to so many frames. Raises NumericsError."""
     state, made = codec.decode_state(), 0
     for x0 in chunks:
         if not torch.isfinite(x0).all():
@@ -211,11 +211,11 @@ def decoded(codec: Codec, chunks: Iterable[Tensor], *, clips: Sequence[Clip], fr
         if isinstance(codec, PixelCodec):
             part = painted(codec.decode_indices(x0)[:, : frames - made].cpu().numpy(), codec.palette.cpu().numpy())
         else:
-            part = Part(codec.decode_chunk(x0, state=state)[:, : frames - made].cpu().numpy(), None)
+            part = ClipFrames(codec.decode_chunk(x0, state=state)[:, : frames - made].cpu().numpy(), None)
         made += part.frames.shape[1]
         yield part
 
 
-def painted(indices: np.ndarray, palette: np.ndarray = storybook.PALETTE) -> Part:
+def painted(indices: np.ndarray, palette: np.ndarray = storybook.PALETTE) -> ClipFrames:
     """A part from its palette entries uint8 [B, T, H, W]."""
-    return Part(palette[indices], indices)
+    return ClipFrames(palette[indices], indices)

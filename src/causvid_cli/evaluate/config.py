@@ -16,14 +16,14 @@ BUILT_IN = 200
 """Prompts of the built-in set."""
 DEFAULT_LENGTH = "4s"
 """What the judge looks at, and what the embedded model's teacher was trained on."""
-TrialKind = Literal["switches", "photos"]
+ExperimentKind = Literal["switches", "photos"]
 """Prompts that change on the way, and photos that are set in motion."""
-TRIAL_KINDS: tuple[TrialKind, ...] = get_args(TrialKind)
+EXPERIMENT_KINDS: tuple[ExperimentKind, ...] = get_args(ExperimentKind)
 MOST_TRIALS = 400
 
 
 def renders(facts: PackFacts) -> bool:
-    """Whether a model makes the storybook's own pictures, so that the right answer can be drawn."""
+    """Whether a model makes the storybook's own frames, so that the right answer can be drawn."""
     from causvid_cli.storybook import SIZE  # numpy loads here
 
     return (facts.text, facts.codec, facts.height, facts.width) == ("storybook", "pixel", SIZE, SIZE)
@@ -36,13 +36,13 @@ class EvalRequest:
     pack: Path
     facts: PackFacts
     prompts: Mapping[str, tuple[str, ...]]
-    """Of each group."""
+    """The prompts, by the name of their group."""
     length: str = DEFAULT_LENGTH
-    """Of each clip, as the user wrote it."""
+    """How long each clip is, as the user wrote it."""
     seeds: int = 1
     """Clips of each prompt."""
     seed: int = 0
-    """Of the first clip; each has its own."""
+    """Seed of the first clip; each clip has its own."""
     teacher: bool = False
     """Whether the model's teacher answers too."""
     codec: bool = False
@@ -54,7 +54,7 @@ class EvalRequest:
 
     @property
     def frames(self) -> int:
-        """Pictures of each clip. Raises UsageError for a length that is none."""
+        """Frames of each clip. Raises UsageError for a length that is none."""
         return parse_frames(self.length, fps=Fraction(str(self.facts.fps)))
 
     @property
@@ -70,7 +70,7 @@ class EvalRequest:
 
     @property
     def clips(self) -> int:
-        """Of all makers together."""
+        """How many clips all makers make together."""
         return len(self.makers) * sum(map(len, self.prompts.values())) * self.seeds
 
     @property
@@ -91,16 +91,16 @@ class EvalRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRequest:
+class ExperimentRequest:
     """One evaluation of prompt changes or of photos. Raises UsageError for a model that cannot be judged."""
 
     pack: Path
     facts: PackFacts
-    kind: TrialKind
+    kind: ExperimentKind
     count: int
-    """Of scripts, or of photos."""
+    """How many scripts, or photos."""
     seed: int = 0
-    """Of the first clip; each has its own."""
+    """Seed of the first clip; each clip has its own."""
     device: str = AUTO
     dtype: str = AUTO
 

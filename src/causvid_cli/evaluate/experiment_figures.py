@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from causvid_cli.evaluate.config import TrialKind
+from causvid_cli.evaluate.config import ExperimentKind
 from causvid_cli.evaluate.figures import FORMAT, LABELS, interval, percent, shares
 from causvid_cli.evaluate.results_folder import Record
 
@@ -15,20 +15,20 @@ Cell = tuple[str, Callable[[Mapping[str, Any]], str]]
 """A row of the table: its label, and what it shows of one way's scores."""
 
 
-def trial_figures(about: Mapping[str, Any], kind: TrialKind, records: Sequence[Record]) -> dict[str, Any]:
+def experiment_figures(about: Mapping[str, Any], kind: ExperimentKind, records: Sequence[Record]) -> dict[str, Any]:
     """What `causvid eval --switches --json` or `--photos --json` prints: scores by way, under the name of the kind."""
     scores_of = switch_scores if kind == "switches" else photo_scores
     return {"v": FORMAT, **about, kind: {way: scores_of(records, way) for way in records[0]["ways"]}}
 
 
-def kind_of(result: Mapping[str, Any]) -> TrialKind:
+def kind_of(result: Mapping[str, Any]) -> ExperimentKind:
     return "switches" if "switches" in result else "photos"
 
 
 def switch_scores(records: Sequence[Record], way: str) -> dict[str, Any]:
-    """Of one way of changing the prompt.
+    """The scores of one way of changing the prompt.
 
-    before: share of the scripts whose first pictures show all of the first story. takes_hold: whose pictures show, from
+    before: share of the scripts whose first frames show all of the first story. takes_hold: whose frames show, from
       2 chunks after the cue on, all that the second story changes; takes_hold_by_kind: where that is one thing, or
       "all". keeps: which show all that it does not change; keeps_by: one by one. `_range`: 95 % intervals.
     same_before: scripts of which each number before the cue is that of the video without a cue.
@@ -67,7 +67,7 @@ def switch_scores(records: Sequence[Record], way: str) -> dict[str, Any]:
 
 
 def photo_scores(records: Sequence[Record], way: str) -> dict[str, Any]:
-    """Of one way to hold the photo.
+    """The scores of one way to hold the photo.
 
     follows: by when the judge looks, by attribute, the share of clips that show what the photo shows and the prompt
       asks; follows_range: 95 % intervals. drawn_photo: share of the photo's pixels that are as drawn; drawn: of those
@@ -107,11 +107,11 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _means(rows: Iterable[Sequence[float]]) -> list[float]:
-    """Of the first, of the second, and so on."""
+    """The mean of the rows' first values, of their second, and so on."""
     return [_mean(column) for column in zip(*rows, strict=True)]
 
 
-def trial_headline(result: Mapping[str, Any]) -> str:
+def experiment_headline(result: Mapping[str, Any]) -> str:
     kind = kind_of(result)
     count = next(iter(result[kind].values()))["scripts" if kind == "switches" else "photos"]
     of = "script" if kind == "switches" else "photo"
@@ -120,7 +120,7 @@ def trial_headline(result: Mapping[str, Any]) -> str:
     return f"{result['model']}: {count} {of}{'s' if count != 1 else ''}, {result['frames']} frames a clip{cue}, {where}"
 
 
-def trial_rows(result: Mapping[str, Any]) -> list[list[str]]:
+def experiment_rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The table for people: its header, then a row for each figure that there is."""
     kind = kind_of(result)
     scores = result[kind]
@@ -186,7 +186,7 @@ def _shown(share: float | None) -> str:
     return "" if share is None else percent(share)
 
 
-def trial_notes(result: Mapping[str, Any]) -> list[str]:
+def experiment_notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
     judged = "shares are of clips, as a network judges them; their 95 % intervals are in eval.json"
     if kind_of(result) == "photos":

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from causvid_cli.codec.pixel import PixelCodec
-from causvid_cli.evaluate.clip_sources import Clip, decoded, together
-from causvid_cli.evaluate.config import TrialRequest
-from causvid_cli.evaluate.experiment_figures import trial_figures
+from causvid_cli.evaluate.clip_sources import EvalClip, decoded, together
+from causvid_cli.evaluate.config import ExperimentRequest
+from causvid_cli.evaluate.experiment_figures import experiment_figures
 from causvid_cli.evaluate.judge import FRAMES, Judge, Said, open_judge
-from causvid_cli.evaluate.page import trial_page
+from causvid_cli.evaluate.page import experiment_page
 from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.evaluate.run import MOST_CLIPS, rounded, strip
 from causvid_cli.models.packs import pack_digest
@@ -21,15 +21,15 @@ from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import LARGEST_SEED
 
-SHEET_TRIALS, SHEET_PICTURES = 9, 10
-"""Scripts or photos that the page shows, and pictures of each of their clips."""
+SHEET_TRIALS, SHEET_FRAMES = 9, 10
+"""Scripts or photos that the page shows, and frames of each of their clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trials:
+class TrialMaker:
     """What is measured, loaded."""
 
-    request: TrialRequest
+    request: ExperimentRequest
     student: Pipeline
     judge: Judge
 
@@ -38,14 +38,14 @@ class Trials:
         assert isinstance(self.student.codec, PixelCodec)  # `request.renders`
         return self.student.codec
 
-    def clip(self, number: int, prompt: str) -> Clip:
+    def clip(self, number: int, prompt: str) -> EvalClip:
         """What one script or photo makes; each has a seed of its own."""
         seed = (self.request.seed + number) % (LARGEST_SEED + 1)
         encoded = self.student.text.encode(prompt)
-        return Clip(group=self.request.kind, number=number, take=0, seed=seed, encoded=encoded)
+        return EvalClip(group=self.request.kind, number=number, take=0, seed=seed, encoded=encoded)
 
     def make(
-        self, clips: Sequence[Clip], cues: Sequence[Sequence[Cue]], *, frames: int, given: Sequence[np.ndarray] = ()
+        self, clips: Sequence[EvalClip], cues: Sequence[Sequence[Cue]], *, frames: int, given: Sequence[np.ndarray] = ()
     ) -> tuple[list[torch.Tensor], np.ndarray]:
         """Latents x0 of each chunk, given ones first, and palette entries uint8 [B, T, H, W]; as in `together`."""
         latents = list(together(self.student, clips, cues, frames=frames, given=given))
@@ -54,7 +54,7 @@ class Trials:
         return latents, np.concatenate([part for part in parts if part is not None], axis=1)
 
     def windows(self, indices: np.ndarray, start: int, asked: Sequence[Said]) -> list[Record]:
-        """What was asked, and what the judge says, of each clip's pictures from `start` on."""
+        """What was asked, and what the judge says, of each clip's frames from `start` on."""
         seen = torch.from_numpy(np.ascontiguousarray(indices[:, start : start + FRAMES])).to(self.student.device)
         said = self.judge.name(seen)
         return [
@@ -65,7 +65,7 @@ class Trials:
 
 OnMade = Callable[[int], None]
 """Told how many more frames are made."""
-Measure = Callable[[Trials, Folder, Sequence[int], OnMade], list[Record]]
+Measure = Callable[[TrialMaker, Folder, Sequence[int], OnMade], list[Record]]
 """Make and measure the scripts or photos of these numbers: a record of each."""
 
 
@@ -76,26 +76,26 @@ class Experiment:
     about: Mapping[str, Any]
     """What its figures say first."""
     frames: int
-    """Pictures that each trial makes, all ways together."""
+    """Frames that each trial makes, all ways together."""
     measure: Measure
 
 
-def open_trials(request: TrialRequest) -> Trials:
+def open_trial_maker(request: ExperimentRequest) -> TrialMaker:
     """Load the model and its judge."""
     student = load(request.pack, device=request.device, dtype=request.dtype)
-    return Trials(
+    return TrialMaker(
         request=request, student=student, judge=open_judge(request.pack, request.facts, device=student.device)
     )
 
 
 def run_trials(
-    trials: Trials,
+    trials: TrialMaker,
     experiment: Experiment,
     folder: Folder,
     *,
     on_frames: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """Make and measure what is missing; write and return the figures (`trial_figures`), and the page.
+    """Make and measure what is missing; write and return the figures (`experiment_figures`), and the page.
 
     on_frames: told how many frames are done, of those that were missing; 0 at the start.
     """
@@ -117,12 +117,12 @@ def run_trials(
         folder.append(new)
         records += new
     records.sort(key=lambda record: record["number"])
-    result = trial_figures({**_about(trials), **experiment.about}, request.kind, records)
-    folder.finish(result, trial_page(result, records, folder))
+    result = experiment_figures({**_about(trials), **experiment.about}, request.kind, records)
+    folder.finish(result, experiment_page(result, records, folder))
     return result
 
 
-def _about(trials: Trials) -> dict[str, Any]:
+def _about(trials: TrialMaker) -> dict[str, Any]:
     request, student = trials.request, trials.student
     return {
         "model": student.facts.name,
@@ -135,19 +135,19 @@ def _about(trials: Trials) -> dict[str, Any]:
     }
 
 
-def keep_strips(trials: Trials, folder: Folder, way: str, numbers: Sequence[int], indices: np.ndarray) -> None:
-    """Strips of pictures of the first trials' clips, palette entries [B, T, H, W]."""
+def keep_strips(trials: TrialMaker, folder: Folder, way: str, numbers: Sequence[int], indices: np.ndarray) -> None:
+    """Strips of frames of the first trials' clips, palette entries [B, T, H, W]."""
     palette = trials.codec.palette.cpu().numpy()
     count = indices.shape[1]
-    places = (np.arange(SHEET_PICTURES) + 0.5) * count / SHEET_PICTURES
+    places = (np.arange(SHEET_FRAMES) + 0.5) * count / SHEET_FRAMES
     for number, clip in zip(numbers, indices, strict=True):
         if number < SHEET_TRIALS:
             with folder.writing():
-                path = folder.picture(way, trials.request.kind, number)
+                path = folder.strip(way, trials.request.kind, number)
                 imageio.imwrite(path, strip(palette[clip[places.astype(int)]]))
 
 
 def as_drawn(indices: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Share of each picture's pixels that are as drawn: palette entries [T, H, W] twice -> [T]."""
+    """Share of each frame's pixels that are as drawn: palette entries [T, H, W] twice -> [T]."""
     shares: np.ndarray = (indices == drawn).mean(axis=(1, 2))
     return shares

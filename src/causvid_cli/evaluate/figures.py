@@ -35,14 +35,14 @@ def scores_of(records: Sequence[Record]) -> dict[str, Any]:
     """The figures of clips by one maker.
 
     follows, follows_at_end: by attribute, the share of the clips in which the judge sees what was asked, in their
-      first pictures and in their last (null where nothing was judged); of targets, where there is one. "all" is all
+      first frames and in their last (null where nothing was judged); of targets, where there is one. "all" is all
       of them at once. follows_range holds the 95 % interval of each share, as far as chance goes.
     confusions: [attribute, asked, judged, clips] for what the judge took for something else. misread: clips of
       prompts with words that the model does not know.
-    as_drawn (`likeness.Likeness`): share of the pixels that are as the storybook draws the story, where it can.
+    as_drawn (`pixel_match.PixelMatch`): share of the pixels that are as the storybook draws the story, where it can.
     consistency (`metrics.consistency`), judged_consistency (`judge.consistency`).
     diversity (`metrics.mean_distance`), judged_diversity (`metrics.mean_angle`): of the clips of one prompt.
-    jump_ratio: change from picture to picture at the edges of chunks, over that elsewhere; 1 is no seam.
+    jump_ratio: change from frame to frame at the edges of chunks, over that elsewhere; 1 is no seam.
     drift: by measure, its mean over the first 15 % of the clip, the last 15 %, and `change`, the mean over clips of
       how far the two lie apart, whichever way. curves: by measure, its mean second by second.
     """

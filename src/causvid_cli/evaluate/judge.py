@@ -1,7 +1,7 @@
 """The judge: a small network that names what a storybook clip shows.
 
 It is trained on rendered clips only (`train/judge_stage.py`), so what it says of a generated clip measures how the
-prompt was followed. It sees pictures as palette entries. Its own accuracy on rendered clips is its ceiling, and
+prompt was followed. It sees frames as palette entries. Its own accuracy on rendered clips is its ceiling, and
 stands beside every score.
 """
 
@@ -19,7 +19,7 @@ from causvid_cli.storybook import VOCABULARY, Story
 from causvid_cli.weights.files import load_config, load_safetensors, load_state
 
 FRAMES = 32
-"""Pictures that the judge looks at."""
+"""Frames that the judge looks at."""
 STRIDE = 2
 """It sees every second one of them."""
 ATTRIBUTES: Mapping[str, tuple[str | None, ...]] = {
@@ -42,7 +42,7 @@ def asked(story: Story) -> Said:
 
 
 def asked_late(story: Story) -> Said:
-    """What it must say of later pictures of this story, when all that happens once has happened.
+    """What it must say of later frames of this story, when all that happens once has happened.
 
     Every action can still be told: what has grown or shrunk keeps its size, what flew up hovers. Only what has turned
     into something is then nothing but that, and stays still.
@@ -53,7 +53,7 @@ def asked_late(story: Story) -> Said:
 
 
 def asked_at_end(story: Story) -> Said:
-    """What it must say of a long clip's last pictures: of LASTING only."""
+    """What it must say of a long clip's last frames: of LASTING only."""
     said = asked_late(story)
     return {name: said[name] for name in LASTING}
 
@@ -103,7 +103,7 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(4 * 128, len(words)) for name, words in ATTRIBUTES.items()})
 
     def looks(self, indices: Tensor) -> Tensor:
-        """What each picture that it sees looks like to it: [B, FRAMES / STRIDE, 128]."""
+        """What each frame that it sees looks like to it: [B, FRAMES / STRIDE, 128]."""
         clip = indices[:, :FRAMES:STRIDE]
         pixels = self.embed(clip.flatten(0, 1).long()).movedim(-1, 1)
         return self.picture(pixels.contiguous(memory_format=torch.channels_last)).unflatten(0, clip.shape[:2])
@@ -127,9 +127,9 @@ class Judge(nn.Module):
 
 
 def consistency(looks: Tensor) -> Tensor:
-    """How alike neighbouring pictures look to the judge: mean cosine, [B, T, D] -> [B].
+    """How alike neighbouring frames look to the judge: mean cosine, [B, T, D] -> [B].
 
-    VBench's subject consistency (arXiv 2311.17982) is made like this of DINO features; that to the first picture is
+    VBench's subject consistency (arXiv 2311.17982) is made like this of DINO features; that to the first frame is
     left out, because a storybook subject may turn into another.
     """
     return torch.cosine_similarity(looks[:, 1:], looks[:, :-1], dim=-1).mean(dim=1)

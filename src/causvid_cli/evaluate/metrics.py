@@ -1,6 +1,6 @@
 """What can be measured of any clip, without a network or a download: pure functions of frames, and a meter of a stream.
 
-Frames are uint8 RGB [T, H, W, 3], as the codec makes them (not enlarged). What is measured of a picture lies in 0..1,
+Frames are uint8 RGB [T, H, W, 3], as the codec makes them (not enlarged). What is measured of a frame lies in 0..1,
 a share of the full range, unless said otherwise.
 """
 
@@ -22,7 +22,7 @@ LOWEST, HIGHEST = 2, 253
 """A channel at or below the one, or at or above the other, is clipped: full black or full light, give or take
 rounding."""
 SIDE, BLOCK, REACH = 64, 8, 4
-"""Consistency looks at pictures of at most SIDE pixels, in blocks of BLOCK, each moved by at most REACH a frame."""
+"""Consistency looks at frames of at most SIDE pixels, in blocks of BLOCK, each moved by at most REACH a frame."""
 
 
 def luma(frames: Array) -> Array:
@@ -31,24 +31,24 @@ def luma(frames: Array) -> Array:
 
 
 def brightness(luma: Array) -> Array:
-    """Mean luma of each picture: [T, H, W] -> [T]."""
+    """Mean luma of each frame: [T, H, W] -> [T]."""
     return luma.mean(axis=(1, 2))
 
 
 def saturation(frames: Array) -> Array:
-    """Mean saturation of each picture, as HSV has it, (max - min) / max of the channels and 0 for black: [T]."""
+    """Mean saturation of each frame, as HSV has it, (max - min) / max of the channels and 0 for black: [T]."""
     red, green, blue = np.moveaxis(frames, -1, 0).astype(np.float32)
     high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     return ((high - low) / np.maximum(high, 1)).mean(axis=(1, 2))
 
 
 def clipped(frames: Array) -> Array:
-    """Share of each picture's channel values that are at an end of their range: [T]."""
+    """Share of each frame's channel values that are at an end of their range: [T]."""
     return ((frames <= LOWEST) | (frames >= HIGHEST)).mean(axis=(1, 2, 3))
 
 
 def sharpness(luma: Array) -> Array:
-    """Standard deviation of each picture's Laplacian (4 neighbours; 0..4): [T, H, W] -> [T].
+    """Standard deviation of each frame's Laplacian (4 neighbours; 0..4): [T, H, W] -> [T].
 
     The focus measure LAPV (Pech-Pacheco et al., ICPR 2000) is its square; blur brings it down, noise brings it up.
     """
@@ -58,7 +58,7 @@ def sharpness(luma: Array) -> Array:
 
 
 def motion(luma: Array) -> Array:
-    """Mean absolute change of luma from each picture to the next: [T, H, W] -> [T - 1].
+    """Mean absolute change of luma from each frame to the next: [T, H, W] -> [T - 1].
 
     VBench's "temporal flickering" (arXiv 2311.17982) is 1 minus this, on RGB.
     """
@@ -66,10 +66,10 @@ def motion(luma: Array) -> Array:
 
 
 def consistency(luma: Array) -> Array:
-    """How far each picture is the one before it with its parts moved: [T, H, W] -> [T - 1] in 0..1.
+    """How far each frame is the one before it with its parts moved: [T, H, W] -> [T - 1] in 0..1.
 
-    1 minus the squared error left after motion, as a share of the picture's variance: 1 is a perfect continuation, 0
-    says that the picture before tells no more than a flat grey. Motion is searched block by block, as video coders
+    1 minus the squared error left after motion, as a share of the frame's variance: 1 is a perfect continuation, 0
+    says that the frame before tells no more than a flat grey. Motion is searched block by block, as video coders
     do; that is the warping error of Lai et al. (arXiv 1808.00449) with blocks in place of an optical-flow network.
     What moves is not punished; what flickers, melts or pops up is.
     """
@@ -85,7 +85,7 @@ def consistency(luma: Array) -> Array:
             strips = np.square(error, out=error).reshape(count, rows, BLOCK, width).sum(axis=2)
             np.minimum(least, strips.reshape(count, rows, columns, BLOCK).sum(axis=3), out=least)
     error, variance = least.sum(axis=(1, 2)), after.var(axis=(1, 2)) * height * width
-    unlike = np.where(error > 1e-6, 1.0, 0.0)  # of a flat picture
+    unlike = np.where(error > 1e-6, 1.0, 0.0)  # of a flat frame
     return 1 - np.minimum(1, np.divide(error, variance, out=unlike, where=variance > 1e-6))
 
 
@@ -98,7 +98,7 @@ def _shrink(luma: Array) -> Array:
 
 
 def thumbnails(frames: Array) -> Array:
-    """Small pictures to compare clips by, float32 in 0..1: [T, H, W, 3] -> [T, h, w, 3]."""
+    """Small frames to compare clips by, float32 in 0..1: [T, H, W, 3] -> [T, h, w, 3]."""
     return np.stack([_shrink(frames[..., channel].astype(np.float32)) for channel in range(3)], axis=-1) / 255
 
 
@@ -141,20 +141,20 @@ class Course:
 
     @classmethod
     def of(cls, values: Array, *, fps: Fraction) -> "Course":
-        """The course of a measure of each picture, [T]."""
+        """The course of a measure of each frame, [T]."""
         return cls(_mean(values), *ends(values), tuple(per_second(values, fps=fps)))
 
 
 class Meter:
-    """Measures one clip as its frames come. It keeps one picture, and a few numbers of each.
+    """Measures one clip as its frames come. It keeps one frame, and a few numbers of each.
 
-    edges: the pictures that begin a chunk, the first one aside: what changes there is `edge_motion`, what changes
+    edges: the frames that begin a chunk, the first one aside: what changes there is `edge_motion`, what changes
     elsewhere `inner_motion`, and how many times more the one is than the other shows the seams.
     """
 
     def __init__(self, *, fps: Fraction, edges: Collection[int] = ()) -> None:
         self._fps, self._edges = fps, edges
-        self._pictures: dict[str, list[float]] = {name: [] for name in CURVES}
+        self._values: dict[str, list[float]] = {name: [] for name in CURVES}
         self._consistency: list[float] = []
         self._last: Array | None = None
 
@@ -162,7 +162,7 @@ class Meter:
         """Take in the next frames, uint8 [T, H, W, 3]."""
         new = luma(frames)
         known = new if self._last is None else np.concatenate([self._last, new])
-        first = len(self._pictures["motion"])
+        first = len(self._values["motion"])
         change = motion(known) if first else np.concatenate([[np.nan], motion(known)])
         at_edge = np.array([first + place in self._edges for place in range(len(new))])
         measured = {
@@ -175,16 +175,16 @@ class Meter:
             "inner_motion": np.where(at_edge, np.nan, change),
         }
         for name, values in measured.items():
-            self._pictures[name] += values.tolist()
+            self._values[name] += values.tolist()
         if len(known) > 1:
             self._consistency += consistency(known).tolist()
         self._last = new[-1:]
 
     @property
     def consistency(self) -> float:
-        """Mean over the clip's pictures; NaN for a single one."""
+        """Mean over the clip's frames; NaN for a single one."""
         return _mean(np.array(self._consistency))
 
     def courses(self) -> dict[str, Course]:
         """How each of CURVES goes through the clip."""
-        return {name: Course.of(np.array(values), fps=self._fps) for name, values in self._pictures.items()}
+        return {name: Course.of(np.array(values), fps=self._fps) for name, values in self._values.items()}

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from causvid_cli.charts import COLOURS
-from causvid_cli.evaluate.experiment_figures import kind_of, trial_headline, trial_notes, trial_rows
+from causvid_cli.evaluate.experiment_figures import experiment_headline, experiment_notes, experiment_rows, kind_of
 from causvid_cli.evaluate.figures import columns, footnotes, headline, rows
 from causvid_cli.evaluate.page_charts import Series, colour_of, curves_chart, following_chart
 from causvid_cli.evaluate.results_folder import Folder, Record
@@ -62,17 +62,17 @@ def page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -
     )
 
 
-def trial_page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -> str:
+def experiment_page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -> str:
     """The page of prompt changes, or of photos."""
     kind = kind_of(result)
     return _render(
         result,
-        headline=trial_headline(result),
+        headline=experiment_headline(result),
         compared=list(result[kind]),
-        figures=trial_rows(result),
-        notes=trial_notes(result),
+        figures=experiment_rows(result),
+        notes=experiment_notes(result),
         curves=_after_cue(result["switches"]) if kind == "switches" else None,
-        sheets=_trial_sheets(kind, records, folder),
+        sheets=_experiment_sheets(kind, records, folder),
     )
 
 
@@ -146,7 +146,7 @@ def _sheets(result: Mapping[str, Any], records: Sequence[Record], folder: Folder
     """The first prompts of each group: a strip of frames by each maker, and what the judge says of it."""
     found: dict[str, dict[int, list[dict[str, Any]]]] = {group: {} for group in result["prompts"]}
     for record in records:
-        png = folder.picture(record["maker"], record["group"], record["number"])
+        png = folder.strip(record["maker"], record["group"], record["number"])
         if record["take"] == 0 and png.exists():
             strip = _strip(record["maker"], png.read_bytes(), record, record["prompt"])
             found[record["group"]].setdefault(record["number"], []).append(strip | {"seed": record["seed"]})
@@ -164,17 +164,17 @@ def _sheets(result: Mapping[str, Any], records: Sequence[Record], folder: Folder
     ]
 
 
-def _trial_sheets(kind: str, records: Sequence[Record], folder: Folder) -> list[dict[str, Any]]:
+def _experiment_sheets(kind: str, records: Sequence[Record], folder: Folder) -> list[dict[str, Any]]:
     """The first scripts or photos: a strip of frames of each way, and what the judge says of it."""
     prompts = []
     for record in records:
         if kind == "switches":
             heading = f"{record['prompt']} \N{RIGHTWARDS ARROW} {record['then']}"
         else:
-            heading = f"{record['prompt']}, from a photo: picture {record['at']} of {record['photo']}"
+            heading = f"{record['prompt']}, from a photo: frame {record['at']} of {record['photo']}"
         strips = []
         for way, seen in record["ways"].items():
-            png = folder.picture(way, kind, record["number"])
+            png = folder.strip(way, kind, record["number"])
             if png.exists():
                 *_, look = seen["windows"].values()
                 strips.append(_strip(way, png.read_bytes(), look if way != "none" else {}, record["prompt"]))

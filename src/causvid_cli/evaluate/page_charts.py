@@ -27,7 +27,7 @@ class Series:
 
     label: str
     name: str
-    """Of the maker or the way, which decides the colour."""
+    """Name of the maker or the way; it decides the colour."""
     second: bool
     """Whether it is drawn paler and dashed: a second group of prompts, or the video without a change."""
     scores: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Whether a photo's subject is kept: single pictures of storybook videos, set in motion as `causvid i2v` does it.
+"""Whether a photo's subject is kept: single frames of storybook videos, set in motion as `causvid i2v` does it.
 
 Each photo is held for a chunk, and for one latent frame. Beside the videos stand what should be seen, the photo and
 then the action, begun where the subject stands ("drawn chunk", "drawn frame"): the judge's own ceiling.
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from causvid_cli import storybook
-from causvid_cli.evaluate.clip_sources import Clip
-from causvid_cli.evaluate.experiments import Experiment, OnMade, Trials, as_drawn, keep_strips
+from causvid_cli.evaluate.clip_sources import EvalClip
+from causvid_cli.evaluate.experiments import Experiment, OnMade, TrialMaker, as_drawn, keep_strips
 from causvid_cli.evaluate.judge import FRAMES, asked, asked_late
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.results_folder import Folder, Record
@@ -23,12 +23,12 @@ HOLDS: tuple[Hold, ...] = ("chunk", "frame")
 EARLY_S, LATE_S = 1, 4
 """Seconds from which on the judge looks."""
 LATEST = 48
-"""A photo is one of so many first pictures of its video."""
+"""A photo is one of so many first frames of its video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A photo, picture `at` of a story's video, and the story that is told under it."""
+    """A photo, frame `at` of a story's video, and the story that is told under it."""
 
     photo: Story
     at: int
@@ -58,20 +58,20 @@ def _doing(story: Story, action: str, rng: np.random.Generator) -> Story:
     return replace(story, action=action, target=str(rng.choice(others)) if action == "turns into" else None)
 
 
-def experiment(trials: Trials) -> Experiment:
+def experiment(trials: TrialMaker) -> Experiment:
     """Photos, each held in all ways of HOLDS."""
     fps, of = trials.student.fps, shots(trials.request.count)
     starts = {f"from {seconds} s": round(seconds * fps) for seconds in (EARLY_S, LATE_S)}
     frames = max(starts.values()) + FRAMES
 
-    def measure(trials: Trials, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
+    def measure(trials: TrialMaker, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
         return measure_shots(trials, folder, numbers, [of[number] for number in numbers], starts, frames, on_made)
 
     return Experiment(about={"frames": frames}, frames=len(HOLDS) * frames, measure=measure)
 
 
 def measure_shots(
-    trials: Trials,
+    trials: TrialMaker,
     folder: Folder,
     numbers: Sequence[int],
     of: Sequence[Shot],
@@ -81,7 +81,7 @@ def measure_shots(
 ) -> list[Record]:
     """A record of each photo: what the judge sees of every way, and how far its pixels are as drawn.
 
-    starts: the first picture of each of the judge's two looks.
+    starts: the first frame of each of the judge's two looks.
     """
     clips = [trials.clip(number, shot.story.caption()) for number, shot in zip(numbers, of, strict=True)]
     cues = [[Cue(prompt=clip.prompt)] for clip in clips]
@@ -105,7 +105,7 @@ def measure_shots(
     return [record(shot, clip, seen) for shot, clip, seen in zip(of, clips, ways, strict=True)]
 
 
-def record(shot: Shot, clip: Clip, ways: Record) -> Record:
+def record(shot: Shot, clip: EvalClip, ways: Record) -> Record:
     """What is kept of one photo."""
     return {
         "maker": "student",

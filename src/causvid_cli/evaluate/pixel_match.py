@@ -12,22 +12,22 @@ from causvid_cli import storybook
 from causvid_cli.storybook import Story
 
 
-class Likeness:
-    """Compares one clip, as its pictures come, with both drawings of its story."""
+class PixelMatch:
+    """Compares one clip, as its frames come, with both drawings of its story."""
 
     def __init__(self, story: Story) -> None:
         self._story = story
         self._shares: dict[int, list[float]] = {seed: [] for seed in both_ways()}
 
     def add(self, indices: np.ndarray) -> None:
-        """Take in the next pictures, palette entries [T, 64, 64]."""
+        """Take in the next frames, palette entries [T, 64, 64]."""
         for seed, shares in self._shares.items():
             drawn, _ = storybook.render_indices(self._story, length=len(indices), seed=seed, start=len(shares))
             shares += (indices == drawn).mean(axis=(1, 2)).tolist()
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of each picture's pixels that are as drawn [T], of the drawing that the clip is more like."""
+        """Share of each frame's pixels that are as drawn [T], of the drawing that the clip is more like."""
         return np.array(max(self._shares.values(), key=sum))
 
 

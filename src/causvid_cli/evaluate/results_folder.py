@@ -96,7 +96,7 @@ class Folder:
             write_text(self.path / PAGE, page)
             write_text(self.path / FIGURES, to_json(figures, indent=1) + "\n")
 
-    def picture(self, maker: str, group: str, number: int) -> Path:
+    def strip(self, maker: str, group: str, number: int) -> Path:
         """Where the strip of a prompt's first clip lies."""
         return self.path / PICTURES / f"{maker}-{group}-{number:03d}.png"
 

@@ -15,13 +15,13 @@ import torch
 from causvid_cli.codec import enlarged
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import to_json
-from causvid_cli.evaluate.clip_sources import Clip, Make, codec_maker, renderer, student_maker, teacher_maker
+from causvid_cli.evaluate.clip_sources import EvalClip, Make, codec_maker, renderer, student_maker, teacher_maker
 from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.figures import figures
 from causvid_cli.evaluate.judge import FRAMES, Judge, asked, asked_at_end, consistency, open_judge
 from causvid_cli.evaluate.metrics import Course, Meter, mean_angle, mean_distance, thumbnails
 from causvid_cli.evaluate.page import page
-from causvid_cli.evaluate.pixel_match import Likeness
+from causvid_cli.evaluate.pixel_match import PixelMatch
 from causvid_cli.evaluate.results_folder import Folder, Record, prompt_key
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
@@ -32,8 +32,8 @@ from causvid_cli.video import Mp4Writer
 
 MOST_CLIPS, MOST_TOKENS = 16, 1024
 """Clips that are made at once: as many as these allow, tokens being those of one latent frame of each."""
-SHEET_PROMPTS, SHEET_PICTURES, SHEET_SIDE = 16, 8, 192
-"""Prompts of each group that the page shows, pictures of each clip, and the longest side of one."""
+SHEET_PROMPTS, SHEET_FRAMES, SHEET_SIDE = 16, 8, 192
+"""Prompts of each group that the page shows, frames of each clip, and the longest side of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Evaluation:
     student: Pipeline
     judge: Judge | None
     edges: frozenset[int]
-    """Pictures that begin a chunk, but for the first."""
+    """Frames that begin a chunk, but for the first."""
     at_once: int
     """Clips that are made together."""
 
@@ -138,14 +138,14 @@ def _added(on_frames: Callable[[int, int], None], done: int, of: int, more: int)
     on_frames(done + more, of)
 
 
-def takes_of(evaluation: Evaluation, group: str, number: int) -> list[Clip]:
+def takes_of(evaluation: Evaluation, group: str, number: int) -> list[EvalClip]:
     """The clips of one prompt: no two of an evaluation have the same seed."""
     request = evaluation.request
     before = sum(len(prompts) for name, prompts in request.prompts.items() if name < group)
     first = request.seed + (before + number) * request.seeds
     encoded = evaluation.student.text.encode(request.prompts[group][number])
     return [
-        Clip(group=group, number=number, take=take, seed=(first + take) % (LARGEST_SEED + 1), encoded=encoded)
+        EvalClip(group=group, number=number, take=take, seed=(first + take) % (LARGEST_SEED + 1), encoded=encoded)
         for take in range(request.seeds)
     ]
 
@@ -154,7 +154,7 @@ def measure(
     evaluation: Evaluation,
     folder: Folder,
     maker: str,
-    prompts: Sequence[Sequence[Clip]],
+    prompts: Sequence[Sequence[EvalClip]],
     on_frames: Callable[[int], None],
 ) -> list[Record]:
     """Make the clips of these prompts, all takes of each, and measure them."""
@@ -176,7 +176,7 @@ def measure(
     for first in range(0, len(watches), request.seeds):
         takes = range(first, first + request.seeds)
         if len(takes) > 1:
-            records[first]["diversity"] = mean_distance([thumbnails(watches[take].pictures()) for take in takes])
+            records[first]["diversity"] = mean_distance([thumbnails(watches[take].samples()) for take in takes])
         if len(takes) > 1 and all(take in features for take in takes):
             records[first]["judged_diversity"] = mean_angle(np.stack([features[take] for take in takes]))
     return [rounded(record) for record in records]
@@ -185,15 +185,15 @@ def measure(
 class Watch:
     """Looks at one clip while it is made, and keeps what the figures need of it: never all of its frames."""
 
-    def __init__(self, evaluation: Evaluation, folder: Folder, maker: str, clip: Clip) -> None:
+    def __init__(self, evaluation: Evaluation, folder: Folder, maker: str, clip: EvalClip) -> None:
         self.clip, self.made = clip, 0
         self._evaluation, self._folder, self._maker = evaluation, folder, maker
         self._meter = Meter(fps=evaluation.student.fps, edges=evaluation.edges)
         last = evaluation.request.frames - 1
-        self._shown = set(np.linspace(0, last, SHEET_PICTURES).round().astype(int).tolist())
-        self._pictures: list[np.ndarray] = []
+        self._shown = set(np.linspace(0, last, SHEET_FRAMES).round().astype(int).tolist())
+        self._samples: list[np.ndarray] = []
         reading = clip.encoded.reading
-        self._likeness = Likeness(reading) if isinstance(reading, Story) and evaluation.request.renders else None
+        self._match = PixelMatch(reading) if isinstance(reading, Story) and evaluation.request.renders else None
         self._first: list[np.ndarray] = []
         self._last: deque[np.ndarray] = deque(maxlen=FRAMES)
         self._stack = ExitStack()
@@ -210,12 +210,12 @@ class Watch:
         if not len(frames):
             return
         self._meter.add(frames)
-        self._pictures += [frame for place, frame in enumerate(frames, start=self.made) if place in self._shown]
+        self._samples += [frame for place, frame in enumerate(frames, start=self.made) if place in self._shown]
         if indices is not None:
             self._first.extend(indices[: FRAMES - len(self._first)])
             self._last.extend(indices)
-            if self._likeness:
-                self._likeness.add(indices)
+            if self._match:
+                self._match.add(indices)
         if self._evaluation.request.videos:
             shown = enlarged(torch.from_numpy(frames), self._evaluation.student.facts.enlarge).numpy()
             self._writer = self._writer or self._open(shown.shape)
@@ -223,21 +223,21 @@ class Watch:
         self.made += len(frames)
 
     def finish(self) -> None:
-        """All frames have come: publish the video, write the strip of pictures."""
+        """All frames have come: publish the video, write the strip of frames."""
         clip = self.clip
         if self._writer:
             self._writer.publish()
         if clip.number < SHEET_PROMPTS and clip.take == 0:
             with self._folder.writing():
-                path = self._folder.picture(self._maker, clip.group, clip.number)
-                imageio.imwrite(path, strip(self.pictures()))
+                path = self._folder.strip(self._maker, clip.group, clip.number)
+                imageio.imwrite(path, strip(self.samples()))
 
-    def pictures(self) -> np.ndarray:
-        """A few pictures from all over the clip, uint8 [P, H, W, 3]."""
-        return np.stack(self._pictures)
+    def samples(self) -> np.ndarray:
+        """A few frames from all over the clip, uint8 [P, H, W, 3]."""
+        return np.stack(self._samples)
 
     def window(self, *, end: bool = False) -> np.ndarray | None:
-        """What the judge looks at: palette entries [FRAMES, H, W] of the first pictures.
+        """What the judge looks at: palette entries [FRAMES, H, W] of the first frames.
 
         end: of the last ones, where the clip is longer. None where there is nothing to judge.
         """
@@ -247,8 +247,8 @@ class Watch:
 
     def record(self) -> Record:
         clip, courses = self.clip, self._meter.courses()
-        if self._likeness:
-            courses["as_drawn"] = Course.of(self._likeness.shares, fps=self._evaluation.student.fps)
+        if self._match:
+            courses["as_drawn"] = Course.of(self._match.shares, fps=self._evaluation.student.fps)
         return {
             "maker": self._maker,
             "group": clip.group,
@@ -302,10 +302,10 @@ def judged(evaluation: Evaluation, watches: Sequence[Watch], records: Sequence[R
     return features
 
 
-def strip(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [P, H, W, 3] from left to right with a line between, made smaller by whole numbers if they are large."""
-    times = -(-max(pictures.shape[1:3]) // SHEET_SIDE)
-    small = np.pad(pictures[:, ::times, ::times], ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
+def strip(frames: np.ndarray) -> np.ndarray:
+    """Frames [P, H, W, 3] from left to right with a line between, made smaller by whole numbers if they are large."""
+    times = -(-max(frames.shape[1:3]) // SHEET_SIDE)
+    small = np.pad(frames[:, ::times, ::times], ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=255)
     return np.concatenate(list(small), axis=1)[:, :-1]
 
 

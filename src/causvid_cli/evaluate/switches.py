@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from causvid_cli import storybook
-from causvid_cli.evaluate.clip_sources import Clip
-from causvid_cli.evaluate.experiments import Experiment, OnMade, Trials, as_drawn, keep_strips
+from causvid_cli.evaluate.clip_sources import EvalClip
+from causvid_cli.evaluate.experiments import Experiment, OnMade, TrialMaker, as_drawn, keep_strips
 from causvid_cli.evaluate.judge import FRAMES, asked, asked_late
 from causvid_cli.evaluate.pixel_match import both_ways
 from causvid_cli.evaluate.prompts import sample_stories
@@ -37,11 +37,11 @@ WAYS: Mapping[str, Cue | None] = {
     "blend": Cue(prompt="_", transition="recache", blend_chunks=BLEND),
     CUT: Cue(prompt="_", transition="cut"),
 }
-"""Of each way the second cue, its prompt and place aside."""
+"""The second cue of each way; its prompt and start are filled in later."""
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class SwitchScript:
     """A story, and another that holds after it. kind: what changes, one of KINDS."""
 
     kind: str
@@ -50,25 +50,25 @@ class Script:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Attributes by which later pictures of the two differ."""
+        """Attributes by which later frames of the two differ."""
         return changed_words(self.before, self.after)
 
 
-def scripts(count: int) -> tuple[Script, ...]:
+def scripts(count: int) -> tuple[SwitchScript, ...]:
     """Always the same; a smaller count is the beginning of a larger one. All stories are held out of training."""
     rng = np.random.default_rng((0, 5))
-    found: dict[Script, None] = {}
+    found: dict[SwitchScript, None] = {}
     while len(found) < count:
         found[_script(KINDS[len(found) % len(KINDS)], rng)] = None
     return tuple(found)
 
 
-def _script(kind: str, rng: np.random.Generator) -> Script:
+def _script(kind: str, rng: np.random.Generator) -> SwitchScript:
     while True:
         (before,) = sample_stories(rng, 1, held_out=True)
         for after in _others(before, kind, rng) if before.target is None else ():
             if _is_clear(kind, before, after):
-                return Script(kind, before, after)
+                return SwitchScript(kind, before, after)
 
 
 def _others(story: Story, kind: str, rng: np.random.Generator) -> Iterator[Story]:
@@ -85,7 +85,7 @@ def _others(story: Story, kind: str, rng: np.random.Generator) -> Iterator[Story
 
 
 def _is_clear(kind: str, before: Story, after: Story) -> bool:
-    """Whether a script of two held-out stories changes what it should, in pictures and in words, and nothing else."""
+    """Whether a script of two held-out stories changes what it should, in frames and in words, and nothing else."""
     if not storybook.held_out(after) or (after.target is not None and kind != "action"):
         return False
     wanted = {"all": [set(PARTS)], "action": [{"action"}, {"subject"}, {"subject", "action"}]}.get(kind, [{kind}])
@@ -94,16 +94,16 @@ def _is_clear(kind: str, before: Story, after: Story) -> bool:
 
 
 def changed_words(before: Story, after: Story) -> tuple[str, ...]:
-    """Attributes by which later pictures of two stories differ."""
+    """Attributes by which later frames of two stories differ."""
     old, new = asked_late(before), asked_late(after)
     return tuple(name for name in PARTS if old[name] != new[name])
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Where things lie in a video, in pictures.
+    """Where things lie in a video, in frames.
 
-    chunk: number of the chunk that the cue begins. edges: first pictures of the chunks from there on.
+    chunk: number of the chunk that the cue begins. edges: first frames of the chunks from there on.
     """
 
     cue: int
@@ -121,11 +121,11 @@ class Times:
         return cls(starts[chunk], chunk, settled, settled + FRAMES, tuple(starts[chunk:]))
 
 
-def experiment(trials: Trials) -> Experiment:
+def experiment(trials: TrialMaker) -> Experiment:
     """Scripts, each made in all WAYS."""
     times, of = Times.of(trials.student.plan(length="1f").grid), scripts(trials.request.count)
 
-    def measure(trials: Trials, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
+    def measure(trials: TrialMaker, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
         return measure_scripts(trials, folder, numbers, [of[number] for number in numbers], times, on_made)
 
     about = {
@@ -138,10 +138,10 @@ def experiment(trials: Trials) -> Experiment:
 
 
 def measure_scripts(
-    trials: Trials,
+    trials: TrialMaker,
     folder: Folder,
     numbers: Sequence[int],
-    of: Sequence[Script],
+    of: Sequence[SwitchScript],
     times: Times,
     on_made: OnMade,
 ) -> list[Record]:
@@ -172,7 +172,7 @@ def measure_scripts(
     return [record(script, clip, seen) for script, clip, seen in zip(of, clips, ways, strict=True)]
 
 
-def record(script: Script, clip: Clip, ways: Record) -> Record:
+def record(script: SwitchScript, clip: EvalClip, ways: Record) -> Record:
     """What is kept of one script."""
     return {
         "maker": "student",
@@ -188,12 +188,12 @@ def record(script: Script, clip: Clip, ways: Record) -> Record:
     }
 
 
-def cues(script: Script, second: Cue | None, chunk: int) -> list[Cue]:
+def cues(script: SwitchScript, second: Cue | None, chunk: int) -> list[Cue]:
     first = Cue(prompt=script.before.caption())
     return [first] if second is None else [first, replace(second, prompt=script.after.caption(), start_chunk=chunk)]
 
 
-def draw(script: Script, way: str, times: Times, seed: int) -> np.ndarray:
+def draw(script: SwitchScript, way: str, times: Times, seed: int) -> np.ndarray:
     """What should be seen, palette entries [T, H, W]. Of a blend the new story is taken to begin at the cue."""
     if way == NONE:
         return storybook.render_indices(script.before, length=times.frames, seed=seed)[0]
@@ -205,7 +205,7 @@ def draw(script: Script, way: str, times: Times, seed: int) -> np.ndarray:
     return storybook.render_script(cues, length=times.frames, seed=seed)[0]
 
 
-def likeness(script: Script, way: str, indices: np.ndarray, times: Times) -> Record:
+def likeness(script: SwitchScript, way: str, indices: np.ndarray, times: Times) -> Record:
     """How far a video's pixels are as drawn: before the cue, from SETTLED chunks after it on, and chunk by chunk.
 
     Which way the scene faces is free at the beginning; after the cue only where the scene is a new one.
