@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from causvid_cli.network.rope import apply_rope, axis_sizes, rotations
+from causvid_cli.network.rope import apply_rope, apply_rope_real, axis_sizes, rotations
 
 
 def random_keys(frames: int, *, rows: int = 2, columns: int = 3, head_dim: int = 12, seed: int = 0) -> torch.Tensor:
@@ -66,3 +66,10 @@ def test_angles_left_over_from_a_video_serve_training():
     keys = random_keys(1).requires_grad_()
     rotate(keys, [77], rows=2, columns=3).sum().backward()
     assert keys.grad.any()
+
+
+def test_real_numbers_rotate_as_complex_ones_do():
+    keys, rope = random_keys(3), rotations((0, 1, 700), 2, 3, 12, torch.device("cpu"))
+    wanted = apply_rope(keys, rope)
+    assert (wanted - keys).abs().max() > 0.1
+    torch.testing.assert_close(apply_rope_real(keys, torch.view_as_real(rope)), wanted, rtol=0, atol=1e-6)

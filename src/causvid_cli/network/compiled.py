@@ -16,6 +16,7 @@ from torch import Tensor
 
 from causvid_cli.device import capture_cuda_graph
 from causvid_cli.errors import DeviceError
+from causvid_cli.network.rope import apply_rope_real
 
 if TYPE_CHECKING:
     from causvid_cli.network.cache import KVCache, Place
@@ -28,7 +29,7 @@ Block = Callable[[Tensor, KeysValues, list[Tensor], Attend], Tensor]
 Rows = Sequence[Sequence[Tensor]]
 
 
-class Part(NamedTuple):
+class ChunkTokens(NamedTuple):
     """A chunk of the tokens of a call.
 
     rotations: cosine and sine, float32 [1, T, 1, head_dim / 2, 2]. slots: where its T tokens are written.
@@ -56,7 +57,7 @@ class StaticPast:
     """
 
     windows: tuple[Window, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ChunkTokens, ...]
     places: tuple["Place", ...]
     is_full: bool
 
@@ -75,7 +76,9 @@ class StaticPast:
         parts, shift = [], first.sink_shift
         for place in places:
             sink_rotations = cache.sink_rotations(place) if place.sink_shift != shift else place.rotations[:, :0]
-            parts.append(Part(torch.view_as_real(place.rotations), place.index, torch.view_as_real(sink_rotations)))
+            parts.append(
+                ChunkTokens(torch.view_as_real(place.rotations), place.index, torch.view_as_real(sink_rotations))
+            )
             shift = place.sink_shift
         cache.note_sinks_rotated(places[-1])
         windows = tuple(Window(*window) for window in cache.windows(first.seen[0]))
@@ -108,7 +111,7 @@ class CompiledBlock:
         cross: KeysValues,
         modulation: list[Tensor],
         window: Window,
-        parts: tuple[Part, ...],
+        parts: tuple[ChunkTokens, ...],
     ) -> Tensor:
         for tensor in (window.keys, window.values):
             torch._dynamo.mark_dynamic(tensor, 1)
@@ -122,37 +125,30 @@ def call_block(
     cross: KeysValues,
     modulation: list[Tensor],
     window: Window,
-    parts: tuple[Part, ...],
+    parts: tuple[ChunkTokens, ...],
 ) -> Tensor:
     """A block [B, L, D] -> [B, L, D]."""
     return block(hidden, cross, modulation, lambda q, k, v, backend: attend(window, parts, q, k, v, backend))
 
 
-def attend(window: Window, parts: tuple[Part, ...], q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
+def attend(window: Window, parts: tuple[ChunkTokens, ...], q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
     """Each part is written to the window and attends to it, one after another."""
     out, start = [], 0
     for part in parts:
         tokens = slice(start, start + part.rotations.shape[1])
         write(window, part, k[:, tokens], v[:, tokens])
-        rotated = apply_rope_pairs(q[:, tokens], part.rotations)
+        rotated = apply_rope_real(q[:, tokens], part.rotations)
         out.append(dispatch_attention_fn(rotated, window.keys, window.values, backend=backend))
         start = tokens.stop
     return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
 
-def write(window: Window, part: Part, k: Tensor, v: Tensor) -> None:
+def write(window: Window, part: ChunkTokens, k: Tensor, v: Tensor) -> None:
     """Put a part's keys and values where they belong."""
     if sink := part.sink_rotations.shape[1]:
-        window.keys[:, :sink] = apply_rope_pairs(window.sink, part.sink_rotations)
-    window.keys.index_copy_(1, part.slots, apply_rope_pairs(k, part.rotations))
+        window.keys[:, :sink] = apply_rope_real(window.sink, part.sink_rotations)
+    window.keys.index_copy_(1, part.slots, apply_rope_real(k, part.rotations))
     window.values.index_copy_(1, part.slots, v)
-
-
-def apply_rope_pairs(x: Tensor, rotations: Tensor) -> Tensor:
-    """Return what `rope.apply_rope` does, in real numbers, which compilers understand; rotations as in `Part`."""
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rotations.unbind(-1)
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -221,7 +217,7 @@ class CapturedCall:
         self._hidden = hidden.clone()
         self._modulations = [[tensor.clone() for tensor in row] for row in modulations]
         self._crosses = [(k.clone(), v.clone()) for k, v in crosses]
-        self._parts = tuple(Part(*(tensor.clone() for tensor in part)) for part in past.parts)
+        self._parts = tuple(ChunkTokens(*(tensor.clone() for tensor in part)) for part in past.parts)
         self._now: list[object] = [modulations, crosses, past.places]
         own = StaticPast(past.windows, self._parts, (), past.is_full)
         self._play, self._out = capture_cuda_graph(lambda: run(self._hidden, self._modulations, self._crosses, own))

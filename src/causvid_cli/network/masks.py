@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Parts = tuple[tuple[slice, tuple[slice, ...]], ...]
+AttentionParts = tuple[tuple[slice, tuple[slice, ...]], ...]
 """Tokens that all see the same tokens, and which those are; in order, and all of a clip's together."""
 
 
@@ -33,7 +33,7 @@ def teacher_forcing_mask(chunk_frames: Sequence[int], *, window_frames: int = 0)
     return torch.cat([torch.cat([causal, torch.zeros_like(causal)], 1), torch.cat([causal & ~own, own], 1)])
 
 
-def attention_parts(mask: Tensor, tokens_per_latent_frame: int) -> Parts:
+def attention_parts(mask: Tensor, tokens_per_latent_frame: int) -> AttentionParts:
     """What a mask of frames, bool [F, F], says, as slices of tokens: no mask of tokens, no wasted work."""
     rows, counts = torch.unique_consecutive(mask, dim=0, return_counts=True)
     parts, start = [], 0

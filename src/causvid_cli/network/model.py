@@ -18,7 +18,7 @@ from causvid_cli.network.backbone import WanTransformer3DModel, dispatch_attenti
 from causvid_cli.network.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.network.compiled import StaticPast
 from causvid_cli.network.fused import FusedBlocks, plain_tokens
-from causvid_cli.network.masks import Parts, attention_parts
+from causvid_cli.network.masks import AttentionParts, attention_parts
 from causvid_cli.network.rope import apply_rope, rotations
 
 CLEAN_TIMESTEP = 0.0
@@ -190,7 +190,7 @@ class CausalTransformer(nn.Module):
             timestep = _per_frame(timestep, batch, frames, x_t.device)
             timestep = torch.cat([torch.zeros_like(timestep), timestep], dim=1)
             x_t, positions = torch.cat([clean, x_t], dim=2), positions * 2
-        parts: Parts = ()
+        parts: AttentionParts = ()
         if mask is not None and len(positions) * rows * columns > LARGEST_MASKED:
             parts, mask = attention_parts(mask, rows * columns), None
         elif mask is not None:
@@ -352,7 +352,7 @@ class WholeClip:
     mask: Tensor | None
     rotations: Tensor
     detached_tokens: int = 0
-    parts: Parts = ()
+    parts: AttentionParts = ()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor:
         if n := self.detached_tokens:

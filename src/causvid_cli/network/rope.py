@@ -60,6 +60,20 @@ def _axis_rotations(positions: Sequence[int], size: int) -> Tensor:
 
 
 def apply_rope(x: Tensor, rotations: Tensor) -> Tensor:
-    """Queries or keys [B, token, head, head_dim], each pair of numbers multiplied by its rotation; dtype kept."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # one operation in place of six
+    """Return queries or keys [B, token, head, head_dim], each pair of numbers multiplied by its rotation, in x's dtype.
+
+    rotations: complex64, as `rotations` gives them.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)
+
+
+def apply_rope_real(x: Tensor, rotations: Tensor) -> Tensor:
+    """Return what `apply_rope` does, but for rounding, in real numbers, which compilers understand.
+
+    rotations: cosine and sine, float32 [1, token, 1, head_dim / 2, 2]. Not compiled, it is 6 to 14 times slower on a
+    CPU: six operations in place of one.
+    """
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = rotations.unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
