@@ -24,7 +24,8 @@ from causvid_cli.models.load import load_transformer
 from causvid_cli.network.cache import KVCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.sampling.rollout import Noise, commit_chunk, rollout
+from causvid_cli.sampling.noise import Noise
+from causvid_cli.sampling.rollout import commit_chunk, rollout
 from causvid_cli.sampling.schedule import (
     Step,
     add_noise,

@@ -7,7 +7,7 @@ from tiny import tiny_pack
 from causvid_cli.errors import ModelError, NumericsError
 from causvid_cli.geometry import Chunk
 from causvid_cli.pipeline import load
-from causvid_cli.sampling.rollout import seeded_noise
+from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import Teacher, denoise_whole, load_teacher
 

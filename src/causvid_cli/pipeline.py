@@ -49,8 +49,9 @@ from causvid_cli.request import (
     Loading,
 )
 from causvid_cli.sampling.krea import Recomputed
+from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
-from causvid_cli.sampling.rollout import Latents, rollout, seeded_noise
+from causvid_cli.sampling.rollout import Latents, rollout
 
 DEFAULTS = GenerateOptions()
 GIVEN = -1

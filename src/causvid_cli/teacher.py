@@ -25,8 +25,8 @@ from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.request import AUTO, DEFAULT_LENGTH, DEFAULT_MODEL, check_seed, random_seed
+from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.ode import solve_ode
-from causvid_cli.sampling.rollout import seeded_noise
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.timecode import parse_frames
 

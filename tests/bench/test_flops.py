@@ -13,7 +13,8 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.load import empty_transformer
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.sampling.rollout import rollout, seeded_noise
+from causvid_cli.sampling.noise import seeded_noise
+from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import Step
 
 STEPS = (Step(1000.0, 1.0), Step(500.0, 0.5))

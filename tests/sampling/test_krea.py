@@ -18,7 +18,7 @@ from causvid_cli.network.masks import frame_mask
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.krea import Recomputed
-from causvid_cli.sampling.rollout import seeded_noise
+from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.schedule import add_noise, x0_from_flow
 
 CPU = torch.device("cpu")

@@ -24,7 +24,8 @@ from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import Loading
-from causvid_cli.sampling.rollout import rollout, seeded_noise
+from causvid_cli.sampling.noise import seeded_noise
+from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import add_noise, x0_from_flow
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.request import Transition
-from causvid_cli.sampling.rollout import Noise, rollout, seeded_noise
+from causvid_cli.sampling.noise import Noise, seeded_noise
+from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.storybook import Story
 from causvid_cli.teacher import Teacher, denoise_whole

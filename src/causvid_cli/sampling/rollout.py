@@ -2,46 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
-from causvid_cli.device import upload
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
+from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 
-Noise = Callable[[Chunk, int], Tensor]
-"""(chunk, step) -> standard normal [B, C, f, h, w]: step 0 is the start, step j what comes before the j-th call."""
 Latents = Callable[[Chunk], Tensor | None]
 """chunk -> clean latents x0 [B, C, f, h, w], or None where there are none."""
 Past = list[tuple[Chunk, Tensor]]
 """Chunks, or parts of them, and their clean latents x0 [B, C, f, h, w], oldest first."""
-
-
-def seeded_noise(
-    seed: int, *, batch: int, channels: int, latent_height: int, latent_width: int, device: torch.device | str = "cpu"
-) -> Noise:
-    """Noise that depends on (seed, chunk, step) only: the same on every device and however long the video is."""
-
-    def draw(chunk: Chunk, step: int) -> Tensor:
-        # CPU generator: CUDA's draws other noise from the same seed
-        rng = torch.Generator().manual_seed(_mix(seed, chunk.index, step))
-        shape = (batch, channels, chunk.frames, latent_height, latent_width)
-        return upload(torch.randn(shape, generator=rng), device)
-
-    return draw
-
-
-def _mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers (splitmix64, Steele et al. 2014): near inputs give unrelated seeds."""
-    state = 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-            state = ((state ^ (state >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF
-    return state >> 1
 
 
 def rollout(
