@@ -12,7 +12,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 from causvid_cli.errors import ModelError
-from causvid_cli.evaluate.clip_sources import Clip, student_maker
+from causvid_cli.evaluate.clip_sources import EvalClip, student_maker
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.masks import frame_mask
 from causvid_cli.pipeline import Pipeline, load
@@ -155,7 +155,7 @@ def test_facts_that_contradict_it_are_refused(changes, complaint):
 
 def test_videos_of_an_evaluation_are_those_made_alone(krea):
     clips = [
-        Clip(group="", number=0, take=take, seed=seed, encoded=krea.text.encode(prompt))
+        EvalClip(group="", number=0, take=take, seed=seed, encoded=krea.text.encode(prompt))
         for take, (prompt, seed) in enumerate((("a cat", 3), ("a dog", 4)))
     ]
     parts = list(student_maker(krea)(clips, 33))
