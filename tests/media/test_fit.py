@@ -69,6 +69,14 @@ def test_going_back_crisply_makes_whole_blocks():
     assert {tuple(c) for c in uneven.reshape(-1, 3)} <= {tuple(c) for c in colors.reshape(-1, 3)}
 
 
+def test_pixel_art_blown_up_comes_back_exactly():
+    small = np.random.default_rng(0).integers(256, size=(2, 32, 48, 3), dtype=np.uint8)
+    large = small.repeat(8, axis=1).repeat(8, axis=2)
+    assert np.array_equal(fit((384, 256), (48, 32), "stretch").apply(large), small)
+    wider = np.pad(large, ((0, 0), (0, 0), (64, 64), (0, 0)))
+    assert np.array_equal(fit((512, 256), (48, 32), "crop").apply(wider), small)
+
+
 def test_a_real_photo_scaled_far_down_keeps_its_mean_and_has_no_aliases():
     photo = np.asarray(Image.open(real_photo("coffee.png")).convert("RGB"))
     small = fit((600, 400), (30, 20), "stretch").apply(photo[None])[0]

@@ -26,6 +26,7 @@ from causvid_cli.codec.wan import WanCodec
 from causvid_cli.config import from_json, to_json
 from causvid_cli.errors import MediaError, ModelError, NumericsError, OutputError, UsageError
 from causvid_cli.geometry import CodecFacts
+from causvid_cli.media.clips import open_clip
 from causvid_cli.models.load import load_story_text
 from causvid_cli.pipeline import load
 from causvid_cli.prompt.encoded import EncodedPrompt
@@ -376,6 +377,39 @@ def test_pixels_that_are_not_square_are_shown_as_they_are_meant(tmp_path):
     assert {Path(video.path).stem: video.size for video in plan.videos} == {"flat": (64, 64), "wide": (64, 32)}
 
 
+def test_an_hdr_video_is_refused_with_the_same_words_as_elsewhere(tmp_path, folder):
+    tags = "transfer_characteristics=16:colour_primaries=9:matrix_coefficients=9"
+    ffmpeg("-i", folder / "a.mp4", "-c", "copy", "-bsf:v", f"h264_metadata={tags}", folder / "hdr.mp4")
+    (folder / "hdr.txt").write_text(CAPTION)
+    with pytest.raises(MediaError) as elsewhere:
+        open_clip(folder / "hdr.mp4")
+    (problem,) = plan_of(tmp_path / "run", folder).problems
+    assert f"{problem.path}: {problem.reason}" == str(elsewhere.value)
+    assert problem.reason.startswith("is HDR (PQ)")
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [
+        (("libx264", "-flags", "+ildct+ilme", "-x264-params", "tff=1"), "interlaced.mp4"),
+        (("apng", "-f", "apng"), "transparent.png"),
+    ],
+)
+def test_interlaced_and_transparent_videos_are_learnt_as_a_clip_is_seen(tmp_path, codec, name):
+    moving = np.zeros((FRAMES, 64, 64, 4), np.uint8)
+    for number, picture in enumerate(moving):
+        picture[0::2, 6 * number : 6 * number + 16] = 255
+        picture[1::2, 6 * number + 3 : 6 * number + 19] = (255, 255, 255, 120)
+    moving[:, :4] = (90, 200, 30, 0)
+    (tmp_path / "raw").write_bytes(moving.tobytes())
+    source = ("-f", "rawvideo", "-pix_fmt", "rgba", "-s", "64x64", "-r", FPS, "-i", tmp_path / "raw")
+    ffmpeg(*source, "-c:v", *codec, tmp_path / name)
+    (found,) = read_clips(planned(tmp_path / name, 0, size=(64, 64)), frames=FRAMES, fps=Fraction(FPS))
+    clip = open_clip(tmp_path / name)
+    assert np.array_equal(found, np.stack(list(clip.frames(Fraction(FPS)))))
+    assert clip.view.interlaced == (name == "interlaced.mp4")
+
+
 def test_many_captions_take_turns():
     few = PlannedVideo(path="x", captions=("a", "b", "c"), size=SIZE, starts=(0, 9))
     assert few.clips == ((0, "a"), (9, "b"), (0, "c"))
@@ -464,9 +498,9 @@ def test_what_breaks_while_it_is_read_is_listed_and_left_out_whole(tmp_path, fol
         assert told[0] == "2 videos, 4 clips"
         assert (
             told[1].startswith("1 video left out and listed in ")
-            and "b.mp4 (cannot be read as a video: Invalid data" in told[1]
+            and "b.mp4 (damaged at frame 22 (invalid data" in told[1]
         )
-        assert (tmp_path / "run" / "damaged.txt").read_text().startswith(f"{folder / 'b.mp4'}\tcannot be read")
+        assert (tmp_path / "run" / "damaged.txt").read_text().startswith(f"{folder / 'b.mp4'}\tdamaged at frame 22")
         (tmp_path / "run" / "damaged.txt").unlink()
     with pytest.raises(MediaError, match=r"1 of 3 videos cannot be used: .*b\.mp4"):
         plan = plan_of(tmp_path / "run", folder, text, damaged_share=0.3)

@@ -174,17 +174,23 @@ class _Times:
         return begin, frame.duration * frame.time_base if frame.duration else usual
 
 
-def open_clip(path: Path, *, tolerate_damage: bool = False) -> Clip:
+def open_clip(
+    path: Path,
+    *,
+    tolerate_damage: bool = False,
+    remedy: str = "; --tolerate-damage goes on with what can be read",
+) -> Clip:
     """Look at a video file: its packets are counted and its first frame is decoded; nothing stays open.
 
-    Raises MediaError when it is missing, no video, too large, longer than a day, HDR, or (unless tolerated) cut short.
+    remedy: how the message about damage ends. Raises MediaError when it is missing, no video, too large, longer than a
+    day, HDR, or (unless tolerated) cut short.
     """
     notes: list[str] = []
 
     def damaged(number: int, reason: str) -> None:
         where = f"damaged at frame {number} ({reason})"
         if not tolerate_damage:
-            raise MediaError(f"{path}: {where}; --tolerate-damage goes on with what can be read")
+            raise MediaError(f"{path}: {where}{remedy}")
         if not any(note.startswith("damaged") for note in notes):
             notes.append(where)
 

@@ -100,6 +100,8 @@ def _scaled(
     inside = box[0] - near[0], box[1] - near[1], box[2] - near[0], box[3] - near[1]
     smaller = wide < box[2] - box[0] or high < box[3] - box[1]
     filter_ = Image.Resampling.LANCZOS if smaller else Image.Resampling.BICUBIC
+    if smaller and inside == (0, 0, near[2] - near[0], near[3] - near[1]) and _whole(inside, wide, high):
+        filter_ = Image.Resampling.BOX  # the mean of whole pixels: pixel art blown up comes back as it was
     if nearest:
         filter_ = Image.Resampling.NEAREST
     scaled = []
@@ -113,3 +115,8 @@ def _scaled(
         picture[top:bottom, left:right] = np.asarray(part)
         scaled.append(picture)
     return np.stack(scaled) if scaled else np.zeros((0, to[1], to[0], 3), np.uint8)
+
+
+def _whole(box: tuple[float, float, float, float], wide: int, high: int) -> bool:
+    """Whether each of wide x high pixels covers a whole number of pixels of the box, along both sides."""
+    return (box[2] - box[0]) % wide == 0 and (box[3] - box[1]) % high == 0

@@ -1,4 +1,4 @@
-"""Stage `prepare`, the user's own videos: which clips are cut from them, and their pictures.
+"""Stage `prepare`, the user's own videos: which clips are cut from them, and the frames of those.
 
 A plan comes first: every video is opened, and what cannot be used is listed with its reason. The plan is kept, so that
 a run that was stopped cuts the same clips. What proves to be damaged only when its clips are read, is listed as well.
@@ -9,20 +9,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation
-from av.video.stream import VideoStream
 
 from causvid_cli.config import from_json, to_json
 from causvid_cli.errors import MediaError, ModelError, OutputError, UsageError
 from causvid_cli.files import write_text
 from causvid_cli.geometry import CodecFacts, Geometry
-from causvid_cli.media.probe import open_video, read_info
+from causvid_cli.media.clips import open_clip
+from causvid_cli.media.fit import Fit
+from causvid_cli.media.view import LATE_S
 from causvid_cli.train.captions import Captioned, Problem, find_videos
 from causvid_cli.train.config import DataConfig
 
@@ -33,14 +32,8 @@ PLAN_FILE = "videos.json"
 DAMAGED_FILE = "damaged.txt"
 NAMED = 3
 """Videos that a message names; the others are counted."""
-LATE_S = 0.002
-"""A picture may come so much after its time and still be shown then: some containers count in milliseconds."""
 SLACK = 2
 """Pictures that may be missing at the end, where a container miscounts; the last one is shown for so much longer."""
-UNSPECIFIED = 2
-"""ITU-T H.273: a matrix that is not told."""
-HD_LINES = 720
-"""From this height on, colours without a tag are BT.709."""
 
 
 class CaptionText(Protocol):
@@ -218,89 +211,30 @@ def write_damaged(folder: Path, plan: VideoPlan, found_later: Sequence[Problem] 
 
 
 def read_clips(video: PlannedVideo, *, frames: int, fps: Fraction) -> Iterator[np.ndarray]:
-    """The clips that begin at `starts`, each uint8 RGB [frames, H, W, 3]. Raises MediaError where the video breaks."""
-    clip: list[np.ndarray] = []
-    with open_video(Path(video.path)) as (_, container, stream):
-        stream.thread_type = "AUTO"
-        aspect = pixel_aspect(stream)
-        shown = enumerate(shown_frames(container, stream, fps=fps))
-        for start in video.starts:
-            for number, frame in shown:
-                if number >= start:
-                    clip.append(crop(frame, video.size, aspect=aspect))
-                if len(clip) == frames:
-                    break
-            else:
-                missing = frames - len(clip)
-                if missing <= SLACK and clip:
-                    clip += clip[-1:] * missing
-            if len(clip) < frames:
-                raise MediaError(f"{video.path}: ends within the clip that begins at {float(start / fps):.2f} s")
-            yield np.stack(clip)
-            clip.clear()
+    """The clips that begin at `starts`, each uint8 RGB [frames, H, W, 3], cropped around the middle to `size`.
 
-
-def shown_frames(container: InputContainer, stream: VideoStream, *, fps: Fraction) -> Iterator[VideoFrame]:
-    """The frame that is seen at each tick of `fps` a second, from the first frame to the end of the last."""
-    shown, begin, end, tick = None, 0.0, 0.0, 0
-    usual = float(1 / stream.average_rate) if stream.average_rate else 0.0
-    untimed = container.format.name == "avi"  # it keeps a rate, and FFmpeg's guesses at its times stumble
-    for count, frame in enumerate(container.decode(stream)):
-        if frame.is_corrupt:
-            raise MediaError(f"{container.name}: is damaged at frame {count}")
-        time = count * usual if untimed or frame.pts is None else frame.time
-        begin = time if shown is None else begin
-        while shown is not None and tick / fps < time - begin - LATE_S:
-            yield shown
-            tick += 1
-        lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-        shown, end = frame, time - begin + lasts
-    while shown is not None and tick / fps < end - LATE_S:
-        yield shown
-        tick += 1
-
-
-def crop(frame: VideoFrame, size: Size, *, aspect: float) -> np.ndarray:
-    """A frame as it is meant to be seen, scaled to cover a size and cropped around its middle: uint8 RGB [H, W, 3].
-
-    aspect: width of a stored pixel over its height.
+    Raises MediaError where the video cannot be read or is damaged.
     """
-    width, height = size[::-1] if frame.rotation % 180 else size
-    scale = max(width / (frame.width * aspect), height / frame.height)
-    wide, tall = max(width, round(frame.width * aspect * scale)), max(height, round(frame.height * scale))
-    kind = Interpolation.AREA if wide <= frame.width and tall <= frame.height else Interpolation.BICUBIC
-    untagged_hd = frame.colorspace == UNSPECIFIED and frame.height >= HD_LINES
-    scaled = frame.reformat(
-        width=wide,
-        height=tall,
-        format="rgb24",
-        interpolation=kind | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND,
-        src_colorspace=Colorspace.ITU709 if untagged_hd else None,
-    ).to_ndarray()  # [tall, wide, 3]
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return np.rot90(scaled[top : top + height, left : left + width], frame.rotation // 90)
-
-
-def pixel_aspect(stream: VideoStream) -> float:
-    """Width of a stored pixel over its height; most videos do not say, and mean 1."""
-    return float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+    clip = open_clip(Path(video.path), remedy="")
+    fit = Fit((clip.width, clip.height), video.size, "crop")
+    shown, position = clip.frames(fps), 0
+    for start in video.starts:
+        found = fit.apply(islice(shown, start - position, start - position + frames))
+        missing, position = frames - len(found), start + frames
+        if missing > (SLACK if len(found) else 0):
+            raise MediaError(f"{video.path}: ends within the clip that begins at {float(start / fps):.2f} s")
+        yield np.concatenate([found, found[-1:].repeat(missing, axis=0)])
 
 
 def _plan_video(video: Captioned, sizes: Sequence[Size], *, frames: int, fps: Fraction, most: int) -> PlannedVideo:
     """Where to cut a video: its first clip begins with it, others follow at even distances, none over another."""
-    info = read_info(video.path)
-    seconds = max(info.duration_s, float(info.frames / info.fps) if info.fps else 0.0)
-    pictures = math.floor((seconds + LATE_S) * fps)
+    clip = open_clip(video.path, remedy="")
+    pictures = math.floor((clip.duration_s + LATE_S) * fps)
     count = pictures // frames
     if not count:
-        raise MediaError(f"is too short: {seconds:.2f} s, and a clip takes {float(frames / fps):.2f} s")
+        raise MediaError(f"is too short: {float(clip.duration_s):.2f} s, and a clip takes {float(frames / fps):.2f} s")
     count = min(count, most) if most else count
-    with open_video(video.path) as (_, container, stream):
-        first = next(container.decode(stream), None)
-        if first is None:
-            raise MediaError("holds no whole frame")
-        shape = first.width * pixel_aspect(stream) / first.height
-    shape = 1 / shape if first.rotation % 180 else shape
+    shape = clip.width / clip.height
     return PlannedVideo(
         path=str(video.path),
         captions=video.captions,
