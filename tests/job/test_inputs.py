@@ -24,6 +24,8 @@ from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
 from causvid_cli.video import FragmentEncoder
+from causvid_cli.video.formats import FORMS
+from causvid_cli.video.pipe import PIPE_FORMATS
 
 pytestmark = pytest.mark.usefixtures("work")
 
@@ -230,6 +232,37 @@ def test_what_extend_cannot_do_is_found_before_the_model_loads(options, code, co
     fails(run("extend", clip, PROMPT, "-m", tiny, *options), code, complaint)
     assert clip.read_bytes() == before
     assert names() == ["clip.mp4", "link.mp4"]
+
+
+# --- what causvid writes -------------------------------------------------------------------------------------------
+
+WRITTEN = [f"a{suffix}" for suffix in FORMS if suffix != ".png"]
+PIPED = [f"piped.{name}" for name in PIPE_FORMATS if name != "rawvideo"]  # which tells no size
+
+
+@pytest.mark.parametrize("name", WRITTEN + PIPED)
+def test_every_format_that_is_written_is_read_back(name, tiny):
+    made = ["t2v", PROMPT, "-m", tiny, "-s", 1, "--length", "1s"]
+    if name in WRITTEN:
+        makes(*made, "-o", name)
+    else:
+        Path(name).write_bytes(makes(*made, "-o", "-", "--format", name.removeprefix("piped.")).stdout_bytes)
+    info = json.loads(makes("info", name, "--json").stdout)
+    assert (info["frames"], info["width"], info["height"]) == (8, 128, 128)
+    assert info["duration_s"] == pytest.approx(1, abs=0.011)  # a GIF counts in 1/100 s
+    assert "8 new frames" in makes("extend", name, PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "1s").stderr
+    assert read_info(Path("b.mp4")).frames == 16
+    makes("restyle", name, PROMPT, "-m", tiny, "-o", "c.mp4")
+    assert read_info(Path("c.mp4")).frames == 8
+    fails(run("i2v", name, PROMPT, "-m", tiny), 3, f"{name}: is .*, not a (picture|still); try causvid extend {name} ")
+
+
+def test_numbered_frames_are_read_back_one_by_one(tiny):
+    Path("frames").mkdir()
+    makes("t2v", PROMPT, "-m", tiny, "-s", 1, "--length", "4f", "-o", "frames/%05d.png")
+    makes("i2v", "frames/00004.png", PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "4f")
+    for command in ("extend", "restyle"):
+        fails(run(command, "frames/00004.png", PROMPT, "-m", tiny), 3, "is a picture, not a video; try causvid i2v")
 
 
 # --- restyle -------------------------------------------------------------------------------------------------------

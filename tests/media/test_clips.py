@@ -20,6 +20,8 @@ from real_media import ANIMATION, CLIPS, real_clip, real_photo
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.fit import fit
+from causvid_cli.media.probe import read_info
+from causvid_cli.media.stills import open_image
 from causvid_cli.media.streams import RawFormat, open_stream
 from causvid_cli.media.view import view_of
 
@@ -422,9 +424,75 @@ def test_playlists_addresses_and_other_files_are_not_followed(tmp_path, monkeypa
     Path("concat.mp4").write_text(f"ffconcat version 1.0\nfile {whole}\n")
     Path("dash.mp4").write_text('<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"/>')
     for name in ("m3u8.mp4", "concat.mp4", "dash.mp4"):
-        refused(Path(name), "cannot be read as a video")
+        refused(Path(name), "concat), which are not opened" if name == "concat.mp4" else "cannot be read as a video")
     for name in (f"concat:{whole}", "http://127.0.0.1:9/a.mp4", f"file:{whole}", "/dev/zero"):
         refused(Path(name))
+
+
+BARE = {
+    "y4m": ("yuv4mpegpipe", "rawvideo"), "nut": ("nut", "libx264"), "mpg": ("mpeg", "mpeg2video"),
+    "m2v": ("mpeg2video", "mpeg2video"), "h264": ("h264", "libx264"), "hevc": ("hevc", "libx265"),
+    "ivf": ("ivf", "libvpx-vp9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", BARE)
+def test_a_container_is_known_by_its_content(suffix, tmp_path):
+    rate = Fraction(25)  # what a bare stream is taken for
+    container, codec = BARE[suffix]
+    path = tmp_path / "clip.mp4"  # whatever it is called
+    write(path, counting(12, 64), codec=codec, container=container)
+    clip, info = open_clip(path), read_info(path)
+    assert (clip.frame_count, clip.fps, clip.duration_s) == (12, rate, Fraction(12) / rate)
+    assert [number_of(picture) for picture in clip.frames(rate)] == list(range(12))
+    assert [number_of(picture) for picture in clip.tail(Fraction(3) / rate, rate)] == [9, 10, 11]
+    assert (info.frames, info.fps, info.duration_s) == (12, rate, pytest.approx(12 / rate))
+
+
+def test_an_animated_webp_is_a_clip_with_its_own_times_and_transparency(tmp_path):
+    pictures = [Image.fromarray(picture) for picture in counting(5, 64)]
+    pictures[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=[40, 80, 80, 120, 200], lossless=True
+    )
+    clip, info = open_clip(tmp_path / "a.webp"), read_info(tmp_path / "a.webp")
+    assert (info.codec, info.frames, info.duration_s) == ("webp", 5, pytest.approx(0.52))
+    assert (clip.frame_count, clip.duration_s, clip.variable) == (5, Fraction(52, 100), True)
+    assert [number_of(picture) for picture in clip.frames(Fraction(25))] == [0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4]
+    for number, picture in enumerate(pictures):
+        picture.putalpha(60 * number)
+    pictures[0].save(tmp_path / "b.webp", save_all=True, append_images=pictures[1:], duration=40, lossless=True)
+    clip = open_clip(tmp_path / "b.webp")
+    assert next(clip.frames(Fraction(25))).max() == 0 and clip.tail(1, Fraction(25)).max() > 0
+    data = (tmp_path / "b.webp").read_bytes()
+    for length in (30, len(data) // 2, len(data) - 9):
+        (tmp_path / "c.webp").write_bytes(data[:length])
+        refused(tmp_path / "c.webp")
+
+
+@pytest.mark.parametrize(("container", "codec", "name"), [("mxf", "mpeg2video", "mxf"), ("rm", "rv20", "rm")])
+def test_a_format_that_is_not_read_is_named_with_the_command_that_converts_it(
+    container, codec, name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = Path("a b.mp4")
+    write(path, [quarters(128, 96)] * 8, codec=codec, container=container)
+    command = shlex.split(refused(path, f"({name}), is not read").partition("; ")[2].removesuffix(" makes one that is"))
+    assert os.spawnv(os.P_WAIT, imageio_ffmpeg.get_ffmpeg_exe(), ["ffmpeg", "-v", "error", *command[1:]]) == 0
+    assert open_clip(Path(command[-1])).frame_count == 8
+
+
+def test_a_picture_an_address_and_frames_without_a_size_are_told_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(quarters()).save("a.jpg")
+    os.rename("a.jpg", "a.mp4")
+    refused(Path("a.mp4"), "is a picture, not a video; try causvid i2v a.mp4")
+    Path("a.rgb").write_bytes(bytes(64 * 48 * 3))
+    refused(Path("a.rgb"), "causvid restyle - --input-size WxH --input-fps N < a.rgb")
+    for address in ("https://example.org/a.mp4", "rtsp://camera/1"):
+        refused(Path(address), "is an address, and only files are read; download it first")
+        with pytest.raises(MediaError, match="is an address"):
+            open_image(Path(address))
+    refused(Path("frames/%05d.png"), "ffmpeg -framerate 16 -i frames/%05d.png")
 
 
 def test_a_name_is_only_a_name(tmp_path, monkeypatch):

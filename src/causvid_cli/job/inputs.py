@@ -1,7 +1,6 @@
 """The user's file that a video begins from: a photo, the end of a clip, or a clip to be made anew. Loads no torch."""
 
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from causvid_cli.config import PackFacts, did_you_mean
-from causvid_cli.errors import MediaError, UsageError
+from causvid_cli.errors import UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
 from causvid_cli.job.job import Input, sha256_of
 from causvid_cli.request import STRENGTH, check_size, check_strength
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
 HOLDS: tuple[Hold, ...] = ("frame", "chunk")
 DEFAULT_HOLD: Hold = "chunk"
-STILLS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".heic", ".gif"})
-"""Names of what is taken for a picture, where it is no video that can be read."""
 SILENT = frozenset({".gif", ".webp", ".png"})
 """Names of outputs that hold no sound."""
 Size = tuple[int, int]
@@ -160,10 +157,11 @@ class ClipEnd(InputMedia):
     _wanted: int = 0
 
     def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+        from causvid_cli.media.clips import open_clip
         from causvid_cli.video.join import plan_join
 
         assert self.path is not None
-        self._clip = clip_of(self.path, tolerate_damage=self.tolerate_damage)
+        self._clip = open_clip(self.path, tolerate_damage=self.tolerate_damage)
         self._plan = plan_join(self.path)
         self.size = (self._plan.tail.width, self._plan.tail.height)
         if size is not None and size != self.size:
@@ -231,14 +229,14 @@ class Source(InputMedia):
     _keep_size: bool = False
 
     def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
-        from causvid_cli.media.clips import open_stream
+        from causvid_cli.media.clips import open_clip, open_stream
 
         check_strength(self.strength)
         if self.path is None:
             assert self.pipe is not None
             self._clip = open_stream(self.pipe, raw=self.raw)
         else:
-            self._clip = clip_of(self.path, tolerate_damage=self.tolerate_damage)
+            self._clip = open_clip(self.path, tolerate_damage=self.tolerate_damage)
             self.sha256 = sha256_of(self.path)
         own = (self._clip.width, self._clip.height)
         times = self._sizes(facts, codec, own, size)
@@ -291,19 +289,6 @@ def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -
     if used.kind == "clip":
         return ClipEnd(path=path, fit=used.fit, context_frames=used.context_frames, tolerate_damage=tolerate_damage)
     return Source(path=path, fit=used.fit, strength=used.strength or STRENGTH, tolerate_damage=tolerate_damage)
-
-
-def clip_of(path: Path, *, tolerate_damage: bool) -> "Clip":
-    """A clip, open. Raises MediaError; a picture is told where it belongs."""
-    from causvid_cli.media.clips import open_clip
-
-    try:
-        return open_clip(path, tolerate_damage=tolerate_damage)
-    except MediaError:
-        if path.suffix.lower() in STILLS and path.is_file():
-            shown = shlex.quote(str(path))
-            raise MediaError(f"{path}: is a picture, not a video; try causvid i2v {shown}") from None
-        raise
 
 
 def base_used(given: InputMedia) -> Input:

@@ -1,22 +1,47 @@
 """Video file -> what it holds. The file may come from anywhere: PyAV sees our file object and opens nothing else."""
 
+import errno
+import io
 import os
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import av
+import av.logging
 from av.container import InputContainer
+from av.format import ContainerFormat
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
 from causvid_cli.media.recipe import metadata_to_recipe
+from causvid_cli.media.webp import is_animated_webp, webp_as_video
 
-CONTAINERS = ("mov", "matroska", "avi", "mpegts", "flv", "ogg", "asf", "gif", "apng")
+CONTAINERS: tuple[str, ...] = (
+    "mov",
+    "matroska",
+    "avi",
+    "mpegts",
+    "mpeg",
+    "flv",
+    "ogg",
+    "asf",
+    "gif",
+    "apng",
+    "nut",
+    "yuv4mpegpipe",
+)
+CONTAINERS += ("h264", "hevc", "mpegvideo", "dv", "ivf")  # bare streams of one codec
 """Demuxers that may open a user's file. Playlists (m3u8, ffconcat), which name other files, are not among them."""
+MAX_PIXELS = 64_000_000
+"""Larger frames are refused before they are decoded: twice what 8K video has; 64 megapixels take 200 MB."""
+_PLAYLISTS = ("concat", "hls", "dash", "imf")
+_ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
 
 # ITU-T H.273, the codes met in practice; another code is given as its number.
 _PRIMARIES = {1: "bt709", 2: "unknown", 5: "bt470bg", 6: "smpte170m", 9: "bt2020", 12: "smpte432"}
@@ -71,10 +96,11 @@ def read_info(path: Path) -> VideoInfo:
         size_bytes = os.fstat(file.fileno()).st_size
         if missing := missing_frames(file, stream):
             raise MediaError(f"{path}: cut short: {missing} of its {stream.frames} frames are missing")
-        frames, start, end, longest = 0, None, 0, 0
+        frames, start, end, longest, untimed = 0, None, 0, 0, False
         for packet in container.demux(stream):
             if packet.size and not packet.is_corrupt:
                 frames += 1
+                untimed |= packet.pts is None
                 pts = packet.pts or 0
                 start = pts if start is None else min(start, pts)
                 longest = max(longest, packet.duration or 0)
@@ -88,14 +114,19 @@ def read_info(path: Path) -> VideoInfo:
         context, fps = stream.codec_context, stream.average_rate or Fraction(0)
         if longest and end - start == frames * longest:  # constant rate: exact, where FFmpeg's average is an estimate
             fps = 1 / (longest * stream.time_base)
+        duration_s = (end - start) * stream.time_base
+        if fps and untimed:
+            duration_s = frames / fps
+        elif fps and not longest:  # a file that tells when frames begin, and not how long they last
+            duration_s += 1 / fps
         return VideoInfo(
             path=path,
             width=context.width,
             height=context.height,
             fps=fps,
             frames=frames,
-            duration_s=float((end - start) * stream.time_base),
-            codec=context.name,
+            duration_s=float(duration_s),
+            codec="webp" if is_animated_webp(file) else context.name,
             pixel_format=context.pix_fmt or "unknown",
             color=ColorTags(
                 primaries=_PRIMARIES.get(context.color_primaries, str(context.color_primaries)),
@@ -117,7 +148,7 @@ def check_input(path: Path) -> None:
     """Raise MediaError unless `path` is a file that holds something."""
     try:
         if not path.exists():
-            raise MediaError(f"{path}: does not exist")
+            raise MediaError(f"{path}: {_why_absent(path)}")
         if not path.is_file():  # opening a pipe would wait for ever
             raise MediaError(f"{path}: not a file")
         if not path.stat().st_size:
@@ -126,24 +157,82 @@ def check_input(path: Path) -> None:
         raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _why_absent(path: Path) -> str:
+    """What is said of a file that does not exist."""
+    if _ADDRESS.match(str(path)):
+        return "is an address, and only files are read; download it first, and give the file"
+    if re.search(r"%\d*d", path.name):
+        name, clip = shlex.quote(str(path)), "clip.mp4"
+        return f"does not exist; numbered frames become a clip with ffmpeg -framerate 16 -i {name} -crf 12 {clip}"
+    return "does not exist"
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStream]]:
-    """The file, its container and its first video stream. What goes wrong inside the block becomes MediaError."""
+    """The file, its container and its first video stream. What goes wrong inside the block becomes MediaError.
+
+    The container of an animated WebP is the same frames as a lossless video.
+    """
     try:
         check_input(path)
-        with (
-            open(path, "rb") as file,
-            av.open(
-                file,
-                "r",
-                options={"format_whitelist": ",".join(CONTAINERS)},
-                metadata_errors="replace",
-                io_open=refuse_other_file,
-            ) as container,
-        ):
-            yield file, container, first_video(container, str(path))
+        with _File(io.FileIO(path)) as file:
+            source: IO[bytes] = file
+            if is_animated_webp(file):
+                status = os.fstat(file.fileno())
+                stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                source = open(webp_as_video(str(path), stamp, MAX_PIXELS).name, "rb")
+            with source, _open_container(source) as container:
+                yield file, container, first_video(container, str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: cannot be read as a video: {error.strerror}") from error
+        raise MediaError(f"{path}: {_why_refused(path) or f'cannot be read as a video: {error.strerror}'}") from error
+
+
+class _File(io.BufferedReader):
+    """A file for PyAV, which would raise where a demuxer merely tries a place: NUT without an index looks for one."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
+
+
+def _open_container(file: IO[bytes]) -> InputContainer:
+    return av.open(
+        file,
+        "r",
+        options={"format_whitelist": ",".join(CONTAINERS)},
+        metadata_errors="replace",
+        io_open=refuse_other_file,
+    )
+
+
+def _why_refused(path: Path) -> str:
+    """Of a file whose format is none of CONTAINERS: what it is, and what to do. Empty for any other file."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)  # FFmpeg names the format in its log, and nowhere else
+    try:
+        with av.logging.Capture(), _File(io.FileIO(path)) as file, _open_container(file):
+            return ""
+    except (av.error.FFmpegError, OSError) as error:
+        log = getattr(error, "log", None)
+        if log is None or "not on whitelist" not in log[2]:
+            return ""
+        name = log[1]
+    finally:
+        av.logging.set_level(level)
+    shown = shlex.quote(str(path))
+    if name in _PLAYLISTS:
+        return f"is a list of other files ({name}), which are not opened; give one of them"
+    if name == "rawvideo":
+        return f"tells no frame size; try causvid restyle - --input-size WxH --input-fps N < {shown}, or mkv"
+    if name.endswith("_pipe") or name == "image2":
+        return f"is a picture, not a video; try causvid i2v {shown}"
+    converted = shlex.quote(f"{path.stem}-converted.mp4")
+    remedy = f"ffmpeg -i {shown} -c:v libx264 -crf 12 -c:a aac {converted} makes one that is"
+    return f"its format, {ContainerFormat(name, 'r').long_name} ({name}), is not read; {remedy}"
 
 
 def first_video(container: InputContainer, name: str) -> VideoStream:

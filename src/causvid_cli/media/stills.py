@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from causvid_cli.errors import MediaError
-from causvid_cli.media.probe import check_input, open_video
-from causvid_cli.media.view import MAX_PIXELS
+from causvid_cli.media.probe import MAX_PIXELS, check_input, open_video
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "HEIF")
 """Pillow's readers that may open a user's file: raster formats only; none that starts another program (EPS)."""
@@ -102,9 +101,9 @@ def _check(image: Image.Image, path: Path) -> None:
     if image.format in _ANIMATED and getattr(image, "is_animated", False):
         count = f"an animation of {image.n_frames} pictures, not a still"  # type: ignore[attr-defined]
         name = shlex.quote(str(path))
-        if image.format in ("GIF", "PNG"):
-            raise MediaError(f"{path}: is {count}; try causvid extend {name} or causvid restyle {name}")
-        raise MediaError(f"{path}: is {count}; save it as MP4 or GIF, then try causvid extend or causvid restyle")
+        if image.format == "AVIF":
+            raise MediaError(f"{path}: is {count}; save it as MP4 or GIF, then try causvid extend or causvid restyle")
+        raise MediaError(f"{path}: is {count}; try causvid extend {name} or causvid restyle {name}")
 
 
 def _eight_bit(image: Image.Image, path: Path, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:

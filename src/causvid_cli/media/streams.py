@@ -17,9 +17,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from causvid_cli.errors import MediaError, UsageError
-from causvid_cli.media.probe import first_video, refuse_other_file
+from causvid_cli.media.probe import MAX_PIXELS, first_video, refuse_other_file
 from causvid_cli.media.view import (
-    MAX_PIXELS,
     USUAL_FPS,
     Timed,
     View,

@@ -19,9 +19,8 @@ from av.video.reformatter import Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
+from causvid_cli.media.probe import MAX_PIXELS
 
-MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: twice what 8K video has; 64 megapixels take 200 MB."""
 LATE_S = Fraction(1, 500)
 """A frame counts as shown at a tick when it comes at most so much later: Matroska rounds times to milliseconds."""
 

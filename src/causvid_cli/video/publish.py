@@ -1,5 +1,6 @@
 """A `.part` and its name -> the finished file: packets moved into an ordinary container, or pictures made of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -77,9 +78,14 @@ class Gif:
     def __call__(
         self, part: Path, target: BinaryIO, *, metadata: Mapping[str, str], chapters: Sequence[Chapter]
     ) -> None:
-        fps = read_info(part).fps
-        palette = _palette(part)
-        with open_muxer(target, "gif", {"loop": "0"}) as output, _frames(part) as (source, frames):
+        info = read_info(part)
+        fps, palette = info.fps, _palette(part)
+        last, before = (math.floor(100 * count / fps + Fraction(1, 2)) for count in (info.frames, info.frames - 1))
+        options = {"loop": "0", "final_delay": str(last - before)}  # FFmpeg would repeat the delay before
+        with (
+            open_muxer(target, "gif", options) as output,
+            _frames(part) as (source, frames),
+        ):
             stream = output.add_stream("gif", rate=fps, width=source.width, height=source.height)
             stream.pix_fmt = "pal8"
             stream.codec_context.time_base = 1 / fps
