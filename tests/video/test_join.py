@@ -16,6 +16,7 @@ import pytest
 from real_media import real_clip
 
 from causvid_cli.errors import MediaError
+from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.video import Mp4Writer
@@ -390,6 +391,53 @@ def test_what_cannot_be_copied_is_encoded_anew_and_that_is_said(
         for given, made in zip(a.decode(video=0), b.decode(video=0), strict=False):
             error = given.to_rgb().to_ndarray().astype(float) - made.to_rgb().to_ndarray()
             assert np.abs(error).mean() < 6  # subsampled colour included
+
+
+TRANSPARENT = {
+    "in.png": ("apng", "rgba"), "in.mov": ("qtrle", "argb"), "prores.mov": ("prores_ks", "yuva444p10le"),
+    "in.mkv": ("ffv1", "bgra"), "in.webp": ("libwebp_anim", "bgra"), "in.gif": ("gif", "pal8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_a_transparent_clip_is_flattened_in_the_file_as_the_model_sees_it(name: str, tmp_path: Path) -> None:
+    codec, pixels = TRANSPARENT[name]
+    source, muxer = tmp_path / name, "apng" if codec == "apng" else None
+    with av.open(str(source), "w", format=muxer) as output:
+        stream = output.add_stream(codec, rate=12, width=64, height=48, pix_fmt=pixels)
+        for number in range(6):
+            picture = np.dstack([np.full((48, 64, 3), (250, 40, 200), np.uint8), np.full((48, 64), 255, np.uint8)])
+            picture[:, : 8 + 4 * number, 3] = 0 if number % 2 or pixels == "pal8" else 130  # hides a bright colour
+            if pixels == "pal8":
+                frame = av.VideoFrame.from_ndarray(
+                    (
+                        (picture[..., 3] > 0).astype(np.uint8),
+                        np.uint32([0, 0xFFFA28C8] + [0] * 254).view(np.uint8).reshape(256, 4),
+                    ),
+                    format="pal8",
+                )
+            else:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixels)
+            frame.pts, frame.time_base = number, Fraction(1, 12)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    clip = open_clip(source)
+    assert "its transparent parts filled with black" in clip.notes
+    extend(source, tmp_path / "out.mp4")
+    seen = list(clip.frames(Fraction(12)))
+    shown = list(open_clip(tmp_path / "out.mp4").frames(Fraction(12)))[: len(seen)]
+    assert seen[1][:, :4].max() <= 2 < 200 < seen[1][:, -4:].max()
+    for given, made in zip(seen, shown, strict=True):
+        assert np.abs(given[:, :-2].astype(int) - made[:, :-2]).mean() < 6
+
+
+def test_odd_sides_are_made_even_and_that_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("ffv1", rate=12, width=127, height=95, pix_fmt="bgr0")
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(rgb(0, 127, 95), format="rgb24")))
+        output.mux(stream.encode(None))
+    assert plan_join(source).notes == (f"{source}: its frames of 127x95 are scaled to 126x94: H.264 needs even sides",)
 
 
 def test_a_restyled_clip_has_the_sound_of_its_source_cut_at_its_own_end(tmp_path: Path) -> None:

@@ -252,7 +252,11 @@ class Source(InputMedia):
     @property
     def notes(self) -> list[str]:
         assert self._clip is not None
-        return list(self._clip.notes)
+        own = (self._clip.width, self._clip.height)
+        if not self._keep_size or own == self.size:
+            return list(self._clip.notes)
+        scaled = "its frames of {}x{} are scaled to {}x{}: H.264 needs even sides".format(*own, *self.size)
+        return [*self._clip.notes, scaled]
 
     def source(self, fps: Fraction) -> "Iterator[np.ndarray]":
         assert self._clip is not None

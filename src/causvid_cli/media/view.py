@@ -47,13 +47,12 @@ _TONE_MAP = (
 class View:
     """How all frames of a video become pictures.
 
-    stored: size of its frames. square: the same with square pixels. matrix: of its colours where its frames do not say.
+    stored: size of its frames. square: the same with square pixels.
     sideways, mirrored, upside_down: rows and columns swapped first, then columns, then rows reversed.
     """
 
     stored: tuple[int, int]
     square: tuple[int, int]
-    matrix: Colorspace
     sideways: bool = False
     mirrored: bool = False
     upside_down: bool = False
@@ -73,16 +72,17 @@ class View:
         return 180 if self.upside_down else 0
 
     def picture(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 RGB [H, W, 3]; transparent parts on black."""
-        alpha = any(component.is_alpha for component in frame.format.components)
-        pixels = frame.reformat(
-            *self.square,
-            "rgba" if alpha else "rgb24",
-            src_colorspace=self.matrix if frame.colorspace == _UNSPECIFIED else None,
-            interpolation=_SCALING,
-        ).to_ndarray()
-        if alpha:
-            pixels = (pixels[..., :3].astype(np.uint16) * pixels[..., 3:] // 255).astype(np.uint8)
+        """uint8 RGB [H, W, 3]; transparent parts on black, colours by the matrix that the frame tells."""
+        pixels = (
+            flattened(frame)
+            .reformat(
+                *self.square,
+                "rgb24",
+                src_colorspace=_matrix_of(frame),
+                interpolation=_SCALING,
+            )
+            .to_ndarray()
+        )
         if self.sideways:
             pixels = pixels.swapaxes(0, 1)
         pixels = pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
@@ -116,17 +116,40 @@ def view_of(frame: VideoFrame, *, aspect: Fraction | None, name: str, sdr_name: 
     sideways, mirrored, upside_down = _orientation(frame, notes)
     if frame.interlaced_frame:
         notes.append("its half pictures put together (deinterlaced)")
-    high = frame.width >= 1280 or frame.height > 576  # what players take for HD
+    if has_alpha(frame) and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
+        notes.append("its transparent parts filled with black")
     return View(
         stored=(frame.width, frame.height),
         square=square,
-        matrix=Colorspace.ITU709 if high else Colorspace.ITU601,
         sideways=sideways,
         mirrored=mirrored,
         upside_down=upside_down,
         interlaced=bool(frame.interlaced_frame),
         notes=tuple(notes),
     )
+
+
+def flattened(frame: VideoFrame) -> VideoFrame:
+    """A frame with its transparent parts filled with black, as RGB; one without transparency as it is."""
+    if not has_alpha(frame):
+        return frame
+    rgba = frame.reformat(format="rgba", src_colorspace=_matrix_of(frame), interpolation=_SCALING).to_ndarray()
+    colour = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
+    flat = VideoFrame.from_ndarray(colour.astype(np.uint8), format="rgb24")
+    flat.pts, flat.time_base, flat.duration = frame.pts, frame.time_base, frame.duration
+    return flat
+
+
+def has_alpha(frame: VideoFrame) -> bool:
+    """Whether the format of a frame can hold transparency."""
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def _matrix_of(frame: VideoFrame) -> Colorspace | None:
+    """The matrix of a frame's colours where it does not say: what players take for its size. None: it says."""
+    if frame.colorspace != _UNSPECIFIED:
+        return None
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
 
 
 def check_frame_size(width: int, height: int, name: str) -> None:
@@ -231,7 +254,9 @@ def deinterlace(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
 def _deinterlacer(frame: VideoFrame) -> av.filter.Graph:
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-    graph.link_nodes(source, graph.add("yadif", deint="interlaced"), graph.add("buffersink")).configure()
+    graph.link_nodes(
+        source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    ).configure()
     return graph
 
 

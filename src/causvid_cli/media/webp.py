@@ -7,6 +7,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, BinaryIO
 
 import av
+import numpy as np
 from av.video.frame import VideoFrame
 from PIL import Image
 
@@ -43,7 +44,8 @@ def webp_as_video(path: str, stamp: tuple[int, ...], max_pixels: int) -> IO[byte
             stream.codec_context.time_base = _MILLISECOND
             for number, begin in enumerate(accumulate(lasts[:-1], initial=0)):
                 _shown(image, number)
-                frame = VideoFrame.from_image(image.convert("RGBA")).reformat(format=stream.pix_fmt)
+                frame = VideoFrame.from_ndarray(np.asarray(image.convert("RGBA")), format="rgba")
+                frame = frame.reformat(format=stream.pix_fmt)
                 frame.pts, frame.time_base = begin, _MILLISECOND
                 for packet in stream.encode(frame):
                     packet.duration = lasts[number]

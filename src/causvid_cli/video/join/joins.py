@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from causvid_cli.errors import MediaError
 from causvid_cli.media.probe import Chapter, open_video, read_info
 from causvid_cli.media.recipe import RECIPE_KEY
+from causvid_cli.media.view import deinterlace, flattened
 from causvid_cli.video.join.audio import add_tracks, choose_tracks, keep_marks, other_packets, shift, try_tracks
 from causvid_cli.video.join.h264 import ParameterSets, parse_header, units, with_lengths
 from causvid_cli.video.join.mp4 import mux, write_mp4
@@ -217,7 +218,7 @@ class _SourceEncoder:
     def _frames(self, container: InputContainer, source: VideoStream) -> Iterator[av.VideoFrame]:
         source.thread_type = "AUTO"
         frames = container.decode(source)
-        return _deinterlaced(frames, source) if self._plan.interlaced else frames
+        return deinterlace(frames) if self._plan.interlaced else frames
 
     def _prepared(self, frame: av.VideoFrame) -> av.VideoFrame:
         """A picture as the encoder takes it, at its time; one without a time follows the one before."""
@@ -226,6 +227,7 @@ class _SourceEncoder:
             seconds = frame.pts * frame.time_base - self._plan.start
         step = max(1, round(1 / (self._encoder.framerate * self._base)))
         ticks = self._last + step if seconds is None else round(seconds / self._base)
+        frame = flattened(frame)
         if (frame.format.name, frame.width, frame.height) != ("yuv420p", tail.width, tail.height):
             frame = frame.reformat(
                 width=tail.width,
@@ -332,23 +334,6 @@ def _chapter(index: int, start: Fraction, end: Fraction, metadata: Mapping[str, 
         "time_base": tick,
         "metadata": dict(metadata),
     }
-
-
-def _deinterlaced(frames: Iterable[av.VideoFrame], source: VideoStream) -> Iterator[av.VideoFrame]:
-    """A whole picture for each two fields."""
-    graph = av.filter.Graph()
-    graph.link_nodes(
-        graph.add_buffer(template=source),
-        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
-        graph.add("buffersink"),
-    ).configure()
-    for frame in chain(frames, [None]):
-        graph.vpush(frame)
-        while True:
-            try:
-                yield graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                break
 
 
 def _reading(path: Path, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:

@@ -133,12 +133,16 @@ def plan_join(source: Path) -> JoinPlan:
         tracks, notes = choose_tracks(container, stream)
         try_tracks(source, container, tracks)
         sets = None if obstacles else times.sets
+        tail = _tail(stream, first, sets)
+        if (tail.width, tail.height) != (first.width, first.height):
+            own, even = f"{first.width}x{first.height}", f"{tail.width}x{tail.height}"
+            notes.append(f"its frames of {own} are scaled to {even}: H.264 needs even sides")
         return JoinPlan(
             source=source,
             exact=not obstacles,
             reason=f"{source}: {obstacles[0]}: its pictures are encoded anew" if obstacles else "",
             notes=tuple(f"{source}: {note}" for note in notes),
-            tail=_tail(stream, first, sets),
+            tail=tail,
             frames=times.frames,
             start=start,
             end=times.last + (times.last_duration or step) - start,
