@@ -5,7 +5,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +232,104 @@ def test_what_extend_cannot_do_is_found_before_the_model_loads(options, code, co
     fails(run("extend", clip, PROMPT, "-m", tiny, *options), code, complaint)
     assert clip.read_bytes() == before
     assert names() == ["clip.mp4", "link.mp4"]
+
+
+# --- damage --------------------------------------------------------------------------------------------------------
+
+
+def whole(suffix: str) -> bytes:
+    """A clip of 2.5 s with two key frames a second and sound, in this container."""
+    path, codec = Path(f"whole{suffix}"), "mpeg4" if suffix == ".avi" else "libx264"
+    options = {"movflags": "faststart"} if suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as output:
+        stream = output.add_stream(codec, rate=8, width=96, height=64, pix_fmt="yuv420p", options={"g": "4"})
+        sound = output.add_stream("mp3" if suffix == ".avi" else "aac", rate=48_000, layout="mono")
+        noise = np.random.default_rng(0).integers(0, 60, (20, 64, 96, 3), dtype=np.uint8)
+        for number, picture in enumerate(walk(20) // 2 + noise):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 8)
+            output.mux(stream.encode(frame))
+        tone = av.AudioFrame.from_ndarray(np.full((1, 120_000), 900, np.int16), format="s16p", layout="mono")
+        tone.sample_rate = 48_000
+        resampler = av.AudioResampler(format=sound.format, layout="mono", rate=48_000, frame_size=1152)
+        for frame in (*resampler.resample(tone), *resampler.resample(None)):
+            output.mux(sound.encode(frame))
+        output.mux([*sound.encode(None), *stream.encode(None)])
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def cut(share: float) -> Callable[[bytes], bytes]:
+    return lambda data: data[: int(len(data) * share)]
+
+
+def zeroed(begin: float, size: int = 900) -> Callable[[bytes], bytes]:
+    return lambda data: data[: int(len(data) * begin)] + bytes(size) + data[int(len(data) * begin) + size :]
+
+
+def left_out(begin: float, size: int = 600) -> Callable[[bytes], bytes]:
+    return lambda data: data[: int(len(data) * begin)] + data[int(len(data) * begin) + size :]
+
+
+def flipped(begin: float, end: float, count: int = 60) -> Callable[[bytes], bytes]:
+    def flip(data: bytes) -> bytes:
+        changed = bytearray(data)
+        for place in np.random.default_rng(1).integers(int(len(data) * begin), int(len(data) * end), count):
+            changed[place] ^= 255
+        return bytes(changed)
+
+    return flip
+
+
+DAMAGE = {
+    **{f"mp4 cut at {share}": (".mp4", cut(share)) for share in (0.02, 0.3, 0.6, 0.9, 0.995)},
+    **{f"{kind} cut at 0.6": (f".{kind}", cut(0.6)) for kind in ("mkv", "ts", "avi")},
+    "mp4 without moov": (".mp4", lambda data: data.replace(b"moov", b"junk")),
+    "mp4 without ftyp": (".mp4", lambda data: data[data.index(b"moov") - 4 :]),
+    "mp4 with other sizes": (".mp4", lambda data: data.replace(b"stsz", b"stsx", 1)),
+    "mp4 with a zeroed table": (".mp4", lambda data: zeroed(data.index(b"stts") / len(data), 60)(data)),
+    **{f"{kind} zeroed": (f".{kind}", zeroed(0.5)) for kind in ("mp4", "mkv", "ts", "avi")},
+    "mp4 zeroed at its first frame": (".mp4", lambda data: zeroed((data.index(b"mdat") + 4) / len(data))(data)),
+    "mp4 zeroed at its end": (".mp4", zeroed(0.96, 500)),
+    **{f"{kind} flipped": (f".{kind}", flipped(0.3, 0.7)) for kind in ("mp4", "mkv", "ts", "avi")},
+    "mp4 flipped at its end": (".mp4", flipped(0.8, 1)),
+    **{f"{kind} with a hole": (f".{kind}", left_out(0.5)) for kind in ("mp4", "mkv", "ts")},
+    "mp4 with a tail": (".mp4", lambda data: data + bytes(range(256)) * 9),
+}
+HOPELESS = {
+    "mp4 cut at 0.02",
+    "mp4 without moov",
+    "mp4 without ftyp",
+    "mp4 with other sizes",
+    "mp4 with a zeroed table",
+}
+"""Nothing tells where a frame lies, or tells it wrongly."""
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_met_before_anything_is_made_and_tolerated_where_asked(kind, tiny):
+    suffix, damage = DAMAGE[kind]
+    name = f"in{suffix}"
+    Path(name).write_bytes(damage(whole(suffix)))
+    made = {"extend": ["--length", "4f"], "restyle": ["--steps", 1]}
+    if not kind.endswith(("0.6", "zeroed")):
+        del made["restyle"]
+    for command, options in made.items():
+        common = [command, name, PROMPT, "-m", tiny, "-s", 1, "-o", "x.mp4", *options]
+        result = run(*common)
+        if result.exit_code:  # else the damage lies where nothing is decoded, or shows not at all
+            fails(result, 3, f"{name}: ")
+            assert "resume" not in result.stderr and names() == [name]
+        result = run(*common, "--tolerate-damage", "-y")
+        if kind in HOPELESS:
+            fails(result, 3, f"{name}: ")
+            assert "resume" not in result.stderr and "tolerate" not in result.stderr and names() == [name]
+            continue
+        assert result.exit_code == 0, result.stderr
+        assert names() == [name, "x.mp4"]
+        assert 4 < len(decode("x.mp4")) <= 24
+        os.unlink("x.mp4")
 
 
 # --- what causvid writes -------------------------------------------------------------------------------------------

@@ -225,6 +225,7 @@ def task_of(
         given.check(facts, codec, size=size, fps=job.rate)
         if given.sha256 != job.input.sha256:
             raise MediaError(f"{file}: not the {job.input.kind} that {where} began from; give that one by --input")
+        given.read_through(None if job.frames is None else job.frames / job.rate)
     return Task(
         job=job,
         folder=chosen.folder,

@@ -132,6 +132,8 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     )
     length, snapped, frames = _snapped(script, making, grid, rate, given)
     check_endless(frames, facts)
+    if given:
+        given.read_through(None if frames is None else frames / rate)
     job = Job(
         command=command,
         cues=snapped.cues,

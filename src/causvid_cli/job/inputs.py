@@ -53,6 +53,12 @@ class InputMedia:
         """Read what the file is. Raises MediaError where it cannot be used, UsageError where an option does not fit."""
         raise NotImplementedError
 
+    def read_through(self, seconds: Fraction | None) -> None:
+        """Decode what a video of so many seconds takes from the file, so that damage is met before anything is made.
+
+        Raises MediaError for damage, unless it is tolerated.
+        """
+
     @property
     def used(self) -> Input:
         """What the recipe says of it."""
@@ -155,6 +161,7 @@ class ClipEnd(InputMedia):
     _clip: "Clip | None" = None
     _plan: "JoinPlan | None" = None
     _wanted: int = 0
+    _fps: Fraction = Fraction(1)
 
     def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
         from causvid_cli.media.clips import open_clip
@@ -162,7 +169,7 @@ class ClipEnd(InputMedia):
 
         assert self.path is not None
         self._clip = open_clip(self.path, tolerate_damage=self.tolerate_damage)
-        self._plan = plan_join(self.path)
+        self._plan = plan_join(self.path, tolerate_damage=self.tolerate_damage)
         self.size = (self._plan.tail.width, self._plan.tail.height)
         if size is not None and size != self.size:
             own = "{}x{}".format(*self.size)
@@ -177,9 +184,16 @@ class ClipEnd(InputMedia):
         self.latent_frames = self.context_frames or context_frames(
             codec, max(1, int(seconds * fps)), window_frames=facts.window_frames, chunk_frames=facts.chunk_frames
         )
-        self._wanted = codec.frames(self.latent_frames)
+        self._wanted, self._fps = codec.frames(self.latent_frames), fps
         self.crisp = facts.enlarge > 1
         self.sha256 = sha256_of(self.path)
+
+    def read_through(self, seconds: Fraction | None) -> None:
+        assert self._clip is not None and self._plan is not None
+        start = Fraction(0)
+        if self._plan.exact:  # only its end is decoded, and the rest is copied as it is
+            start = max(start, self._clip.duration_s - self._wanted / self._fps)
+        self._clip.read_through(start_s=start)
 
     @property
     def used(self) -> Input:
@@ -245,6 +259,12 @@ class Source(InputMedia):
         self.size = even if self._keep_size else (self.cells[0] * times, self.cells[1] * times)
         self.crisp = facts.enlarge > 1
 
+    def read_through(self, seconds: Fraction | None) -> None:
+        from causvid_cli.media.clips import Clip
+
+        if isinstance(self._clip, Clip):
+            self._clip.read_through(end_s=seconds)
+
     @property
     def used(self) -> Input:
         return replace(base_used(self), strength=self.strength, keep_size=self._keep_size)
@@ -283,7 +303,11 @@ class Source(InputMedia):
     def writing(self, output: Path) -> dict[str, Any]:
         from causvid_cli.video.join import WithSound
 
-        return {"finish": WithSound(self.path)} if self.path and self.joins(output) else {}
+        return (
+            {"finish": WithSound(self.path, tolerate_damage=self.tolerate_damage)}
+            if self.path and self.joins(output)
+            else {}
+        )
 
 
 def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> InputMedia:

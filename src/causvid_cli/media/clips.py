@@ -9,6 +9,7 @@ No more than a few frames are held: a clip may last a day.
 
 import math
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,11 +29,13 @@ from causvid_cli.media.streams import RawFormat as RawFormat
 from causvid_cli.media.streams import open_stream as open_stream  # a clip that arrives through a pipe
 from causvid_cli.media.view import (
     LATE_S,
+    REMEDY,
     USUAL_FPS,
     Damaged,
     Timed,
     View,
     check_frame_size,
+    damage_noted,
     decoded,
     deinterlace,
     pictures,
@@ -94,10 +97,18 @@ class Clip:
         count = min(max(1, round(Fraction(seconds) * fps)), math.floor((last + LATE_S) * fps) + 1)
         start = max(Fraction(0), last - (count - 1) * step)
         shown = pictures(resample(self._timed(start), fps=fps, start=start), self.view)
-        found = [shape(picture) if shape else picture for picture in islice(shown, count)]
+        found = deque((shape(picture) if shape else picture for picture in islice(shown, count)), maxlen=count)
+        if not found and self.tolerate_damage:  # its end is lost: what comes last of the rest
+            found.extend(shape(picture) if shape else picture for picture in self.frames(fps))
         if not found:
             raise MediaError(f"{self.path}: its last {float(seconds):g} s cannot be read")
-        return np.stack(found + found[-1:] * (count - len(found)))
+        return np.stack([*found, *[found[-1]] * (count - len(found))])
+
+    def read_through(self, *, start_s: Fraction = Fraction(0), end_s: Fraction | None = None) -> None:
+        """Decode that much of the clip once, so that damage is met now: noted where tolerated, else MediaError."""
+        for begin, _, _ in self._timed(start_s):
+            if end_s is not None and begin >= end_s:
+                return
 
     def _timed(self, start: Fraction) -> Iterator[Timed]:
         """(when it comes, how long it lasts, frame), from the frame that is seen at `start` on, or from before it."""
@@ -178,7 +189,7 @@ def open_clip(
     path: Path,
     *,
     tolerate_damage: bool = False,
-    remedy: str = "; --tolerate-damage goes on with what can be read",
+    remedy: str = REMEDY,
 ) -> Clip:
     """Look at a video file: its packets are counted and its first frame is decoded; nothing stays open.
 
@@ -186,14 +197,7 @@ def open_clip(
     day, HDR, or (unless tolerated) cut short.
     """
     notes: list[str] = []
-
-    def damaged(number: int, reason: str) -> None:
-        where = f"damaged at frame {number} ({reason})"
-        if not tolerate_damage:
-            raise MediaError(f"{path}: {where}{remedy}")
-        if not any(note.startswith("damaged") for note in notes):
-            notes.append(where)
-
+    damaged = damage_noted(str(path), notes, tolerate=tolerate_damage, remedy=remedy)
     with open_video(path) as (file, container, stream):
         check_frame_size(stream.codec_context.width, stream.codec_context.height, str(path))
         if missing := missing_frames(file, stream):

@@ -159,6 +159,23 @@ def check_frame_size(width: int, height: int, name: str) -> None:
         raise MediaError(f"{name}: {width}x{height} is {most}; scale it down first")
 
 
+REMEDY = "; --tolerate-damage goes on with what can be read"
+"""How a message about damage ends."""
+
+
+def damage_noted(name: str, notes: list[str], *, tolerate: bool, remedy: str = REMEDY) -> Damaged:
+    """What is told of the damage of a file: adds a note for the first where it is tolerated, else raises MediaError."""
+
+    def damaged(number: int, reason: str) -> None:
+        where = f"damaged at frame {number} ({reason})"
+        if not tolerate:
+            raise MediaError(f"{name}: {where}{remedy}")
+        if not any(note.startswith("damaged") for note in notes):
+            notes.append(where)
+
+    return damaged
+
+
 def decoded(
     container: InputContainer,
     stream: VideoStream,

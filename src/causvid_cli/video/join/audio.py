@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -33,47 +33,61 @@ Convert = Callable[[av.Packet], Iterable[av.Packet]]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A stream of the source that the new file holds as well; encode: as AAC."""
+    """A stream of the source that the new file holds as well.
+
+    encode: as AAC. tolerate_damage: packets that cannot be decoded for that are left out.
+    """
 
     index: int
     encode: bool = False
+    tolerate_damage: bool = False
 
 
 def choose_tracks(
-    container: InputContainer, video: Stream, *, sound_only: bool = False
+    source: Path, container: InputContainer, video: Stream, *, sound_only: bool = False, tolerate_damage: bool = False
 ) -> tuple[tuple[Track, ...], list[str]]:
-    """The streams beside the pictures that are kept, and a line for each that is not, or not as it is."""
+    """The streams beside the frames that are kept, and a line for each that is not, or not as it is.
+
+    Raises MediaError with the remedy for sound that cannot be copied, unless damage is tolerated.
+    """
     tracks, notes = [], []
     for stream in container.streams:
         codec = "" if stream.codec_context is None else stream.codec_context.codec.canonical_name
         if stream.index == video.index or (stream.type == "data" and container.chapters()):
             continue  # MP4 keeps the titles of chapters in a track of their own
         if stream.type == "audio" and codec:
-            tracks.append(Track(stream.index, encode=codec not in SOUND_IN_MP4))
+            tracks.append(Track(stream.index, encode=codec not in SOUND_IN_MP4, tolerate_damage=tolerate_damage))
             if tracks[-1].encode:
                 notes.append(f"its sound ({codec}) is encoded anew as AAC, since MP4 does not hold it as it is")
         elif stream.type == "subtitle" and codec in SUBTITLES_IN_MP4 and not sound_only:
             tracks.append(Track(stream.index))
         elif not sound_only:
             notes.append(f"track {stream.index + 1} ({stream.type}{f', {codec}' if codec else ''}) is left out")
+    if not _can_be_written(source, container, tracks):
+        if not tolerate_damage:
+            name, copy = shlex.quote(str(source)), shlex.quote(f"{source.stem}-mended.mp4")
+            remedy = f"ffmpeg -i {name} -c:v copy -c:a aac {copy} makes a clip that can be used"
+            raise MediaError(f"{source}: its sound is damaged; {remedy}, and --tolerate-damage goes on without that")
+        kept = [replace(track, encode=True) for track in tracks if container.streams[track.index].type == "audio"]
+        tracks = kept if _can_be_written(source, container, kept) else []
+        notes.append(f"its sound is damaged, and {'encoded anew as AAC' if tracks else 'left out'}")
     return tuple(tracks), notes
 
 
-def try_tracks(source: Path, container: InputContainer, tracks: Sequence[Track]) -> None:
-    """Write the tracks once, alone: what cannot be copied is found before new pictures are made.
+def _can_be_written(source: Path, container: InputContainer, tracks: Sequence[Track]) -> bool:
+    """Write the tracks once, alone: what cannot be copied is found before new frames are made.
 
-    Raises MediaError with the remedy. MP4 stores them as it holds them, so there nothing is tried.
+    MP4 stores them as it holds them, so there nothing is tried.
     """
-    if not tracks or "mov" in container.format.name:
-        return
+    if not tracks or ("mov" in container.format.name and not any(track.encode for track in tracks)):
+        return True
     with TemporaryFile(buffering=0) as target, suppress(OSError):  # no room to try is no reason not to begin
         try:
             with write_mp4(target) as output, open_video(source) as (_, again, _):
                 mux(output, other_packets(again, add_tracks(output, again, tracks), start=Fraction(0)))
-        except (MediaError, OutputError) as error:
-            name, copy = shlex.quote(str(source)), shlex.quote(f"{source.stem}-mended.mp4")
-            remedy = f"ffmpeg -i {name} -c:v copy -c:a aac {copy} makes a clip that can be used"
-            raise MediaError(f"{source}: its sound is damaged; {remedy}") from error
+        except (MediaError, OutputError):
+            return False
+    return True
 
 
 def add_tracks(output: OutputContainer, container: InputContainer, tracks: Sequence[Track]) -> dict[int, Convert]:
@@ -84,7 +98,7 @@ def add_tracks(output: OutputContainer, container: InputContainer, tracks: Seque
 def _add_track(output: OutputContainer, stream: Stream, track: Track) -> Convert:
     if track.encode:
         assert isinstance(stream, AudioStream)
-        encoder = _SoundEncoder(output, stream)
+        encoder = _SoundEncoder(output, stream, tolerate_damage=track.tolerate_damage)
         added: Stream = encoder.stream
         convert: Convert = encoder
     else:
@@ -108,6 +122,8 @@ def other_packets(
         return
     for packet in container.demux(*converts):
         index, shown = packet.stream.index, packet.pts
+        if packet.is_corrupt:
+            continue
         if packet.size and shown is not None:
             late = end is not None and shown * packet.time_base - start >= end
             if late or (packet.is_discard and shown >= 0):  # the second by an edit list
@@ -137,8 +153,8 @@ def _copier(added: Stream) -> Convert:
 class _SoundEncoder:
     """A track of sound, decoded and encoded as AAC."""
 
-    def __init__(self, output: OutputContainer, source: AudioStream) -> None:
-        self._source = source
+    def __init__(self, output: OutputContainer, source: AudioStream, *, tolerate_damage: bool) -> None:
+        self._source, self._tolerate_damage = source, tolerate_damage
         rate = source.rate if source.rate in _AAC_RATES else 48_000
         told = source.layout.name
         layout = _LAYOUTS.get(source.layout.nb_channels, "stereo") if "channels" in told else told
@@ -148,11 +164,19 @@ class _SoundEncoder:
         self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)
 
     def __call__(self, packet: av.Packet) -> Iterator[av.Packet]:
-        for frame in self._source.decode(packet if packet.size else None):
+        for frame in self._decoded(packet if packet.size else None):
             yield from self._encode(frame)
         if not packet.size:
             yield from self._encode(None)
             yield from self.stream.encode(None)
+
+    def _decoded(self, packet: av.Packet | None) -> list[av.AudioFrame]:
+        try:
+            return self._source.decode(packet)
+        except av.error.FFmpegError:
+            if not self._tolerate_damage:
+                raise
+            return []
 
     def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
         for made in self._resampler.resample(frame):

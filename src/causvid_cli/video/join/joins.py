@@ -20,8 +20,8 @@ from av.video.stream import VideoStream
 from causvid_cli.errors import MediaError
 from causvid_cli.media.probe import Chapter, open_video, read_info
 from causvid_cli.media.recipe import RECIPE_KEY
-from causvid_cli.media.view import deinterlace, flattened
-from causvid_cli.video.join.audio import add_tracks, choose_tracks, keep_marks, other_packets, shift, try_tracks
+from causvid_cli.media.view import damage_noted, decoded, deinterlace, flattened
+from causvid_cli.video.join.audio import add_tracks, choose_tracks, keep_marks, other_packets, shift
 from causvid_cli.video.join.h264 import ParameterSets, parse_header, units, with_lengths
 from causvid_cli.video.join.mp4 import mux, write_mp4
 from causvid_cli.video.join.plan_join import JoinPlan, make_stamp, open_source
@@ -72,7 +72,7 @@ class ExactJoin:
             _describe(output, container, plan, new, metadata, chapters)
             pictures = _reading(plan.source, _source_packets(plan, container, source, stream))
             tail = _reading(part, new.packets(stream, base, plan.end))
-            sound = _reading(plan.source, other_packets(others, converts, start=plan.start))
+            sound = _reading(plan.source, other_packets(others, converts, start=plan.start), plan.tolerate_damage)
             mux(output, heapq.merge(chain(pictures, tail), sound, key=_seconds))
 
 
@@ -105,7 +105,7 @@ class ReencodeJoin:
             _describe(output, container, plan, new, metadata, chapters)
             pictures = _reading(plan.source, encoder.packets(container, source, stream))
             tail = _reading(part, _later(lambda: new.packets(stream, base, max(plan.end, encoder.end))))
-            sound = _reading(plan.source, other_packets(others, converts, start=plan.start))
+            sound = _reading(plan.source, other_packets(others, converts, start=plan.start), plan.tolerate_damage)
             mux(output, heapq.merge(chain(pictures, tail), sound, key=_seconds))
             self.frames_before = encoder.frames
 
@@ -118,12 +118,13 @@ class WithSound:
 
     frames_before = 0
 
-    def __init__(self, source: Path) -> None:
-        self._source = source
+    def __init__(self, source: Path, *, tolerate_damage: bool = False) -> None:
+        self._source, self._tolerate_damage = source, tolerate_damage
         with open_video(source) as (file, container, video):
             self._stamp = make_stamp(file)
-            self._tracks, notes = choose_tracks(container, video, sound_only=True)
-            try_tracks(source, container, self._tracks)
+            self._tracks, notes = choose_tracks(
+                source, container, video, sound_only=True, tolerate_damage=tolerate_damage
+            )
             self._start = Fraction(video.start_time or 0) * (video.time_base or 1)
         self.notes = tuple(f"{source}: {note}" for note in notes)
 
@@ -142,7 +143,7 @@ class WithSound:
             output.set_chapters(new.chapters(chapters, Fraction(0)))
             pictures = _reading(part, new.plain_packets(stream))
             sound = other_packets(container, converts, start=self._start, end=new.frames * new.step)
-            mux(output, heapq.merge(pictures, _reading(self._source, sound), key=_seconds))
+            mux(output, heapq.merge(pictures, _reading(self._source, sound, self._tolerate_damage), key=_seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,8 @@ class _SourceEncoder:
 
     def _frames(self, container: InputContainer, source: VideoStream) -> Iterator[av.VideoFrame]:
         source.thread_type = "AUTO"
-        frames = container.decode(source)
+        damaged = damage_noted(str(self._plan.source), [], tolerate=self._plan.tolerate_damage)
+        frames = decoded(container, source, damaged, strict=False)
         return deinterlace(frames) if self._plan.interlaced else frames
 
     def _prepared(self, frame: av.VideoFrame) -> av.VideoFrame:
@@ -336,13 +338,14 @@ def _chapter(index: int, start: Fraction, end: Fraction, metadata: Mapping[str, 
     }
 
 
-def _reading(path: Path, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
-    """Packets of a file; an error on the way names it."""
+def _reading(path: Path, packets: Iterable[av.Packet], tolerate_damage: bool = False) -> Iterator[av.Packet]:
+    """Packets of a file; an error on the way names it, or where damage is tolerated is their end."""
     try:
         yield from packets
     except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"{path}: cannot be read as a video: {reason}") from error
+        if not tolerate_damage:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise MediaError(f"{path}: cannot be read as a video: {reason}") from error
 
 
 def _later(make: Callable[[], Iterator[av.Packet]]) -> Iterator[av.Packet]:

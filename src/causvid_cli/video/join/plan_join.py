@@ -18,9 +18,10 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
-from causvid_cli.media.probe import open_video
+from causvid_cli.media.probe import missing_frames, open_video
+from causvid_cli.media.view import Damaged, damage_noted, decoded, reason_of
 from causvid_cli.video.encode import BT601, BT709, FULL, H264, LIMITED, Encoding
-from causvid_cli.video.join.audio import Track, choose_tracks, try_tracks
+from causvid_cli.video.join.audio import Track, choose_tracks
 from causvid_cli.video.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
 
 UNSPECIFIED = 2
@@ -98,6 +99,8 @@ class JoinPlan:
     sets: ParameterSets | None
     tracks: tuple[Track, ...]
     stamp: tuple[int, ...]
+    tolerate_damage: bool
+    """Whether what cannot be read of the source is left out; else it is an error."""
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -121,17 +124,20 @@ class JoinPlan:
             yield opened
 
 
-def plan_join(source: Path) -> JoinPlan:
-    """Look at a clip from its first packet to its last. Raises MediaError when it cannot be read or is cut short."""
-    first = _first_picture(source)
+def plan_join(source: Path, *, tolerate_damage: bool = False) -> JoinPlan:
+    """Look at a clip from its first packet to its last.
+
+    Raises MediaError when it cannot be read or, unless that is tolerated, is damaged or cut short.
+    """
+    damaged = damage_noted(str(source), [], tolerate=tolerate_damage)  # `open_clip` notes where
+    first = _first_picture(source, damaged)
     with open_video(source) as (file, container, stream):
-        times = _read_packets(source, container, stream)
+        times = _read_packets(source, file, container, stream, damaged)
         step = times.step or 1 / (stream.average_rate or Fraction(25))
         matrix = _display_matrix(first)
         obstacles = [*_obstacles(container, stream, first, matrix), *times.obstacles]
         start = Fraction(0) if "mov" in container.format.name else Fraction(container.start_time or 0, av.time_base)
-        tracks, notes = choose_tracks(container, stream)
-        try_tracks(source, container, tracks)
+        tracks, notes = choose_tracks(source, container, stream, tolerate_damage=tolerate_damage)
         sets = None if obstacles else times.sets
         tail = _tail(stream, first, sets)
         if (tail.width, tail.height) != (first.width, first.height):
@@ -152,6 +158,7 @@ def plan_join(source: Path) -> JoinPlan:
             sets=sets,
             tracks=tracks,
             stamp=make_stamp(file),
+            tolerate_damage=tolerate_damage,
         )
 
 
@@ -266,25 +273,28 @@ class _Packets:
         return array("q", (early - delay for early in ordered))
 
 
-def _read_packets(source: Path, container: InputContainer, stream: VideoStream) -> _Packets:
-    size_bytes = source.stat().st_size
-    missing = sum(entry.pos + entry.size > size_bytes for entry in stream.index_entries)
-    if missing and stream.frames:
-        raise MediaError(f"{source}: cut short: {missing} of its {stream.frames} frames are missing")
+def _read_packets(
+    source: Path, file: BinaryIO, container: InputContainer, stream: VideoStream, damaged: Damaged
+) -> _Packets:
     packets = _Packets(stream)
-    for packet in container.demux(stream):
-        if packet.size and not packet.is_corrupt:
-            packets.add(packet)
+    if missing := missing_frames(file, stream):
+        damaged(stream.frames - missing, f"cut short: {missing} of its {stream.frames} frames are missing")
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_corrupt:
+                packets.add(packet)
+    except av.error.FFmpegError as error:
+        damaged(packets.frames, reason_of(error))
     if not packets.frames:
         raise MediaError(f"{source}: holds no whole frame")
     return packets
 
 
-def _first_picture(source: Path) -> av.VideoFrame:
+def _first_picture(source: Path, damaged: Damaged) -> av.VideoFrame:
     with open_video(source) as (_, container, stream):
-        for frame in container.decode(stream):
+        for frame in decoded(container, stream, damaged, strict=False):
             return frame
-    raise MediaError(f"{source}: holds no picture that can be decoded")
+    raise MediaError(f"{source}: holds no frame that can be decoded")
 
 
 def _display_matrix(first: av.VideoFrame) -> tuple[int, ...] | None:
