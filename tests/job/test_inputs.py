@@ -45,6 +45,11 @@ def walk(frames: int, *, width: int = 96, height: int = 64) -> np.ndarray:
     return clip
 
 
+def stretched(size: str) -> str:
+    """What is said of a clip that is not as square as the model."""
+    return f"its {size} are stretched to the model's 64x64; --fit crop or --fit pad keep round things round"
+
+
 @pytest.fixture
 def photo(work) -> Path:
     Image.fromarray(walk(1)[0]).save("photo.png")
@@ -188,7 +193,7 @@ def test_extend_of_a_real_clip(tiny):
     source = real_clip("carphone_pristine.mp4")
     result = makes("extend", source, PROMPT, "-m", tiny, "-s", 7, "-o", "longer.mp4", "--length", "1s")
     assert packets("longer.mp4", "video")[:120] == packets(source, "video")
-    assert notes(result) == ["its pixels of 128:117 made square"]
+    assert notes(result) == ["its pixels of 128:117 made square", stretched("192x144")]
 
 
 def test_extend_continues_what_it_sees(tiny, clip):
@@ -232,6 +237,44 @@ def test_what_extend_cannot_do_is_found_before_the_model_loads(options, code, co
     fails(run("extend", clip, PROMPT, "-m", tiny, *options), code, complaint)
     assert clip.read_bytes() == before
     assert names() == ["clip.mp4", "link.mp4"]
+
+
+# --- shapes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wide(work) -> Path:
+    """2 s of 96x48, twice as wide as high, all of it light, for the square model."""
+    encoder = FragmentEncoder(width=96, height=48, fps=Fraction(8), metadata={})
+    Path("wide.mp4").write_bytes(encoder.encode(np.full((16, 48, 96, 3), 200, np.uint8)))
+    return Path("wide.mp4")
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
+def test_fit_means_the_same_into_the_model_and_out_of_it(how, tiny, wide, monkeypatch):
+    seen: list[np.ndarray] = []
+    real = pipeline.Pipeline.stream
+
+    def stream(self, *arguments, **options):
+        seen.extend(pictures for pictures in (options.get("given"),) if pictures is not None)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(pipeline.Pipeline, "stream", stream)
+    result = makes("extend", wide, PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "4f", "--fit", how)
+    assert (stretched("96x48") in notes(result)) == (how == "stretch")
+    (given,) = seen
+    assert given.shape[1:] == (64, 64, 3)
+    assert (given == 0).any() == (how == "pad")
+    new = decode("x.mp4")[16:].astype(int)
+    assert new.shape[1:] == (48, 96, 3)
+    bars = np.concatenate([new[:, :, :20], new[:, :, -20:]], axis=2).max() < 24
+    assert bars == (how == "pad")
+    result = makes("restyle", wide, PROMPT, "-m", tiny, "-o", "y.mp4", "--length", "4f", "--fit", how)
+    assert decode("y.mp4").shape[1:3] == ((48, 96) if how == "stretch" else (128, 128))
+    Path("z.mp4").write_bytes(Path("y.mp4").read_bytes())
+    monkeypatch.setattr(packs, "pack_roots", lambda: [tiny.parent])
+    makes("rerun", "z.mp4", "--input", wide, "-o", "y2.mp4")
+    assert np.array_equal(decode("y2.mp4"), decode("y.mp4"))
 
 
 # --- damage --------------------------------------------------------------------------------------------------------
@@ -373,7 +416,7 @@ def test_restyle_is_as_long_as_the_clip_and_keeps_its_sound(tiny, loud):
     assert packets("boat.mp4", "audio")[:-3] == packets(loud, "audio")[: len(packets("boat.mp4", "audio")) - 3]
     assert len(packets("boat.mp4", "audio")) >= len(packets(loud, "audio")) - 1
     assert (info.recipe["input"]["kind"], info.recipe["input"]["strength"]) == ("source", 0.6)
-    assert notes(result) == []
+    assert notes(result) == [stretched("96x64")]
 
 
 def test_restyle_changes_more_with_more_strength():
@@ -396,18 +439,18 @@ def test_restyle_takes_the_size_and_the_length_that_are_asked_for(tiny, clip):
     info = read_info(Path("a.mp4"))
     assert (info.frames, info.width, info.height) == (8, 128, 128)
     result = makes("restyle", clip, PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "1m")
-    assert notes(result) == ["clip.mp4 ended before --length 1m, and so does the video"]
+    assert notes(result) == [stretched("96x64"), "clip.mp4 ended before --length 1m, and so does the video"]
     assert read_info(Path("b.mp4")).frames == 16
 
 
 def test_restyle_without_sound_goes_into_any_format(tiny, clip, loud):
     makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.mp4", "--length", "1s")
     result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.gif", "--length", "1s")
-    assert notes(result) == ["its sound is left out: .gif gets pictures only"]
+    assert notes(result) == [stretched("96x64"), "its sound is left out: .gif gets pictures only"]
     fails(run("restyle", loud, PROMPT, "-m", tiny, "-o", "a.webm"), 7, "a clip and its sound go into an MP4")
     result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "-", "--format", "rawvideo", "--length", "1s")
     assert len(result.stdout_bytes) == 8 * 64 * 96 * 3
-    assert notes(result) == ["its sound is left out: stdout gets pictures only"]
+    assert notes(result) == [stretched("96x64"), "its sound is left out: stdout gets pictures only"]
     makes("extend", "a.gif", PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "4f")
 
 

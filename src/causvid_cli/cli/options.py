@@ -227,7 +227,8 @@ Fit = Annotated[
     str | None,
     Option(
         metavar="WAY",
-        help="How a picture is brought to the model's shape: crop, pad or stretch.",
+        help="Where the shapes of input and model differ: crop (cut what overhangs), pad (black bars, all is shown) or "
+        "stretch (all is shown, proportions change). If not given: crop for a picture, stretch for a clip.",
         show_default=False,
         autocompletion=completion.words("crop", "pad", "stretch"),
         rich_help_panel=INPUT,

@@ -27,6 +27,8 @@ HOLDS: tuple[Hold, ...] = ("frame", "chunk")
 DEFAULT_HOLD: Hold = "chunk"
 SILENT = frozenset({".gif", ".webp", ".png"})
 """Names of outputs that hold no sound."""
+MILD_STRETCH = 1.1
+"""A change of proportions that is not remarked upon."""
 Size = tuple[int, int]
 
 
@@ -107,6 +109,14 @@ class InputMedia:
         width, height, times = check_size(size, facts)
         self.cells = (width, height)
         return times
+
+    def _shape_notes(self, own: Size) -> list[str]:
+        """That a clip is stretched to a model of another shape, which shows."""
+        stretched = own[0] * self.cells[1] / (own[1] * self.cells[0])
+        if self.fit != "stretch" or 1 / MILD_STRETCH <= stretched <= MILD_STRETCH:
+            return []
+        wide, high = "{}x{}".format(*own), "{}x{}".format(*self.cells)
+        return [f"its {wide} are stretched to the model's {high}; --fit crop or --fit pad keep round things round"]
 
     def _fit(self, own: Size) -> "Fit":
         from causvid_cli.media.fit import fit
@@ -202,7 +212,8 @@ class ClipEnd(InputMedia):
     @property
     def notes(self) -> list[str]:
         assert self._clip is not None and self._plan is not None
-        return [*self._clip.notes, *self._plan.notes, *([self._plan.reason] if self._plan.reason else [])]
+        shape = self._shape_notes((self._clip.width, self._clip.height))
+        return [*self._clip.notes, *shape, *self._plan.notes, *([self._plan.reason] if self._plan.reason else [])]
 
     def pictures(self, fps: Fraction) -> "np.ndarray":
         import numpy as np
@@ -216,7 +227,7 @@ class ClipEnd(InputMedia):
     def show(self) -> "Callable[[np.ndarray], np.ndarray]":
         assert self._clip is not None and self._plan is not None
         plan, own = self._plan, (self._clip.width, self._clip.height)
-        back = shown_at(self._fit(own), plan.shown_size, crisp=self.crisp)
+        back = shown_at(self.cells, own, self.fit, plan.shown_size, crisp=self.crisp)
         return lambda frames: plan.to_coded(back(frames))
 
     def joins(self, output: Path) -> bool:
@@ -254,7 +265,7 @@ class Source(InputMedia):
             self.sha256 = sha256_of(self.path)
         own = (self._clip.width, self._clip.height)
         times = self._sizes(facts, codec, own, size)
-        self._keep_size = size is None
+        self._keep_size = size is None and self.fit == "stretch"
         even = (own[0] + own[0] % 2, own[1] + own[1] % 2)
         self.size = even if self._keep_size else (self.cells[0] * times, self.cells[1] * times)
         self.crisp = facts.enlarge > 1
@@ -273,10 +284,11 @@ class Source(InputMedia):
     def notes(self) -> list[str]:
         assert self._clip is not None
         own = (self._clip.width, self._clip.height)
+        found = [*self._clip.notes, *self._shape_notes(own)]
         if not self._keep_size or own == self.size:
-            return list(self._clip.notes)
+            return found
         scaled = "its frames of {}x{} are scaled to {}x{}: H.264 needs even sides".format(*own, *self.size)
-        return [*self._clip.notes, scaled]
+        return [*found, scaled]
 
     def source(self, fps: Fraction) -> "Iterator[np.ndarray]":
         assert self._clip is not None
@@ -286,7 +298,7 @@ class Source(InputMedia):
     def show(self) -> "Callable[[np.ndarray], np.ndarray] | None":
         assert self._clip is not None
         own = (self._clip.width, self._clip.height)
-        return shown_at(self._fit(own), self.size, crisp=self.crisp) if self._keep_size else None
+        return shown_at(self.cells, own, self.fit, self.size, crisp=self.crisp) if self._keep_size else None
 
     def left_out(self, output: Path | None) -> list[str]:
         if not self._has_sound or (output is not None and self.joins(output)):
@@ -324,14 +336,14 @@ def base_used(given: InputMedia) -> Input:
     return Input(kind=given.kind, name=given.name, sha256=given.sha256, fit=given.fit)
 
 
-def shown_at(fit: "Fit", size: Size, *, crisp: bool) -> "Callable[[np.ndarray], np.ndarray]":
-    """The model's pictures -> those of a clip, brought to a size. crisp: cells stay blocks."""
-    from causvid_cli.media.fit import fit as fit_to
+def shown_at(cells: Size, own: Size, how: "Mode", size: Size, *, crisp: bool) -> "Callable[[np.ndarray], np.ndarray]":
+    """The model's frames -> those of a clip of the size `own`, as it is stored in `size`. crisp: cells stay blocks."""
+    from causvid_cli.media.fit import fit
 
-    if size == fit.source:
-        return lambda frames: fit.back(frames, nearest=crisp)
-    stretched = fit_to(size, fit.source, "stretch")
-    return lambda frames: stretched.back(fit.back(frames, nearest=crisp), nearest=crisp)
+    filled, stored = fit(cells, own, how), fit(own, size, "stretch")
+    if size == own:
+        return lambda frames: filled.apply(frames, nearest=crisp)
+    return lambda frames: stored.apply(filled.apply(frames, nearest=crisp), nearest=crisp)
 
 
 def parse_colour(text: str, *, name: str = "--background") -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Pictures of any size <-> the size that a model works at: pure functions of arrays."""
+"""Frames of one size -> frames of another, such as a clip's and a model's: pure functions of arrays."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,11 @@ import numpy as np
 from PIL import Image
 
 Mode = Literal["crop", "pad", "stretch"]
-"""What gives way when the shapes differ: the picture's rims, the model's rims (black bars), or the proportions."""
+"""What gives way when the shapes differ, whichever way frames go.
+
+crop: the frame is filled, and what overhangs is cut, alike on both sides. pad: all is shown, between black bars.
+stretch: the frame is filled with all of it, and the proportions change.
+"""
 
 LONGEST_SHAPE = 4.0
 """A model is asked for pictures at most so many times as wide as they are high, or the other way round."""
@@ -20,10 +24,10 @@ _TWO_STEPS = 3.0  # from 3 times smaller on, whole pixels are averaged first: as
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How pictures of one size become pictures of another, and back. Sizes are (width, height)."""
+    """How frames of the size `source` become frames of the size `target`. Sizes are (width, height)."""
 
     source: tuple[int, int]
-    model: tuple[int, int]
+    target: tuple[int, int]
     mode: Mode
 
     @property
@@ -31,16 +35,16 @@ class Fit:
         """What is seen of the source: left, top, right, bottom; all of it but when cropped."""
         width, height = self.source
         if self.mode == "crop":
-            scale = max(self.model[0] / width, self.model[1] / height)
-            wide, high = min(self.model[0] / scale, width), min(self.model[1] / scale, height)
+            scale = max(self.target[0] / width, self.target[1] / height)
+            wide, high = min(self.target[0] / scale, width), min(self.target[1] / scale, height)
             left, top = (width - wide) / 2, (height - high) / 2
             return left, top, left + wide, top + high
         return 0, 0, width, height
 
     @property
     def place(self) -> tuple[int, int, int, int]:
-        """Where that lies in the model's picture: left, top, right, bottom; everywhere but when padded."""
-        width, height = self.model
+        """Where that lies in the new frame: left, top, right, bottom; everywhere but when padded."""
+        width, height = self.target
         if self.mode == "pad":
             scale = min(width / self.source[0], height / self.source[1])
             wide, high = max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
@@ -48,23 +52,17 @@ class Fit:
             return left, top, left + wide, top + high
         return 0, 0, width, height
 
-    def apply(self, frames: Iterable[np.ndarray]) -> np.ndarray:
-        """Pictures uint8 RGB [T, H, W, 3] of the source -> [T, h, w, 3] for the model."""
-        return _scaled(frames, self.source, box=self.shown, to=self.model, place=self.place)
-
-    def back(self, frames: Iterable[np.ndarray], *, nearest: bool = False) -> np.ndarray:
-        """The model's pictures uint8 RGB [T, h, w, 3] -> [T, H, W, 3]: bars cut off, what was cropped away black.
+    def apply(self, frames: Iterable[np.ndarray], *, nearest: bool = False) -> np.ndarray:
+        """Frames uint8 RGB [T, H, W, 3] of `source` -> [T, h, w, 3] of `target`.
 
         nearest: blow up each pixel to a crisp block, as pixel art wants it.
         """
-        left, top, right, bottom = (round(side) for side in self.shown)
-        place = left, top, max(right, left + 1), max(bottom, top + 1)
-        return _scaled(frames, self.model, box=self.place, to=self.source, place=place, nearest=nearest)
+        return _scaled(frames, self.source, box=self.shown, to=self.target, place=self.place, nearest=nearest)
 
 
-def fit(source_size: tuple[int, int], model_size: tuple[int, int], mode: Mode) -> Fit:
-    """How pictures of `source_size` are shown to a model that works at `model_size`; both (width, height)."""
-    return Fit(source_size, model_size, mode)
+def fit(source_size: tuple[int, int], target_size: tuple[int, int], mode: Mode) -> Fit:
+    """How frames of `source_size` are shown at `target_size`; both (width, height)."""
+    return Fit(source_size, target_size, mode)
 
 
 def model_size_for(source_size: tuple[int, int], native: tuple[int, int], multiple: int) -> tuple[int, int]:
