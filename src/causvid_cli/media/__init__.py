@@ -3,4 +3,5 @@
 stills   a photo                      view  decoded frame -> picture, and which is seen when
 clips    a video file                 fit   pictures <-> the size of a model
 streams  a video that arrives live
+webp     an animated WebP -> a video that FFmpeg decodes
 """
