@@ -13,7 +13,7 @@ from pathlib import Path
 
 from causvid_cli import storybook
 from causvid_cli.storybook import DARK, LIGHT, MID, Canvas, PackStory, Subject, ink
-from causvid_cli.video import Mp4Writer
+from causvid_cli.video import VideoFormat, open_writer
 
 FRAMES, ENLARGE = 32, 8
 ROBOT = Subject(
@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
         frames = storybook.PALETTE[indices].repeat(ENLARGE, axis=1).repeat(ENLARGE, axis=2)
         height, width = frames.shape[1:3]
         fps = Fraction(storybook.FPS)
-        with Mp4Writer(folder / name, width=width, height=height, fps=fps, overwrite=True) as writer:
+        with open_writer(folder / name, VideoFormat(width=width, height=height, fps=fps), overwrite=True) as writer:
             writer.write(frames)
             writer.publish()
         rows.append((name, story.caption()))

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import causvid_cli
-from causvid_cli.video import Mp4Writer
+from causvid_cli.video import VideoFormat, open_writer
 
 
 def main(output: Path) -> None:
     pipeline = causvid_cli.load("storybook")
     stream = pipeline.stream("a man walks to the right on the street", length="8s", seed=7)
     plan = stream.plan
-    with Mp4Writer(output, width=plan.width, height=plan.height, fps=pipeline.fps, overwrite=True) as writer:
+    video = VideoFormat(width=plan.width, height=plan.height, fps=pipeline.fps)
+    with open_writer(output, video, overwrite=True) as writer:
         for chunk in stream:
             print(f"frames {chunk.start_frame} to {chunk.start_frame + len(chunk.frames) - 1}: {chunk.prompt}")
             writer.write(chunk.frames)

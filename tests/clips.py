@@ -6,8 +6,22 @@ from pathlib import Path
 import av
 import numpy as np
 
+from causvid_cli.video import FileWriter, Finish, Restart, VideoFormat, open_writer
+
 FPS = Fraction(16)
 HEIGHT, WIDTH = 48, 64
+
+
+def video_format(**facts: object) -> VideoFormat:
+    """The format of these clips, or another in what is said."""
+    return VideoFormat(**{"width": WIDTH, "height": HEIGHT, "fps": FPS} | facts)
+
+
+def open_clip_writer(
+    path: Path, *, overwrite: bool = False, resume: Restart | None = None, finish: Finish | None = None, **facts: object
+) -> FileWriter:
+    """A writer of a video of this format."""
+    return open_writer(path, video_format(**facts), overwrite=overwrite, resume=resume, finish=finish)
 
 
 def noise(frames: int, seed: int = 0) -> np.ndarray:

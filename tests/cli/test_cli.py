@@ -28,7 +28,7 @@ from causvid_cli.errors import ExitCode
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
 from causvid_cli.models.packs import write_pack_manifest
-from causvid_cli.video import FragmentEncoder
+from causvid_cli.video import FragmentEncoder, VideoFormat
 
 pytestmark = pytest.mark.usefixtures("work")
 
@@ -389,7 +389,9 @@ def test_what_a_user_typed_cannot_command_the_terminal(tiny):
     result = run("t2v", PROMPT, "-m", tiny, "-q", "-o", "a\x1b[2J.mp4", "--length", "4f")
     assert result.exit_code == 0
     assert result.stdout == "a\x1b[2J.mp4\n"  # for a program, the name as it is
-    made = FragmentEncoder(width=64, height=64, fps=Fraction(1), metadata={"title": "a \x1b]0;owned\x07car"})
+    made = FragmentEncoder(
+        VideoFormat(width=64, height=64, fps=Fraction(1), metadata={"title": "a \x1b]0;owned\x07car"})
+    )
     Path("b\x1b[2J.mp4").write_bytes(made.encode(np.zeros((3, 64, 64, 3), np.uint8)))
     for name in ("a\x1b[2J.mp4", "b\x1b[2J.mp4"):
         assert "\x1b" not in run("info", name).stdout
@@ -595,7 +597,7 @@ def test_info_is_a_table(tiny):
 
 
 def test_info_of_a_video_without_a_recipe_says_so():
-    encoder = FragmentEncoder(width=64, height=64, fps=Fraction(1), metadata={})
+    encoder = FragmentEncoder(VideoFormat(width=64, height=64, fps=Fraction(1)))
     Path("x.mp4").write_bytes(encoder.encode(np.zeros((3, 64, 64, 3), np.uint8)))
     result = run("info", "x.mp4")
     assert result.exit_code == 0
@@ -667,8 +669,8 @@ def test_doctor_ends_with_the_gravest_failure(storybook, monkeypatch):
     result = run("doctor")
     assert result.exit_code == 4
     assert re.search("^✗ +model .*is damaged: sha256", result.stdout, re.M)
-    monkeypatch.setattr(video, "FragmentEncoder", lambda **_: raise_(RuntimeError("no libx264")))
-    monkeypatch.setattr(video.writer, "FragmentEncoder", lambda **_: raise_(RuntimeError("no libx264")))
+    monkeypatch.setattr(video, "FragmentEncoder", lambda *_, **__: raise_(RuntimeError("no libx264")))
+    monkeypatch.setattr(video.writer, "FragmentEncoder", lambda *_, **__: raise_(RuntimeError("no libx264")))
     result = run("doctor")
     assert result.exit_code == 7
     assert re.search("^✗ +encoder +RuntimeError: no libx264", result.stdout, re.M)

@@ -23,7 +23,7 @@ from causvid_cli.cli import generate
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
-from causvid_cli.video import FragmentEncoder
+from causvid_cli.video import FragmentEncoder, VideoFormat
 from causvid_cli.video.formats import FORMS
 from causvid_cli.video.pipe import PIPE_FORMATS
 
@@ -59,7 +59,7 @@ def photo(work) -> Path:
 @pytest.fixture
 def clip(work) -> Path:
     """2 s of 96x64 at 8 frames per second, without sound."""
-    encoder = FragmentEncoder(width=96, height=64, fps=Fraction(8), metadata={"title": "walk"})
+    encoder = FragmentEncoder(VideoFormat(width=96, height=64, fps=Fraction(8), metadata={"title": "walk"}))
     Path("clip.mp4").write_bytes(encoder.encode(walk(16)))
     return Path("clip.mp4")
 
@@ -245,7 +245,7 @@ def test_what_extend_cannot_do_is_found_before_the_model_loads(options, code, co
 @pytest.fixture
 def wide(work) -> Path:
     """2 s of 96x48, twice as wide as high, all of it light, for the square model."""
-    encoder = FragmentEncoder(width=96, height=48, fps=Fraction(8), metadata={})
+    encoder = FragmentEncoder(VideoFormat(width=96, height=48, fps=Fraction(8)))
     Path("wide.mp4").write_bytes(encoder.encode(np.full((16, 48, 96, 3), 200, np.uint8)))
     return Path("wide.mp4")
 

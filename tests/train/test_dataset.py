@@ -42,7 +42,7 @@ from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
 from causvid_cli.train.shards import save_shard
 from causvid_cli.train.videos import PlannedVideo, VideoPlan, plan_videos, read_clips
-from causvid_cli.video import Mp4Writer
+from causvid_cli.video import H264, VideoFormat, open_writer
 
 CPU = torch.device("cpu")
 FPS, SIZE, LATENT_FRAMES = 8, (64, 64), 2
@@ -326,7 +326,8 @@ def test_a_video_that_was_made_here_comes_back_pixel_for_pixel(tmp_path, codec):
     story = storybook.Story("car", "red", "snow", "moves left")
     indices, _ = storybook.render_indices(story, length=FRAMES, seed=1)
     path = tmp_path / "clip.mp4"
-    with Mp4Writer(path, width=512, height=512, fps=Fraction(FPS), crf=10) as writer:
+    finer = replace(H264, options=H264.options | {"crf": "10"})
+    with open_writer(path, VideoFormat(width=512, height=512, fps=Fraction(FPS), encoding=finer)) as writer:
         writer.write(storybook.PALETTE[indices].repeat(8, axis=1).repeat(8, axis=2))
         writer.publish()
     (pictures,) = read_clips(planned(path, 0, size=(64, 64)), frames=FRAMES, fps=Fraction(FPS))

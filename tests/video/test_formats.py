@@ -10,22 +10,19 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from clips import FPS, HEIGHT, WIDTH, decode, names, noise, pixels, walk
+from clips import FPS, HEIGHT, WIDTH, decode, names, noise, pixels, video_format, walk
+from clips import open_clip_writer as writer
 from PIL import Image
 
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import recipe_to_metadata
-from causvid_cli.video import FileWriter, check_output, check_pipe, files, open_writer, part_of
+from causvid_cli.video import check_output, check_pipe, files, part_of
 
 RATES = [FPS, Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25, 2), Fraction(1, 3)]
 VIDEOS = [("a.mp4", False), ("a.m4v", False), ("a.mov", False), ("a.mkv", False), ("a.mkv", True), ("a.webm", False)]
 ALL = [*VIDEOS, ("a.gif", False), ("a.webp", False), ("a.webp", True), ("%03d.png", False)]
 CHUNKS = (9, 12, 4)
-
-
-def writer(path: Path, **options) -> FileWriter:
-    return open_writer(path, **{"width": WIDTH, "height": HEIGHT, "fps": FPS} | options)
 
 
 def make(path: Path, clip: np.ndarray, **options) -> Path:
@@ -232,27 +229,27 @@ def test_odd_sides_are_refused_where_the_format_has_none(tmp_path):
         with pytest.raises(UsageError, match="41x33: H.264 needs even sides; try 42x34"):
             writer(tmp_path / name, width=41, height=33)
         with pytest.raises(UsageError, match="41x33: H.264 needs even sides; try 42x34"):
-            check_output(tmp_path / name, overwrite=False, size=(41, 33))
+            check_output(tmp_path / name, video_format(width=41, height=33), overwrite=False)
     assert make(tmp_path / "a.mkv", walk(25, height=33, width=41), lossless=True)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif"])
 def test_a_loss_is_not_called_lossless(tmp_path, name):
     with pytest.raises(UsageError, match=r"--lossless: \.\w+ loses some of every picture; try -o .*/a\.mkv"):
-        check_output(tmp_path / name, overwrite=False, lossless=True)
+        check_output(tmp_path / name, video_format(lossless=True), overwrite=False)
 
 
 def test_a_gif_is_not_faster_than_browsers_show_it(tmp_path):
     with pytest.raises(UsageError, match=r"a GIF shows at most 50 frames per second, not 60; try .*a\.webp"):
         writer(tmp_path / "a.gif", fps=Fraction(60))
-    check_output(tmp_path / "a.gif", overwrite=False, fps=Fraction(50))
+    check_output(tmp_path / "a.gif", video_format(fps=Fraction(50)), overwrite=False)
 
 
 def test_what_a_pipe_cannot_have_is_found_first():
     with pytest.raises(UsageError, match="--format mvk: unknown; try mp4, .* or yuv4mpeg; did you mean mkv"):
-        check_pipe("mvk", width=64, height=48)
+        check_pipe(video_format(), "mvk")
     with pytest.raises(UsageError, match="--lossless: mp4 loses"):
-        check_pipe("mp4", width=64, height=48, lossless=True)
+        check_pipe(video_format(lossless=True), "mp4")
     with pytest.raises(UsageError, match="needs even sides"):
-        check_pipe("nut", width=63, height=48)
-    check_pipe("rawvideo", width=63, height=47, lossless=True)
+        check_pipe(video_format(width=63), "nut")
+    check_pipe(video_format(width=63, height=47, lossless=True), "rawvideo")

@@ -19,7 +19,7 @@ from causvid_cli.errors import MediaError
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import recipe_to_metadata
-from causvid_cli.video import Mp4Writer
+from causvid_cli.video import VideoFormat, open_writer
 from causvid_cli.video.join import ExactJoin, JoinPlan, ReencodeJoin, Tail, WithSound, plan_join
 from causvid_cli.video.join.h264 import parse_header, units, with_lengths
 
@@ -182,15 +182,14 @@ def test_the_writer_publishes_the_joined_video(tmp_path: Path) -> None:
     plan = plan_join(source)
     made = np.stack([rgb(number, *plan.shown_size) for number in range(24)])
     recipe = {"prompt": "it snows", "seed": 1}
-    with Mp4Writer(
-        path,
+    video = VideoFormat(
         width=plan.tail.width,
         height=plan.tail.height,
         fps=FPS,
         metadata=recipe_to_metadata(recipe),
         encoding=plan.tail.encoding,
-        finish=ExactJoin(plan),
-    ) as writer:
+    )
+    with open_writer(path, video, finish=ExactJoin(plan)) as writer:
         for start in range(0, 24, 6):
             writer.write(plan.to_coded(made[start : start + 6]))
         part = checksums(writer.part_path)

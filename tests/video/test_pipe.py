@@ -10,11 +10,11 @@ import imageio_ffmpeg
 import numpy as np
 import psutil
 import pytest
-from clips import FPS, HEIGHT, WIDTH, noise, walk
+from clips import FPS, HEIGHT, WIDTH, noise, video_format, walk
 
 from causvid_cli.errors import OutputError
 from causvid_cli.media.recipe import recipe_to_metadata
-from causvid_cli.video import PIPE_FORMATS, PipeWriter, open_pipe
+from causvid_cli.video import PIPE_FORMATS, PipeWriter
 from causvid_cli.video.encode import FragmentEncoder
 
 CONTAINERS = [("mp4", False), ("mkv", False), ("mkv", True), ("nut", False), ("nut", True), ("yuv4mpeg", False)]
@@ -40,7 +40,7 @@ class Pipe(io.RawIOBase):
 
 
 def pipe_writer(file, format="mp4", **options) -> PipeWriter:
-    return open_pipe(file, format=format, **{"width": WIDTH, "height": HEIGHT, "fps": FPS} | options)
+    return PipeWriter(file, video_format(**options), format=format)
 
 
 def send(format: str, *, chunk: int = 6, **options) -> Pipe:
@@ -151,6 +151,6 @@ def test_nothing_is_published_where_nothing_was_sent():
 
 def test_one_piece_of_each_container_has_a_header_and_the_others_none():
     for format in PIPE_FORMATS[:3]:
-        encoder = FragmentEncoder(width=WIDTH, height=HEIGHT, fps=FPS, metadata={"title": "mark"}, container=format)
+        encoder = FragmentEncoder(video_format(metadata={"title": "mark"}), container=format)
         first, *others = (encoder.encode(CLIP[:4]) for _ in range(3))
         assert b"mark" in first and not any(b"mark" in piece for piece in others)

@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, decode, names, noise, walk
+from clips import HEIGHT, WIDTH, decode, names, noise, open_clip_writer, walk
 
 from causvid_cli.errors import OutputError
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import recipe_to_metadata
-from causvid_cli.video import H264, FileWriter, Mp4Writer, Restart, open_writer, part_of
+from causvid_cli.video import H264, FileWriter, Restart, part_of
 from causvid_cli.video.encode import KEY_FRAME_SECONDS
 
 FPS = Fraction(4)
@@ -23,14 +23,12 @@ FORMATS = [("a.mp4", False), ("a.mov", False), ("a.mkv", False), ("a.mkv", True)
 
 def writer(path: Path, **options) -> FileWriter:
     given = {
-        "width": WIDTH,
-        "height": HEIGHT,
         "fps": FPS,
         "overwrite": True,
         "metadata": recipe_to_metadata({"prompt": "a swan", "seed": 7}),
         "chapters": (Chapter(0, "one"), Chapter(9, "two")),
     }
-    return open_writer(path, **given | options)
+    return open_clip_writer(path, **given | options)
 
 
 def clip() -> list[np.ndarray]:
@@ -223,7 +221,7 @@ def test_frames_are_converted_and_tagged_as_asked(tmp_path, matrix, green, range
     encoding = replace(H264, primaries=matrix, transfer=matrix, matrix=matrix, range=range_)
     picture = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)
     picture[..., 1] = 255
-    with Mp4Writer(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=FPS, encoding=encoding) as out:
+    with open_clip_writer(tmp_path / "a.mp4", encoding=encoding) as out:
         out.write(picture)
         path = out.publish()
     tags, name = read_info(path).color, {1: "bt709", 6: "smpte170m"}[matrix]
@@ -235,7 +233,7 @@ def test_frames_are_converted_and_tagged_as_asked(tmp_path, matrix, green, range
 def test_what_a_source_does_not_tell_is_not_told(tmp_path):
     encoding = replace(H264, primaries=2, transfer=2, matrix=6, tagged_matrix=2, tagged_range=0)
     encoding = replace(encoding, sample_aspect_ratio=Fraction(4, 3), options=H264.options | {"profile": "main"})
-    with Mp4Writer(tmp_path / "a.mp4", width=WIDTH, height=HEIGHT, fps=FPS, encoding=encoding) as out:
+    with open_clip_writer(tmp_path / "a.mp4", encoding=encoding) as out:
         out.write(walk(2))
         path = out.publish()
     tags = read_info(path).color

@@ -16,18 +16,15 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from clips import FPS, HEIGHT, WIDTH, decode, names, noise
+from clips import FPS, HEIGHT, WIDTH, decode, names, noise, video_format
+from clips import open_clip_writer as writer
 
 from causvid_cli.errors import ExitCode, MediaError, OutputError, UsageError
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import metadata_to_recipe, recipe_to_metadata
-from causvid_cli.video import FragmentEncoder, Mp4Writer, check_output, files, formats
+from causvid_cli.video import FragmentEncoder, check_output, files, formats
 
 CHUNKS = (9, 12, 12, 1)
-
-
-def writer(path: Path, **options) -> Mp4Writer:
-    return Mp4Writer(path, **{"width": WIDTH, "height": HEIGHT, "fps": FPS} | options)
 
 
 def make(path: Path, chunks: tuple[int, ...] = CHUNKS, **options) -> Path:
@@ -114,7 +111,7 @@ def test_equal_frames_give_equal_bytes(tmp_path):
 def test_frames_may_be_a_transposed_view(tmp_path):
     frames = noise(2)
     planar = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
-    one, two = (FragmentEncoder(width=WIDTH, height=HEIGHT, fps=FPS, metadata={}) for _ in range(2))
+    one, two = (FragmentEncoder(video_format()) for _ in range(2))
     assert one.encode(frames) == two.encode(planar.transpose(0, 2, 3, 1))
 
 
@@ -134,7 +131,7 @@ def ffmpeg_decodes(path: Path) -> None:
 
 def test_an_odd_size_is_refused():
     with pytest.raises(UsageError, match="853x480: H.264 needs even sides; try 854x480"):
-        FragmentEncoder(width=853, height=480, fps=FPS, metadata={})
+        FragmentEncoder(video_format(width=853, height=480))
 
 
 # --- metadata
@@ -196,8 +193,8 @@ def test_a_killed_process_leaves_every_chunk_and_no_final_name(tmp_path):
         from fractions import Fraction
         from pathlib import Path
         import numpy as np
-        from causvid_cli.video import Mp4Writer
-        with Mp4Writer(Path(sys.argv[1]), width=64, height=48, fps=Fraction(16)) as out:
+        from causvid_cli.video import VideoFormat, open_writer
+        with open_writer(Path(sys.argv[1]), VideoFormat(width=64, height=48, fps=Fraction(16))) as out:
             for index in range(3):
                 out.write(np.full((5, 48, 64, 3), 80 * index, np.uint8))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -408,12 +405,12 @@ def test_what_cannot_work_is_found_before_the_model_loads(tmp_path, name, messag
     os.mkfifo(tmp_path / "pipe.mp4")
     before = names(tmp_path)
     with pytest.raises(OutputError, match=message) as caught:
-        check_output(tmp_path / name, overwrite=False)
+        check_output(tmp_path / name, video_format(), overwrite=False)
     assert "\n" not in str(caught.value) and names(tmp_path) == before
 
 
 def test_a_good_output_passes_the_check_without_a_trace(tmp_path):
-    check_output(tmp_path / "--x $(rm).MP4", overwrite=False, expected_bytes=1000)
+    check_output(tmp_path / "--x $(rm).MP4", video_format(), overwrite=False, expected_bytes=1000)
     assert names(tmp_path) == set()
 
 
@@ -423,14 +420,14 @@ def test_a_folder_that_refuses_files_is_found(tmp_path, monkeypatch):
 
     monkeypatch.setattr(formats.tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match="cannot write in folder .*: permission denied; choose another -o"):
-        check_output(tmp_path / "a.mp4", overwrite=False)
+        check_output(tmp_path / "a.mp4", video_format(), overwrite=False)
 
 
 def test_too_little_room_is_found(tmp_path):
     with pytest.raises(
         OutputError, match=r"needs 2000000000000\.0 MB and folder .* has [0-9.]+ MB free; free some space"
     ):
-        check_output(tmp_path / "a.mp4", overwrite=False, expected_bytes=10**18)
+        check_output(tmp_path / "a.mp4", video_format(), overwrite=False, expected_bytes=10**18)
 
 
 # --- reading what others made

@@ -78,9 +78,9 @@ def _encoder() -> str:
     """Encode a little H.264 in memory, as every video is."""
     import numpy as np
 
-    from causvid_cli.video import FragmentEncoder
+    from causvid_cli.video import FragmentEncoder, VideoFormat
 
-    encoder = FragmentEncoder(width=64, height=64, fps=Fraction(8), metadata={})
+    encoder = FragmentEncoder(VideoFormat(width=64, height=64, fps=Fraction(8)))
     fragment = encoder.encode(np.zeros((8, 64, 64, 3), np.uint8))
     return f"H.264 by libx264: 8 frames in {len(fragment)} bytes"
 
@@ -96,11 +96,11 @@ def _writing() -> str:
     import numpy as np
 
     from causvid_cli.media.probe import read_info
-    from causvid_cli.video import Mp4Writer
+    from causvid_cli.video import VideoFormat, open_writer
 
     with tempfile.TemporaryDirectory(prefix="causvid-doctor-") as folder:
         path = Path(folder) / "test.mp4"
-        with Mp4Writer(path, width=64, height=64, fps=Fraction(8)) as writer:
+        with open_writer(path, VideoFormat(width=64, height=64, fps=Fraction(8))) as writer:
             writer.write(np.zeros((8, 64, 64, 3), np.uint8))
             writer.publish()
         frames = read_info(path).frames

@@ -82,11 +82,11 @@ def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     """What making its first chunks measured."""
     from causvid_cli.device import peak_memory_bytes
     from causvid_cli.timecode import parse_size
-    from causvid_cli.video import FragmentEncoder
+    from causvid_cli.video import FragmentEncoder, VideoFormat
 
     job = task.job
     width, height = parse_size(job.size)
-    encoder = FragmentEncoder(width=width + width % 2, height=height + height % 2, fps=job.rate, metadata={})
+    encoder = FragmentEncoder(VideoFormat(width=width + width % 2, height=height + height % 2, fps=job.rate))
     show = task.given.show() if task.given else None
     seconds, latent_bytes, file_bytes, pictures = [], 0, 0, 0
     stream = open_stream(task, job, pipeline)

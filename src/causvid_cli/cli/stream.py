@@ -78,32 +78,27 @@ def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier 
     from causvid_cli.media.probe import Chapter
     from causvid_cli.media.recipe import recipe_to_metadata
     from causvid_cli.timecode import parse_size
-    from causvid_cli.video import open_pipe, open_writer
+    from causvid_cli.video import PipeWriter, VideoFormat, open_writer
 
     width, height = parse_size(job.size)
-    metadata = {} if task.making.no_metadata else recipe_to_metadata(recipe)
-    if task.output is None:
-        return open_pipe(
-            sys.stdout.buffer,
-            format=task.making.format or "mp4",
-            width=width,
-            height=height,
-            fps=job.rate,
-            metadata=metadata,
-            lossless=job.lossless,
-        )
     chapters = [Chapter(max(0, task.grid.start_picture(cue.start_chunk)), cue.title) for cue in job.cues]
-    return open_writer(
-        task.output,
+    video = VideoFormat(
         width=width,
         height=height,
         fps=job.rate,
-        overwrite=task.making.overwrite,
-        metadata=metadata,
+        metadata={} if task.making.no_metadata else recipe_to_metadata(recipe),
         chapters=[replace(chapters[0], start_frame=0), *chapters[1:]] if len(chapters) > 1 else (),
         lossless=job.lossless,
+        encoding=task.given.encoding if task.given else None,
+    )
+    if task.output is None:
+        return PipeWriter(sys.stdout.buffer, video, format=task.making.format or "mp4")
+    return open_writer(
+        task.output,
+        video,
+        overwrite=task.making.overwrite,
         resume=earlier.restart if earlier and earlier.restart.frames else None,
-        **(task.given.writing(task.output) if task.given else {}),
+        finish=task.given.finish(task.output) if task.given else None,
     )
 
 

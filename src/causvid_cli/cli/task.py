@@ -225,11 +225,12 @@ def slug(prompt: str) -> str:
 
 def check_output_of(task: Task) -> bool:
     """Find what would keep the output from being written; False when it is there and that is fine. Loads PyAV."""
-    from causvid_cli.video import check_output, check_pipe
+    from causvid_cli.video import VideoFormat, check_output, check_pipe
 
     width, height = parse_size(task.job.size)
+    video = VideoFormat(width=width, height=height, fps=task.job.rate, lossless=task.job.lossless)
     if task.output is None:
-        check_pipe(task.making.format or "mp4", width=width, height=height, lossless=task.job.lossless)
+        check_pipe(video, task.making.format or "mp4")
         return True
     if task.making.skip_existing and (there := existing(task.output)):
         console.note(f"{there} exists: nothing to do")
@@ -237,11 +238,9 @@ def check_output_of(task: Task) -> bool:
     pixels = (task.job.frames or 0) * width * height
     check_output(
         task.output,
+        video,
         overwrite=task.making.overwrite,
         expected_bytes=round(pixels * BYTES_PER_PIXEL),
-        lossless=task.job.lossless,
-        size=(width, height),
-        fps=task.job.rate,
         joins=bool(task.given and task.given.joins(task.output)),
     )
     if task.given and task.given.path and task.output.exists() and task.output.samefile(task.given.path):

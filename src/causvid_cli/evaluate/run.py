@@ -28,7 +28,7 @@ from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.request import LARGEST_SEED
 from causvid_cli.storybook import Story
 from causvid_cli.teacher import load_teacher
-from causvid_cli.video import Mp4Writer
+from causvid_cli.video import FileWriter, VideoFormat, open_writer
 
 MOST_CLIPS, MOST_TOKENS = 16, 1024
 """Clips that are made at once: as many as these allow, tokens being those of one latent frame of each."""
@@ -197,7 +197,7 @@ class Watch:
         self._first: list[np.ndarray] = []
         self._last: deque[np.ndarray] = deque(maxlen=FRAMES)
         self._stack = ExitStack()
-        self._writer: Mp4Writer | None = None
+        self._writer: FileWriter | None = None
 
     def __enter__(self) -> "Watch":
         return self
@@ -261,19 +261,17 @@ class Watch:
             "courses": {name: asdict(course) for name, course in courses.items()},
         }
 
-    def _open(self, shape: tuple[int, ...]) -> Mp4Writer:
+    def _open(self, shape: tuple[int, ...]) -> FileWriter:
         clip, path = self.clip, self._folder.video(self._maker, self.clip.group, self.clip.number, self.clip.take)
         with self._folder.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-        writer = Mp4Writer(
-            path,
+        video = VideoFormat(
             width=shape[2],
             height=shape[1],
             fps=self._evaluation.student.fps,
-            overwrite=True,
             metadata={"comment": to_json({"prompt": clip.prompt, "seed": clip.seed})},
         )
-        return self._stack.enter_context(writer)
+        return self._stack.enter_context(open_writer(path, video, overwrite=True))
 
 
 @torch.inference_mode()

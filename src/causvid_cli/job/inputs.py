@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from causvid_cli.media.clips import Clip, LiveClip, RawFormat
     from causvid_cli.media.fit import Fit, Mode
     from causvid_cli.media.stills import Picture
+    from causvid_cli.video import Encoding, Finish
     from causvid_cli.video.join import JoinPlan
 
 FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
@@ -95,9 +96,14 @@ class InputMedia:
         """Whether the file holds packets of the input, which only MP4 does."""
         return False
 
-    def writing(self, output: Path) -> dict[str, Any]:
-        """How the file is written, where that depends on the input: `finish` and `encoding` of a writer."""
-        return {}
+    @property
+    def encoding(self) -> "Encoding | None":
+        """How frames are encoded, where that depends on the input."""
+        return None
+
+    def finish(self, output: Path) -> "Finish | None":
+        """What makes the finished file, where that depends on the input."""
+        return None
 
     def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: Size | None) -> int:
         """Settle `cells`; a model that makes any size makes one of the file's shape. Returns the enlargement."""
@@ -233,12 +239,16 @@ class ClipEnd(InputMedia):
     def joins(self, output: Path) -> bool:
         return True
 
-    def writing(self, output: Path) -> dict[str, Any]:
+    @property
+    def encoding(self) -> "Encoding":
+        assert self._plan is not None
+        return self._plan.tail.encoding
+
+    def finish(self, output: Path) -> "Finish":
         from causvid_cli.video.join import ExactJoin, ReencodeJoin
 
         assert self._plan is not None
-        finish = ExactJoin(self._plan) if self._plan.exact else ReencodeJoin(self._plan)
-        return {"finish": finish, "encoding": self._plan.tail.encoding}
+        return ExactJoin(self._plan) if self._plan.exact else ReencodeJoin(self._plan)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -312,14 +322,12 @@ class Source(InputMedia):
     def _has_sound(self) -> bool:
         return self.path is not None and bool(getattr(self._clip, "has_sound", False))
 
-    def writing(self, output: Path) -> dict[str, Any]:
+    def finish(self, output: Path) -> "Finish | None":
         from causvid_cli.video.join import WithSound
 
-        return (
-            {"finish": WithSound(self.path, tolerate_damage=self.tolerate_damage)}
-            if self.path and self.joins(output)
-            else {}
-        )
+        if self.path is None or not self.joins(output):
+            return None
+        return WithSound(self.path, tolerate_damage=self.tolerate_damage)
 
 
 def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> InputMedia:

@@ -1,19 +1,20 @@
 """Frames -> files and pipes: playable at every moment, published in one step, no lost byte without an error.
 
-encode    FragmentEncoder   frames -> the bytes of one piece of a video, in memory
+encode    VideoFormat       size, rate, tags, encoding: what a video is, whatever it is written to
+          FragmentEncoder   frames -> the bytes of one piece of a video, in memory
 files     OutputFile        a file that writes all or raises; locks, names given in one step
 formats   check_output      what a file's name says, and what would keep it from being written
 writer    FileWriter.write  a piece appended to NAME.part, from which a broken-off video goes on
-finish    Finish            the `.part` made into the finished file: verified, synced, named by FileWriter.publish
+publish   Finish            the `.part` made into the finished file: verified, synced, named by FileWriter.publish
 pipe      PipeWriter        the same pieces to stdout
 """
 
-from causvid_cli.video.encode import H264, Encoding, FragmentEncoder
+from causvid_cli.video.encode import H264, Encoding, FragmentEncoder, VideoFormat
 from causvid_cli.video.files import crc_of
 from causvid_cli.video.formats import check_output, part_of, partial_of
-from causvid_cli.video.pipe import PIPE_FORMATS, PipeWriter, check_pipe, open_pipe
+from causvid_cli.video.pipe import PIPE_FORMATS, PipeWriter, check_pipe
 from causvid_cli.video.publish import Finish
-from causvid_cli.video.writer import FileWriter, Mp4Writer, Restart, Writer, open_writer
+from causvid_cli.video.writer import FileWriter, Restart, Writer, open_writer
 
 __all__ = [
     "H264",
@@ -22,14 +23,13 @@ __all__ = [
     "FileWriter",
     "Finish",
     "FragmentEncoder",
-    "Mp4Writer",
     "PipeWriter",
     "Restart",
+    "VideoFormat",
     "Writer",
     "check_output",
     "check_pipe",
     "crc_of",
-    "open_pipe",
     "open_writer",
     "part_of",
     "partial_of",

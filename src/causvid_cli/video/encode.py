@@ -7,7 +7,7 @@ taken up, and the pieces that follow are those of an unbroken run, byte by byte.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -17,6 +17,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import DeviceError, UsageError
+from causvid_cli.media.probe import Chapter
 
 CRF = 17
 """x264's constant quality: about where a viewer sees no loss."""
@@ -77,6 +78,24 @@ def raw_yuv(width: int, height: int) -> Encoding:
     """Pictures as yuv4mpeg has them, in the colours that players take for this size, since it tells none."""
     matrix = BT709 if width >= 1280 or height > 576 else BT601
     return Encoding(codec="rawvideo", options=MappingProxyType({}), matrix=matrix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFormat:
+    """What a video is, whatever it is written to.
+
+    width, height: pixels. metadata: tags, such as `recipe_to_metadata` gives; GIF, WebP and PNG hold none.
+    chapters: titles by first frame; a pipe has none, and a file only those that begin within it.
+    lossless: exact RGB. encoding: None takes the one of the file's kind.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    chapters: Sequence[Chapter] = ()
+    lossless: bool = False
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,27 +167,17 @@ class FragmentEncoder:
     start_frame: where a video is taken up whose pieces before exist; an encoder began anew there.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        height: int,
-        fps: Fraction,
-        metadata: Mapping[str, str],
-        encoding: Encoding = H264,
-        container: str = "mp4",
-        start_frame: int = 0,
-    ) -> None:
-        encoding.check_size(width, height)
+    def __init__(self, video: VideoFormat, *, container: str = "mp4", start_frame: int = 0) -> None:
+        self._encoding = video.encoding or H264
+        self._encoding.check_size(video.width, video.height)
         self.frames = start_frame
         self.began = start_frame
         """The frame at which the encoder at work began."""
-        self._shape = (height, width, 3)
-        self._fps = fps
-        self._metadata = dict(metadata)
-        self._encoding = encoding
+        self._shape = (video.height, video.width, 3)
+        self._fps = video.fps
+        self._metadata = dict(video.metadata)
         self._container = CONTAINERS[container]
-        self._period = max(1, round(KEY_FRAME_SECONDS * fps))
+        self._period = max(1, round(KEY_FRAME_SECONDS * video.fps))
         self._stream = self._new_stream()
 
     def encode(self, frames: np.ndarray) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.video.encode import FFV1, H264, VP9, Encoding
+from causvid_cli.video.encode import FFV1, H264, VP9, Encoding, VideoFormat
 from causvid_cli.video.files import check_unlocked, output_errors
 from causvid_cli.video.publish import GIF_FPS, Finish, Gif, Remux, Webp
 
@@ -94,19 +94,12 @@ def numbered(path: Path) -> list[Path]:
 
 
 def check_output(
-    path: Path,
-    *,
-    overwrite: bool,
-    expected_bytes: int | None = None,
-    lossless: bool = False,
-    size: tuple[int, int] | None = None,
-    fps: Fraction | None = None,
-    joins: bool = False,
+    path: Path, video: VideoFormat, *, overwrite: bool, expected_bytes: int = 0, joins: bool = False
 ) -> None:
     """Find what would keep `path` from being written, before a model loads. Raises OutputError; leaves no trace.
 
     expected_bytes: size of the finished video, as H.264. Twice that must be free: the `.part` and the finished file
-    exist at once. size: (width, height). joins: whether a clip or its sound is put into the file.
+    exist at once. joins: whether a clip or its sound is put into the file.
     Raises UsageError for a size, a rate or a loss that this kind of file cannot have.
     """
     folder = path.parent
@@ -119,8 +112,8 @@ def check_output(
             raise OutputError(f"{path} is a folder; try -o {shlex.quote(str(path / 'video.mp4'))}")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is a device or a pipe, not a file; choose another -o")
-        form = form_of(path, lossless=lossless)
-        _check_form(path, form, size=size, fps=fps, joins=joins)
+        form = form_of(path, lossless=video.lossless)
+        _check_form(path, form, video, joins=joins)
         taken = numbered(path)[:1] if form.finish is None else [path]
         if taken and os.path.lexists(taken[0]) and not overwrite:
             raise OutputError(f"{taken[0]} exists; -y overwrites it, or choose another -o")
@@ -130,7 +123,7 @@ def check_output(
         output_errors(lambda reason: f"cannot write in folder {folder}: {reason}; choose another -o"),
         tempfile.TemporaryFile(dir=folder),  # asking for permission instead is wrong for root and on some mounts
     ):
-        needed, free = max(2 * times * (expected_bytes or 0), MIN_FREE_BYTES), shutil.disk_usage(folder).free
+        needed, free = max(2 * times * expected_bytes, MIN_FREE_BYTES), shutil.disk_usage(folder).free
         if free < needed:
             room = f"{path} needs {needed / 1e6:.1f} MB and folder {folder} has {free / 1e6:.1f} MB free"
             raise OutputError(f"{room}; free some space or choose another -o")
@@ -143,13 +136,14 @@ def _check_folder(folder: Path) -> None:
         raise OutputError(f"{folder} is not a folder; choose another -o")
 
 
-def _check_form(path: Path, form: Form, *, size: tuple[int, int] | None, fps: Fraction | None, joins: bool) -> None:
+def _check_form(path: Path, form: Form, video: VideoFormat, *, joins: bool) -> None:
     """Whether such a video can be of this form."""
     if joins and form.container != "mp4":
         instead = shlex.quote(str(path.with_suffix(".mp4")))
         raise OutputError(f"{path}: a clip and its sound go into an MP4; try -o {instead}")
-    if size is not None:
-        form.encoding.check_size(*size)
-    if fps is not None and fps > GIF_FPS and form.finish is Gif:
+    form.encoding.check_size(video.width, video.height)
+    if video.fps > GIF_FPS and form.finish is Gif:
         instead = shlex.quote(str(path.with_suffix(".webp")))
-        raise UsageError(f"{path}: a GIF shows at most {GIF_FPS} frames per second, not {float(fps):g}; try {instead}")
+        raise UsageError(
+            f"{path}: a GIF shows at most {GIF_FPS} frames per second, not {float(video.fps):g}; try {instead}"
+        )

@@ -1,7 +1,6 @@
 """Chunks -> a pipe: each is sent when it comes, nothing is looked back at, memory does not grow."""
 
-from collections.abc import Mapping
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -9,14 +8,14 @@ import numpy as np
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
-from causvid_cli.video.encode import FFV1, H264, RAW_RGB, Encoding, FragmentEncoder, raw_yuv
+from causvid_cli.video.encode import FFV1, H264, RAW_RGB, Encoding, FragmentEncoder, VideoFormat, raw_yuv
 from causvid_cli.video.writer import Restart
 
 PIPE_FORMATS = ("mp4", "mkv", "nut", "rawvideo", "yuv4mpeg")
 
 
 class PipeWriter:
-    """Sends one video, chunk by chunk, with a flush after each; a player shows it while it is made.
+    """Sends one video to `file`, chunk by chunk, with a flush after each; a player shows it while it is made.
 
     format: mp4 (fragmented), mkv and nut (H.264, or FFV1 if lossless), rawvideo (RGB, 3 bytes a pixel, no header) or
     yuv4mpeg. The reader's end of the pipe being closed is a BrokenPipeError; whatever else is refused an OutputError.
@@ -25,27 +24,10 @@ class PipeWriter:
     path = part_path = Path("-")
     restart = Restart()
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        *,
-        width: int,
-        height: int,
-        fps: Fraction,
-        format: str = "mp4",
-        metadata: Mapping[str, str] | None = None,
-        lossless: bool = False,
-    ) -> None:
+    def __init__(self, file: BinaryIO, video: VideoFormat, *, format: str = "mp4") -> None:
         self.frames_written = 0
         self._file = file
-        self._encoder = FragmentEncoder(
-            width=width,
-            height=height,
-            fps=fps,
-            metadata=metadata or {},
-            encoding=_encoding(format, width, height, lossless=lossless),
-            container=format,
-        )
+        self._encoder = FragmentEncoder(replace(video, encoding=_encoding(video, format)), container=format)
 
     def __enter__(self) -> Self:
         return self
@@ -77,33 +59,19 @@ class PipeWriter:
     publish_partial = publish
 
 
-def check_pipe(format: str, *, width: int, height: int, lossless: bool = False) -> None:
+def check_pipe(video: VideoFormat, format: str) -> None:
     """Raise UsageError for what cannot be sent, before a model loads."""
-    _encoding(format, width, height, lossless=lossless).check_size(width, height)
+    _encoding(video, format).check_size(video.width, video.height)
 
 
-def _encoding(format: str, width: int, height: int, *, lossless: bool) -> Encoding:
+def _encoding(video: VideoFormat, format: str) -> Encoding:
     if format not in PIPE_FORMATS:
         known = f"{', '.join(PIPE_FORMATS[:-1])} or {PIPE_FORMATS[-1]}"
         raise UsageError(f"--format {format}: unknown; try {known}{did_you_mean(format, PIPE_FORMATS)}")
-    if lossless and format in ("mp4", "yuv4mpeg"):
+    if video.lossless and format in ("mp4", "yuv4mpeg"):
         raise UsageError(f"--lossless: {format} loses some of every picture; try --format mkv, nut or rawvideo")
     if format == "rawvideo":
         return RAW_RGB
     if format == "yuv4mpeg":
-        return raw_yuv(width, height)
-    return FFV1 if lossless else H264
-
-
-def open_pipe(
-    file: BinaryIO,
-    *,
-    width: int,
-    height: int,
-    fps: Fraction,
-    format: str = "mp4",
-    metadata: Mapping[str, str] | None = None,
-    lossless: bool = False,
-) -> PipeWriter:
-    """What sends a video to `file`, such as `sys.stdout.buffer`."""
-    return PipeWriter(file, width=width, height=height, fps=fps, format=format, metadata=metadata, lossless=lossless)
+        return raw_yuv(video.width, video.height)
+    return FFV1 if video.lossless else H264

@@ -3,10 +3,9 @@
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -14,18 +13,9 @@ import av
 import numpy as np
 
 from causvid_cli.errors import MediaError, OutputError
-from causvid_cli.media.probe import Chapter
-from causvid_cli.video.encode import H264, Encoding, FragmentEncoder
+from causvid_cli.video.encode import FragmentEncoder, VideoFormat
 from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, sync_folder
-from causvid_cli.video.formats import (
-    PUBLISH,
-    Form,
-    check_output,
-    form_of,
-    numbered,
-    part_of,
-    partial_of,
-)
+from causvid_cli.video.formats import PUBLISH, check_output, form_of, numbered, part_of, partial_of
 from causvid_cli.video.publish import Finish, write_pictures
 from causvid_cli.video.verify import fault_of_video, fault_of_webp
 
@@ -70,7 +60,8 @@ class Writer(Protocol):
 class FileWriter:
     """Writes one video, chunk by chunk; what was written survives whatever happens.
 
-        with open_writer(path, width=832, height=480, fps=Fraction(16), metadata=recipe_to_metadata(recipe)) as writer:
+        video = VideoFormat(width=832, height=480, fps=Fraction(16), metadata=recipe_to_metadata(recipe))
+        with open_writer(path, video) as writer:
             for chunk in chunks:
                 writer.write(chunk.frames)
             writer.publish()
@@ -79,8 +70,7 @@ class FileWriter:
     an earlier run. Leaving the block unpublished (an error, Ctrl-C) keeps it: it plays, has the metadata, and nothing
     has the final name. A kill in the middle of write() may leave a torn last piece, which players skip.
 
-    metadata: tags, in the `.part` from the first chunk on (`recipe_to_metadata`); GIF, WebP and PNG hold none.
-    chapters: titles, by first frame; written on publish(); those beyond the last frame are left out.
+    The tags are in the `.part` from the first chunk on, the chapters come on publish().
     resume: go on with the `.part` from there (the `restart` of the writer that was broken off): equal frames give the
     bytes of an unbroken run. finish: makes the finished file; what it makes has all frames of the `.part`.
     Everything the system refuses (full disk, quota, denied, ...) raises OutputError. Needs POSIX (flock).
@@ -89,32 +79,21 @@ class FileWriter:
     def __init__(
         self,
         path: Path,
+        video: VideoFormat,
         *,
-        width: int,
-        height: int,
-        fps: Fraction,
-        form: Form,
-        lossless: bool = False,
         overwrite: bool = False,
-        metadata: Mapping[str, str] | None = None,
-        chapters: Sequence[Chapter] = (),
         resume: Restart | None = None,
         finish: Finish | None = None,
-        encoding: Encoding | None = None,
     ) -> None:
-        check_output(path, overwrite=overwrite, lossless=lossless, fps=fps, joins=finish is not None)
+        check_output(path, video, overwrite=overwrite, joins=finish is not None)
+        form = form_of(path, lossless=video.lossless)
         self.path, self.part_path = path, part_of(path)
-        self._form, self._overwrite, self._fps = form, overwrite, fps
-        self._metadata, self._chapters = dict(metadata or {}), chapters
+        self._video, self._form, self._overwrite = video, form, overwrite
         self._finish = finish or (form.finish() if form.finish else None)
         self._joins = finish is not None
         self._resume = resume or Restart()
         self._encoder = FragmentEncoder(
-            width=width,
-            height=height,
-            fps=fps,
-            metadata=self._metadata,
-            encoding=encoding or form.encoding,
+            replace(video, encoding=video.encoding or form.encoding),
             container=form.container,
             start_frame=self._resume.frames,
         )
@@ -203,10 +182,10 @@ class FileWriter:
     def _make(self, path: Path) -> None:
         """Write the finished file, and sync it."""
         assert self._finish is not None
-        chapters = [chapter for chapter in self._chapters if chapter.start_frame < self.frames_written]
+        chapters = [chapter for chapter in self._video.chapters if chapter.start_frame < self.frames_written]
         with create_file(path) as target:
             try:
-                self._finish(self.part_path, target, metadata=self._metadata, chapters=chapters)
+                self._finish(self.part_path, target, metadata=self._video.metadata, chapters=chapters)
             except (av.error.FFmpegError, MediaError, OutputError):
                 if target.failure is None:
                     raise
@@ -220,9 +199,9 @@ class FileWriter:
             fault_of_video(
                 self.part_path,
                 frames=self.frames_written,
-                fps=self._fps,
+                fps=self._video.fps,
                 tick=self._form.tick,
-                metadata=self._metadata,
+                metadata=self._video.metadata,
             )
         )
 
@@ -230,14 +209,14 @@ class FileWriter:
         """Read the finished file back: all its frames, our rate unless it is joined to another's, and our recipe."""
         assert self._finish is not None
         if self._form.is_webp:
-            self._verify(fault_of_webp(path, frames=self.frames_written, fps=self._fps))
+            self._verify(fault_of_webp(path, frames=self.frames_written, fps=self._video.fps))
             return
         fault = fault_of_video(
             path,
             frames=self._finish.frames_before + self.frames_written,
-            fps=None if self._joins or not self._form.tells else self._fps,
+            fps=None if self._joins or not self._form.tells else self._video.fps,
             tick=self._form.tick,
-            metadata=self._metadata if self._form.tells else {},
+            metadata=self._video.metadata if self._form.tells else {},
         )
         self._verify(fault)
 
@@ -249,41 +228,6 @@ class FileWriter:
         whole = self._whole[0]
         kept = f"; {whole.frames} frames ({whole.bytes} bytes) are kept in {self.part_path}" if whole.frames else ""
         return f"{self.path}: {reason}{kept}"
-
-
-class Mp4Writer(FileWriter):
-    """Writes one MP4 (.m4v and .mov are the same inside): H.264, BT.709, its index in front. crf: x264's quality."""
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        width: int,
-        height: int,
-        fps: Fraction,
-        overwrite: bool = False,
-        metadata: Mapping[str, str] | None = None,
-        chapters: Sequence[Chapter] = (),
-        resume: Restart | None = None,
-        finish: Finish | None = None,
-        encoding: Encoding = H264,
-        crf: int | None = None,
-    ) -> None:
-        if crf is not None:
-            encoding = replace(encoding, options={**encoding.options, "crf": str(crf)})
-        super().__init__(
-            path,
-            width=width,
-            height=height,
-            fps=fps,
-            form=form_of(path),
-            overwrite=overwrite,
-            metadata=metadata,
-            chapters=chapters,
-            resume=resume,
-            finish=finish,
-            encoding=encoding,
-        )
 
 
 class PicturesWriter(FileWriter):
@@ -329,36 +273,16 @@ def _name_all(made: Sequence[Path], path: Path, *, overwrite: bool) -> None:
 
 def open_writer(
     path: Path,
+    video: VideoFormat,
     *,
-    width: int,
-    height: int,
-    fps: Fraction,
     overwrite: bool = False,
-    metadata: Mapping[str, str] | None = None,
-    chapters: Sequence[Chapter] = (),
-    lossless: bool = False,
     resume: Restart | None = None,
     finish: Finish | None = None,
-    encoding: Encoding | None = None,
 ) -> FileWriter:
     """What writes a file of this name: .mp4, .m4v, .mov, .mkv, .webm, .gif, .webp or folder/%05d.png.
 
-    lossless: exact RGB (FFV1 in .mkv, lossless .webp, .png). finish and encoding, as `FileWriter` has them, are for
-    MP4. Raises OutputError for a name that cannot be written, UsageError for a size, a rate or a loss.
+    A lossless video is FFV1 in .mkv, .webp or .png. finish, as `FileWriter` has it, and an encoding of the video's own
+    are for MP4. Raises OutputError for a name that cannot be written, UsageError for a size, a rate or a loss.
     """
-    form = form_of(path, lossless=lossless)
-    kind = PicturesWriter if form.finish is None else FileWriter
-    return kind(
-        path,
-        width=width,
-        height=height,
-        fps=fps,
-        form=form,
-        lossless=lossless,
-        overwrite=overwrite,
-        metadata=metadata,
-        chapters=chapters,
-        resume=resume,
-        finish=finish,
-        encoding=encoding,
-    )
+    kind = PicturesWriter if form_of(path).finish is None else FileWriter
+    return kind(path, video, overwrite=overwrite, resume=resume, finish=finish)
