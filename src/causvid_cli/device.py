@@ -2,7 +2,6 @@
 
 import gc
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -222,6 +221,10 @@ def _peak_of_process() -> int:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):
+        if sys.platform == "win32":
+            return int(psutil.Process().memory_info().peak_wset)
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 

@@ -348,6 +348,40 @@ def refuse_link(*_):
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
+WINDOWS = """if True:
+    import os, shutil, sys, types
+    from fractions import Fraction
+    from pathlib import Path
+    import numpy as np
+    from causvid_cli.video import VideoFormat, check_output, open_writer
+    path, locked, real_open = Path(sys.argv[1]), [], os.open
+    def refuse_folders(path, *flags, **options):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *flags, **options)
+    sys.platform = "win32"
+    sys.modules["fcntl"] = None
+    locking = lambda handle, kind, count: locked.append((os.lseek(handle, 0, 1), kind, count))
+    sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
+    for name in ("link", "pathconf", "pread", "major", "minor"):
+        delattr(os, name)
+    os.open, shutil._use_fd_functions = refuse_folders, False
+    video = VideoFormat(width=64, height=48, fps=Fraction(16))
+    for name in ("a.mp4", "a.mkv", "a.gif", "%02d.png"):
+        check_output(path / name, video, overwrite=False)
+        with open_writer(path / name, video) as out:
+            out.write(np.zeros((2, 48, 64, 3), np.uint8))
+            out.publish()
+    assert locked == [(1 << 40, 2, 1)] * len(locked) and len(locked) >= 4, locked
+"""
+
+
+def test_a_video_is_written_with_what_windows_has(tmp_path):
+    subprocess.run([sys.executable, "-c", WINDOWS, str(tmp_path)], check=True)
+    assert names(tmp_path) == {"a.mp4", "a.mkv", "a.gif", "01.png", "02.png"}
+    assert read_info(tmp_path / "a.mp4").frames == 2
+
+
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     with writer(tmp_path / "a.mp4") as first:
         first.write(noise(2))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.video.files import open_file
 
 MAGIC = b"causvid journal 1\n"
 _HEAD = struct.Struct("<II")
@@ -78,8 +79,7 @@ class Journal:
     def open(cls, path: Path) -> Self:
         """The journal that an earlier run left; a torn end is cut off. Raises MediaError when it is none."""
         try:
-            # O_NONBLOCK: a named pipe of this name would else be waited for
-            file = open(os.open(path, os.O_RDWR | os.O_NONBLOCK), "r+b", buffering=0)  # noqa: SIM115
+            file = open_file(path)
         except OSError as error:
             raise MediaError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from error
         try:

@@ -1,9 +1,9 @@
 """Output files: every byte that does not arrive is an error, one writer at a time, a name given in one step."""
 
 import errno
-import fcntl
 import io
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _READ_BYTES = 1 << 20
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"))
+"""No translated line ends (Windows), no link followed, no named pipe waited for (elsewhere)."""
+_LOCKED_BYTE = 1 << 40
+"""Beyond any video: on Windows nobody can read a byte that is locked."""
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # exFAT, some network and FUSE mounts
 
 
@@ -51,8 +55,13 @@ def output_errors(message: Callable[[str], str]) -> Iterator[None]:
 
 def create_file(path: Path) -> OutputFile:
     """A new, empty file for writing and reading back; one that exists is a FileExistsError."""
+    return open_file(path, os.O_CREAT | os.O_EXCL)
+
+
+def open_file(path: Path, flags: int = 0) -> OutputFile:
+    """The file at `path` for reading and writing; no link is followed, no named pipe waited for. flags: os.open()'s."""
     # By its descriptor: PyAV would take a name for UTF-8.
-    return OutputFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "r+")
+    return OutputFile(os.open(path, os.O_RDWR | _FLAGS | flags, 0o666), "r+")
 
 
 @contextmanager
@@ -64,8 +73,8 @@ def open_muxer(target: BinaryIO, muxer: str, options: dict[str, str]) -> Iterato
 
 def check_unlocked(path: Path) -> None:
     """Raise OutputError when another writer holds the lock of the file at `path`, if there is one."""
-    with suppress(FileNotFoundError), OutputFile(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-        _lock(file, path, fcntl.LOCK_SH)
+    with suppress(FileNotFoundError), open_file(path) as file:
+        _lock(file, path, shared=True)
 
 
 def open_locked(path: Path, *, kept_bytes: int = 0) -> OutputFile:
@@ -74,9 +83,9 @@ def open_locked(path: Path, *, kept_bytes: int = 0) -> OutputFile:
     Raises OutputError when another writer holds the lock, or the file is shorter than what is to be kept.
     """
     while True:
-        file = OutputFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        file = open_file(path, os.O_CREAT)
         try:
-            _lock(file, path, fcntl.LOCK_EX)
+            _lock(file, path)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     _check_size(file, path, kept_bytes)
@@ -87,10 +96,19 @@ def open_locked(path: Path, *, kept_bytes: int = 0) -> OutputFile:
         file.close()  # published and removed between our open and our lock
 
 
-def _lock(file: OutputFile, path: Path, kind: int) -> None:
+def _lock(file: OutputFile, path: Path, *, shared: bool = False) -> None:
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            file.seek(0)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+    except (BlockingIOError, PermissionError) as error:  # as POSIX and as Windows say it
         owner = _lock_owner(file)
         raise OutputError(f"{path} is being written by another causvid{owner}; choose another -o") from error
     except OSError:
@@ -127,6 +145,9 @@ def give_name(finished: Path, path: Path, *, overwrite: bool) -> None:
         os.replace(finished, path)
         return
     try:
+        if sys.platform == "win32":
+            os.rename(finished, path)  # there, a name that exists is refused
+            return
         try:
             os.link(finished, path)
         except OSError as error:
@@ -143,8 +164,17 @@ def give_name(finished: Path, path: Path, *, overwrite: bool) -> None:
         raise FileExistsError(error.errno, taken) from error
 
 
+def remove_open(file: OutputFile, path: Path) -> None:
+    """Remove the file at `path` before its lock goes; on Windows, which removes no open file, right after."""
+    if sys.platform == "win32":
+        file.close()
+    path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a new name survive a power cut."""
+    if sys.platform == "win32":  # which opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -157,6 +187,8 @@ def sync_folder(folder: Path) -> None:
 
 def _lock_owner(file: OutputFile) -> str:
     """Who holds a file's lock, as " (pid 123)"; empty where the system does not tell (only Linux does)."""
+    if sys.platform != "linux":
+        return ""
     status = os.fstat(file.fileno())
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
@@ -181,7 +213,10 @@ class ReadBack(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         view = memoryview(buffer).cast("B")
-        data = os.pread(self._descriptor, len(view), self._at)
+        writing_at = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        os.lseek(self._descriptor, self._at, os.SEEK_SET)
+        data = os.read(self._descriptor, len(view))
+        os.lseek(self._descriptor, writing_at, os.SEEK_SET)
         view[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,7 +106,8 @@ def check_output(
     folder = path.parent
     with output_errors(lambda reason: f"{path}: {reason}"):
         _check_folder(folder)
-        longest, limit = len(os.fsencode(path.name + PUBLISH)), os.pathconf(folder, "PC_NAME_MAX")
+        limit = os.pathconf(folder, "PC_NAME_MAX") if sys.platform != "win32" else 255
+        longest = len(os.fsencode(path.name + PUBLISH))
         if longest > limit:
             raise OutputError(f"{path}: the name is {longest - limit} bytes too long; choose a shorter -o")
         if path.is_dir():

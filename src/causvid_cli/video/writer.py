@@ -14,7 +14,7 @@ import numpy as np
 
 from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.video.encode import FragmentEncoder, VideoFormat
-from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, sync_folder
+from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, remove_open, sync_folder
 from causvid_cli.video.formats import PUBLISH, check_output, form_of, numbered, part_of, partial_of
 from causvid_cli.video.publish import Finish, write_pictures
 from causvid_cli.video.verify import fault_of_video, fault_of_webp
@@ -73,7 +73,7 @@ class FileWriter:
     The tags are in the `.part` from the first chunk on, the chapters come on publish().
     resume: go on with the `.part` from there (the `restart` of the writer that was broken off): equal frames give the
     bytes of an unbroken run. finish: makes the finished file; what it makes has all frames of the `.part`.
-    Everything the system refuses (full disk, quota, denied, ...) raises OutputError. Needs POSIX (flock).
+    Everything the system refuses (full disk, quota, denied, ...) raises OutputError.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class FileWriter:
 
     def __exit__(self, *_: object) -> None:
         with output_errors(self._failure):
-            if not self._published and not os.fstat(self._part.fileno()).st_size:
-                self.part_path.unlink(missing_ok=True)
+            if not self._part.closed and not os.fstat(self._part.fileno()).st_size:
+                remove_open(self._part, self.part_path)
             self._part.close()  # lets go of the lock
 
     @property
@@ -155,7 +155,7 @@ class FileWriter:
         self._publish_as(self.path, overwrite=self._overwrite)
         with output_errors(self._failure):
             self._published = True
-            self.part_path.unlink(missing_ok=True)
+            remove_open(self._part, self.part_path)
         return self.path
 
     def publish_partial(self) -> Path:
@@ -251,7 +251,7 @@ class PicturesWriter(FileWriter):
     def _make_pictures(self, folder: Path) -> list[Path]:
         made = []
         for path in write_pictures(self.part_path, folder, self.path.name):
-            with open(path, "rb") as file:
+            with open(path, "r+b") as file:
                 os.fsync(file.fileno())
             made.append(path)
         if len(made) != self.frames_written:
