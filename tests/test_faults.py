@@ -27,10 +27,9 @@ from tiny import tiny_pack
 from typer.testing import CliRunner, Result
 
 from causvid_cli import pipeline
-from causvid_cli.cli import report
 from causvid_cli.cli.app import app
 from causvid_cli.config import load_facts
-from causvid_cli.job import journal
+from causvid_cli.job import journal, recording
 from causvid_cli.job.job import journal_path
 from causvid_cli.media.probe import read_info
 from causvid_cli.models.packs import write_pack_manifest
@@ -353,9 +352,13 @@ def test_a_full_disk_under_the_sidecar_leaves_the_video(t2v, whole, monkeypatch)
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(report, "write_text", full)
-    fails(run(*t2v, "--sidecar"), 7, "x.mp4.json: no space left on device; the video itself is whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "write_text", full)
+        complaint = "x.mp4.json: no space left on device; the video itself is whole; `causvid resume x.mp4` tries again"
+        fails(run(*t2v, "--sidecar"), 7, complaint)
     assert Path("x.mp4").read_bytes() == whole
+    assert run("resume", "x.mp4").exit_code == 0
+    assert names(Path()) == {"x.mp4", "x.mp4.json"}
 
 
 @pytest.fixture
@@ -397,7 +400,7 @@ def test_a_full_disk_is_gone_on_from_when_there_is_room(command, small_disk, tin
     ("prepare", "name", "complaint"),
     [
         (lambda: None, "missing/x.mp4", "folder missing does not exist; create it with mkdir -p missing"),
-        (lambda: None, "é" * 130 + ".mp4", "the name is 17 bytes too long; choose a shorter -o"),
+        (lambda: None, "é" * 130 + ".mp4", "the name is 21 bytes too long; choose a shorter -o"),
         (lambda: os.mkdir("x.mp4"), "x.mp4", "x.mp4 is a folder; try -o x.mp4/video.mp4"),
         (lambda: os.mkfifo("x.mp4"), "x.mp4", "is a device or a pipe, not a file"),
         (lambda: None, "/dev/full", "is a device or a pipe, not a file"),

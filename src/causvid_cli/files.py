@@ -2,8 +2,12 @@
 
 import hashlib
 import os
-import tempfile
+import re
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+
+_numbers = count()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -12,18 +16,32 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one, even after a crash."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    part = Path(name)
+    """Write a file so that it is either the old one or the whole new one, even after a crash.
+
+    It keeps the mode of the old one. What processes that were killed left in the folder goes.
+    """
+    _remove_abandoned(path.parent)
+    part = path.parent / f".causvid-{os.getpid()}-{next(_numbers)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "xb") as file:
+            with suppress(FileNotFoundError):
+                part.chmod(path.stat().st_mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.chmod(0o644)  # mkstemp's is 0600
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files of processes that are no more."""
+    for part in folder.glob(".causvid-*-*"):
+        import psutil
+
+        owner = re.fullmatch(r"\.causvid-(\d+)-\d+", part.name)
+        if owner and not psutil.pid_exists(int(owner[1])):
+            part.unlink(missing_ok=True)
 
 
 def sha256_of_file(path: Path) -> str:

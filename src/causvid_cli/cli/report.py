@@ -11,8 +11,6 @@ from causvid_cli.cli import console
 from causvid_cli.cli.task import Task
 from causvid_cli.cli.versions import versions
 from causvid_cli.config import to_json
-from causvid_cli.errors import OutputError
-from causvid_cli.files import write_text
 from causvid_cli.job.job import Job
 
 if TYPE_CHECKING:
@@ -118,10 +116,9 @@ class Sidecar:
             }
         )
 
-    def write(self, task: Task, job: Job, made: Made) -> None:
-        """Raises OutputError."""
+    def text(self, task: Task, job: Job, made: Made) -> str:
+        """What the file holds once the last frame is made."""
         assert task.output is not None
-        path = task.output.with_name(task.output.name + ".json")
         content = {
             "v": 1,
             "output": task.output.name,
@@ -131,10 +128,7 @@ class Sidecar:
             "resumed_frames": made.resumed_frames,
             "chunks": self._chunks,
         }
-        try:
-            write_text(path, to_json(content, indent=1) + "\n")
-        except OSError as error:
-            raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}; the video itself is whole") from error
+        return to_json(content, indent=1) + "\n"
 
 
 def report(task: Task, made: Made, timings: dict[str, float]) -> None:

@@ -75,7 +75,10 @@ def resume(
     earlier = find_earlier(output, part_of(output))
     if earlier is None and not output.is_file():
         raise MediaError(f"{journal_path(output)}: not there, so there is nothing to resume; make the video again")
-    if earlier is None or (existing(output) and not part_of(output).exists()):
+    is_old = earlier is not None and earlier.journal.finished is None and not part_of(output).exists()  # kept latents
+    if earlier is None or earlier.is_finished or (is_old and existing(output)):
+        if earlier is not None and earlier.is_finished:
+            earlier.clean_up(output)
         console.note(f"{output} is finished: nothing to resume")
         return
     local = earlier.local

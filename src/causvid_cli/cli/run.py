@@ -11,7 +11,7 @@ from causvid_cli.cli import console
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.progress import Progress, show_progress
 from causvid_cli.cli.report import Made, Sidecar, announcer, cue_line, open_preview, report, watched
-from causvid_cli.cli.stream import find_earlier_run, open_recording
+from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import OutputError
 
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 def run(tasks: Sequence[Task], *, started: float) -> None:
     """Make the videos and report each. started: when the command began, on the monotonic clock."""
-    work = [(task, find_earlier_run(task)) for task in tasks if check_output_of(task)]
+    work = []
+    for task in tasks:
+        named = find_named(task)
+        if named is not None and check_output_of(task, named):
+            work.append((task, find_earlier_run(task)))
     if work:
         _run(work, started=started)
 
 
 def run_earlier(task: Task, earlier: "Earlier", *, started: float) -> None:
     """Go on with a video that was broken off."""
-    if check_output_of(task):
+    if check_output_of(task, earlier.named):
         _run([(task, earlier)], started=started)
 
 
@@ -122,12 +126,16 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
                         raise KeyboardInterrupt
             made.frames = writer.frames_written  # one chunk more may have been at work
             made.generate_s = time.monotonic() - started
-            recording.publish(keep_latents=task.making.keep_latents)
+            recording.publish(sidecar=sidecar.text(task, job, made) if sidecar else None)
         except BaseException as error:
             _keep(error, task, recording)
             raise
-        if sidecar:
-            sidecar.write(task, job, made)
+        try:
+            recording.clean_up(keep_latents=task.making.keep_latents)
+        except OutputError as error:
+            if recording.journal is not None:
+                error.add_note(f"`causvid resume {shlex.quote(str(task.output))}` tries again")
+            raise
     if task.given and job.frames and made.frames < job.frames:
         console.note(f"{task.given.name} ended before --length {job.length}, and so does the video")
     made.peak_memory_bytes = peak_memory_bytes(pipeline.device)
@@ -145,10 +153,13 @@ def _keep(error: BaseException, task: Task, recording: "Recording") -> None:
             error.add_note(resume.removeprefix("; "))
         return
     total = f" of {task.job.frames}" if task.job.frames else ""
-    place = writer.part_path
+    if not writer.keeps_part:
+        error.add_note(f"{writer.part_path} was removed meanwhile{resume}")
+        return
+    kept_in = writer.part_path
     if isinstance(error, KeyboardInterrupt) and not interrupts.raised:
-        place = writer.publish_partial()
-    error.add_note(f"{writer.frames_written}{total} frames are kept in {place}{resume}")
+        kept_in = writer.publish_partial()
+    error.add_note(f"{writer.frames_written}{total} frames are kept in {kept_in}{resume}")
 
 
 def _dtype(pipeline: "Pipeline") -> str:

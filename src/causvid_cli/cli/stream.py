@@ -1,5 +1,6 @@
 """A task -> its stream and the file it goes into, taken up where an earlier run left it."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -97,9 +98,36 @@ def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier 
         task.output,
         video,
         overwrite=task.making.overwrite,
+        named=earlier.named if earlier else (),
         resume=earlier.restart if earlier and earlier.restart.frames else None,
         finish=task.given.finish(task.output) if task.given else None,
     )
+
+
+def find_named(task: Task) -> "frozenset[str] | None":
+    """The files that an earlier run of the same command had given their names before it was killed.
+
+    None when these are all of the video: then what it left is cleaned up now.
+    """
+    if task.output is None or task.making.dry_run:
+        return frozenset()
+    if not os.path.exists(journal_path(task.output)) or not existing(task.output):
+        return frozenset()
+    from causvid_cli.job.recording import find_earlier  # loads torch
+    from causvid_cli.video import part_of
+
+    try:
+        earlier = find_earlier(task.output, part_of(task.output))
+    except MediaError:  # and whether what is there may go is another question
+        return frozenset()
+    if earlier is None:
+        return frozenset()
+    same = earlier.job.is_asked_again_by(task.job, seed_given=task.seed_given)
+    if same and earlier.is_finished and earlier.clean_up(task.output):
+        console.note(f"{task.output} is finished: nothing to resume")
+        return None
+    earlier.journal.close()
+    return earlier.named if same else frozenset()
 
 
 def find_earlier_run(task: Task) -> "Earlier | None":

@@ -3,6 +3,7 @@
 import re
 import sys
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -223,8 +224,11 @@ def slug(prompt: str) -> str:
     return "-".join(re.findall("[a-z0-9]+", plain))[:40].strip("-") or "video"
 
 
-def check_output_of(task: Task) -> bool:
-    """Find what would keep the output from being written; False when it is there and that is fine. Loads PyAV."""
+def check_output_of(task: Task, named: Collection[str] = ()) -> bool:
+    """Find what would keep the output from being written; False when it is there and that is fine. Loads PyAV.
+
+    named: files that may be there, since an earlier run of this task gave them their names.
+    """
     from causvid_cli.video import VideoFormat, check_output, check_pipe
 
     width, height = parse_size(task.job.size)
@@ -242,6 +246,7 @@ def check_output_of(task: Task) -> bool:
         overwrite=task.making.overwrite,
         expected_bytes=round(pixels * BYTES_PER_PIXEL),
         joins=bool(task.given and task.given.joins(task.output)),
+        named=named,
     )
     if task.given and task.given.path and task.output.exists() and task.output.samefile(task.given.path):
         raise OutputError(f"{task.output} is the input; choose another -o")
@@ -249,12 +254,11 @@ def check_output_of(task: Task) -> bool:
 
 
 def existing(output: Path) -> Path | None:
-    """What is there of a finished video: the file, or the first of its numbered pictures."""
-    from causvid_cli.video.formats import form_of, numbered
+    """What is there of a finished video: the file, or the first of its numbered frames."""
+    from causvid_cli.video.formats import finished_files, form_of
 
-    if form_of(output).finish is None:  # numbered pictures
-        return next(iter(numbered(output)), None) if output.parent.is_dir() else None
-    return output if output.exists() else None
+    form_of(output)  # whose complaint comes first
+    return next((file for file in finished_files(output) if file.exists()), None)
 
 
 def _check_together(making: Making) -> None:

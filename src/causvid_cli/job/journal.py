@@ -2,6 +2,7 @@
 
     NAME.mp4.journal = MAGIC, then records: length (u32), CRC-32 (u32), payload
       first payload: the request, JSON; the others: one chunk each, safetensors with JSON metadata
+      last payload of a finished video: "finished ", and what is about to get its names, JSON
 
 Latents are kept as they are, so the frames of a resumed video are those of an unbroken one. A record that a kill or a
 full disk tore is not there: its chunk is made again.
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from causvid_cli.config import to_json
+from causvid_cli.config import from_json, to_json
 from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.video.files import open_file
 
@@ -30,6 +31,7 @@ _HEAD = struct.Struct("<II")
 _LONGEST = 2**31
 """Bytes of a record: more is damage."""
 _NEW = ".new"
+_FINISHED = b"finished "  # no safetensors file begins so: it would have a header of 10**18 bytes
 _REMEDY = "make the video again, with -y"
 
 
@@ -47,6 +49,17 @@ class Mark:
     restart_crc: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A video that is whole and about to get its names. Whoever finds files like these beside its journal cleans up.
+
+    files: SHA-256 by name. sidecar: the text of FILE.json; None for none.
+    """
+
+    files: Mapping[str, str]
+    sidecar: str | None = None
+
+
 class Journal:
     """The journal of one video, open for reading and for more. The caller holds the video's lock."""
 
@@ -57,6 +70,7 @@ class Journal:
         self._end = self._size = file.seek(0, os.SEEK_END)
         self.mark: Mark | None = None
         """Of the last chunk."""
+        self.finished: Finished | None = None
 
     @classmethod
     def create(cls, path: Path, request: Mapping[str, Any]) -> Self:
@@ -92,6 +106,10 @@ class Journal:
                 raise MediaError(f"{path}: damaged: its request is not whole; {_REMEDY}")
             journal = cls(path, file, request)
             journal._places = list(records)
+            if journal._places and (payload := _read(file, *journal._places[-1])).startswith(_FINISHED):
+                said = payload.removeprefix(_FINISHED).decode()
+                journal.finished = from_json(Finished, said, where=str(path), error=MediaError)
+                journal._places.pop()
             journal._end = sum((journal._places or [(start, size)])[-1])
             journal.mark = journal._last_mark()
             return journal
@@ -118,18 +136,15 @@ class Journal:
     def append(self, x0: Tensor, mark: Mark) -> None:
         """Add the next chunk: when this returns, it outlives the process. x0: [1, C, f, h, w]. Raises OutputError."""
         payload = save({"x0": x0.cpu().contiguous()}, metadata={"mark": to_json(mark)})
-        record = _record(payload)
-        with _output_errors(self.path):
-            try:
-                self._file.truncate(self._end)
-                self._file.seek(self._end)
-                _write(self._file, record)
-            except BaseException:
-                self._file.truncate(self._end)
-                raise
+        self._put(payload)
         self._places.append((self._end + _HEAD.size, len(payload)))
-        self._end += len(record)
+        self._end += _HEAD.size + len(payload)
         self.mark = mark
+
+    def finish(self, finished: Finished) -> None:
+        """Say that the video is about to get its names, until a chunk is added. Raises OutputError."""
+        self._put(_FINISHED + to_json(finished).encode())
+        self.finished = finished
 
     def latents(self, index: int) -> Tensor:
         """x0 [1, C, f, h, w] of a chunk, index < `chunks`."""
@@ -148,6 +163,17 @@ class Journal:
         """The video is whole: nothing is left to resume."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+    def _put(self, payload: bytes) -> None:
+        """Write a record behind the last chunk, in the place of what may be there."""
+        with _output_errors(self.path):
+            try:
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+                _write(self._file, _record(payload))
+            except BaseException:
+                self._file.truncate(self._end)
+                raise
 
     def _last_mark(self) -> Mark | None:
         try:

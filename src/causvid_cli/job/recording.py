@@ -2,7 +2,8 @@
 
     begin      Recording(...)      a new `.part` and journal, or those of an earlier run, taken up at a restart place
     go on      for chunk in ...    the chunk is in the file and in the journal when it is yielded
-    end        publish()           the file gets its name, the journal goes
+    end        publish()           the journal says what is whole, and that gets its name
+               clean_up()          the sidecar is written, `.part` and journal go
 
 A resumed video is the same roll-out with the chunks that the journal has not denoised again: the cache is filled by the
 same clean passes, the encoder begins anew where it did before. So latents and frames are those of an unbroken run.
@@ -19,11 +20,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from causvid_cli.errors import OutputError
+from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import Chunk, ChunkGrid
 from causvid_cli.job.job import Job, journal_path
-from causvid_cli.job.journal import Journal, Mark
+from causvid_cli.job.journal import Finished, Journal, Mark
 from causvid_cli.pipeline import GIVEN, ChunkResult, Stream
-from causvid_cli.video import Restart, Writer, crc_of
+from causvid_cli.video import Restart, Writer, crc_of, part_of
+from causvid_cli.video.files import open_locked, remove_open
+from causvid_cli.video.formats import finished_files
+from causvid_cli.video.writer import remove_unpublished
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,10 @@ class Earlier:
     """Where its things lie on this machine."""
     restart: Restart
     """Where the file is taken up."""
+    named: frozenset[str] = frozenset()
+    """Files that it had given their names when it was killed; nobody's but this video's."""
+    is_finished: bool = False
+    """Whether these are all."""
 
     @property
     def chunks(self) -> int:
@@ -51,6 +61,21 @@ class Earlier:
         """The first chunk that is written; those before it are in the file."""
         return grid.chunk_of(self.restart.frames) if self.restart.frames else GIVEN
 
+    def clean_up(self, output: Path) -> bool:
+        """Do what is left to do for a finished video; returns whether there was anything."""
+        keep_latents, part, finished = bool(self.local.get("keep_latents")), part_of(output), self.journal.finished
+        sidecar = finished.sidecar if finished else None
+        if keep_latents and not part.exists() and (sidecar is None or sidecar_path(output).exists()):
+            self.journal.close()
+            return False
+        with open_locked(part) as file:
+            if sidecar is not None:
+                write_sidecar(output, sidecar)
+            remove_unpublished(output)
+            remove_open(file, part)
+            self.journal.close() if keep_latents else self.journal.remove()
+        return True
+
 
 def find_earlier(output: Path, part: Path) -> Earlier | None:
     """What an earlier run has left of this video, if it left a journal. Raises MediaError when that is damaged."""
@@ -60,10 +85,40 @@ def find_earlier(output: Path, part: Path) -> Earlier | None:
     journal = Journal.open(path)
     try:
         job = Job.from_recipe(journal.request.get("recipe", {}), where=str(path))
-        return Earlier(journal, job, journal.request.get("local", {}), _restart(journal, part))
+        named, whole = _names_given(output, journal)
+        return Earlier(journal, job, journal.request.get("local", {}), _restart(journal, part), named, whole)
     except BaseException:
         journal.close()
         raise
+
+
+def _names_given(output: Path, journal: Journal) -> tuple[frozenset[str], bool]:
+    """The files of a finished video that are in their places, and whether they are all of them, and whole."""
+    if journal.finished is None:
+        return frozenset(), False
+    wanted, empty, whole = journal.finished.files, set(), set()
+    with suppress(OSError):
+        for path in finished_files(output):
+            if path.name in wanted and path.is_file():
+                if not path.stat().st_size:  # a name that was claimed, by `give_name`
+                    empty.add(path.name)
+                elif sha256_of_file(path) == wanted[path.name]:
+                    whole.add(path.name)
+    return frozenset(empty | whole), bool(whole) and whole == set(wanted)
+
+
+def sidecar_path(output: Path) -> Path:
+    """Where --sidecar writes what it knows of a video."""
+    return output.with_name(output.name + ".json")
+
+
+def write_sidecar(output: Path, text: str) -> None:
+    """Write FILE.json beside a video that has its name. Raises OutputError."""
+    path = sidecar_path(output)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}; the video itself is whole") from error
 
 
 def _restart(journal: Journal, part: Path) -> Restart:
@@ -95,6 +150,7 @@ class Recording:
     ) -> None:
         self.stream, self.writer, self.journal = stream, writer, journal
         self._known, self._show, self._beside = known_chunks, show, beside
+        self._sidecar: str | None = None
         self.frames = 0
         """Written up to the chunk that was given last."""
 
@@ -123,17 +179,30 @@ class Recording:
         """How many frames are in the file with these."""
         self.writer.write(self._show(chunk.frames) if self._show else chunk.frames)
         if self.journal is not None and chunk.index >= self._known:
+            if chunk.index == self._known > 0:
+                self.writer.discard_partial()  # the `.part` has more now
             restart = self.writer.restart
             mark = Mark(self.writer.frames_written, restart.bytes, restart.frames, restart.crc)
             self.journal.append(chunk.latent, mark)
         return self.writer.frames_written
 
-    def publish(self, *, keep_latents: bool = False) -> Path:
-        """Finish the file under its name; returns that."""
-        path = self.writer.publish()
+    def publish(self, *, sidecar: str | None = None) -> Path:
+        """Finish the file under its name; returns that. The journal tells what is left to do, should we be killed.
+
+        sidecar: the text of FILE.json; None for none.
+        """
+        self._sidecar, journal = sidecar, self.journal
+        if journal is None:
+            return self.writer.publish()
+        return self.writer.publish(before_naming=lambda files: journal.finish(Finished(files, sidecar)))
+
+    def clean_up(self, *, keep_latents: bool = False) -> None:
+        """Write the sidecar of a published video, and remove what it needs no more. Raises OutputError."""
+        if self._sidecar is not None:
+            write_sidecar(self.writer.path, self._sidecar)
+        self.writer.discard_part()
         if self.journal is not None:
             self.journal.close() if keep_latents else self.journal.remove()
-        return path
 
 
 def known_latents(earlier: Earlier, device: Any) -> Callable[[Chunk], Tensor | None]:

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,8 @@ from causvid_cli.video.publish import GIF_FPS, Finish, Gif, Remux, Webp
 
 MIN_FREE_BYTES = 100_000
 PART, PUBLISH, PARTIAL = ".part", ".publish", ".partial"
+LONGEST_ADDED = ".journal.new"
+"""The longest that is ever added to a name: of a journal that is begun."""
 LOSSLESS_TIMES = 4
 """How many times larger than H.264 a lossless `.part` is, at least: what flat colours do."""
 
@@ -88,26 +90,43 @@ def partial_of(path: Path) -> Path:
 
 
 def numbered(path: Path) -> list[Path]:
-    """The numbered pictures of this name that exist."""
+    """The numbered frames of this name that exist."""
+    if not path.parent.is_dir():
+        return []
     before, after = re.split(r"%\d*d", path.name)
     pattern = re.compile(re.escape(before) + r" *\d+" + re.escape(after))
     return sorted(entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name))
 
 
+def finished_files(path: Path) -> list[Path]:
+    """The files of a finished video that exist: the one of its name, or its numbered frames."""
+    if path.suffix.lower() == ".png":
+        return numbered(path)
+    return [path] if os.path.lexists(path) else []
+
+
 def check_output(
-    path: Path, video: VideoFormat, *, overwrite: bool, expected_bytes: int = 0, joins: bool = False
+    path: Path,
+    video: VideoFormat,
+    *,
+    overwrite: bool,
+    expected_bytes: int = 0,
+    joins: bool = False,
+    named: Collection[str] = (),
 ) -> None:
     """Find what would keep `path` from being written, before a model loads. Raises OutputError; leaves no trace.
 
     expected_bytes: size of the finished video, as H.264. Twice that must be free: the `.part` and the finished file
-    exist at once. joins: whether a clip or its sound is put into the file.
+    exist at once. joins: whether a clip or its sound is put into the file. named: files that may be there, since an
+    earlier run of this video gave them their names.
     Raises UsageError for a size, a rate or a loss that this kind of file cannot have.
     """
-    folder = path.parent
+    makes_folder = path.suffix.lower() == ".png" and not path.parent.exists()
+    folder = path.parent.parent if makes_folder else path.parent
     with output_errors(lambda reason: f"{path}: {reason}"):
         _check_folder(folder)
         limit = os.pathconf(folder, "PC_NAME_MAX") if sys.platform != "win32" else 255
-        longest = len(os.fsencode(path.name + PUBLISH))
+        longest = len(os.fsencode(path.name + LONGEST_ADDED))
         if longest > limit:
             raise OutputError(f"{path}: the name is {longest - limit} bytes too long; choose a shorter -o")
         if path.is_dir():
@@ -116,8 +135,8 @@ def check_output(
             raise OutputError(f"{path} is a device or a pipe, not a file; choose another -o")
         form = form_of(path, lossless=video.lossless)
         _check_form(path, form, video, joins=joins)
-        taken = numbered(path)[:1] if form.finish is None else [path]
-        if taken and os.path.lexists(taken[0]) and not overwrite:
+        taken = [file for file in finished_files(path) if file.name not in named]
+        if taken and not overwrite:
             raise OutputError(f"{taken[0]} exists; -y overwrites it, or choose another -o")
         check_unlocked(part_of(path))
     times = LOSSLESS_TIMES if form.encoding.is_rgb else 1

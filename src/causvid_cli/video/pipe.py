@@ -9,7 +9,7 @@ import numpy as np
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.video.encode import FFV1, H264, RAW_RGB, Encoding, FragmentEncoder, VideoFormat, raw_yuv
-from causvid_cli.video.writer import Restart
+from causvid_cli.video.writer import BeforeNaming, Restart
 
 PIPE_FORMATS = ("mp4", "mkv", "nut", "rawvideo", "yuv4mpeg")
 
@@ -23,6 +23,7 @@ class PipeWriter:
 
     path = part_path = Path("-")
     restart = Restart()
+    keeps_part = False
 
     def __init__(self, file: BinaryIO, video: VideoFormat, *, format: str = "mp4") -> None:
         self.frames_written = 0
@@ -50,13 +51,18 @@ class PipeWriter:
             raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from error
         self.frames_written += len(frames)
 
-    def publish(self) -> Path:
+    def publish(self, *, before_naming: BeforeNaming | None = None) -> Path:
         """All is sent already. Raises OutputError if there was nothing."""
         if not self.frames_written:
             raise OutputError("stdout: no frames were made, so nothing was written")
         return self.path
 
     publish_partial = publish
+
+    def discard_part(self) -> None:
+        """A pipe keeps nothing."""
+
+    discard_partial = discard_part
 
 
 def check_pipe(video: VideoFormat, format: str) -> None:

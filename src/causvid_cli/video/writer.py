@@ -3,7 +3,7 @@
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +13,15 @@ import av
 import numpy as np
 
 from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.files import sha256_of_file
 from causvid_cli.video.encode import FragmentEncoder, VideoFormat
 from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, remove_open, sync_folder
-from causvid_cli.video.formats import PUBLISH, check_output, form_of, numbered, part_of, partial_of
+from causvid_cli.video.formats import PUBLISH, check_output, finished_files, form_of, numbered, part_of, partial_of
 from causvid_cli.video.publish import Finish, write_pictures
 from causvid_cli.video.verify import fault_of_video, fault_of_webp
+
+BeforeNaming = Callable[[Mapping[str, str]], None]
+"""Called when the finished files are whole, before the first gets its name: takes their SHA-256 by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,21 @@ class Writer(Protocol):
     def write(self, frames: np.ndarray) -> None:
         """Append one chunk, uint8 RGB [T, H, W, 3]; when this returns, the chunk outlives the process."""
 
-    def publish(self) -> Path:
+    @property
+    def keeps_part(self) -> bool:
+        """Whether the `.part` is where it was, with all frames that were written."""
+
+    def publish(self, *, before_naming: BeforeNaming | None = None) -> Path:
         """Finish the video under its name, and return that."""
 
     def publish_partial(self) -> Path:
         """Finish what there is under another name, and return that; the video itself can still go on."""
+
+    def discard_part(self) -> None:
+        """Remove the `.part` of a published video."""
+
+    def discard_partial(self) -> None:
+        """Remove what publish_partial() left, when there is more by now."""
 
     def __enter__(self) -> Self: ...
 
@@ -71,6 +85,7 @@ class FileWriter:
     has the final name. A kill in the middle of write() may leave a torn last piece, which players skip.
 
     The tags are in the `.part` from the first chunk on, the chapters come on publish().
+    named: files that may be there, since an earlier run of this video gave them their names before it was killed.
     resume: go on with the `.part` from there (the `restart` of the writer that was broken off): equal frames give the
     bytes of an unbroken run. finish: makes the finished file; what it makes has all frames of the `.part`.
     Everything the system refuses (full disk, quota, denied, ...) raises OutputError.
@@ -82,13 +97,14 @@ class FileWriter:
         video: VideoFormat,
         *,
         overwrite: bool = False,
+        named: Collection[str] = (),
         resume: Restart | None = None,
         finish: Finish | None = None,
     ) -> None:
-        check_output(path, video, overwrite=overwrite, joins=finish is not None)
+        check_output(path, video, overwrite=overwrite, joins=finish is not None, named=named)
         form = form_of(path, lossless=video.lossless)
         self.path, self.part_path = path, part_of(path)
-        self._video, self._form, self._overwrite = video, form, overwrite
+        self._video, self._form, self._overwrite, self._named = video, form, overwrite, named
         self._finish = finish or (form.finish() if form.finish else None)
         self._joins = finish is not None
         self._resume = resume or Restart()
@@ -108,8 +124,8 @@ class FileWriter:
 
     def __exit__(self, *_: object) -> None:
         with output_errors(self._failure):
-            if not self._part.closed and not os.fstat(self._part.fileno()).st_size:
-                remove_open(self._part, self.part_path)
+            if self._published or not os.fstat(self._part.fileno()).st_size:
+                self.discard_part()
             self._part.close()  # lets go of the lock
 
     @property
@@ -122,6 +138,13 @@ class FileWriter:
         """The latest place in the `.part` from which `resume` goes on."""
         return self._whole[1]
 
+    @property
+    def keeps_part(self) -> bool:
+        """Whether the `.part` is where it was, with all frames that were written."""
+        with suppress(OSError, ValueError):  # removed; closed
+            return os.path.samestat(os.fstat(self._part.fileno()), os.stat(self.part_path))
+        return False
+
     def write(self, frames: np.ndarray) -> None:
         """Append one chunk, uint8 RGB [T, H, W, 3]; when this returns, the chunk outlives the process.
 
@@ -130,6 +153,7 @@ class FileWriter:
         assert not self._published
         if not len(frames):
             return
+        self._check_part()
         piece = self._encoder.encode(frames)
         before, restart = self._whole
         if self._encoder.began == before.frames:
@@ -146,17 +170,27 @@ class FileWriter:
                     self._part.truncate(self._whole[0].bytes)
                 raise
 
-    def publish(self) -> Path:
-        """Finish the video under its name, and return that.
+    def publish(self, *, before_naming: BeforeNaming | None = None) -> Path:
+        """Finish the video under its name, and return that; the `.part` goes when the block is left.
 
         The name gets a verified, synced file or, on failure, nothing: then the `.part` stays. Raises OutputError, also
         when the name was taken meanwhile and `overwrite` is off.
         """
-        self._publish_as(self.path, overwrite=self._overwrite)
-        with output_errors(self._failure):
-            self._published = True
-            remove_open(self._part, self.part_path)
+        self._publish_as(self.path, overwrite=self._overwrite, before_naming=before_naming)
+        self._published = True
         return self.path
+
+    def discard_part(self) -> None:
+        """Remove the `.part` of a published video."""
+        if self.keeps_part:
+            with output_errors(self._failure):
+                remove_open(self._part, self.part_path)
+
+    def discard_partial(self) -> None:
+        """Remove what publish_partial() left, when there is more by now."""
+        with output_errors(self._failure):
+            for path in finished_files(partial_of(self.path)):
+                path.unlink()
 
     def publish_partial(self) -> Path:
         """Finish what there is as `NAME.partial.mp4`, in the place of an older one; the `.part` stays. As publish()."""
@@ -164,20 +198,35 @@ class FileWriter:
         self._publish_as(path, overwrite=True)
         return path
 
-    def _publish_as(self, path: Path, *, overwrite: bool) -> None:
+    def _publish_as(self, path: Path, *, overwrite: bool, before_naming: BeforeNaming | None = None) -> None:
         if not self.frames_written:
             raise OutputError(f"{self.path}: no frames were made, so nothing was written")
-        finished = self.path.with_name(self.path.name + PUBLISH)
+        self._check_part()
         with output_errors(self._failure):
             self._verify_part()
-            finished.unlink(missing_ok=True)  # a run killed while publishing left it, perhaps linked to the old video
+            remove_unpublished(self.path)  # a run killed while publishing left it, perhaps linked to the old video
             try:
-                self._make(finished)
-                self._verify_finished(finished)
-                give_name(finished, path, overwrite=overwrite)
+                made = self._make_files(self.path.with_name(self.path.name + PUBLISH), path)
+                if before_naming is not None:
+                    before_naming({name: sha256_of_file(file) for name, file in made.items()})
+                self._name(made, path, overwrite=overwrite)
                 sync_folder(path.parent)
             finally:
-                finished.unlink(missing_ok=True)
+                remove_unpublished(self.path)
+
+    def _make_files(self, finished: Path, path: Path) -> dict[str, Path]:
+        """Make the finished files at or in `finished`; returns them by the names that they are to get."""
+        self._make(finished)
+        self._verify_finished(finished)
+        return {path.name: finished}
+
+    def _name(self, made: Mapping[str, Path], path: Path, *, overwrite: bool) -> None:
+        for name, file in made.items():
+            give_name(file, path.with_name(name), overwrite=overwrite or name in self._named)
+
+    def _check_part(self) -> None:
+        if not self.keeps_part:
+            raise OutputError(f"{self.path}: {self.part_path} was removed or replaced while it was being written")
 
     def _make(self, path: Path) -> None:
         """Write the finished file, and sync it."""
@@ -226,49 +275,64 @@ class FileWriter:
 
     def _failure(self, reason: str) -> str:
         whole = self._whole[0]
-        kept = f"; {whole.frames} frames ({whole.bytes} bytes) are kept in {self.part_path}" if whole.frames else ""
-        return f"{self.path}: {reason}{kept}"
+        if not whole.frames or not self.keeps_part:
+            return f"{self.path}: {reason}"
+        return f"{self.path}: {reason}; {whole.frames} frames ({whole.bytes} bytes) are kept in {self.part_path}"
 
 
 class PicturesWriter(FileWriter):
-    """Writes `folder/%05d.png`: a lossless `.part`, and all pictures, numbered from 1, when it is published."""
+    """Writes `folder/%05d.png`: a lossless `.part`, and all frames, numbered from 1, when it is published.
 
-    def _publish_as(self, path: Path, *, overwrite: bool) -> None:
-        if not self.frames_written:
-            raise OutputError(f"{self.path}: no frames were made, so nothing was written")
-        finished = self.path.with_name(self.path.name + PUBLISH)
+    The folder is made, unless the one above it is missing as well.
+    """
+
+    def __enter__(self) -> Self:
         with output_errors(self._failure):
-            self._verify_part()
-            shutil.rmtree(finished, ignore_errors=True)
-            finished.mkdir()
-            try:
-                made = self._make_pictures(finished)
-                path.parent.mkdir(exist_ok=True)  # of a partial video
-                _name_all(made, path, overwrite=overwrite)
-            finally:
-                shutil.rmtree(finished, ignore_errors=True)
+            self._made_folder = not self.path.parent.exists()
+            self.path.parent.mkdir(exist_ok=True)
+        return super().__enter__()
 
-    def _make_pictures(self, folder: Path) -> list[Path]:
-        made = []
-        for path in write_pictures(self.part_path, folder, self.path.name):
-            with open(path, "r+b") as file:
-                os.fsync(file.fileno())
-            made.append(path)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if self._made_folder:
+            with suppress(OSError):  # something is in it
+                self.path.parent.rmdir()
+
+    def discard_partial(self) -> None:
+        super().discard_partial()
+        with suppress(OSError):  # there is none, or something else is in it
+            partial_of(self.path).parent.rmdir()
+
+    def _make_files(self, finished: Path, path: Path) -> dict[str, Path]:
+        finished.mkdir()
+        made = {}
+        for file in write_pictures(self.part_path, finished, self.path.name):
+            with open(file, "r+b") as picture:
+                os.fsync(picture.fileno())
+            made[file.name] = file
         if len(made) != self.frames_written:
-            self._verify(f"{self.part_path} gave {len(made)} pictures, not {self.frames_written}")
+            self._verify(f"{self.part_path} gave {len(made)} frames, not {self.frames_written}")
         return made
 
+    def _name(self, made: Mapping[str, Path], path: Path, *, overwrite: bool) -> None:
+        """Give the frames their names; without `overwrite`, none if one of them is taken."""
+        path.parent.mkdir(exist_ok=True)  # of a partial video
+        old = {file.name: file for file in numbered(path)}
+        taken = sorted(set(old) - set(self._named))
+        if taken and not overwrite:
+            raise FileExistsError(0, f"{taken[0]} was made meanwhile; -y overwrites, or choose another -o")
+        super()._name(made, path, overwrite=overwrite)
+        for name in set(old) - set(made):
+            old[name].unlink()
 
-def _name_all(made: Sequence[Path], path: Path, *, overwrite: bool) -> None:
-    """Give finished pictures their names; without `overwrite`, none if one of them is taken."""
-    old = numbered(path)
-    if old and not overwrite:
-        raise FileExistsError(0, f"{old[0].name} was made meanwhile; -y overwrites, or choose another -o")
-    for picture in made:
-        give_name(picture, path.with_name(picture.name), overwrite=overwrite)
-    for picture in set(old) - {path.with_name(picture.name) for picture in made}:
-        picture.unlink()
-    sync_folder(path.parent)
+
+def remove_unpublished(path: Path) -> None:
+    """Remove the finished file, or the folder of frames, that has not got its name."""
+    finished = path.with_name(path.name + PUBLISH)
+    if finished.is_dir() and not finished.is_symlink():
+        shutil.rmtree(finished, ignore_errors=True)
+    else:
+        finished.unlink(missing_ok=True)
 
 
 def open_writer(
@@ -276,13 +340,15 @@ def open_writer(
     video: VideoFormat,
     *,
     overwrite: bool = False,
+    named: Collection[str] = (),
     resume: Restart | None = None,
     finish: Finish | None = None,
 ) -> FileWriter:
     """What writes a file of this name: .mp4, .m4v, .mov, .mkv, .webm, .gif, .webp or folder/%05d.png.
 
-    A lossless video is FFV1 in .mkv, .webp or .png. finish, as `FileWriter` has it, and an encoding of the video's own
-    are for MP4. Raises OutputError for a name that cannot be written, UsageError for a size, a rate or a loss.
+    A lossless video is FFV1 in .mkv, .webp or .png. The options are those of `FileWriter`; finish and an encoding of
+    the video's own are for MP4. Raises OutputError for a name that cannot be written, UsageError for a size, a rate or
+    a loss.
     """
     kind = PicturesWriter if form_of(path).finish is None else FileWriter
-    return kind(path, video, overwrite=overwrite, resume=resume, finish=finish)
+    return kind(path, video, overwrite=overwrite, named=named, resume=resume, finish=finish)
