@@ -8,12 +8,15 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import TextIO
+from types import FrameType
+from typing import Any, TextIO
 
 import torch
 from clips import decode
@@ -27,6 +30,10 @@ from causvid_cli.models import load as loading  # noqa: F401  (what a command lo
 from causvid_cli.video import part_of
 
 PATIENCE_S = 300
+FILE_CALLS = frozenset(
+    "rename replace link symlink unlink remove mkdir rmdir truncate ftruncate fsync chmod flock".split()
+) | {"FileIO.write", "FileIO.truncate", "OutputFile.write", "OutputFile.truncate", "BufferedWriter.flush"}
+"""What Python calls to change files, by its qualified name: functions of os and fcntl, methods of open files."""
 _begun: list["Command"] = []
 
 
@@ -95,6 +102,46 @@ def start(*arguments: object, folder: Path, setup: Callable[[], None] = lambda: 
         with suppress(OSError, ValueError, AttributeError):  # a stream that is closed
             sys.stdout.flush()
         os._exit(code)
+
+
+def kill_before_call(number: int) -> None:
+    """Let this process be killed before its so many-th call from now on that changes files or opens one to do so."""
+    left = number
+
+    def count_down() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def opened(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            count_down()
+
+    def called(_frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function.__qualname__ in FILE_CALLS:
+            count_down()
+
+    sys.addaudithook(opened)
+    threading.setprofile(called)
+    sys.setprofile(called)
+
+
+def kill_at_every_call(
+    *arguments: object, folder: Path, prepare: Callable[[], object], first: int = 1, step: int = 1
+) -> Iterator[int]:
+    """Run a command again and again, each time killed before a later file-system call, until it comes to its end.
+
+    prepare: called before each run, to put the folder back. Yields the number of the call, counted from 1, when the
+    command has been killed before it; step: only every so many-th, from `first` on.
+    """
+    for number in count(first, step):
+        prepare()
+        command = start(*arguments, folder=folder, setup=lambda: kill_before_call(number))  # noqa: B023  (runs now)
+        if command.wait() == 0:
+            return
+        assert command.code == -signal.SIGKILL, command.said.read_text()
+        yield number
 
 
 def end_all() -> None:

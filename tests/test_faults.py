@@ -1,6 +1,7 @@
 """Whatever goes wrong: the final name is absent or complete, `.part` plays, resume gives the same frames."""
 
 import errno
+import json
 import os
 import random
 import re
@@ -359,6 +360,91 @@ def test_a_full_disk_under_the_sidecar_leaves_the_video(t2v, whole, monkeypatch)
     assert Path("x.mp4").read_bytes() == whole
     assert run("resume", "x.mp4").exit_code == 0
     assert names(Path()) == {"x.mp4", "x.mp4.json"}
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What each file of a folder holds; of a sidecar the recipe, for it tells times as well."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): json.loads(path.read_text())["recipe"]
+        if path.suffix == ".json"
+        else path.read_bytes()
+        for path in files
+    }
+
+
+def every_kill_is_made_good(work: Path, *arguments: object, begun: Path | None = None, step: int) -> int:
+    """Kill a command before each of its file-system calls; after each kill, it and `resume` end with what it makes.
+
+    begun: a folder in which an earlier run was broken off, where the command begins. Returns how many kills it was.
+    """
+    output, kills = arguments[arguments.index("-o") + 1] if "-o" in arguments else arguments[1], 0
+
+    def put_back(state: Path | None) -> None:
+        for path in work.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if state is not None:
+            shutil.copytree(state, work, dirs_exist_ok=True)
+
+    put_back(begun)
+    done(faults.start(*arguments, folder=work))
+    whole, killed = contents(work), work.parent / "killed"
+    put_back(begun)
+    for number in faults.kill_at_every_call(
+        *arguments, folder=work, prepare=lambda: put_back(begun), first=min(step, 7), step=step
+    ):
+        kills += 1
+        found = contents(work)
+        if found == whole:  # only its report was missing
+            continue
+        finished = {name: data for name, data in found.items() if name in whole and not name.endswith(".json")}
+        assert finished == {name: whole[name] for name in finished}, f"half a file after call {number}"
+        shutil.copytree(work, killed)
+        for again in {arguments, ("resume", output, "-q")}:
+            put_back(killed)
+            command = faults.start(*again, folder=work)
+            if command.wait() == 3 and again != arguments:  # killed before there was anything to resume
+                assert not any(name in whole or name.endswith(".journal") for name in found), number
+                command = faults.start(*arguments, folder=work)
+            assert command.wait() == 0, f"after call {number}: {command.said.read_text()}"
+            assert contents(work) == whole, f"after call {number}: {sorted(contents(work))}"
+        shutil.rmtree(killed)
+    return kills
+
+
+SHORT = ("--length", "12f", "--size", "64x64", "-s", 1, "-q")
+EVERY, SOME = 1, 23
+"""Before which calls a command is killed."""
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        pytest.param(("-o", "x.mp4", "--sidecar"), EVERY, marks=pytest.mark.slow),
+        (("-o", "x.mp4", "--sidecar"), SOME),
+        pytest.param(("-o", "frames/%02d.png"), EVERY, marks=pytest.mark.slow),
+        (("-o", "frames/%02d.png"), SOME),
+        pytest.param(("-o", "x.gif", "-y"), EVERY, marks=pytest.mark.slow),
+        pytest.param(("-o", "x.mp4", "--keep-latents"), EVERY, marks=pytest.mark.slow),
+    ],
+)
+def test_a_kill_before_any_call_is_made_good_by_the_same_command_and_by_resume(options, step, tiny, work, figures):
+    kills = every_kill_is_made_good(work, "t2v", PROMPT, "-m", tiny, *SHORT, *options, step=step)
+    assert kills >= (40 if step == 1 else 2)
+    figures(f"{kills} kills, each made good by the same command and by resume")
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("x.mp4", SOME), *(pytest.param(name, EVERY, marks=pytest.mark.slow) for name in ("x.mp4", "%02d.png"))],
+)
+def test_a_resume_that_is_killed_before_any_call_is_resumed(name, step, tiny, work, tmp_path, figures):
+    with stopped_after(2):
+        assert run("t2v", PROMPT, "-m", tiny, *SHORT, "-o", name).exit_code == 1
+    begun = shutil.copytree(work, tmp_path / "begun")
+    kills = every_kill_is_made_good(work, "resume", name, "-q", begun=begun, step=step)
+    assert kills >= (20 if step == 1 else 1)
+    figures(f"{kills} kills, each made good by another resume")
 
 
 @pytest.fixture
