@@ -423,7 +423,7 @@ EVERY, SOME = 1, 23
         pytest.param(("-o", "x.mp4", "--sidecar"), EVERY, marks=pytest.mark.slow),
         (("-o", "x.mp4", "--sidecar"), SOME),
         pytest.param(("-o", "frames/%02d.png"), EVERY, marks=pytest.mark.slow),
-        (("-o", "frames/%02d.png"), SOME),
+        (("-o", "frames/%02d.png"), 2 * SOME),
         pytest.param(("-o", "x.gif", "-y"), EVERY, marks=pytest.mark.slow),
         pytest.param(("-o", "x.mp4", "--keep-latents"), EVERY, marks=pytest.mark.slow),
     ],
@@ -638,6 +638,23 @@ def test_closed_standard_streams_do_no_harm(closed, t2v, whole, work):
     command = faults.start(*t2v, folder=work, setup=lambda: [os.close(stream) for stream in closed])
     assert command.wait() == 0
     assert Path("x.mp4").read_bytes() == whole
+
+
+def test_a_full_stderr_ends_no_video(t2v, whole, work):
+    command = faults.start(
+        *t2v[:-1], "--progress", "plain", folder=work, setup=lambda: os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+    )
+    assert command.wait() == 0
+    assert command.said.read_text() == "x.mp4\n"
+    assert Path("x.mp4").read_bytes() == whole
+
+
+@pytest.mark.parametrize("command", [("t2v", PROMPT), ("rerun", "made.mp4")])
+def test_a_video_for_a_closed_stdout_is_refused_in_one_line(command, t2v, work):
+    assert run(*t2v[:-2], "made.mp4").exit_code == 0
+    closed = faults.start(*command, "-o", "-", folder=work, setup=lambda: os.close(1))
+    assert closed.wait() == 7
+    assert re.fullmatch(r"causvid: -o -: stdout is closed; .* or name a file\n", closed.said.read_text())
 
 
 @pytest.mark.parametrize("days", [-400, 400])

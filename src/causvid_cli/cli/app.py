@@ -168,7 +168,10 @@ def guarded(run: Callable[[], None]) -> int:
                 line = _show_problems(problems, more=getattr(error, "more", 0))
             if line:
                 console.error("; ".join([line, *getattr(error, "__notes__", ())]))
-        _abandon_stdout()
+        try:
+            console.flush_result()
+        except OSError:
+            console.abandon(sys.stdout)
         return code
 
 
@@ -180,15 +183,6 @@ def _show_problems(problems: Sequence[Any], *, more: int) -> str:
     count = len(problems) + more
     unseen = f", {MOST_PROBLEMS} of them shown" if count > MOST_PROBLEMS else ""
     return f"{count} mistake{'s' * (count != 1)}{unseen}; nothing was made"
-
-
-def _abandon_stdout() -> None:
-    """Let go of what stdout does not take; Python would try once more at its end, and complain."""
-    try:
-        console.flush_result()
-    except OSError:
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: BaseException) -> tuple[ExitCode, str]:

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TextIO
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import UsageError
@@ -119,7 +119,10 @@ def complaint(text: str, *, head: str = "") -> None:
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]} [...] {text[-LONGEST_MESSAGE // 2 :]}"
     if sys.stderr is not None:
-        print(f"{head}{shown(text)}", file=sys.stderr, flush=True)
+        try:
+            print(f"{head}{shown(text)}", file=sys.stderr, flush=True)
+        except OSError:  # its disk is full, or nobody reads it: no reason to end a video
+            abandon(sys.stderr)
 
 
 def _painted(text: str, color: str) -> str:
@@ -138,6 +141,12 @@ def flush_result() -> None:
     """Send off what was printed on stdout. Raises OSError where it cannot go."""
     if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def abandon(stream: TextIO) -> None:
+    """Let go of what a standard stream does not take; Python would try once more at its end, and complain."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def result_json(value: Mapping[str, Any]) -> None:

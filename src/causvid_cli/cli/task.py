@@ -213,8 +213,10 @@ def output_path(job: Job, making: Making, *, number: int) -> Path | None:
 
 
 def check_stdout() -> None:
-    """Refuse to send a video to a terminal."""
-    if sys.stdout is not None and sys.stdout.isatty():
+    """Refuse to send a video to a terminal, or where nothing can go."""
+    if sys.stdout is None:
+        raise OutputError("-o -: stdout is closed; pipe it on, as in: ... -o - | mpv -, or name a file")
+    if sys.stdout.isatty():
         raise UsageError("-o -: stdout is a terminal, which cannot show a video; pipe it on, as in: ... -o - | mpv -")
 
 
