@@ -349,6 +349,74 @@ def test_a_full_disk_under_the_journal_loses_nothing(after, t2v, whole, monkeypa
         assert run(*t2v).exit_code == 0  # nothing is in its way
 
 
+def left_by_a_kill_after_naming(t2v: tuple[object, ...]) -> None:
+    """What lies there when a run that keeps its latents was killed before it removed the rest."""
+    assert run(*t2v, "--sidecar", "--keep-latents").exit_code == 0
+    os.link("x.mp4", "x.mp4.publish")
+    Path("x.mp4.part").write_bytes(b"not removed yet")
+    Path("x.mp4.json").unlink()
+
+
+@pytest.mark.parametrize("again", ["the same command", "resume"])
+def test_a_video_killed_after_it_was_named_is_finished_without_the_model(again, t2v, whole, monkeypatch):
+    left_by_a_kill_after_naming(t2v)
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    result = run(*(t2v if again != "resume" else ("resume", "x.mp4.part", "-q")))
+    assert (result.exit_code, result.output) == (0, "")
+    assert Path("x.mp4").read_bytes() == whole
+    assert json.loads(Path("x.mp4.json").read_text())["recipe"]["seed"] == 1
+    assert names(Path()) == {"x.mp4", "x.mp4.journal", "x.mp4.json"}
+
+
+def test_another_video_of_that_name_is_not_taken_for_the_finished_one(t2v):
+    left_by_a_kill_after_naming(t2v)
+    Path("x.mp4").unlink()
+    Path("x.mp4").write_text("mine")
+    for arguments in (t2v, ("resume", "x.mp4.part")):
+        fails(run(*arguments), 7, "x.mp4 exists; -y overwrites it")
+    assert Path("x.mp4").read_text() == "mine"
+
+
+def test_another_command_for_that_name_is_refused(t2v):
+    left_by_a_kill_after_naming(t2v)
+    fails(run("t2v", "a blue boat", *t2v[2:]), 7, "x.mp4 exists; -y overwrites it")
+
+
+def test_a_name_claimed_where_there_are_no_hard_links_is_taken_up(t2v, whole, monkeypatch):
+    left_by_a_kill_after_naming(t2v)
+    Path("x.mp4").write_bytes(b"")  # by `give_name`, which was killed before it replaced this
+    assert run(*t2v).exit_code == 0
+    assert Path("x.mp4").read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", [os.unlink, lambda part: os.replace(shutil.copy(part, "copy"), part)])
+def test_a_part_that_is_taken_away_is_noticed_and_made_again(change, t2v, whole, monkeypatch):
+    real = pipeline.rollout
+
+    def rollout(*arguments: object, **options: object) -> Iterator:
+        for number, made in enumerate(real(*arguments, **options)):
+            if number == 6:
+                change("x.mp4.part")
+            yield made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "rollout", rollout)
+        noticed = "x.mp4: x.mp4.part was removed or replaced while it was being written"
+        fails(run(*t2v), 7, f"^causvid: {noticed}; `causvid resume x.mp4.part` goes on\n$")
+    assert "x.mp4" not in names(Path())
+    goes_on(whole)
+
+
+def test_what_ctrl_c_published_goes_when_there_is_more(t2v, whole):
+    with stopped_after(6, KeyboardInterrupt()):
+        assert run(*t2v).exit_code == 130
+    assert read_info(Path("x.partial.mp4")).frames == 24
+    with stopped_after(0):
+        assert run("resume", "x.mp4", "-q").exit_code == 1
+    assert Path("x.partial.mp4").exists()
+    goes_on(whole)
+
+
 def test_a_full_disk_under_the_sidecar_leaves_the_video(t2v, whole, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -666,7 +734,7 @@ def test_a_clock_that_jumps_changes_nothing(days, t2v, whole, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["-x.mp4", "$(touch evil).mp4", "a\nb.mp4", "\x1b]0;evil\a.mp4", "\u202egpj.mp4", "ü" * 110]
+    "name", ["-x.mp4", "$(touch evil).mp4", "a\nb.mp4", "\x1b]0;evil\a.mp4", "\u202egpj.mp4", "x" + "ü" * 119]
 )
 def test_any_name_goes_through_a_break_and_a_resume(name, t2v, whole):
     name = name if name.endswith(".mp4") else f"{name}.mp4"

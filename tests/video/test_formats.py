@@ -195,6 +195,18 @@ def test_numbered_pictures_that_exist_are_kept_unless_overwritten(tmp_path):
     assert names(tmp_path) == {"01.png", "02.png", "03.png"}  # those of the longer video are not mixed in
 
 
+def test_the_folder_of_numbered_pictures_is_made_where_the_one_above_is_there(tmp_path):
+    path = tmp_path / "frames" / "%02d.png"
+    check_output(path, video_format(), overwrite=False)
+    with writer(path):
+        pass
+    assert names(tmp_path) == set()
+    make(path, walk(25))
+    assert len(names(tmp_path / "frames")) == 25
+    with pytest.raises(OutputError, match="folder .*deep does not exist; create it with mkdir -p"):
+        check_output(tmp_path / "deep" / "frames" / "%02d.png", video_format(), overwrite=False)
+
+
 def test_pictures_whose_names_were_taken_meanwhile_are_all_kept_back(tmp_path):
     with (
         pytest.raises(OutputError, match="02.png was made meanwhile"),

@@ -314,6 +314,35 @@ def test_a_part_that_lost_frames_is_not_published(tmp_path):
     assert names(tmp_path) == {"a.mp4.part"}
 
 
+def test_a_finished_file_of_another_rate_is_not_published(tmp_path, monkeypatch):
+    """Faster than the `.part`, which verified: it is the finished file that is read back."""
+
+    def twice_as_fast(part, target, *, metadata, chapters):
+        with writer(tmp_path / "fast.mp4", fps=2 * FPS) as fast:
+            fast.write(noise(9))
+            target.write(fast.publish().read_bytes())
+
+    with pytest.raises(OutputError, match="has 9 frames at 32/s, not 9 at 16/s"), writer(tmp_path / "a.mp4") as out:
+        out.write(noise(9))
+        monkeypatch.setattr(out, "_finish", twice_as_fast)
+        twice_as_fast.frames_before = 0
+        out.publish()
+    assert names(tmp_path) == {"a.mp4.part", "fast.mp4"}
+
+
+def test_a_longer_part_of_an_earlier_run_does_not_show_behind_the_new_frames(tmp_path):
+    with writer(tmp_path / "a.mp4") as out:
+        out.write(noise(9))
+        whole = out.part_path.read_bytes()
+    with writer(tmp_path / "a.mp4") as out:
+        out.write(noise(9))
+        out.write(noise(30))
+    assert len(decode(out.part_path)) == 39
+    with writer(tmp_path / "a.mp4") as out:
+        out.write(noise(9))
+    assert out.part_path.read_bytes() == whole
+
+
 # --- names
 
 
