@@ -1,6 +1,6 @@
 """A stream on its way into a file: every chunk is written, then kept in the journal, so that a kill loses nothing.
 
-    begin      Recording(...)      a new `.part` and journal, or those of an earlier run, taken up at a restart place
+    begin      Recording(...)      a new `.part` and journal, or those of an earlier run, from its last restart on
     go on      for chunk in ...    the chunk is in the file and in the journal when it is yielded
     end        publish()           the journal says what is whole, and that gets its name
                clean_up()          the sidecar is written, `.part` and journal go
@@ -93,7 +93,7 @@ def find_earlier(output: Path, part: Path) -> Earlier | None:
 
 
 def _names_given(output: Path, journal: Journal) -> tuple[frozenset[str], bool]:
-    """The files of a finished video that are in their places, and whether they are all of them, and whole."""
+    """Return which files of a finished video have their names, and whether these are all, and whole."""
     if journal.finished is None:
         return frozenset(), False
     wanted, empty, whole = journal.finished.files, set(), set()
@@ -108,7 +108,7 @@ def _names_given(output: Path, journal: Journal) -> tuple[frozenset[str], bool]:
 
 
 def sidecar_path(output: Path) -> Path:
-    """Where --sidecar writes what it knows of a video."""
+    """Return the file into which --sidecar writes how a video was made."""
     return output.with_name(output.name + ".json")
 
 

@@ -75,7 +75,7 @@ RAW_RGB = Encoding(codec="rawvideo", pixel_format="rgb24", options=MappingProxyT
 
 
 def raw_yuv(width: int, height: int) -> Encoding:
-    """Pictures as yuv4mpeg has them, in the colours that players take for this size, since it tells none."""
+    """Return the encoding of yuv4mpeg: the format has no tag, so the matrix is the one that players assume at this size."""
     matrix = BT709 if width >= 1280 or height > 576 else BT601
     return Encoding(codec="rawvideo", options=MappingProxyType({}), matrix=matrix)
 
@@ -100,7 +100,7 @@ class VideoFormat:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A muxer that writes pieces: its options, with {index} for what must rise, and where a piece's pictures begin."""
+    """A muxer that writes pieces: its options, with {index} for what must rise, and where a piece's frames begin."""
 
     muxer: str
     options: Mapping[str, str]
@@ -108,7 +108,7 @@ class Container:
 
 
 def _first_box(piece: bytes, name: bytes = b"moof") -> int:
-    """Where the first such box of an MP4 begins."""
+    """Return the byte at which the first such box of an MP4 begins."""
     start = 0
     while piece[start + 4 : start + 8] != name:
         start += int.from_bytes(piece[start : start + 4])
@@ -116,7 +116,7 @@ def _first_box(piece: bytes, name: bytes = b"moof") -> int:
 
 
 def _first_cluster(piece: bytes) -> int:
-    """Where the first cluster of a Matroska file begins: past the EBML header, into the segment, past its header."""
+    """Return the byte at which a Matroska file's first cluster begins: past the EBML header, inside the segment."""
     segment, cluster = 0x18538067, 0x1F43B675
     start = 0
     while True:
@@ -128,7 +128,7 @@ def _first_cluster(piece: bytes) -> int:
 
 
 def _ebml_number(piece: bytes, start: int, *, marked: bool = True) -> tuple[int, int]:
-    """A number of EBML (RFC 8794, 4), and where it ends. marked: with the bit that tells its length, as in names."""
+    """Read an EBML number (RFC 8794, 4); return it and the byte after it. marked: keep the length bit, as names do."""
     length = 9 - piece[start].bit_length()
     number = int.from_bytes(piece[start : start + length])
     return number if marked else number & ((1 << 7 * length) - 1), start + length
@@ -159,7 +159,7 @@ CONTAINERS = {
 
 
 class FragmentEncoder:
-    """Frames -> a piece of a video per chunk.
+    """Encodes chunks of frames; each becomes a piece of a video, and the pieces joined are the video.
 
     By default H.264 yuv420p in fragmented MP4, converted to BT.709 and tagged so; constant frame rate, a timestamp per
     frame. No look-ahead, so no frame waits in the encoder; one thread, so equal frames give equal bytes.
@@ -181,7 +181,7 @@ class FragmentEncoder:
         self._stream = self._new_stream()
 
     def encode(self, frames: np.ndarray) -> bytes:
-        """One piece. frames: uint8 RGB [T, H, W, 3], T >= 1. The first piece of a video carries its header as well."""
+        """Return one piece; the first of a video has its header as well. frames: uint8 RGB [T, H, W, 3], T >= 1."""
         fits = len(frames) and frames.dtype == np.uint8 and frames.shape[1:] == self._shape
         assert fits, (frames.dtype, frames.shape, self._shape)
         if self.frames - self.began >= self._period:
@@ -201,7 +201,7 @@ class FragmentEncoder:
         return piece if first else piece[self._container.body(piece) :]
 
     def _new_stream(self) -> VideoStream:
-        """An encoder that remembers nothing."""
+        """Open an encoder that has seen no frame yet."""
         # Its packets go to other muxers; this one opens the encoder, is the template of their streams, and is done:
         # some PyAV releases crash when a muxer that was started is first closed by the garbage collector.
         height, width, _ = self._shape
@@ -217,9 +217,9 @@ class FragmentEncoder:
         self._tag(stream)
         try:
             carrier.start_encoding()
-        except av.error.ExternalError as error:  # all that x264 tells of a lack of memory
+        except av.error.ExternalError as error:  # x264 says no more when memory is short
             raise DeviceError(
-                f"{self._encoding.codec} did not start for pictures of {width}x{height}, as when memory is short; "
+                f"{self._encoding.codec} did not start for frames of {width}x{height}, as when memory is short; "
                 "close other programs or ask for less, such as a smaller --size"
             ) from error
         carrier.close()
@@ -233,7 +233,7 @@ class FragmentEncoder:
         encoder.sample_aspect_ratio = encoding.sample_aspect_ratio
 
     def _frame(self, pixels: np.ndarray) -> av.VideoFrame:
-        """The next frame of the video, as the encoder takes it."""
+        """Convert the next frame [H, W, 3] to the encoder's pixel format, and give it its timestamp."""
         encoding = self._encoding
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         if encoding.is_rgb:

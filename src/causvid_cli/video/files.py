@@ -54,12 +54,12 @@ def output_errors(message: Callable[[str], str]) -> Iterator[None]:
 
 
 def create_file(path: Path) -> OutputFile:
-    """A new, empty file for writing and reading back; one that exists is a FileExistsError."""
+    """Make an empty file for writing and reading back. Raises FileExistsError."""
     return open_file(path, os.O_CREAT | os.O_EXCL)
 
 
 def open_file(path: Path, flags: int = 0) -> OutputFile:
-    """The file at `path` for reading and writing; no link is followed, no named pipe waited for. flags: os.open()'s."""
+    """Open a file for reading and writing; no link is followed, no named pipe waited for. flags: as os.open has."""
     # By its descriptor: PyAV would take a name for UTF-8.
     return OutputFile(os.open(path, os.O_RDWR | _FLAGS | flags, 0o666), "r+")
 
@@ -78,7 +78,7 @@ def check_unlocked(path: Path) -> None:
 
 
 def open_locked(path: Path, *, kept_bytes: int = 0) -> OutputFile:
-    """The file at `path`, made if need be, as it is, and locked until it is closed.
+    """Open the file at `path` as it is, or make it, and lock it until it is closed.
 
     Raises OutputError when another writer holds the lock, or the file is shorter than what is to be kept.
     """
@@ -124,7 +124,7 @@ def _check_size(file: OutputFile, path: Path, kept_bytes: int) -> None:
 
 
 def crc_of(path: Path, count: int) -> int | None:
-    """CRC-32 of a file's first `count` bytes; None when it has fewer."""
+    """Return the CRC-32 of a file's first `count` bytes; None when it has fewer."""
     crc = 0
     with open(path, "rb") as file:
         while count:
@@ -186,21 +186,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def _lock_owner(file: OutputFile) -> str:
-    """Who holds a file's lock, as " (pid 123)"; empty where the system does not tell (only Linux does)."""
+    """Return who holds a file's lock as " (pid 123)"; "" where the system does not say, as only Linux does."""
     if sys.platform != "linux":
         return ""
     status = os.fstat(file.fileno())
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         # a line: 1: FLOCK  ADVISORY  WRITE 4019 fe:00:2146380 0 EOF
-        for _, kind, _, _, pid, place, *_ in map(str.split, Path("/proc/locks").read_text().splitlines()):
-            if kind == "FLOCK" and place == device:
+        for _, kind, _, _, pid, inode, *_ in map(str.split, Path("/proc/locks").read_text().splitlines()):
+            if kind == "FLOCK" and inode == device:
                 return f" (pid {pid})"
     return ""
 
 
 class ReadBack(io.RawIOBase):
-    """Reads an open file from its start, leaving alone the place where it is written; faststart moves bytes so."""
+    """Reads an open file from its start without moving the position at which it is written, as faststart needs it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._at = descriptor, 0

@@ -29,15 +29,15 @@ LOSSLESS_TIMES = 4
 class Form:
     """How a kind of file is written: a `.part` of pieces, then the finished file of that.
 
-    container: of the `.part` (`encode.CONTAINERS`). finish: None makes numbered pictures. tick: to which its times
-    are rounded, in seconds; Matroska's are milliseconds. tells: it holds tags.
+    container: of the `.part` (`encode.CONTAINERS`). finish: None makes numbered frames. tick: to which its times are
+    rounded, in seconds; Matroska's are milliseconds. has_tags: it holds metadata, and a rate that can be read back.
     """
 
     container: str
     encoding: Encoding
     finish: Callable[[], Finish] | None
     tick: Fraction = Fraction(1, 1000)
-    tells: bool = True
+    has_tags: bool = True
     is_webp: bool = False
 
 
@@ -48,20 +48,20 @@ FORMS = {
     ".mov": Form(container="mp4", encoding=H264, finish=lambda: Remux("mov"), tick=Fraction(0)),
     ".mkv": Form(container="mkv", encoding=H264, finish=lambda: Remux("matroska")),
     ".webm": Form(container="webm", encoding=VP9, finish=lambda: Remux("webm")),
-    ".gif": Form(container="mkv", encoding=FFV1, finish=Gif, tells=False),
-    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda: Webp(lossless=False), tells=False, is_webp=True),
-    ".png": Form(container="mkv", encoding=FFV1, finish=None, tells=False),
+    ".gif": Form(container="mkv", encoding=FFV1, finish=Gif, has_tags=False),
+    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda: Webp(lossless=False), has_tags=False, is_webp=True),
+    ".png": Form(container="mkv", encoding=FFV1, finish=None, has_tags=False),
 }
 """By the last part of the name."""
 _LOSSLESS = {
     ".mkv": Form(container="mkv", encoding=FFV1, finish=lambda: Remux("matroska")),
-    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda: Webp(lossless=True), tells=False, is_webp=True),
+    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda: Webp(lossless=True), has_tags=False, is_webp=True),
     ".png": FORMS[".png"],
 }
 
 
 def form_of(path: Path, *, lossless: bool = False) -> Form:
-    """How a file of this name is written. Raises OutputError for a name that says nothing, UsageError for a loss."""
+    """Return how a file of this name is written. Raises OutputError for an unknown name, UsageError for a loss."""
     suffix = path.suffix.lower()
     if suffix not in FORMS:
         if not suffix:
@@ -78,19 +78,19 @@ def form_of(path: Path, *, lossless: bool = False) -> Form:
 
 
 def part_of(path: Path) -> Path:
-    """Where a video lies while it is made."""
+    """Return the file in which a video lies while it is made."""
     return path.with_name(path.name + PART)
 
 
 def partial_of(path: Path) -> Path:
-    """The name of a video that was ended before its time; of numbered pictures, a folder beside them."""
+    """Return the name of a video that was ended before its time; for numbered frames, one in a folder beside them."""
     if path.suffix.lower() == ".png":
         return path.parent / PARTIAL[1:] / path.name
     return path.with_name(path.stem + PARTIAL + path.suffix)
 
 
 def numbered(path: Path) -> list[Path]:
-    """The numbered frames of this name that exist."""
+    """Return the numbered frames of this name that exist, in their order."""
     if not path.parent.is_dir():
         return []
     before, after = re.split(r"%\d*d", path.name)
@@ -99,7 +99,7 @@ def numbered(path: Path) -> list[Path]:
 
 
 def finished_files(path: Path) -> list[Path]:
-    """The files of a finished video that exist: the one of its name, or its numbered frames."""
+    """Return the files of a finished video that exist: the one of its name, or its numbered frames."""
     if path.suffix.lower() == ".png":
         return numbered(path)
     return [path] if os.path.lexists(path) else []
@@ -158,7 +158,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_form(path: Path, form: Form, video: VideoFormat, *, joins: bool) -> None:
-    """Whether such a video can be of this form."""
+    """Raise UsageError or OutputError when such a video cannot have this form."""
     if joins and form.container != "mp4":
         instead = shlex.quote(str(path.with_suffix(".mp4")))
         raise OutputError(f"{path}: a clip and its sound go into an MP4; try -o {instead}")

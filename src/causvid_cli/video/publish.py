@@ -1,4 +1,4 @@
-"""A `.part` and its name -> the finished file: packets moved into an ordinary container, or pictures made of them."""
+"""A `.part` and its name -> the finished file: packets moved into an ordinary container, or decoded into others."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from causvid_cli.video.files import open_muxer
 
 MILLISECOND = Fraction(1, 1000)
 GIF_FPS = 50
-"""A GIF counts in 1/100 s, and browsers show a picture that lasts one of these for ten."""
+"""A GIF counts in 1/100 s, and browsers show a frame that lasts one of these for ten."""
 
 
 class Finish(Protocol):
@@ -54,14 +54,14 @@ class Remux:
     ) -> None:
         info = read_info(part) if chapters else None
         with (
-            open_video(part) as (_, source, pictures),
+            open_video(part) as (_, source, video),
             open_muxer(target, self._muxer, self._options) as output,
         ):
-            stream = output.add_stream_from_template(pictures, opaque=True)
+            stream = output.add_stream_from_template(video, opaque=True)
             output.metadata.update(metadata)
             if info:
                 _set_chapters(output, chapters, info)
-            for packet in source.demux(pictures):
+            for packet in source.demux(video):
                 if packet.size:
                     packet.stream = stream
                     output.mux(packet)
@@ -70,7 +70,7 @@ class Remux:
 class Gif:
     """A GIF that repeats for ever: one palette for all frames, and delays whose sum is exact.
 
-    Memory does not grow with the length: the `.part` is read twice, for the palette and for the pictures.
+    Memory does not grow with the length: the `.part` is read twice, for the palette and for the frames.
     """
 
     frames_before = 0
@@ -96,7 +96,7 @@ class Gif:
 
 
 class Webp:
-    """An animated WebP that repeats for ever. The encoder keeps the compressed pictures: memory grows by the file."""
+    """An animated WebP that repeats for ever. The encoder keeps the compressed frames: memory grows by the file."""
 
     frames_before = 0
 
@@ -114,15 +114,15 @@ class Webp:
             stream.pix_fmt = "bgra"
             stream.codec_context.time_base = MILLISECOND
             for number, frame in enumerate(frames):
-                picture = frame.reformat(format="bgra")
-                picture.pts, picture.time_base = round(number / fps / MILLISECOND), MILLISECOND
-                picture.duration = round((number + 1) / fps / MILLISECOND) - picture.pts
-                output.mux(stream.encode(picture))
+                shown = frame.reformat(format="bgra")
+                shown.pts, shown.time_base = round(number / fps / MILLISECOND), MILLISECOND
+                shown.duration = round((number + 1) / fps / MILLISECOND) - shown.pts
+                output.mux(stream.encode(shown))
             output.mux(stream.encode(None))
 
 
-def write_pictures(part: Path, folder: Path, pattern: str) -> Iterator[Path]:
-    """The frames of a `.part` as PNG files, numbered from 1; yields each when it is written."""
+def write_frames(part: Path, folder: Path, pattern: str) -> Iterator[Path]:
+    """Write the frames of a `.part` as PNG files, numbered from 1; yield each when it is written."""
     for number, pixels in enumerate(_pixels(part), start=1):
         path = folder / (pattern % number)
         with open(path, "xb") as file:
@@ -131,7 +131,7 @@ def write_pictures(part: Path, folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def _pixels(part: Path) -> Iterator[np.ndarray]:
-    """RGB [H, W, 3] of each frame. What goes wrong with them is not taken for a fault of the `.part`."""
+    """Yield each frame, RGB [H, W, 3]. What the caller raises meanwhile is not taken for a fault of the `.part`."""
     with _frames(part) as (_, frames):
         for frame in frames:
             yield frame.to_ndarray(format="rgb24")
@@ -155,7 +155,7 @@ def _set_chapters(output: OutputContainer, chapters: Sequence[Chapter], info: Vi
 
 @contextmanager
 def _frames(part: Path) -> Iterator[tuple[VideoStream, Iterator[av.VideoFrame]]]:
-    """The stream of a `.part`, and its pictures."""
+    """Yield the video stream of a `.part`, and its frames."""
     with open_video(part) as (_, container, stream):
         yield stream, _decoded(container, stream)
 
@@ -165,7 +165,7 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.Vide
 
 
 def _palette(part: Path) -> av.VideoFrame:
-    """The 255 colours that suit all frames best, and transparency."""
+    """Return a frame of the 255 colours that suit all frames best, and transparency."""
     with _frames(part) as (source, frames):
         graph = av.filter.Graph()
         graph.link_nodes(
@@ -180,15 +180,15 @@ def _palette(part: Path) -> av.VideoFrame:
 def _with_palette(
     frames: Iterator[av.VideoFrame], source: VideoStream, palette: av.VideoFrame
 ) -> Iterator[av.VideoFrame]:
-    """Frames in the palette's colours; what it lacks is dithered by a pattern that stands still."""
+    """Yield frames in the palette's colours; what it lacks is dithered by a pattern that stands still."""
     graph = av.filter.Graph()
-    pictures = graph.add_buffer(template=source)
+    shown = graph.add_buffer(template=source)
     colours = graph.add_buffer(
         width=palette.width, height=palette.height, format=palette.format, time_base=source.time_base
     )
     choose = graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle")
     sink = graph.add("buffersink")
-    pictures.link_to(choose, 0, 0)
+    shown.link_to(choose, 0, 0)
     colours.link_to(choose, 0, 1)
     choose.link_to(sink)
     graph.configure()
@@ -196,7 +196,7 @@ def _with_palette(
     colours.push(palette)
     colours.push(None)
     for frame in _then_end(frames):
-        pictures.push(frame)
+        shown.push(frame)
         yield from _pulled(graph)
 
 

@@ -14,7 +14,7 @@ from causvid_cli.media.recipe import RECIPE_KEY, metadata_to_recipe
 def fault_of_video(
     path: Path, *, frames: int, fps: Fraction | None, tick: Fraction, metadata: Mapping[str, str]
 ) -> str:
-    """Why a file does not hold exactly so many frames, at this rate, with the recipe of `metadata`; "" when it does.
+    """Return why a file does not hold exactly these frames, at this rate, with the recipe of `metadata`; "" if it does.
 
     fps: None takes any. tick: to which its times are rounded, in seconds. Without a recipe in `metadata`, none is asked
     for.
@@ -31,27 +31,27 @@ def fault_of_video(
 
 
 def fault_of_webp(path: Path, *, frames: int, fps: Fraction) -> str:
-    """Why an animated WebP, which FFmpeg does not read, does not last as long as it should; "" when it does.
+    """Return why an animated WebP, which FFmpeg does not read, does not last as long as it should; "" when it does.
 
-    Equal frames that follow each other are one picture in it, so it is the time that tells; a still has none.
+    Equal frames that follow each other are one in it, so only the time can be compared; a still has none.
     """
     expected = round(1000 * frames / fps)
     try:
-        pictures, milliseconds = _webp_time(path)
+        shown, milliseconds = _webp_time(path)
     except (OSError, ValueError) as error:
         return f"{path}: {error}"
-    if pictures > 1 and abs(milliseconds - expected) > 1:
+    if shown > 1 and abs(milliseconds - expected) > 1:
         return f"{path} lasts {milliseconds} ms, not {expected}"
     return ""
 
 
 def _webp_time(path: Path) -> tuple[int, int]:
-    """How many pictures a WebP has, all of which can be decoded, and how long it lasts, in ms."""
-    with Image.open(path, formats=["WEBP"]) as picture:
-        pictures = getattr(picture, "n_frames", 1)
+    """Decode a WebP; return how many frames it has, and how long it lasts in ms."""
+    with Image.open(path, formats=["WEBP"]) as image:
+        shown = getattr(image, "n_frames", 1)
         milliseconds = 0
-        for number in range(pictures):
-            picture.seek(number)
-            picture.load()
-            milliseconds += picture.info.get("duration", 0)
-        return pictures, milliseconds
+        for number in range(shown):
+            image.seek(number)
+            image.load()
+            milliseconds += image.info.get("duration", 0)
+        return shown, milliseconds

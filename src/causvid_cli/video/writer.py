@@ -17,7 +17,7 @@ from causvid_cli.files import sha256_of_file
 from causvid_cli.video.encode import FragmentEncoder, VideoFormat
 from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, remove_open, sync_folder
 from causvid_cli.video.formats import PUBLISH, check_output, finished_files, form_of, numbered, part_of, partial_of
-from causvid_cli.video.publish import Finish, write_pictures
+from causvid_cli.video.publish import Finish, write_frames
 from causvid_cli.video.verify import fault_of_video, fault_of_webp
 
 BeforeNaming = Callable[[Mapping[str, str]], None]
@@ -26,7 +26,7 @@ BeforeNaming = Callable[[Mapping[str, str]], None]
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A place in a `.part` where its encoder began anew: the bytes before it, their CRC-32, the frames in them."""
+    """A position in a `.part` at which its encoder began anew: the bytes before it, their CRC-32, their frames."""
 
     bytes: int = 0
     frames: int = 0
@@ -45,7 +45,7 @@ class Writer(Protocol):
 
     @property
     def restart(self) -> Restart:
-        """The latest place where a broken-off video can be taken up."""
+        """The latest position at which a broken-off video can be taken up."""
 
     def write(self, frames: np.ndarray) -> None:
         """Append one chunk, uint8 RGB [T, H, W, 3]; when this returns, the chunk outlives the process."""
@@ -135,7 +135,7 @@ class FileWriter:
 
     @property
     def restart(self) -> Restart:
-        """The latest place in the `.part` from which `resume` goes on."""
+        """The latest position in the `.part` from which `resume` goes on."""
         return self._whole[1]
 
     @property
@@ -162,7 +162,7 @@ class FileWriter:
             try:
                 self._part.seek(before.bytes)
                 self._part.write(piece)
-                self._part.truncate()  # an earlier run's pictures go when others have taken their place
+                self._part.truncate()  # an earlier run's frames go when others have replaced them
                 crc = zlib.crc32(piece, before.crc)
                 self._whole = (Restart(before.bytes + len(piece), before.frames + len(frames), crc), restart)
             except BaseException:
@@ -193,7 +193,7 @@ class FileWriter:
                 path.unlink()
 
     def publish_partial(self) -> Path:
-        """Finish what there is as `NAME.partial.mp4`, in the place of an older one; the `.part` stays. As publish()."""
+        """Finish what there is as `NAME.partial.mp4`, replacing an older one; the `.part` stays. As publish()."""
         path = partial_of(self.path)
         self._publish_as(path, overwrite=True)
         return path
@@ -215,12 +215,13 @@ class FileWriter:
                 remove_unpublished(self.path)
 
     def _make_files(self, finished: Path, path: Path) -> dict[str, Path]:
-        """Make the finished files at or in `finished`; returns them by the names that they are to get."""
+        """Make the finished files at or in `finished`; return them by the names that they are to get."""
         self._make(finished)
         self._verify_finished(finished)
         return {path.name: finished}
 
     def _name(self, made: Mapping[str, Path], path: Path, *, overwrite: bool) -> None:
+        """Give the finished files their names beside `path`."""
         for name, file in made.items():
             give_name(file, path.with_name(name), overwrite=overwrite or name in self._named)
 
@@ -263,9 +264,9 @@ class FileWriter:
         fault = fault_of_video(
             path,
             frames=self._finish.frames_before + self.frames_written,
-            fps=None if self._joins or not self._form.tells else self._video.fps,
+            fps=None if self._joins or not self._form.has_tags else self._video.fps,
             tick=self._form.tick,
-            metadata=self._video.metadata if self._form.tells else {},
+            metadata=self._video.metadata if self._form.has_tags else {},
         )
         self._verify(fault)
 
@@ -280,7 +281,7 @@ class FileWriter:
         return f"{self.path}: {reason}; {whole.frames} frames ({whole.bytes} bytes) are kept in {self.part_path}"
 
 
-class PicturesWriter(FileWriter):
+class NumberedFramesWriter(FileWriter):
     """Writes `folder/%05d.png`: a lossless `.part`, and all frames, numbered from 1, when it is published.
 
     The folder is made, unless the one above it is missing as well.
@@ -306,9 +307,9 @@ class PicturesWriter(FileWriter):
     def _make_files(self, finished: Path, path: Path) -> dict[str, Path]:
         finished.mkdir()
         made = {}
-        for file in write_pictures(self.part_path, finished, self.path.name):
-            with open(file, "r+b") as picture:
-                os.fsync(picture.fileno())
+        for file in write_frames(self.part_path, finished, self.path.name):
+            with open(file, "r+b") as written:
+                os.fsync(written.fileno())
             made[file.name] = file
         if len(made) != self.frames_written:
             self._verify(f"{self.part_path} gave {len(made)} frames, not {self.frames_written}")
@@ -350,5 +351,5 @@ def open_writer(
     the video's own are for MP4. Raises OutputError for a name that cannot be written, UsageError for a size, a rate or
     a loss.
     """
-    kind = PicturesWriter if form_of(path).finish is None else FileWriter
+    kind = NumberedFramesWriter if form_of(path).finish is None else FileWriter
     return kind(path, video, overwrite=overwrite, named=named, resume=resume, finish=finish)
