@@ -115,8 +115,7 @@ def is_done(output: Path) -> bool:
 
 
 def resume_of(output: Path) -> tuple[object, ...]:
-    """-y: it was killed after it was named, before the rest was removed."""
-    return ("resume", part_of(output).name, *(["-y"] if output.exists() else []), "-q")
+    return ("resume", part_of(output).name, "-q")
 
 
 def done(command: Command) -> None:
@@ -465,7 +464,7 @@ def every_kill_is_made_good(work: Path, *arguments: object, begun: Path | None =
         found = contents(work)
         if found == whole:  # only its report was missing
             continue
-        finished = {name: data for name, data in found.items() if name in whole and not name.endswith(".json")}
+        finished = {name: data for name, data in found.items() if name in whole and ".mp4." not in name}
         assert finished == {name: whole[name] for name in finished}, f"half a file after call {number}"
         shutil.copytree(work, killed)
         for again in {arguments, ("resume", output, "-q")}:

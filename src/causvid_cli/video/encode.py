@@ -75,7 +75,7 @@ RAW_RGB = Encoding(codec="rawvideo", pixel_format="rgb24", options=MappingProxyT
 
 
 def raw_yuv(width: int, height: int) -> Encoding:
-    """Return the encoding of yuv4mpeg: the format has no tag, so the matrix is the one that players assume at this size."""
+    """Return the encoding of yuv4mpeg. It has no tag for colours, so the matrix is what players assume at this size."""
     matrix = BT709 if width >= 1280 or height > 576 else BT601
     return Encoding(codec="rawvideo", options=MappingProxyType({}), matrix=matrix)
 
