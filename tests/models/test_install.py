@@ -22,6 +22,8 @@ from tiny_wan import tiny_wan
 
 pytest.importorskip("transformers")
 
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
 from causvid_cli.config import load_facts
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
 from causvid_cli.models.catalogue import catalogue
@@ -33,7 +35,6 @@ from causvid_cli.models.install.conversion import Lora, Order
 from causvid_cli.models.install.identify import module_shapes, recognise
 from causvid_cli.models.install.plan_import import Wish, check_seen, plan_import
 from causvid_cli.models.packs import STAMPS_FILE, list_packs, verify_pack
-from causvid_cli.network.backbone import WanTransformer3DModel
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
 from causvid_cli.weights import checkpoint

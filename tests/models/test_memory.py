@@ -127,7 +127,7 @@ def test_decoding_by_taehv_takes_what_is_told(size, dtype):
 def no_attention(monkeypatch) -> None:
     """Kernels of attention work in place, but on the meta device torch takes one that does not."""
     for module in (model, fused):
-        monkeypatch.setattr(module, "dispatch_attention_fn", lambda q, k, v, **options: torch.empty_like(q))
+        monkeypatch.setattr(module, "attention", lambda q, k, v, **options: torch.empty_like(q))
 
 
 @pytest.mark.parametrize("name", list(catalogue().architectures))

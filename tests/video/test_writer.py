@@ -504,8 +504,8 @@ def test_what_is_no_video_is_named_with_what_is_wrong(tmp_path):
         "header.mp4": (whole[:200], "(cannot be read as a|holds no) video"),
         "cut.mp4": (whole[: len(whole) // 2], "cut short: [0-9]+ of its 34 frames are missing"),
         "byte.mp4": (whole[:-1], "cut short: 1 of its 34 frames are missing"),
-        "list.mp4": (f"ffconcat version 1.0\nfile '{tmp_path / 'a.mp4'}'\n".encode(), "is a list of other files"),
-        "list.m3u8": (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.mp4\n", "is a list of other files"),
+        "list.mp4": (f"ffconcat version 1.0\nfile '{tmp_path / 'a.mp4'}'\n".encode(), "cannot be read as a video"),
+        "list.m3u8": (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.mp4\n", "cannot be read as a video"),
         "recipe.json": (json.dumps({"causvid": 1}).encode(), "cannot be read as a video"),
     }
     for name, (data, message) in cases.items():

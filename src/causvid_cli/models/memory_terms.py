@@ -56,7 +56,7 @@ def network_work(config: Config, tokens: int, number: int, *, fused: bool = True
     dim, ffn = width(config), int(config["ffn_dim"])
     wide = 0 if number == FLOAT32 else FLOAT32  # a copy in float32, where that is another format
     kept = 4 if fused else 1  # the first layer's input, and queries, keys, values
-    feed_forward = (kept + 4) * dim * number + 2 * ffn * number
+    feed_forward = (kept + (4 if fused else 3)) * dim * number + 2 * ffn * number
     rotation = (kept + 4) * dim * number + dim * (wide + FLOAT32 + number)
     gated = (kept + (3 if fused else 5)) * dim * number + dim * (2 * wide + FLOAT32)
     layer = dim * ffn * (number + FLOAT32) if unpacked else 0

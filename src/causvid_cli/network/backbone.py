@@ -1,13 +1,17 @@
-"""What of diffusers every network is built on, loaded in silence.
+"""Scaled dot-product attention: torch's own, or one of those that diffusers dispatches to, loaded when it is asked for.
 
-diffusers loads torchao, peft and transformers where they are installed, and some of them report which of their own
-parts suit another torch: nothing that a user could mend, or needs to know.
+diffusers loads torchao, peft and transformers where they are installed, which takes seconds, and some of them report
+which of their own parts suit another torch: nothing that a user could mend, or needs to know.
 """
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
 
 
 @contextmanager
@@ -23,15 +27,21 @@ def quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-with quietly():
-    from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
-    from diffusers.models.attention_dispatch import _check_attention_backend_requirements as check_attention_backend
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+def attention(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, backend: Any = None) -> Tensor:
+    """Return what queries [B, L, head, head_dim] gather from keys and values [B, M, head, head_dim].
 
-__all__ = [
-    "AttentionBackendName",
-    "WanTransformer3DModel",
-    "check_attention_backend",
-    "dispatch_attention_fn",
-    "quietly",
-]
+    attn_mask: bool [L, M], True where a query sees a key. backend: one of diffusers' `AttentionBackendName`; None is
+    torch's own choice.
+    """
+    if backend is not None:
+        return dispatched(q, k, v, attn_mask=attn_mask, backend=backend)
+    q, k, v = (x.permute(0, 2, 1, 3) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask).permute(0, 2, 1, 3)
+
+
+def dispatched(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, backend: Any) -> Tensor:
+    """Return what a back-end of diffusers' makes of it."""
+    with quietly():
+        from diffusers.models.attention_dispatch import dispatch_attention_fn
+    out: Tensor = dispatch_attention_fn(q, k, v, attn_mask=attn_mask, backend=backend)
+    return out

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
 from causvid_cli.device import capture_cuda_graph
 from causvid_cli.errors import DeviceError
+from causvid_cli.network.backbone import attention
 from causvid_cli.network.rope import apply_rope_real
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def attend(window: Window, parts: tuple[ChunkTokens, ...], q: Tensor, k: Tensor,
         tokens = slice(start, start + part.rotations.shape[1])
         write(window, part, k[:, tokens], v[:, tokens])
         rotated = apply_rope_real(q[:, tokens], part.rotations)
-        out.append(dispatch_attention_fn(rotated, window.keys, window.values, backend=backend))
+        out.append(attention(rotated, window.keys, window.values, backend=backend))
         start = tokens.stop
     return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causvid_cli.network.backbone import dispatch_attention_fn
+from causvid_cli.network.backbone import attention
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.compiled import Attend, CompiledBlock, CudaGraphs, StaticPast
 from causvid_cli.network.packed_linear import Product
@@ -165,7 +165,7 @@ class FusedBlock:
             hidden = torch.baddbmm(hidden, shares.flatten(2).to(q.dtype), values)
         else:
             q = q.unflatten(-1, (cross.heads, -1))
-            out = dispatch_attention_fn(q, keys, values, backend=cross.processor._attention_backend)
+            out = attention(q, keys, values, backend=cross.processor._attention_backend)
             hidden = hidden + self.cross_out(out.flatten(2))
 
         out = self.ffn_out(self.ffn_in(modulated_norm(hidden, ffn_shift, ffn_scale, self.eps)))

@@ -1,7 +1,7 @@
 """The causal transformer: (x_t, timestep, prompt, past) -> prediction, and nothing else.
 
-The weights, their names and every layer are diffusers' `WanTransformer3DModel`. What is ours is what is causal:
-how self-attention reaches the past, where frames stand in time, and one timestep per frame.
+The layers and their names are those of diffusers' `WanTransformer3DModel` (`network/wan.py`). What is ours is what is
+causal: how self-attention reaches the past, where frames stand in time, and one timestep per frame.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from causvid_cli.config import Prediction
 from causvid_cli.geometry import Chunk
-from causvid_cli.network.backbone import WanTransformer3DModel, dispatch_attention_fn
+from causvid_cli.network.backbone import attention
 from causvid_cli.network.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.network.compiled import StaticPast
 from causvid_cli.network.fused import FusedBlocks, plain_tokens
 from causvid_cli.network.masks import AttentionParts, attention_parts
 from causvid_cli.network.rope import apply_rope, rotations
+from causvid_cli.network.wan import WanTransformer3DModel
 
 CLEAN_TIMESTEP = 0.0
 """What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
@@ -323,7 +324,7 @@ class CachedPast:
                 keys, values = self.cache.write(layer, key, value, place, rotated=rotated)
             else:
                 keys, values = self.cache.append(layer, rotated, value, place)
-            out.append(dispatch_attention_fn(queries, keys, values, backend=backend))
+            out.append(attention(queries, keys, values, backend=backend))
         return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
     def keep(self, layer: int, k: Tensor, v: Tensor) -> None:
@@ -359,11 +360,11 @@ class WholeClip:
             k, v = (torch.cat([t[:, :n].detach(), t[:, n:]], dim=1) for t in (k, v))
         q, k = apply_rope(q, self.rotations), apply_rope(k, self.rotations)
         if not self.parts:
-            return dispatch_attention_fn(q, k, v, attn_mask=self.mask, backend=backend)
+            return attention(q, k, v, attn_mask=self.mask, backend=backend)
         out = []
         for own, seen in self.parts:
             keys, values = (torch.cat([t[:, run] for run in seen], dim=1) for t in (k, v))
-            out.append(dispatch_attention_fn(q[:, own], keys, values, backend=backend))
+            out.append(attention(q[:, own], keys, values, backend=backend))
         return torch.cat(out, dim=1)
 
 
@@ -392,7 +393,7 @@ class CrossAttention(_Processor):
     def __call__(self, attn: Any, hidden: Tensor, prompt: PromptCache, _mask: None, _rotary: None) -> Tensor:
         q = attn.norm_q(attn.to_q(hidden)).unflatten(-1, (attn.heads, -1))
         k, v = prompt.keys_values(self.layer, partial(self.keys_values, attn))
-        out = dispatch_attention_fn(q, k, v, backend=self._attention_backend)  # every row of text, no mask
+        out = attention(q, k, v, backend=self._attention_backend)  # every row of text, no mask
         return attn.to_out[0](out.flatten(2).to(hidden.dtype))
 
     @staticmethod
