@@ -13,10 +13,10 @@ from causvid_cli.device import free_memory_bytes
 from causvid_cli.models.memory import Video, check_fits, networks_of
 from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts
 from causvid_cli.network.attention import set_attention
+from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.offload import offload_blocks
 from causvid_cli.network.quantize import quantize_network
-from causvid_cli.network.wan import WanTransformer3DModel
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import CachedText, TextCache
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder

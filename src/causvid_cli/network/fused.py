@@ -72,7 +72,7 @@ class FusedBlocks:
     ) -> Tensor:
         """Tokens [B, L, D] -> [B, L, D].
 
-        past: a `model.Attention`; where `kv_only`, a `model.CachedPast`, or a `StaticPast`, which compiled blocks take.
+        past: a `model.Reach`; where `kv_only`, a `model.CachedPast`, or a `StaticPast`, which compiled blocks take.
         kv_only: the first part is there for the cache alone: what the last block would make of it is left out.
         cache: of a `StaticPast`.
         """

@@ -1,6 +1,6 @@
 """The causal transformer: (x_t, timestep, prompt, past) -> prediction, and nothing else.
 
-The layers and their names are those of diffusers' `WanTransformer3DModel` (`network/wan.py`). What is ours is what is
+The layers and their names are those of diffusers' `WanTransformer3DModel` (`network/layers.py`). What is ours is what is
 causal: how self-attention reaches the past, where frames stand in time, and one timestep per frame.
 """
 
@@ -18,9 +18,9 @@ from causvid_cli.network.backbone import attention
 from causvid_cli.network.cache import KVCache, Place, PromptCache, Rope
 from causvid_cli.network.compiled import StaticPast
 from causvid_cli.network.fused import FusedBlocks, plain_tokens
+from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.masks import AttentionParts, attention_parts
 from causvid_cli.network.rope import apply_rope, rotations
-from causvid_cli.network.wan import WanTransformer3DModel
 
 CLEAN_TIMESTEP = 0.0
 """What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
@@ -226,7 +226,7 @@ class CausalTransformer(nn.Module):
         x_t: Tensor,
         timestep: float | tuple[float, ...] | Tensor,
         prompt: PromptCache,
-        past: "Attention",
+        past: "Reach",
         *,
         kv_only: bool = False,
     ) -> Tensor:
@@ -271,7 +271,7 @@ class CausalTransformer(nn.Module):
         hidden: Tensor,
         timestep: float | Tensor,
         prompt: PromptCache,
-        past: "Attention",
+        past: "Reach",
         *,
         tokens_per_latent_frame: int,
     ) -> Tensor:
@@ -293,7 +293,7 @@ class CausalTransformer(nn.Module):
         return (net.norm_out(hidden.float()) * (1 + scale) + shift).to(hidden.dtype)
 
 
-class Attention(Protocol):
+class Reach(Protocol):
     """How self-attention of one call reaches other tokens."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: Any) -> Tensor: ...
@@ -378,9 +378,9 @@ class _Processor:
 
 
 class SelfAttention(_Processor):
-    """diffusers' attention processor whose `rotary_emb` is the call's `Attention`."""
+    """diffusers' attention processor whose `rotary_emb` is the call's `Reach`."""
 
-    def __call__(self, attn: Any, hidden: Tensor, _encoder: None, _mask: None, past: Attention) -> Tensor:
+    def __call__(self, attn: Any, hidden: Tensor, _encoder: None, _mask: None, past: Reach) -> Tensor:
         q, k = attn.norm_q(attn.to_q(hidden)), attn.norm_k(attn.to_k(hidden))
         q, k, v = (t.unflatten(-1, (attn.heads, -1)) for t in (q, k, attn.to_v(hidden)))  # [B, L, N, D]
         out = past.attend(self.layer, q, k, v, self._attention_backend)

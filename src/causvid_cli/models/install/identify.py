@@ -100,7 +100,7 @@ def module_shapes(part: Part, config: Mapping[str, Any]) -> dict[str, Shape]:
     module: Any
     with torch.device("meta"):
         if part == "transformer":
-            from causvid_cli.network.wan import WanTransformer3DModel
+            from causvid_cli.network.layers import WanTransformer3DModel
 
             module = WanTransformer3DModel.from_config(dict(config))
         elif part == "vae":

@@ -8,8 +8,8 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel as Theirs
 
 from causvid_cli.errors import ModelError
+from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.network.wan import WanTransformer3DModel
 
 SHAPE = {
     "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 16,
