@@ -1,7 +1,7 @@
 """The layers of Wan's transformer, under the names that diffusers gives them.
 
-Files of diffusers' `WanTransformer3DModel` load as they are; `tests/network/test_layers.py` compares the two. Why not the
-class itself: its package takes longer to load than a short video to make. The call is `model.CausalTransformer`'s.
+Files of diffusers' `WanTransformer3DModel` load as they are; `tests/network/test_layers.py` compares the two. Why not
+the class itself: its package takes longer to load than a short video to make. The call is `model.CausalTransformer`'s.
 (Wan2.1, arXiv 2503.20314; layout of diffusers 0.38, `models/transformers/transformer_wan.py`.)
 """
 

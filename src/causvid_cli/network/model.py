@@ -1,6 +1,6 @@
 """The causal transformer: (x_t, timestep, prompt, past) -> prediction, and nothing else.
 
-The layers and their names are those of diffusers' `WanTransformer3DModel` (`network/layers.py`). What is ours is what is
+The layers and their names are those of diffusers' `WanTransformer3DModel` (`layers.py`). What is ours is what is
 causal: how self-attention reaches the past, where frames stand in time, and one timestep per frame.
 """
 
