@@ -1,4 +1,4 @@
-"""The page to read first: prompt -> text -> roll-out -> decode -> frames, merge_clean_pass into one stream of results.
+"""The page to read first: prompt -> text -> roll-out -> decode -> frames, joined into one stream of results.
 
     pipeline = load("storybook")
     for chunk in pipeline.stream("a red car moves left in the snow", length="5s", seed=1):
@@ -183,15 +183,15 @@ class Stream:
 
     def _make(self) -> Generator[ChunkResult, None, None]:
         pipeline, plan, track, clock = self._pipeline, self.plan, self._track, time.monotonic()
-        state, recompute_context = pipeline.codec.decode_state(), pipeline.recompute_context(plan)
-        is_ahead = self._ahead and not recompute_context  # which looks at a chunk's pictures before the next
+        state, recomputed = pipeline.codec.decode_state(), pipeline.recompute_context(plan)
+        is_ahead = self._ahead and not recomputed  # which looks at a chunk's pictures before the next
         prefix = [] if self._given is None else encode_prefix(pipeline.codec, self._given, plan.grid.chunk_frames)
         with ExitStack() as stack:
             beside = stack.enter_context(closing(SideStream(pipeline.device))) if is_ahead else None
 
             def shown(chunk: Chunk, x0: Tensor) -> Pending:
                 """Pictures of a chunk, or of what is given, decoded now or meanwhile."""
-                decode = partial(self._decode, state, chunk, recompute_context)
+                decode = partial(self._decode, state, chunk, recomputed)
                 if beside:
                     return Pending(chunk, x0, beside.submit(decode, x0).result)
                 frames = decode(x0)
@@ -214,14 +214,14 @@ class Stream:
                 prefix=prefix,
                 made=self._earlier,
                 source=self._source.latents if self._source else None,
-                recompute_context=recompute_context,
+                recompute_context=recomputed,
                 merge_clean_pass=pipeline.merge_clean_pass,
             )
             waiting: deque[Pending] = deque()
             ahead = 0  # of the first frames nothing is made: they come at once
             for chunk, x0 in made:
                 skipped = chunk.index < self._first_chunk
-                if skipped and state is None and not recompute_context:  # what comes later does not depend on it
+                if skipped and state is None and not recomputed:  # what comes later does not depend on it
                     continue
                 pending = shown(chunk, x0)
                 if skipped:
@@ -241,16 +241,16 @@ class Stream:
         prompt, seconds = self._track.cues[cue].prompt, time.monotonic() - clock
         return ChunkResult(frames, index, start_frame, pending.x0, prompt, seconds, cue)
 
-    def _decode(self, state: Any, chunk: Chunk, recompute_context: Recomputed | None, x0: Tensor) -> np.ndarray:
+    def _decode(self, state: Any, chunk: Chunk, recomputed: Recomputed | None, x0: Tensor) -> np.ndarray:
         """Pictures [T, h, w, 3] as the user sees them, what lies behind the video's end cut off.
 
         Raises NumericsError when the latents are not finite.
         """
         finite = torch.isfinite(x0).all()  # read further down, when the device is waited for anyway
         times = self.plan.enlarge
-        decoded = self._pipeline.codec.decode_chunk(x0, state=state, enlarge=1 if recompute_context else times)
-        if recompute_context:
-            recompute_context.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
+        decoded = self._pipeline.codec.decode_chunk(x0, state=state, enlarge=1 if recomputed else times)
+        if recomputed:
+            recomputed.show(decoded, start_frame=chunk.start_frame, count=chunk.frames)
             decoded = enlarged(decoded, times)
         end = self.plan.frames
         if self._source and (end is None or self._source.read < end):

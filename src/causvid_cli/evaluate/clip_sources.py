@@ -93,7 +93,7 @@ def together(
     plan = student.plan(length=f"{frames}f", seed=0, given_pictures=held, shows_given=True)
     cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
     prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
-    recompute_context, state = student.recompute_context(plan), codec.decode_state()
+    recomputed, state = student.recompute_context(plan), codec.decode_state()
     made = rollout(
         model,
         prompt=told.prompt,
@@ -103,13 +103,11 @@ def together(
         noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
         switch=told.transition,
         prefix=prefix,
-        recompute_context=recompute_context,
+        recompute_context=recomputed,
     )
     for chunk, x0 in chain(prefix, made):
-        if recompute_context:
-            recompute_context.show(
-                codec.decode_chunk(x0, state=state), start_frame=chunk.start_frame, count=chunk.frames
-            )
+        if recomputed:
+            recomputed.show(codec.decode_chunk(x0, state=state), start_frame=chunk.start_frame, count=chunk.frames)
         yield x0
 
 

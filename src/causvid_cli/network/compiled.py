@@ -167,6 +167,8 @@ def check_compiler(device: torch.device) -> None:
         ) from None
 
 
+Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+"""Work on tensors that stay where they are -> what plays it again, and where its result then lies."""
 Run = Callable[[Tensor, Sequence[list[Tensor]], Sequence[KeysValues], StaticPast], Tensor]
 """All blocks: tokens, modulations, the prompt's keys and values of each layer, the past -> tokens."""
 
@@ -179,9 +181,9 @@ class CudaGraphs:
 
     def __init__(
         self,
-        capture_cuda_graph: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]] = capture_cuda_graph,
+        capture: Capture = capture_cuda_graph,
     ) -> None:
-        self._capture = capture_cuda_graph
+        self._capture = capture
         self._made: WeakKeyDictionary[KVCache, dict[tuple[Any, ...], CapturedCall]] = WeakKeyDictionary()
 
     def play(
@@ -207,7 +209,7 @@ class CapturedCall:
 
     def __init__(
         self,
-        capture_cuda_graph: Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]],
+        capture: Capture,
         run: Run,
         hidden: Tensor,
         modulations: Sequence[list[Tensor]],
@@ -220,7 +222,7 @@ class CapturedCall:
         self._parts = tuple(ChunkTokens(*(tensor.clone() for tensor in part)) for part in past.parts)
         self._now: list[object] = [modulations, crosses, past.places]
         own = StaticPast(past.windows, self._parts, (), past.is_full)
-        self._play, self._out = capture_cuda_graph(lambda: run(self._hidden, self._modulations, self._crosses, own))
+        self._play, self._out = capture(lambda: run(self._hidden, self._modulations, self._crosses, own))
 
     def play(
         self,
