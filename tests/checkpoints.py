@@ -1,5 +1,6 @@
 """Checkpoints of a tiny Wan in every form that is published or passed on, for tests of what imports them."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from causvid_cli.weights.files import load_safetensors
-from causvid_cli.weights.names import text_encoder_names, transformer_names, vae_names
+from causvid_cli.weights.names import COUNTERS, text_encoder_names, transformer_names, vae_names
 
 FACTS = {
     "chunk_frames": 3,
@@ -54,6 +55,26 @@ def rcm(state: Mapping[str, Tensor]) -> State:
     return under("net.", state | {"patch_embedding.weight": state["patch_embedding.weight"].flatten(1)})
 
 
+def with_counters(state: Mapping[str, Tensor]) -> State:
+    """rCM's, as it is published: with what its training counted."""
+    counters = {name: torch.tensor(7) for name in COUNTERS}
+    return rcm(state) | under("net.", counters)
+
+
+def with_average(state: Mapping[str, Tensor]) -> State:
+    return under("net_ema.", state) | under("net.", {name: 2 * tensor for name, tensor in state.items()})
+
+
+def checkpoint_wrapped(state: Mapping[str, Tensor]) -> State:
+    """As activation checkpointing leaves names."""
+    return {re.sub(r"(blocks\.\d+\.)", r"\1_checkpoint_wrapped_module.", name): t for name, t in state.items()}
+
+
+def in_a_pipeline(state: Mapping[str, Tensor]) -> State:
+    """Under diffusers' names."""
+    return {f"transformer.{ours}": state[name] for name, ours in transformer_names(2).items()}
+
+
 FORMS: dict[str, Callable[[State], object]] = {
     "generator": lambda state: {"generator": under("model.", state), "critic": {}},
     "generator_ema": lambda state: {"generator_ema": under("model.", state), "generator": {"model.a": torch.zeros(1)}},
@@ -62,6 +83,16 @@ FORMS: dict[str, Callable[[State], object]] = {
     "krea": lambda state: under("model.", state),
     "comfyui": lambda state: under("model.diffusion_model.", state),
     "rcm": rcm,
+    "rcm_counters": with_counters,
+    "average": with_average,
+    "checkpoint_wrapped": checkpoint_wrapped,
+    "pipe": lambda state: under("pipe.dit.", state),
+    "dit": lambda state: under("dit.", state),
+    "pipeline": in_a_pipeline,
+    "twice": lambda state: under("model.diffusion_model.model.diffusion_model.", state),
+    "module": lambda state: under("module.", state),
+    "nested": lambda state: {"state_dict": {"generator": under("model.", state)}, "step": 3},
+    "empty_average": lambda state: {"generator_ema": {}, "generator": under("model.", state)},
 }
 """Ways in which official names are wrapped."""
 

@@ -23,8 +23,9 @@ from huggingface_hub import constants
 from causvid_cli.cli import models_get
 from causvid_cli.config import load_facts
 from causvid_cli.models import catalogue
-from causvid_cli.models.install import build_pack, convert, convert_process
+from causvid_cli.models.install import build_pack
 from causvid_cli.paths import models_folder
+from causvid_cli.weights import checkpoint, pickles
 from causvid_cli.weights.files import load_safetensors
 
 SHIPPED = ["storybook", "storybook-fast"]
@@ -148,7 +149,7 @@ def hub(published, tmp_path, wan, monkeypatch) -> Hub:
     monkeypatch.setattr(catalogue, "FILE", tmp_path / "catalogue.toml")
     catalogue.catalogue.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(convert_process, "convert_apart", convert.convert)
+    monkeypatch.setattr(checkpoint, "open_pickle", pickles.read_pickle)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes long for it
     monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):

@@ -28,16 +28,16 @@ from causvid_cli.config import load_facts
 from causvid_cli.errors import DeviceError, ModelError, OutputError, UsageError
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.install import build_pack as building
-from causvid_cli.models.install import convert, convert_process
+from causvid_cli.models.install import convert
 from causvid_cli.models.install import plan_import as planning
-from causvid_cli.models.install.build_pack import Recipe, build_pack, copy_pack, remove_pack
+from causvid_cli.models.install.build_pack import build_pack, copy_pack, remove_pack
 from causvid_cli.models.install.conversion import Lora, Order
 from causvid_cli.models.install.identify import module_shapes, recognise
 from causvid_cli.models.install.plan_import import Wish, check_seen, plan_import
 from causvid_cli.models.packs import STAMPS_FILE, list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
-from causvid_cli.weights import checkpoint
+from causvid_cli.weights import checkpoint, pickles, stored
 from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.files import load_safetensors
 
@@ -56,9 +56,9 @@ def state(wan) -> State:
 
 @pytest.fixture(autouse=True)
 def models(tmp_path, monkeypatch) -> Path:
-    """Where models are installed; what these tests call a pickle is their own, so it is converted here."""
+    """Where models are installed; what these tests call a pickle is their own, so it is opened here."""
     monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(convert_process, "convert_apart", convert.convert)
+    monkeypatch.setattr(checkpoint, "open_pickle", pickles.read_pickle)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # a busy disk takes long for it
     return tmp_path / "models"
 
@@ -91,6 +91,10 @@ def same(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+NESTED = {"generator", "generator_ema", "fsdp", "nested", "empty_average"}
+"""Forms that only a pickle can have."""
+
+
 # --- every form ----------------------------------------------------------------------------------------------------
 
 
@@ -101,10 +105,42 @@ def test_a_pickle_of_every_form_gives_the_same_tensors_bit_for_bit(form, folder,
     assert json.loads((pack / "transformer" / "config.json").read_text())["num_attention_heads"] == 2
 
 
-@pytest.mark.parametrize("form", ["flat", "krea", "comfyui", "rcm"])
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in NESTED])
 def test_safetensors_of_every_form_give_the_same_tensors_bit_for_bit(form, folder, state, wan):
     pack = install(write_form(form, folder, state, suffix=".safetensors"), base=str(wan))
     assert same(transformer_of(pack), transformer_of(wan))
+
+
+@pytest.mark.parametrize("form", ["rcm_counters", "average"])
+def test_counters_and_what_has_an_average_are_left_out_and_told(form, folder, state, wan):
+    planned = plan_import(Wish(path=write_form(form, folder, state), base=str(wan), facts=FACTS))
+    told: list = []
+    build_pack(planned.recipe, replacing=False, approve=told.extend, report=lambda count: None)
+    left_out = {key for key in FORMS[form](state) if key.startswith("net.accum_" if form == "rcm_counters" else "net.")}
+    assert set(told[0].left_out) == left_out and left_out
+    assert all(not other.left_out for other in told[1:])
+
+
+def test_another_unknown_tensor_is_not_left_out(folder, state, wan):
+    given = state | {"accum_loss": torch.tensor(1)}
+    with pytest.raises(ModelError, match=r"1 unexpected \(accum_loss\)"):
+        install(write_form("rcm", folder, given), base=str(wan))
+
+
+@pytest.mark.parametrize("ending", [".SAFETENSORS", ".sft", ".PT"])
+def test_an_ending_is_read_in_any_spelling(ending, folder, state, wan):
+    path = write_form("flat", folder, state, suffix=".pt" if ending == ".PT" else ".safetensors")
+    pack = install(path.rename(path.with_suffix(ending)), base=str(wan))
+    assert same(transformer_of(pack), transformer_of(wan))
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.gguf", "model.safetensors.index.json"])
+def test_a_pointer_of_git_lfs_is_named_as_one(name, folder, wan, models):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 5676070424\n"
+    (folder / name).write_text(pointer)
+    with pytest.raises(ModelError, match=f"{name} is a Git LFS pointer, .*: get that one by `git lfs pull`"):
+        install(folder / name, base=str(wan), dtype=None)
+    assert left(models) == []
 
 
 def test_a_diffusers_repository_is_taken_whole(wan):
@@ -163,6 +199,15 @@ def test_shards_with_an_index_are_one_checkpoint(folder, state, wan):
     (folder / "b.safetensors").unlink()
     with pytest.raises(ModelError, match="b.safetensors is missing, which model.safetensors.index.json names"):
         install(folder, base=str(wan), name="again")
+
+
+def test_shards_that_are_pickles_are_one_checkpoint(folder, state, wan):
+    names = list(state)
+    weight_map = {name: f"pytorch_model-{i % 2}.bin" for i, name in enumerate(names)}
+    for file in set(weight_map.values()):
+        torch.save({name: state[name] for name in names if weight_map[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert same(transformer_of(install(folder, base=str(wan), name="sharded")), transformer_of(wan))
 
 
 def test_numbers_are_bfloat16_where_nothing_is_asked(folder, state, wan):
@@ -229,7 +274,7 @@ def test_tensors_that_share_memory_or_lie_askew_are_read_right(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_a_large_tensor_comes_piece_by_piece(suffix, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "PIECE_BYTES", 64)
+    monkeypatch.setattr(stored, "PIECE_BYTES", 64)
     given = {"a": torch.arange(100.0), "b": torch.arange(7.0)}
     torch.save(given, tmp_path / "x.pt")
     save_file(given, tmp_path / "x.safetensors")
@@ -269,7 +314,7 @@ def test_a_pickle_in_torchs_old_form_is_read_while_it_is_small(folder, state, wa
     path = folder / "old.pt"
     torch.save(state, path, _use_new_zipfile_serialization=False)
     assert same(transformer_of(install(path, base=str(wan))), transformer_of(wan))
-    monkeypatch.setattr(checkpoint, "LARGEST_LEGACY", 1000)
+    monkeypatch.setattr(pickles, "LARGEST_LEGACY", 1000)
     with pytest.raises(ModelError, match="old.pt is in torch's form before 1.6, too large"):
         install(path, base=str(wan), name="again")
 
@@ -582,22 +627,11 @@ def test_a_pickle_with_code_runs_nothing(write, folder, wan, models, tmp_path, m
     assert canary.exists()  # so the canary sings where a pickle is trusted
 
 
-def test_this_process_never_opens_a_pickle(folder, state, wan, monkeypatch):
-    monkeypatch.setattr(checkpoint, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
-    path = write_form("generator", folder, state)
-    planned = plan_import(Wish(path=path, base=str(wan), facts=FACTS))
-    assert planned.recipe.has_pickle
-    lora = Recipe(
-        facts=planned.recipe.facts, orders=(Order(source="x.safetensors", target="y", lora=Lora(source="z.pt")),)
-    )
-    assert lora.has_pickle
-
-
 def test_a_pickle_is_converted_in_a_process_of_its_own(folder, state, wan, models, monkeypatch):
     install(write_form("flat", folder, state, suffix=".safetensors"), base=str(wan))
     monkeypatch.undo()
     monkeypatch.setenv("CAUSVID_MODELS", str(models))
-    monkeypatch.setattr(checkpoint, "load_pickle", lambda path, device: pytest.fail("a pickle was opened here"))
+    monkeypatch.setattr(torch, "load", lambda *given, **more: pytest.fail("a pickle was opened here"))
     (folder / "torch.py").write_text("raise SystemExit('a file of the working folder was run')")
     monkeypatch.chdir(folder)
     written = []
@@ -644,7 +678,10 @@ def test_a_pickle_that_is_cut_short_or_spoilt_is_refused_in_one_line(folder, sta
     [
         ({"generator": {"a": 3}}, "a is int, not a tensor"),
         ([torch.zeros(1)], "holds list, not named tensors"),
-        ({"generator_lora": {"a": torch.zeros(1)}, "critic_lora": {}}, r"is a LoRA \(generator_lora, critic_lora\)"),
+        (
+            {"generator_lora": {"a": torch.zeros(1)}, "critic_lora": {}},
+            r"is a LoRA, which is no model by itself.*\(it holds generator_lora.a\)",
+        ),
         ({"a": torch.zeros(3).to_sparse()}, "a is a sparse or quantized tensor"),
     ],
 )
@@ -672,10 +709,10 @@ def test_a_conversion_that_is_killed_says_why_and_leaves_nothing(folder, state, 
     monkeypatch.setenv("CAUSVID_MODELS", str(models))
     path = write_form("generator", folder, state)
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(convert_process.sys, "executable", python_that(folder, kill))
+    monkeypatch.setattr(pickles.sys, "executable", python_that(folder, kill))
     with pytest.raises(DeviceError, match="ran out of memory"):
         install(path, base=str(wan))
-    monkeypatch.setattr(convert_process.sys, "executable", python_that(folder, "raise SystemExit('no such luck')"))
+    monkeypatch.setattr(pickles.sys, "executable", python_that(folder, "raise SystemExit('no such luck')"))
     with pytest.raises(RuntimeError, match="ended with 1: no such luck"):
         install(path, base=str(wan))
     assert left(models) == []
@@ -752,6 +789,23 @@ def test_a_gguf_file_keeps_its_bytes_and_makes_a_pack_that_runs(folder, wan, mod
     assert sum(told) >= path.stat().st_size
     frames = load(pack, device="cpu").generate("a cat", length="1f", size=(32, 32), seed=1)
     assert frames.shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.diffusion_model.model.diffusion_model.", "net.", "transformer."])
+def test_a_gguf_file_that_is_imported_can_be_loaded(prefix, folder, wan):
+    network = WanTransformer3DModel.from_pretrained(wan / "transformer")
+    path = write_gguf(folder / "wan.GGUF", network, "Q8_0", prefix=prefix)
+    pack = install(path, base=str(wan), name="few-bits", dtype=None)
+    assert (pack / "transformer" / "wan.gguf").is_file()
+    assert load(pack, device="cpu").generate("a cat", length="1f", size=(32, 32), seed=1).shape == (1, 32, 32, 3)
+
+
+def test_a_gguf_file_that_counts_more_than_it_holds_is_refused_at_once(folder, wan):
+    """An array of 2**60 bytes in a file of a few: the library would read nothing, for ever."""
+    text = struct.pack("<Q", 1) + b"a"
+    (folder / "x.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text + struct.pack("<IIQ", 9, 0, 2**60))
+    with pytest.raises(ModelError, match="x.gguf cannot be read as GGUF: it ends before what it counts"):
+        install(folder / "x.gguf", base=str(wan), dtype=None)
 
 
 def test_a_gguf_file_that_is_damaged_or_of_something_else_installs_nothing(folder, wan, models):

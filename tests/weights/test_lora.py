@@ -106,7 +106,44 @@ def longlive(halves) -> dict[str, Tensor]:
     return state
 
 
-FORMS: list[Callable] = [kijai, comfy, musubi, diffusers, peft, longlive]
+def flat(start: str, *, joint: str = "_") -> Callable:
+    """Names whose dots are underscores, behind a start; joint: what stands for the dot behind a block's number."""
+
+    def form(halves) -> dict[str, Tensor]:
+        state = {}
+        for name, (down, up) in halves.items():
+            _, number, rest = name.split(".", 2)
+            layer = f"{start}blocks_{number}{joint}{rest if joint == '.' else rest.replace('.', '_')}"
+            state |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
+            state[f"{layer}.alpha"] = torch.tensor(ALPHA)
+        return state
+
+    form.__name__ = f"{start}{joint}"
+    return form
+
+
+def dotted(start: str, down_leaf: str, up_leaf: str) -> Callable:
+    """Official names behind a start, with other words for the halves."""
+
+    def form(halves) -> dict[str, Tensor]:
+        state = {}
+        for name, (down, up) in halves.items():
+            state |= {f"{start}{name}.{down_leaf}.weight": down, f"{start}{name}.{up_leaf}.weight": up * ALPHA / RANK}
+        return state
+
+    form.__name__ = f"{start}{down_leaf}"
+    return form
+
+
+FORMS: list[Callable] = [
+    *(kijai, comfy, musubi, diffusers, peft, longlive),
+    *(flat("lora_unet__"), flat("lycoris_"), flat("lora_unet_", joint=".")),
+    dotted("net.", "lora_A", "lora_B"),
+    dotted("module.", "lora_A", "lora_B"),
+    dotted("base_model.model.", "lora_A.v1.0", "lora_B.v1.0"),
+    dotted("base_model.model._checkpoint_wrapped_module.", "lora_A.default", "lora_B.default"),
+    dotted("", "lora_linear_layer.down", "lora_linear_layer.up"),
+]
 
 
 def save(folder: Path, form: Callable, halves) -> Path:
@@ -183,8 +220,8 @@ def test_a_whole_musubi_file_is_read_as_diffusers_reads_it(base, tmp_path):
             )
     lora = read_lora(save(tmp_path, musubi, halves), base, model="tiny")
     theirs = _convert_musubi_wan_lora_to_diffusers(musubi(halves))
-    assert len(lora.low_rank) == len(theirs) // 2 == 20
-    for name, low in lora.low_rank.items():
+    assert len(lora.products) == len(theirs) // 2 == 20
+    for name, low in lora.products.items():
         layer = f"transformer.{name.removesuffix('.weight')}"
         wanted = theirs[f"{layer}.lora_B.weight"] @ theirs[f"{layer}.lora_A.weight"]
         torch.testing.assert_close(low.scale * low.up @ low.down, wanted, atol=1e-4, rtol=1e-4)
@@ -220,6 +257,27 @@ def test_a_low_rank_change_of_the_patch_embedding_is_flattened(base, tmp_path):
     assert_near(merged(base, (tmp_path / "p", 1.0)), wanted)
 
 
+@pytest.mark.parametrize("factored", ["", "w1", "w2", "w1 w2"])
+def test_a_lokr_is_a_kronecker_product(base, factored, tmp_path):
+    """LyCORIS: alpha counts by the rank of what is factored, of w2 before w1, and not where nothing is."""
+    rng, layer = torch.Generator().manual_seed(4), "lycoris_blocks_0_ffn_0"
+    factors = {"w1": torch.randn(8, 4, generator=rng), "w2": torch.randn(8, 8, generator=rng)}  # of a weight [64, 32]
+    state, scale = {f"{layer}.alpha": torch.tensor(3.0)}, 1.0
+    for name, rank in (("w1", 2), ("w2", 5)):
+        if name in factored:
+            a, b = torch.randn(8, rank, generator=rng), torch.randn(rank, factors[name].shape[1], generator=rng)
+            state |= {f"{layer}.lokr_{name}_a": a, f"{layer}.lokr_{name}_b": b}
+            factors[name], scale = a @ b, 3.0 / rank
+        else:
+            state[f"{layer}.lokr_{name}"] = factors[name]
+    save_file(state, tmp_path / "lokr.safetensors")
+    w1, w2 = (factors[name].double() for name in ("w1", "w2"))
+    change = torch.einsum("ab,cd->acbd", w1, w2).reshape(64, 32)
+    wanted = {name: tensor.double() for name, tensor in base.state_dict().items()}
+    wanted["blocks.0.ffn.net.0.proj.weight"] += 0.5 * scale * change
+    assert_near(merged(base, (tmp_path / "lokr.safetensors", 0.5)), wanted)
+
+
 def test_several_add_up_in_any_order(base, halves, tmp_path):
     others = {name: (down.flip(0) * 2, up * 0.1) for name, (down, up) in list(halves.items())[:3]}
     first = (save(tmp_path, kijai, halves), 0.5)
@@ -245,9 +303,9 @@ def test_pefts_configuration_scales(base, halves, tmp_path):
     config = {"r": RANK, "lora_alpha": 2, "use_rslora": True, "alpha_pattern": {"blocks.0.self_attn.q": 6}}
     (path / "adapter_config.json").write_text(json.dumps(config))
     lora = read_lora(path, base, model="tiny")
-    assert lora.low_rank["blocks.0.attn1.to_q.weight"].scale == 6 / 2
-    assert lora.low_rank["blocks.1.ffn.net.2.weight"].scale == 2 / 2
-    assert read_lora(path / "adapter_model.safetensors", base, model="tiny").low_rank.keys() == lora.low_rank.keys()
+    assert lora.products["blocks.0.attn1.to_q.weight"].scale == 6 / 2
+    assert lora.products["blocks.1.ffn.net.2.weight"].scale == 2 / 2
+    assert read_lora(path / "adapter_model.safetensors", base, model="tiny").products.keys() == lora.products.keys()
 
 
 def test_diffusers_header_scales(base, halves, tmp_path):
@@ -255,7 +313,7 @@ def test_diffusers_header_scales(base, halves, tmp_path):
     header = {"lora_adapter_metadata": json.dumps({"transformer.r": RANK, "transformer.lora_alpha": 2 * RANK})}
     save_file(state, tmp_path / "d.safetensors", metadata=header)
     lora = read_lora(tmp_path / "d.safetensors", base, model="tiny")
-    assert {low.scale for low in lora.low_rank.values()} == {2.0}
+    assert {low.scale for low in lora.products.values()} == {2.0}
 
 
 def test_longlives_checkpoint_is_a_pickle_that_is_read_and_not_run(base, halves, tmp_path):
@@ -313,6 +371,8 @@ Q = "diffusion_model.blocks.0.self_attn.q"
         (lambda s: s.update({"diffusion_model.blocks.9.diff_m": torch.zeros(1, 6, 32)}), "of no layer here"),
         (lambda s: s.update({"diffusion_model.blocks.0.diff_m": torch.zeros(1, 5, 32)}), "of another shape"),
         (lambda s: s.update({f"{Q}.dora_scale": torch.zeros(32)}), "it is a DoRA, which cannot be used"),
+        (lambda s: s.update({f"{Q}.lokr_t2": torch.zeros(2, 2)}), "it is a Tucker LoKr, which cannot be used"),
+        (lambda s: s.update({f"{Q}.hada_w1_a": torch.zeros(2, 2)}), "it is a LoHa, which cannot be used"),
         (lambda s: s.update({f"{Q}.lora_up.weight": torch.full((32, 4), torch.nan)}), "1 not finite"),
         (lambda s: s.clear() or s.update({"unet.a": torch.zeros(1)}), "of no layer here"),
         (lambda s: s.update({"model." + Q + ".lora_up.weight": torch.zeros(32, 4)}), "1 twice"),

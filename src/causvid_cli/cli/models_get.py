@@ -15,6 +15,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DTYPES
+from causvid_cli.weights.names import mismatch
 
 if TYPE_CHECKING:
     from causvid_cli.models.install.build_pack import Recipe
@@ -245,6 +246,8 @@ def _build(recipe: "Recipe", checkpoint: Checkpoint | None, *, replacing: bool) 
         check_seen(recipe, checkpoint, seen)
         bar.total = sum(each.bytes for each in seen)
         for each in seen:
+            if left := mismatch({"left out, which are counters or have an average beside them": each.left_out}):
+                console.note(f"{each.part}: {left}")
             console.detail(
                 f"{each.part}: {each.parameters / 1e6:.0f} million numbers, {console.bytes_text(each.bytes)}"
             )

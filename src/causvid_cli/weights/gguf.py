@@ -7,15 +7,15 @@ else, and what a file holds as F32, F16 or BF16, becomes ordinary weights. Names
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
 from causvid_cli.weights.files import check_state
-from causvid_cli.weights.names import official_to_diffusers_transformer
+from causvid_cli.weights.names import bare_names, official_to_diffusers_transformer
+from causvid_cli.weights.stored import check_file
 
-PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.")
-"""What a file may put before all its names."""
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Where city96's converter keeps the shape of a tensor that it folded."""
 
@@ -29,13 +29,13 @@ def find_gguf(folder: Path) -> Path | None:
 
 
 def gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name, without a common prefix, and shape of every tensor of a GGUF file, of which no more is read.
+    """Bare name and shape of every tensor of a GGUF file, of which no more is read.
 
     Raises ModelError for what is no GGUF file, or a truncated one.
     """
     reader = _reader(path)
     shapes = {tensor.name: tuple(int(n) for n in reversed(tensor.shape.tolist())) for tensor in reader.tensors}
-    return _without_prefix(shapes | _original_shapes(reader, shapes))
+    return _bare(shapes | _original_shapes(reader, shapes))
 
 
 def load_gguf(path: Path) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def load_gguf(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     for name, shape in _original_shapes(reader, state).items():
         state[name] = dequantize_gguf_tensor(state[name]).view(shape)
-    state = _without_prefix(state)
+    state = _bare(state)
     if "scale_shift_table" not in state:
         state = official_to_diffusers_transformer(state)
     for name, tensor in state.items():
@@ -71,6 +71,11 @@ def take_gguf(network: nn.Module, state: dict[str, Tensor], *, name: str) -> Non
     """
     from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
 
+    patches = state.get("patch_embedding.weight")
+    if patches is not None and patches.dim() == 2:  # as a matrix, which the same convolution is
+        wanted = network.get_parameter("patch_embedding.weight").shape
+        if patches.shape == (wanted[0], wanted[1:].numel()):
+            state = state | {"patch_embedding.weight": patches.view(wanted)}
     shapes = {key: torch.Size(getattr(tensor, "quant_shape", tensor.shape)) for key, tensor in state.items()}
     check_state(network, shapes, name=name)
     for key, tensor in state.items():
@@ -122,14 +127,21 @@ def check_installed() -> None:
 
 def _reader(path: Path) -> Any:
     check_installed()
+    check_file(path)
     import gguf
 
+    class BoundedReader(gguf.GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **more: Any) -> Any:
+            """Read numbers. Raises ValueError for more than there are, of which the library reads none, for ever."""
+            if offset + int(count) * np.dtype(dtype).itemsize > len(self.data):
+                raise ValueError("it ends before what it counts")
+            return super()._get(offset, dtype, count, *rest, **more)
+
     try:
-        return gguf.GGUFReader(path)
+        return BoundedReader(path)
     except Exception as error:  # it raises what comes, from IndexError to UnicodeDecodeError
-        raise ModelError(
-            f"{path} cannot be read as GGUF: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+        said = str(error).splitlines()[0] if str(error) else repr(error)
+        raise ModelError(f"{path} cannot be read as GGUF: {said}") from error
 
 
 def _kind(tensor: Any) -> str:
@@ -143,8 +155,5 @@ def _original_shapes(reader: Any, names: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(int(field.parts[place][0]) for place in field.data) for name, field in fields.items() if field}
 
 
-def _without_prefix(tensors: dict[str, Any]) -> dict[str, Any]:
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _bare(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensors[key] for key, name in bare_names(tensors).items()}

@@ -1,14 +1,15 @@
 """LoRAs: small changes to a transformer's weights, read in every form they are published in.
 
-A change is `scale * up @ down` of a weight (arXiv 2106.09685), or a difference as it is: of a bias, a norm, a
-modulation. It is added to the weights once, so that what follows is as fast as without. Weights of a GGUF file cannot
-be changed; there it is computed beside them, by peft.
+A change is `scale * up @ down` of a weight (arXiv 2106.09685), `scale * kron(w1, w2)` (LoKr, arXiv 2309.14859), or a
+difference as it is: of a bias, a norm, a modulation. It is added to the weights once, so that what follows is as fast
+as without. Weights of a GGUF file cannot be changed; there one of low rank is computed beside them, by peft.
 
 The forms: ComfyUI's and Kijai's (`diffusion_model.blocks.0.self_attn.q.lora_down.weight`, `.alpha`, `.diff`,
-`.diff_b`), musubi-tuner's (`lora_unet_blocks_0_self_attn_q.lora_down.weight`), peft's (`base_model.model.blocks.0...
-lora_A.default.weight`, its alpha in adapter_config.json), diffusers' (`transformer.blocks.0.attn1.to_q.lora_A.weight`)
-and LongLive's (peft's, under `generator_lora`). diffusers' own converters leave out differences of norms and weights,
-and stop at a file that changes some of the layers only: so names are mapped here, by `weights/names.py`.
+`.diff_b`), musubi-tuner's (`lora_unet_blocks_0_self_attn_q.lora_down.weight`), VideoX-Fun's (`lora_unet__blocks_0_`),
+LyCORIS's (`lycoris_blocks_0_`), peft's (`base_model.model.blocks.0...lora_A.default.weight`, its alpha in
+adapter_config.json), diffusers' (`transformer.blocks.0.attn1.to_q.lora_A.weight`) and LongLive's (peft's, under
+`generator_lora`). diffusers' own converters leave out differences of norms and weights, and stop at a file that
+changes some of the layers only: so names are mapped here, by `weights/names.py`.
 """
 
 import json
@@ -16,39 +17,49 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from causvid_cli.config import from_json
 from causvid_cli.errors import ModelError
 from causvid_cli.network.quantize import is_plain
-from causvid_cli.weights.checkpoint import PICKLES, check_pickle, load_pickle
+from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.gguf import dequantize_layer
-from causvid_cli.weights.names import WRAPPERS, mismatch, transformer_names
+from causvid_cli.weights.names import CAUSAL_LORA, bare_name, mismatch, transformer_names
+from causvid_cli.weights.stored import Shape, Tensors
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_CONFIG = "lora_adapter_metadata"
 """Where a safetensors header written by diffusers says what adapter_config.json does."""
-HEADS = {"base_model", "model", "diffusion_model", "transformer", "generator", "unet", "dit", "pipe"}
-"""Path parts before a layer's own name."""
-FLAT_HEADS = ("lora_unet_", "lora_transformer_")
-"""The same, of names whose dots are underscores."""
-CAUSAL = "generator_lora"
-"""What LongLive's checkpoint calls its LoRA, which belongs to a causal network."""
 SPEED_UPS = re.compile(r"causvid|self.?forc|light.?x2v|fusionx|accvid|distill|turbo|\bdmd|\blcm|\brcm", re.IGNORECASE)
 """How LoRAs call themselves that make a bidirectional model need fewer steps."""
-FOREIGN = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "hada_w": "LoHa", "lokr_w": "LoKr", "oft_": "OFT"}
+FOREIGN = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_w": "LoHa",
+    "lokr_t2": "Tucker LoKr",
+    "oft_": "OFT",
+}
 """Parts of names that tell other kinds of adapters."""
 LEAF = re.compile(
     r"(?P<module>.+?)\.(?:"
-    r"(?:lora_(?P<side>down|up|A|B)(?:\.(?!(?:weight|bias)$)[^.]+)?|lora\.(?P<old>down|up))\.(?P<of>weight|bias)"
-    r"|(?P<other>alpha|diff|diff_b|diff_m))"
+    r"(?:lora_(?P<side>down|up|A|B)(?:\..+)?|lora(?:_linear_layer)?\.(?P<old>down|up))\.(?P<of>weight|bias)"
+    r"|lokr_(?P<factor>w[12](?:_[ab])?)|(?P<other>alpha|diff|diff_b|diff_m))"
 )
 """What ends the name of a tensor in a LoRA."""
-PARTS = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}
+FACTORS = [
+    {"down", "up"},
+    *(w1 | w2 for w1 in ({"w1"}, {"w1_a", "w1_b"}) for w2 in ({"w2"}, {"w2_a", "w2_b"})),
+]
+"""Roles of tensors that together make a matrix: of low rank, or Kronecker's product."""
+LEAVES = {"diff": "weight", "diff_b": "bias", "diff_m": "modulation"}
+
+Layers = Mapping[str, Mapping[str, str]]
+"""Name of a layer without separators -> its weight, bias and modulation, as parameters of the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +70,70 @@ class LowRank:
     down: Tensor
     scale: float
 
+    def change(self) -> Tensor:
+        return self.scale * (self.up.float() @ self.down.float())
+
+
+@dataclass(frozen=True, slots=True)
+class Kronecker:
+    """A change of one weight: scale * kron(w1, w2), as LyCORIS's LoKr computes it."""
+
+    w1: Tensor
+    w2: Tensor
+    scale: float
+
+    def change(self) -> Tensor:
+        return self.scale * torch.kron(self.w1, self.w2)
+
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Changes of parameters, by diffusers' names: of low rank, and differences of any shape."""
+    """Changes of parameters, by diffusers' names: products of small matrices, and differences of any shape."""
 
     name: str
-    low_rank: dict[str, LowRank] = field(default_factory=dict)
+    products: dict[str, LowRank | Kronecker] = field(default_factory=dict)
     differences: dict[str, Tensor] = field(default_factory=dict)
     note: str = ""
     """What a user should know who adds it to a causal model."""
 
     @property
     def parameters(self) -> list[str]:
-        return list(dict.fromkeys([*self.low_rank, *self.differences]))
+        return list(dict.fromkeys([*self.products, *self.differences]))
 
     def change(self, parameter: str, shape: torch.Size) -> Tensor:
         """What is added to a parameter at weight 1, float32."""
         change = torch.zeros(shape)
-        if low := self.low_rank.get(parameter):
-            change += (low.scale * (low.up.float() @ low.down.float())).view(shape)
+        if product := self.products.get(parameter):
+            change += product.change().view(shape)
         if (difference := self.differences.get(parameter)) is not None:
             change += difference.float().view(shape)
         return change
+
+    def can_stand_beside(self, parameter: str) -> bool:
+        """Whether peft can compute the change next to the weight, if there is one."""
+        return parameter not in self.differences and not isinstance(self.products.get(parameter), Kronecker)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeftConfig:
+    """What adapter_config.json says of the size of changes."""
+
+    lora_alpha: float | None = None
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+
+    def scale(self, key: str, rank: int) -> float:
+        """What peft multiplies the change by that a tensor belongs to; 1 where nothing says so."""
+        alpha = self.lora_alpha
+        if alpha is None:
+            return 1.0
+        layer = key.partition(".lora_")[0]
+        for pattern, other in (self.alpha_pattern or {}).items():
+            ending = pattern.removeprefix("^")
+            if layer == ending or layer.endswith(f".{ending}"):
+                alpha = other
+        return alpha / (rank**0.5 if self.use_rslora else rank)
 
 
 def read_lora(path: Path, network: nn.Module, *, model: str) -> Lora:
@@ -97,69 +149,106 @@ def read_lora(path: Path, network: nn.Module, *, model: str) -> Lora:
             raise ModelError(f"--lora {path}: no {PEFT_WEIGHTS} in this folder; give a .safetensors file")
     elif path.name == PEFT_WEIGHTS:
         config = _config(path.parent / PEFT_CONFIG)
-    tensors, header = _read(file, path)
-    if not config and DIFFUSERS_CONFIG in header:
-        config = _diffusers_config(header[DIFFUSERS_CONFIG])
-    causal = CAUSAL in tensors or any(key.startswith(f"{CAUSAL}.") for key in tensors)
-    tensors = tensors.get(CAUSAL, tensors)
-    note = "" if causal else bidirectional_note(path.name, header)
-    return lora_of(tensors, network, name=str(path), model=model, config=config, note=note)
+    try:
+        tensors = open_tensors(file)
+    except ModelError as error:
+        raise ModelError(f"--lora {error}") from None
+    if config is None and DIFFUSERS_CONFIG in tensors.metadata:
+        config = _diffusers_config(tensors.metadata[DIFFUSERS_CONFIG], where=f"--lora {path}: {DIFFUSERS_CONFIG}")
+    causal = any(key.startswith(f"{CAUSAL_LORA}.") for key in tensors.shapes)
+    note = "" if causal else bidirectional_note(path.name, tensors.metadata)
+    return lora_of(tensors, network, name=str(path), model=model, config=config or PeftConfig(), note=note)
 
 
-def lora_of(
-    tensors: Mapping[str, Any],
-    network: nn.Module,
-    *,
-    name: str,
-    model: str,
-    config: Mapping[str, Any] | None = None,
-    note: str = "",
-) -> Lora:
+def lora_of(tensors: Tensors, network: Any, *, name: str, model: str, config: PeftConfig, note: str = "") -> Lora:
     """The changes that a LoRA's tensors tell, all of them; see `read_lora`. config: of adapter_config.json."""
-    places, shapes = _places(network), {key: _shape(value) for key, value in network.named_parameters()}
-    lora = Lora(name, note=note)
-    halves: dict[str, dict[str, tuple[str, Tensor]]] = {}  # weight -> up, down, alpha, bias -> key and tensor
-    unknown, twice, single, misshapen = [], [], [], []
-    for key, tensor in tensors.items():
-        place = _place(key, places)
-        if place is None or not isinstance(tensor, Tensor):
+    layers = layer_names(len(network.blocks))
+    wanted = {key: _shape(value) for key, value in network.named_parameters()}
+    changes: dict[str, dict[str, str]] = {}  # parameter -> role -> key
+    unknown, twice, odd, single, misshapen = [], [], [], [], []
+    for key, dtype in tensors.dtypes.items():
+        parameter, role = tensor_role(key, layers) or ("", "")
+        if parameter not in wanted:
             unknown.append(key)
-        elif place[1] != "difference":
-            parameter, part = place
-            if part in halves.setdefault(parameter, {}):
-                twice.append(key)
-            halves[parameter][part] = (key, tensor)
-        elif tensor.numel() != shapes[place[0]].numel():
-            misshapen.append(f"{key} {list(tensor.shape)} instead of {list(shapes[place[0]])}")
+        elif role in changes.setdefault(parameter, {}):
+            twice.append(key)
         else:
-            lora.differences[place[0]] = tensor
-    for parameter, half in halves.items():
-        if "up" not in half or "down" not in half:
-            single.append(next((half[part][0] for part in ("up", "down") if part in half), half[min(half)][0]))
-            continue
-        (_, up), (down_key, down) = half["up"], half["down"]
-        up, down = up.flatten(1), down.flatten(1)
-        rank, shape = len(down), shapes[parameter]
-        if (up.shape[0], down.shape[1]) != (shape[0], shape[1:].numel()) or up.shape[1] != rank:
-            misshapen.append(f"{down_key} {list(down.shape)} and up {list(up.shape)} for a weight {list(shape)}")
-            continue
-        scale = float(half["alpha"][1]) / rank if "alpha" in half else _scale(config or {}, down_key, rank)
-        lora.low_rank[parameter] = LowRank(up, down, scale)
-        if "bias" in half:  # peft's lora_bias: scaled like the rest
-            lora.differences[parameter.removesuffix("weight") + "bias"] = scale * half["bias"][1]
+            changes[parameter][role] = key
+            if dtype.is_complex or not (dtype.is_floating_point or role == "alpha"):
+                odd.append(f"{key} {str(dtype).removeprefix('torch.')}")
+    for parameter, keys in changes.items():
+        shapes = {role: tensors.shapes[key] for role, key in keys.items()}
+        factors = sorted(role for role in keys if role not in ("alpha", "bias", "difference"))
+        if set(factors) not in FACTORS and (factors or "difference" not in keys):
+            single.append(keys[factors[0] if factors else min(keys)])
+        elif factors and _product_shape(shapes) != (wanted[parameter][0], wanted[parameter][1:].numel()):
+            given = " and ".join(f"{role} {list(shapes[role])}" for role in factors[1:])
+            misshapen.append(
+                f"{keys[factors[0]]} {list(shapes[factors[0]])} and {given} for a weight {list(wanted[parameter])}"
+            )
+        sizes = {"alpha": (), "bias": wanted[parameter][:1], "difference": wanted[parameter]}
+        for role in sizes.keys() & shapes.keys():
+            if prod(shapes[role]) != prod(sizes[role]):
+                misshapen.append(f"{keys[role]} {list(shapes[role])} instead of {list(sizes[role])}")
     problems = {
         "of no layer here": unknown,
         "twice": twice,
+        "of other numbers than a LoRA's": odd,
         "without its other half": single,
         "of another shape": misshapen,
     }
     if problem := mismatch(problems):
-        raise ModelError(f"--lora {name} does not fit {model}: {problem}{_why(tensors, network)}")
+        raise ModelError(f"--lora {name} does not fit {model}: {problem}{_why(tensors.shapes, network)}")
+    lora = Lora(name, note=note)
+    for parameter, keys in changes.items():
+        loaded = {role: tensors.load(key) for role, key in keys.items()}
+        if keys.keys() - {"alpha", "bias", "difference"}:
+            product = lora.products[parameter] = _product(loaded, config, keys.get("down", ""))
+            if "bias" in loaded:  # peft's lora_bias: scaled like the rest
+                lora.differences[parameter.removesuffix("weight") + "bias"] = product.scale * loaded["bias"]
+        if "difference" in loaded:
+            lora.differences[parameter] = loaded["difference"]
     if not lora.parameters:
         raise ModelError(f"--lora {name}: holds no LoRA")
-    if bad := [each for each in lora.parameters if not lora.change(each, shapes[each]).isfinite().all()]:
+    if bad := [each for each in lora.parameters if not lora.change(each, wanted[each]).isfinite().all()]:
         raise ModelError(f"--lora {name}: {mismatch({'not finite': bad})}; the file is unusable")
     return lora
+
+
+def _product_shape(shapes: Mapping[str, Shape]) -> Shape | None:
+    """Rows and columns of the matrix that factors of these shapes make; None where they make none."""
+    if "up" in shapes:
+        return _matrix(shapes["up"], shapes["down"])
+    w1, w2 = (
+        _matrix(shapes[number]) if number in shapes else _matrix(shapes[f"{number}_a"], shapes[f"{number}_b"])
+        for number in ("w1", "w2")
+    )
+    return (w1[0] * w2[0], w1[1] * w2[1]) if w1 and w2 else None
+
+
+def _matrix(first: Shape, second: Shape | None = None) -> Shape | None:
+    """Shape of a flattened factor, or of the product of two; None where that is none."""
+    if second is None:
+        return (first[0], prod(first[1:])) if len(first) > 1 else None
+    fits = len(first) > 1 and len(second) > 1 and prod(first[1:]) == second[0] > 0
+    return (first[0], prod(second[1:])) if fits else None
+
+
+def _product(given: Mapping[str, Tensor], config: PeftConfig, key: str) -> LowRank | Kronecker:
+    """The change that factors make. key: of the down half, for what a configuration says of its scale."""
+    if "up" in given:
+        up, down = given["up"].flatten(1), given["down"].flatten(1)
+        rank = len(down)
+        return LowRank(up, down, float(given["alpha"]) / rank if "alpha" in given else config.scale(key, rank))
+    w1, w2 = (
+        (given[number] if number in given else given[f"{number}_a"].float() @ given[f"{number}_b"].float().flatten(1))
+        .float()
+        .flatten(1)
+        for number in ("w1", "w2")
+    )
+    ranks = [len(given[half]) for half in ("w2_b", "w1_b") if half in given]
+    scale = float(given["alpha"]) / ranks[0] if "alpha" in given and ranks else 1.0  # LyCORIS's: full factors have none
+    return Kronecker(w1, w2, scale)
 
 
 @torch.no_grad()
@@ -174,7 +263,7 @@ def add_loras(network: Any, loras: Sequence[tuple[Lora, float]]) -> None:
         module = network.get_submodule(parameter.rpartition(".")[0])
         value: Tensor = parameters[parameter]
         if parameter.endswith(".weight") and isinstance(module, nn.Linear) and not is_plain(module):
-            if all(parameter not in lora.differences for lora, _ in loras):
+            if all(lora.can_stand_beside(parameter) for lora, _ in loras):
                 beside.add(parameter)
                 continue
             value = dequantize_layer(network, parameter.rpartition(".")[0]).weight
@@ -194,8 +283,8 @@ def _add_beside(network: Any, loras: Sequence[tuple[Lora, float]], parameters: s
     names = []
     for number, (lora, _) in enumerate(loras):
         state = {}
-        for parameter, low in lora.low_rank.items():
-            if parameter in parameters:
+        for parameter, low in lora.products.items():
+            if parameter in parameters and isinstance(low, LowRank):
                 layer = parameter.removesuffix(".weight")
                 state[f"{layer}.lora_A.weight"] = low.down.to(dtype)
                 state[f"{layer}.lora_B.weight"] = (low.scale * low.up.float()).to(dtype)
@@ -228,58 +317,42 @@ def bidirectional_note(name: str, header: Mapping[str, str]) -> str:
     return f"--lora {name}: made for a bidirectional Wan; on this causal model a style carries over more or less"
 
 
-def _places(network: Any) -> dict[str, dict[str, str]]:
-    """Every spelling of a layer's name -> its weight, bias and modulation as parameters of the network."""
-    places: dict[str, dict[str, str]] = {}
-    for official, own in transformer_names(len(network.blocks)).items():
+def layer_names(blocks: int) -> Layers:
+    """Every layer of a Wan transformer with this many blocks, by its official name and by diffusers'."""
+    layers: dict[str, dict[str, str]] = {}
+    for official, own in transformer_names(blocks).items():
         for spelt in (official, own):
             layer, _, leaf = spelt.rpartition(".")
             if leaf in ("weight", "bias"):
                 found = {layer: {leaf: own}}
             else:  # a modulation, which is a parameter by itself, of a block or of the head
                 found = {spelt: {"weight": own}, layer or "head": {"modulation": own}}
-            for name, parts in found.items():
-                for form in (name, name.replace(".", "_")):
-                    places.setdefault(form, {}).update(parts)
-    return places
+            for name, leaves in found.items():
+                layers.setdefault(_joined(name), {}).update(leaves)
+    return layers
 
 
-def _place(key: str, places: Mapping[str, dict[str, str]]) -> tuple[str, str] | None:
-    """A tensor's parameter and what it is of it: up, down, alpha, bias (of the up half), difference."""
+def tensor_role(key: str, layers: Layers) -> tuple[str, str] | None:
+    """The parameter that a tensor of a LoRA belongs to, and its role in the change of it.
+
+    Roles: those of `FACTORS`, alpha, bias (of the up half), difference. None for what has no place.
+    """
     match = LEAF.fullmatch(key)
     if match is None:
         return None
-    layer = match["module"]
-    if flat := next((head for head in FLAT_HEADS if layer.startswith(head)), ""):
-        layer = layer.removeprefix(flat)
-    else:
-        parts = [part for part in layer.split(".") if part not in WRAPPERS and part != CAUSAL]
-        while parts and parts[0] in HEADS:
-            del parts[0]
-        layer = ".".join(parts)
-    side = match["side"] or match["old"]
-    wanted = "weight" if side or match["other"] == "alpha" else PARTS[match["other"]]
-    parameter = places.get(layer, {}).get(wanted)
-    if parameter is None:
+    side, leaf = match["side"] or match["old"], match["other"]
+    layer = layers.get(_joined(bare_name(f"{match['module']}.").rstrip(".")), {})
+    parameter = layer.get(LEAVES.get(leaf or "", "weight"))
+    if parameter is None or (match["of"] == "bias" and (side in ("A", "down") or "bias" not in layer)):
         return None
-    if not side:
-        return parameter, "alpha" if match["other"] == "alpha" else "difference"
-    if match["of"] == "bias":
-        return (parameter, "bias") if side in ("B", "up") else None
-    return parameter, "up" if side in ("B", "up") else "down"
+    if side:
+        return parameter, "bias" if match["of"] == "bias" else "up" if side in ("B", "up") else "down"
+    return parameter, match["factor"] or ("alpha" if leaf == "alpha" else "difference")
 
 
-def _scale(config: Mapping[str, Any], key: str, rank: int) -> float:
-    """What peft multiplies a change by, from its configuration; 1 where nothing says so."""
-    alpha: Any = config.get("lora_alpha")
-    if alpha is None:
-        return 1.0
-    layer = key.partition(".lora_")[0]
-    for pattern, other in dict(config.get("alpha_pattern") or {}).items():
-        ending = pattern.removeprefix("^")
-        if layer == ending or layer.endswith(f".{ending}"):
-            alpha = other
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+def _joined(name: str) -> str:
+    """A name without its separators, which programs write as dots, as underscores, or as both."""
+    return name.replace(".", "").replace("_", "")
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
@@ -287,54 +360,38 @@ def _shape(parameter: nn.Parameter) -> torch.Size:
     return torch.Size(getattr(parameter, "quant_shape", parameter.shape))
 
 
-def _why(tensors: Mapping[str, Any], network: Any) -> str:
+def _why(shapes: Mapping[str, Shape], network: Any) -> str:
     """What the names and shapes of a LoRA tell of what it was made for."""
     for part, kind in FOREIGN.items():
-        if any(part in key for key in tensors):
+        if any(part in key for key in shapes):
             return f"; it is a {kind}, which cannot be used; look for a LoRA"
-    if any(part in key for key in tensors for part in ("k_img", "img_emb", "add_k_proj", "image_embedder")):
+    if any(part in key for key in shapes for part in ("k_img", "img_emb", "add_k_proj", "image_embedder")):
         return "; it was made for an image-to-video model"
     own = network.config.num_attention_heads * network.config.attention_head_dim
-    for key, tensor in tensors.items():
+    for key, shape in shapes.items():
         match = LEAF.fullmatch(key)
         if match and (match["side"] or match["old"]) in ("A", "down") and "attn" in match["module"]:
-            if (width := tensor.flatten(1).shape[1]) != own:
+            if (width := prod(shape[1:])) != own:
                 sizes = {1536: "Wan 1.3B, ", 5120: "Wan 14B, "}
                 return f"; it was made for {sizes.get(width, '')}layers {width} wide, and these are {own} wide"
     return ""
 
 
-def _read(file: Path, path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """The tensors and the header of a safetensors file, or what a pickle holds, of which nothing is run."""
-    if file.suffix.lower() in PICKLES:
-        check_pickle(file)
-        held = load_pickle(file, device="cpu")
-        if not isinstance(held, Mapping):
-            raise ModelError(f"--lora {path}: holds {type(held).__name__}, no tensors by name")
-        return held, {}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"--lora {path}: cannot be read as safetensors: {error}") from error
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """adapter_config.json; empty where there is none."""
+def _config(path: Path) -> PeftConfig | None:
+    """What adapter_config.json says; None where there is none."""
     if not path.is_file():
-        return {}
+        return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if config.get("use_dora"):
-            raise ModelError(f"--lora {path.parent}: a DoRA, which cannot be used; look for a LoRA")
-        return dict(config)
-    except (OSError, ValueError, AttributeError) as error:
+        config = from_json(PeftConfig, path.read_text(encoding="utf-8"), where=str(path), error=ModelError)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+    if config.use_dora:
+        raise ModelError(f"--lora {path.parent}: a DoRA, which cannot be used; look for a LoRA")
+    return config
 
 
-def _diffusers_config(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-        return {key.removeprefix("transformer."): value for key, value in found.items()}
-    except (ValueError, AttributeError):
-        return {}
+def _diffusers_config(text: str, *, where: str) -> PeftConfig:
+    """The same, as the header of a safetensors file says it, of the transformer."""
+    told = from_json(dict[str, Any], text, where=where, error=ModelError)
+    own = {key.removeprefix("transformer."): value for key, value in told.items()}
+    return from_json(PeftConfig, json.dumps(own), where=where, error=ModelError)

@@ -12,12 +12,25 @@ if TYPE_CHECKING:
 Names = dict[str, str]
 """Official name -> diffusers name."""
 
-WRAPPERS = {"_fsdp_wrapped_module", "_orig_mod"}
-"""Path parts that FSDP and torch.compile put into names."""
-PREFIXES = ("model.diffusion_model.", "diffusion_model.", "module.", "model.", "net.")
-"""What stands before all names: in ComfyUI's files, under DDP, in Self-Forcing's and in rCM's."""
+PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
+SAFETENSORS = {".safetensors", ".sft"}
+GGUF = ".gguf"
+"""Endings of files of weights, in small letters."""
+
+WRAPPERS = re.compile(r"(?:^|(?<=[._]))_(?:fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod)[._]")
+"""What FSDP, activation checkpointing and torch.compile put into names."""
+HEADS = re.compile(
+    r"(?:(?:base_model|model|diffusion_model|generator(?:_ema|_lora)?|net(?:_ema)?|module|pipe|dit|unet|transformer"
+    r"|lora_unet|lora_transformer|lycoris)\.|(?:lora_unet|lora_transformer|lycoris)_+)+"
+)
+"""What stands before all names: of programs that hold the network, and of files whose dots are underscores."""
+COUNTERS = {"accum_video_sample_counter", "accum_image_sample_counter", "accum_iteration", "accum_train_in_hours"}
+"""Numbers about its training that an rCM network carries among its tensors."""
 ENTRIES = ("generator_ema", "generator", "state_dict", "model_state_dict", "model", "ema", "module")
 """Under which the network lies in a pickle; the averaged weights go first."""
+
+CAUSAL_LORA = "generator_lora"
+"""What LongLive's checkpoint calls its LoRA, which belongs to a causal network."""
 
 
 def _affine(modules: Names) -> Names:
@@ -39,18 +52,27 @@ TIME_CONV = _affine({"time_conv": "time_conv"})
 """Of a resample that changes the number of frames."""
 
 
-def bare_names(keys: Iterable[str]) -> dict[str, str]:
-    """Key of a checkpoint -> the tensor's own name, without what programs wrap around the network.
+def bare_name(key: str) -> str:
+    """The name that a network itself gives a tensor, without what programs wrap around it (`WRAPPERS`, `HEADS`)."""
+    name = WRAPPERS.sub("", key)
+    return name[found.end() :] if (found := HEADS.match(name)) else name
 
-    Drops `_fsdp_wrapped_module` and `_orig_mod` as whole path parts, then leading `PREFIXES`. Raises ModelError when
-    two names become one.
+
+def bare_names(keys: Iterable[str]) -> dict[str, str]:
+    """Map each key of a checkpoint to its bare name, as checkpoints, GGUF files and LoRAs are all read.
+
+    Keys of `COUNTERS` are left out, and where a file has averaged weights (`net_ema.`) beside others (`net.`), the
+    others. Raises ModelError when two names become one.
     """
+    keys = list(keys)
+    tops = {key.partition(".")[0] for key in keys}
+    left = {top.removesuffix("_ema") for top in tops if top.endswith("_ema")}
     names: dict[str, str] = {}
     owners: dict[str, str] = {}
     for key in keys:
-        name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
-        while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
-            name = name.removeprefix(prefix)
+        name = bare_name(key)
+        if name in COUNTERS or key.partition(".")[0] in left:
+            continue
         if name in owners:
             raise ModelError(f"two tensors are called {name} once wrappers are dropped: {owners[name]} and {key}")
         names[key], owners[name] = name, key

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
-from causvid_cli.models.install.conversion import Made, Order, Seen
+from causvid_cli.models.install.conversion import Order, Seen
 from causvid_cli.models.packs import Stamps, list_packs, shipped_roots, verify_pack, write_pack_manifest
 from causvid_cli.paths import models_folder
 
@@ -41,13 +41,6 @@ class Recipe:
     copied: Mapping[str, Path] = field(default_factory=dict)
     """Path in the pack -> a file to copy."""
 
-    @property
-    def has_pickle(self) -> bool:
-        from causvid_cli.weights.checkpoint import PICKLES
-
-        sources = [order.source for order in self.orders] + [o.lora.source for o in self.orders if o.lora]
-        return any(Path(source).suffix in PICKLES for source in sources)
-
 
 def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Report) -> Path:
     """Make and install a pack; returns its folder.
@@ -69,10 +62,10 @@ def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Rep
     with _growing(name) as new:
         hashes: dict[str, str] = {}
         if recipe.orders:
+            from causvid_cli.models.install.convert import convert  # torch loads here
+
             orders = [replace(order, target=str(new / order.target)) for order in recipe.orders]
-            for order, made in zip(
-                recipe.orders, _converter(recipe)(orders, approve=approved, report=report), strict=True
-            ):
+            for order, made in zip(recipe.orders, convert(orders, approve=approved, report=report), strict=True):
                 hashes |= {f"{order.target}/{file}": sha256 for file, sha256 in made.sha256.items()}
         else:
             approved([])
@@ -154,16 +147,6 @@ def check_room(folder: Path, count: int) -> None:
 
 def _gb(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
-
-
-def _converter(recipe: Recipe) -> Callable[..., list[Made]]:
-    if recipe.has_pickle:
-        from causvid_cli.models.install.convert_process import convert_apart
-
-        return convert_apart
-    from causvid_cli.models.install.convert import convert
-
-    return convert
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is asked of a conversion, and what it answers: plain data, which travels to another process. No torch."""
+"""What is asked of a conversion, and what it answers: plain data. No torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -40,12 +40,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a checkpoint was recognised as. part: its folder in a pack; bytes: what it will take there."""
+    """What a checkpoint was recognised as. part: its folder in a pack; bytes: what it will take there.
+
+    left_out: keys of it that are no weights.
+    """
 
     part: str
     config: dict[str, Any]
     parameters: int
     bytes: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

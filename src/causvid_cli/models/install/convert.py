@@ -1,12 +1,11 @@
 """A checkpoint -> a folder of safetensors in a pack: recognised, then streamed tensor by tensor.
 
-Never more than a piece of a tensor is held (`tensors.PIECE_BYTES`): a pickle is not loaded, and safetensors' own
+Never more than a piece of a tensor is held (`stored.PIECE_BYTES`): a pickle is not loaded, and safetensors' own
 writer, which wants all tensors of a file at once, is not used. Only a tensor that a LoRA is merged into is held whole.
 """
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,12 +19,13 @@ from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
 from causvid_cli.models.install.conversion import Lora, Made, Order, Seen
-from causvid_cli.models.install.find_parts import PACKED
 from causvid_cli.models.install.identify import Network, recognise
-from causvid_cli.weights.checkpoint import PIECE_BYTES, Tensors, open_tensors
+from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.files import plan_shards
 from causvid_cli.weights.gguf import gguf_shapes
-from causvid_cli.weights.names import bare_names, mismatch
+from causvid_cli.weights.lora import layer_names, tensor_role
+from causvid_cli.weights.names import GGUF, mismatch
+from causvid_cli.weights.stored import PIECE_BYTES, Tensors
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """Number formats of a pack, and safetensors' names of them."""
@@ -62,7 +62,7 @@ def convert(
 
 
 def recognise_order(order: Order) -> "Job | PackedJob":
-    if Path(order.source).suffix == PACKED:
+    if Path(order.source).suffix.lower() == GGUF:
         return PackedJob.open(order)
     tensors = open_tensors(Path(order.source), key=order.key)
     network = recognise(tensors.shapes, where=order.source, config=order.config)
@@ -78,11 +78,18 @@ def recognise_order(order: Order) -> "Job | PackedJob":
 
 
 def _seen(job: "Job | PackedJob") -> Seen:
-    return Seen(part=job.network.part, config=job.network.config, parameters=job.network.parameters, bytes=job.bytes)
+    network = job.network
+    return Seen(
+        part=network.part,
+        config=network.config,
+        parameters=network.parameters,
+        bytes=job.bytes,
+        left_out=network.left_out,
+    )
 
 
 class Deltas:
-    """What a LoRA adds to weights: scale * (B @ A), by the weight's name in a pack."""
+    """What a LoRA adds to weights: scale * (up @ down), by the weight's name in a pack."""
 
     def __init__(self, tensors: Tensors, pairs: Mapping[str, tuple[str, str]], scale: float) -> None:
         self._tensors, self._pairs, self._scale = tensors, pairs, scale
@@ -93,12 +100,11 @@ class Deltas:
         tensors = open_tensors(Path(lora.source), key=lora.key)
         pairs: dict[str, dict[str, str]] = {}
         unknown = []
-        ours = {bare: network.names[key] for key, bare in bare_names(network.names).items()}
-        ours |= {name: name for name in network.shapes}
-        for key, name in bare_names(tensors.shapes).items():
-            found = re.fullmatch(r"(?:base_model\.model\.)?(?:model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight", name)
-            if found and (target := ours.get(f"{found[1]}.weight")):
-                pairs.setdefault(target, {})[found[2]] = key
+        layers = layer_names(network.config["num_layers"])
+        for key in tensors.shapes:
+            parameter, role = tensor_role(key, layers) or ("", "")
+            if role in ("up", "down"):
+                pairs.setdefault(parameter, {})[role] = key
             else:
                 unknown.append(key)
         lonely = [name for name, pair in pairs.items() if len(pair) != 2]
@@ -106,24 +112,24 @@ class Deltas:
             name
             for name, pair in pairs.items()
             if len(pair) == 2
-            and (tensors.shapes[pair["B"]][0], tensors.shapes[pair["A"]][1]) != network.shapes[name][:2]
+            and tensors.shapes[pair["up"]][:1] + tensors.shapes[pair["down"]][1:] != network.shapes[name]
         ]
         if problem := mismatch({"of other weights": unknown, "without their pair": lonely, "of another shape": unlike}):
             raise ModelError(f"{lora.source} is not a LoRA for this network: {problem}")
         if not pairs:
             raise ModelError(f"{lora.source} holds no LoRA")
-        ranks = {tensors.shapes[pair["A"]][0] for pair in pairs.values()}
+        ranks = {tensors.shapes[pair["down"]][0] for pair in pairs.values()}
         if lora.rank is not None and ranks != {lora.rank}:
             raise ModelError(f"{lora.source} has rank {', '.join(map(str, sorted(ranks)))} instead of {lora.rank}")
         scale = 1.0 if lora.alpha is None else lora.alpha / max(ranks)
-        return cls(tensors, {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}, scale)
+        return cls(tensors, {name: (pair["down"], pair["up"]) for name, pair in pairs.items()}, scale)
 
     def __contains__(self, name: str) -> bool:
         return name in self._pairs
 
     def of(self, name: str) -> Tensor:
-        a, b = (self._tensors.load(key).float() for key in self._pairs[name])
-        return self._scale * (b @ a)
+        down, up = (self._tensors.load(key).float() for key in self._pairs[name])
+        return self._scale * (up @ down)
 
 
 def _write(job: Job, report: Callable[[int], None]) -> Made:
@@ -214,9 +220,10 @@ class PackedJob:
     def write(self, report: Callable[[int], None]) -> Made:
         """The folder: the file under its own name, and config.json."""
         source, folder = Path(self.order.source), Path(self.order.target)
+        name = source.with_suffix(GGUF).name  # in small letters, as it is looked for
         folder.mkdir(parents=True)
         digest = hashlib.sha256()
-        with source.open("rb") as whole, (folder / source.name).open("wb") as file:
+        with source.open("rb") as whole, (folder / name).open("wb") as file:
             while piece := whole.read(PIECE_BYTES):
                 file.write(piece)
                 digest.update(piece)
@@ -224,4 +231,4 @@ class PackedJob:
             file.flush()
             os.fsync(file.fileno())
         write_text(folder / "config.json", to_json(self.network.config, indent=2, sort_keys=True) + "\n")
-        return Made(part=self.network.part, sha256={source.name: digest.hexdigest()})
+        return Made(part=self.network.part, sha256={name: digest.hexdigest()})

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import ModelError
-from causvid_cli.weights.checkpoint import PICKLES
+from causvid_cli.weights.names import GGUF, PICKLES, SAFETENSORS
 
-PACKED = ".gguf"
-"""A transformer in few bits, which stays as it is."""
-WEIGHTS = {*PICKLES, ".safetensors", PACKED}
+WEIGHTS = {*PICKLES, *SAFETENSORS, GGUF}
+INDEXES = (".safetensors.index.json", ".bin.index.json")
 VAES = ("Wan2.1_VAE", "wan_2.1_vae", "Wan2_1_VAE_bf16", "Wan2_1_VAE_fp32")
 """Stems of the VAE's file, where it is published and as ComfyUI's users have it."""
 TEXT_ENCODERS = ("models_t5_umt5-xxl-enc-bf16", "umt5-xxl-enc-bf16", "umt5_xxl_fp16", "umt5_xxl_bf16")
@@ -48,7 +47,7 @@ def find_parts(path: Path) -> dict[str, Found]:
     if tokenizer := next((path / name for name in TOKENIZERS if (path / name).is_file()), None):
         found["tokenizer"] = Found(path=tokenizer)
     others = [each.path for each in found.values()]
-    loose = [*_weights(path), *path.glob("*.safetensors.index.json")]
+    loose = [*_weights(path), *_indexes(path)]
     if "transformer" not in found and any(file not in others for file in loose):
         found["transformer"] = _in_folder(path, without=others)
     if (path / "transformer_2").is_dir():
@@ -74,7 +73,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 def _in_folder(folder: Path, *, without: list[Path] = ()) -> Found:  # type: ignore[assignment]
     files = [file for file in _weights(folder) if file not in without]
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    indexes = _indexes(folder)
     if len(indexes) == 1:
         return Found(path=indexes[0], config=read_config(folder))
     if len(files) != 1 or indexes:
@@ -84,7 +83,11 @@ def _in_folder(folder: Path, *, without: list[Path] = ()) -> Found:  # type: ign
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in WEIGHTS and file.is_file())
+
+
+def _indexes(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.name.endswith(INDEXES))
 
 
 def _by_stem(folder: Path, stems: tuple[str, ...]) -> Path | None:
@@ -92,6 +95,6 @@ def _by_stem(folder: Path, stems: tuple[str, ...]) -> Path | None:
 
 
 def _check_kind(path: Path) -> None:
-    if path.name.endswith(".index.json") or path.suffix in WEIGHTS:
+    if path.name.endswith(".index.json") or path.suffix.lower() in WEIGHTS:
         return
     raise ModelError(f"{path} is no checkpoint that is known: give a .safetensors, .gguf or .pt file, or a folder")

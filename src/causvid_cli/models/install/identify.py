@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from causvid_cli.errors import ModelError
 from causvid_cli.models.catalogue import catalogue
-from causvid_cli.weights.checkpoint import Shape
 from causvid_cli.weights.names import (
     Names,
     bare_names,
@@ -22,6 +21,7 @@ from causvid_cli.weights.names import (
     transformer_names,
     vae_names,
 )
+from causvid_cli.weights.stored import Shape
 
 Part = Literal["transformer", "vae", "text_encoder", "vae_tiny"]
 Shapes = Mapping[str, Shape]
@@ -61,6 +61,8 @@ class Network:
     """Key in the checkpoint -> name in a pack."""
     shapes: dict[str, Shape]
     """Name in a pack -> shape in a pack."""
+    left_out: tuple[str, ...] = ()
+    """Keys of the checkpoint that are no weights of the network: counters, and what has an average beside it."""
 
     @property
     def parameters(self) -> int:
@@ -73,16 +75,18 @@ def recognise(given: Shapes, *, where: str, config: Mapping[str, Any] | None = N
     where: what messages call it. config: its configuration where there is one, official, diffusers' or transformers'.
     Raises ModelError, in one line, for anything else.
     """
-    keys = {key: name for key, name in bare_names(given).items() if name not in IGNORED}
+    bare = bare_names(given)
+    keys = {key: name for key, name in bare.items() if name not in IGNORED}
     shapes = {name: given[key] for key, name in keys.items()}
     if not shapes:
         raise ModelError(f"{where} holds no tensors")
-    _refuse_foreign(shapes, where)
+    _refuse_foreign([*shapes, *given], where)
     part, network_config, names = _classify(shapes, dict(config or {}), where)
     wanted = module_shapes(part, network_config)
     _compare(shapes, names, wanted, what=f"{where} is not a whole {TITLES[part]}")
     renamed = {key: names[name] for key, name in keys.items() if names[name] in wanted}
-    return Network(part=part, config=network_config, names=renamed, shapes=wanted)
+    left_out = tuple(key for key in given if key not in bare)
+    return Network(part=part, config=network_config, names=renamed, shapes=wanted, left_out=left_out)
 
 
 TITLES: dict[Part, str] = {

@@ -16,9 +16,9 @@ from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.models.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
 from causvid_cli.models.install.build_pack import Recipe, pack_name_of, packs_with
 from causvid_cli.models.install.conversion import Lora, Order, Seen
-from causvid_cli.models.install.find_parts import PACKED, Found, find_parts, read_config
+from causvid_cli.models.install.find_parts import Found, find_parts, read_config
 from causvid_cli.models.packs import list_packs
-from causvid_cli.weights.checkpoint import PICKLES
+from causvid_cli.weights.names import GGUF, PICKLES
 
 NEEDED = ("vae", "text_encoder", "tokenizer")
 """Parts without which a pack makes no video."""
@@ -71,7 +71,7 @@ def plan_import(wish: Wish) -> Import:
     checkpoint, notes = _which(wish, parts["transformer"])
     facts = _facts(wish, checkpoint)
     lora = _lora(wish, checkpoint)
-    if parts["transformer"].path.suffix == PACKED and (wish.dtype or lora):
+    if parts["transformer"].path.suffix.lower() == GGUF and (wish.dtype or lora):
         option = f"--dtype {wish.dtype}" if wish.dtype else f"{facts.name}, whose LoRA is merged"
         raise UsageError(f"{option}: a GGUF file keeps its numbers as they are; give .safetensors")
     order = Order(
@@ -205,7 +205,7 @@ def _published_file(wish: Wish) -> Path:
     """The path; in a folder, a known checkpoint's file where it lies there under its published name."""
     if wish.known_as and wish.path.is_dir() and (files := find_checkpoint(wish.known_as).files):
         for name in (files[0].path, Path(files[0].path).name):
-            if (wish.path / name).is_file() and Path(name).suffix in PICKLES:
+            if (wish.path / name).is_file() and Path(name).suffix.lower() in PICKLES:
                 return wish.path / name
     return wish.path
 
