@@ -7,6 +7,11 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from causvid_cli.errors import ModelError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the text begins that Git LFS puts in a file's stead."""
+
 _numbers = count()
 
 
@@ -48,3 +53,18 @@ def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(path: Path) -> None:
+    """Raise ModelError unless a path leads to an ordinary file that is more than Git LFS's pointer to one."""
+    try:
+        if not path.is_file():
+            raise ModelError(f"{path} is {'no ordinary file' if path.exists() else 'not there'}")
+        with path.open("rb") as file:
+            begins = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {(error.strerror or '').lower()}") from None
+    if begins == LFS_POINTER:
+        raise ModelError(
+            f"{path} is a Git LFS pointer, which stands for a file: get that one by `git lfs pull` where you cloned it"
+        )

@@ -318,6 +318,45 @@ def test_a_hub_that_cannot_be_reached_is_one_line(hub, monkeypatch):
     fails(run("models", "pull", "student", "--yes"), 4, r"the hub cannot be reached \(.*\); check the network; .*go on")
 
 
+def test_a_pull_removes_only_what_it_brought(hub, models, tmp_path):
+    makes("models", "pull", "student", "--yes", "--keep-download")
+    snapshots = tmp_path / "cache" / "models--tiny--Student" / "snapshots"
+    link = snapshots / COMMIT / "checkpoints" / "model.pt"
+    older = snapshots / ("0" * 40) / "model.pt"  # another program's, of an older commit with the same content
+    older.parent.mkdir()
+    older.symlink_to(link.resolve())
+    link.unlink()
+    shutil.rmtree(models)
+    makes("models", "pull", "student", "--yes")
+    assert older.read_bytes()[:2] == b"PK"
+    assert not link.exists()
+    older.unlink()
+    shutil.rmtree(models)
+    makes("models", "pull", "student", "--yes")
+    assert not list((snapshots.parent / "blobs").iterdir())
+
+
+NAME_TOO_LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["models", "show", NAME_TOO_LONG], 4),
+        (["models", "import", NAME_TOO_LONG], 4),
+        (["models", "import", "PACK", "--as", "student", "--base", NAME_TOO_LONG], 4),
+        (["models", "import", "PACK", "--name", NAME_TOO_LONG], 2),
+        (["t2v", "a car", "-m", NAME_TOO_LONG], 4),
+        (["t2v", "a car", "--lora", NAME_TOO_LONG], 4),
+    ],
+)
+def test_a_name_longer_than_the_system_allows_is_one_that_is_not_there(arguments, code, published, models):
+    pack = str(published / "tiny" / "Base" / "diffusion_pytorch_model.safetensors")
+    result = run(*(pack if each == "PACK" else each for each in arguments))
+    assert result.exit_code == code, result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_file_that_comes_damaged_is_fetched_again_next_time(hub, models, tmp_path):
     hub.spoil.add("checkpoints/model.pt")
     fails_with_notes(

@@ -34,7 +34,7 @@ from causvid_cli.models.install.build_pack import build_pack, copy_pack, remove_
 from causvid_cli.models.install.conversion import Lora, Order
 from causvid_cli.models.install.identify import module_shapes, recognise
 from causvid_cli.models.install.plan_import import Wish, check_seen, plan_import
-from causvid_cli.models.packs import STAMPS_FILE, list_packs, verify_pack
+from causvid_cli.models.packs import STAMPS_FILE, find_pack, list_packs, sweep, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
 from causvid_cli.weights import checkpoint, pickles, stored
@@ -915,6 +915,54 @@ def test_what_a_killed_run_left_is_swept_away_and_what_runs_is_left_alone(folder
     pack = install(write_form("flat", folder, state), base=str(wan))
     assert left(models) == [f".y.{os.getpid()}.part", pack.name]
     assert pack.name in list_packs()
+
+
+def put_aside(pack: Path, owner: int) -> Path:
+    """What a process leaves that is killed between the two renames of a replacement."""
+    return pack.rename(pack.with_name(f".{pack.name}.{owner}.old"))
+
+
+def test_a_model_that_a_killed_replacement_put_aside_comes_back(pack, folder, wan, models):
+    facts = load_facts(pack)
+    put_aside(pack, 999999999)
+    copy_pack(list_packs()["storybook-fast"], "other", replacing=False)
+    assert left(models) == ["first", "other"]
+    verify_pack(pack, facts, every=True)
+    put_aside(pack, 999999999)
+    with pytest.raises(OutputError, match="first is installed already; -y replaces it"):
+        install(folder / "flat.safetensors", name="first", base=str(wan))
+    put_aside(pack, 999999999)
+    assert find_pack("first") == pack
+    shutil.copytree(pack, models / ".first.999999999.old")  # killed after the second rename
+    sweep()
+    assert left(models) == ["first", "other"]
+
+
+def test_a_process_of_the_number_of_a_killed_one_is_another(pack, models, monkeypatch):
+    import psutil
+
+    aside = put_aside(pack, os.getpid())
+    sweep()
+    assert left(models) == [aside.name]
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: aside.stat().st_ctime + 60)
+    sweep()
+    assert left(models) == ["first"]
+
+
+def test_only_what_has_the_name_of_a_pack_is_listed(pack, models):
+    for name in ("a$(touch x)", "a b", "a;b", "x" * 65, "-v"):
+        shutil.copytree(pack, models / name)
+    assert [name for name, path in list_packs().items() if path.parent == models] == ["first"]
+
+
+@pytest.mark.parametrize("special", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+@pytest.mark.parametrize("name", ["config.json", "flat.safetensors", "x.index.json"])
+def test_what_is_no_ordinary_file_is_named_and_not_read(special, name, folder, state, wan):
+    path = write_form("flat", folder, state, suffix=".safetensors")
+    (folder / name).unlink(missing_ok=True)
+    special(folder / name)
+    with pytest.raises(ModelError, match=f"{name} is no ordinary file|holds no model"):
+        install(folder / name if name == "x.index.json" else path, base=str(wan))
 
 
 def test_a_pack_that_is_being_made_has_no_name_yet(models, pack):

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from causvid_cli.errors import ModelError, UsageError
+from causvid_cli.weights import checkpoint, pickles
 from causvid_cli.weights.lora import add_loras, read_lora
 from causvid_cli.weights.lora_files import find_loras, lora_use, parse_lora
 from causvid_cli.weights.names import transformer_names
@@ -387,11 +388,76 @@ def test_a_lora_that_does_not_fit_is_refused_in_one_line(base, halves, change, c
     assert str(path) in str(raised.value)
 
 
+K = "blocks.0.self_attn.q"
+
+
+def small(**tensors: object) -> dict:
+    """A LoRA of one layer, [32, 32], with other tensors in the place of its own."""
+    own = {"lora_down.weight": torch.ones(2, 32), "lora_up.weight": torch.ones(32, 2)}
+    named = {name.replace("__", "."): value for name, value in tensors.items()}
+    return {f"{K}.{name}": value for name, value in (own | named).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({3: torch.ones(2)}, "3 is no name of a tensor, which is text"),
+        (small(alpha=torch.ones(2)), r"1 of another shape \(.*q.alpha \[2\] instead of \[\]\)"),
+        (small(alpha=torch.tensor(1j)), r"1 of other numbers than a LoRA's \(.*q.alpha complex64\)"),
+        (small(alpha=torch.tensor(float("nan"))), "1 not finite"),
+        (small(alpha=8), "q.alpha is int, not a tensor"),
+        (small(lora_down__weight=torch.ones(0, 32), lora_up__weight=torch.ones(32, 0)), "1 of another shape"),
+        (small(lora_down__weight=torch.tensor(1.0)), r"1 of another shape .*q.lora_down.weight \[\] and up"),
+        (small(lora_up__weight=torch.ones(32)), r"1 of another shape .*up \[32\] for a weight \[32, 32\]"),
+        (small(lora_up__weight=torch.ones(32, 2, dtype=torch.int32)), r"other numbers than a LoRA's .*weight int32"),
+        (small(lora_up__bias=torch.ones(5)), r"1 of another shape \(.*lora_up.bias \[5\] instead of \[32\]\)"),
+        (small(lokr_w1=torch.ones(4, 4)), "1 without its other half"),
+        (small(lora_up__weight=None), "1 without its other half"),
+        ({"generator_lora": [1]}, "generator_lora is list, not a tensor"),
+        ({f"{K}.lokr_w1": torch.ones(4, 4), f"{K}.lokr_w2": torch.ones(4, 4)}, "1 of another shape .*w1 .*w2"),
+        (small(diff=torch.ones(1, 1).expand(2**20, 2**20)), "1 of another shape"),
+        ([torch.ones(2)], "holds list, not named tensors"),
+    ],
+)
+def test_an_odd_pickle_is_refused_in_one_line(content, complaint, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "open_pickle", pickles.read_pickle)  # the same here, and quicker
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(ModelError, match=complaint) as raised:
+        read_lora(tmp_path / "odd.pt", base, model="tiny")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"lora_alpha": "8"}', "lora_alpha: "),
+        ('{"lora_alpha": [8]}', "lora_alpha: "),
+        ('{"alpha_pattern": ["a"]}', "alpha_pattern: "),
+        ('{"alpha_pattern": {"a": null}}', "alpha_pattern"),
+        ('{"lora_alpha": 1e400}', "not finite|lora_alpha|not JSON"),
+        ("[1]", "adapter_config.json: "),
+        ("{", "adapter_config.json: "),
+        ("[" * 400, "adapter_config.json: "),
+        ('{"use_dora": true}', "a DoRA, which cannot be used"),
+    ],
+)
+def test_an_odd_configuration_of_peft_is_refused_in_one_line(text, complaint, base, halves, tmp_path):
+    path = save(tmp_path, peft, halves)
+    (path / "adapter_config.json").write_text(text)
+    with pytest.raises(ModelError, match=complaint) as raised:
+        read_lora(path, base, model="tiny")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 900
+
+
 def test_no_safetensors_is_refused(base, tmp_path):
     (tmp_path / "a.safetensors").write_text("<html>")
     (tmp_path / "a.pt").write_text("")
     (tmp_path / "empty").mkdir()
-    for name, complaint in (("a.safetensors", "cannot be read"), ("a.pt", "no checkpoint"), ("empty", "no adapter_")):
+    (tmp_path / "lfs.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    refused = {"a.safetensors": "cannot be read", "a.pt": "no checkpoint", "lfs.safetensors": "Git LFS pointer"}
+    for name, complaint in (refused | {"empty": "no adapter_"}).items():
         with pytest.raises(ModelError, match=complaint):
             read_lora(tmp_path / name, base, model="tiny")
 

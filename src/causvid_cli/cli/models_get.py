@@ -1,5 +1,6 @@
 """Commands `models pull` and `models import`: from the hub, or from files of the user's own, to an installed model."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +83,9 @@ def pull(
     _check_dtype(dtype)
     from causvid_cli.models.install import hub
     from causvid_cli.models.install.build_pack import check_name
+    from causvid_cli.models.packs import sweep
 
+    sweep()
     check_name(own_name or checkpoint.name, replacing=yes)
     plan = hub.plan_pull(checkpoint, offline=offline)
     _tell(plan)
@@ -186,10 +189,13 @@ def import_(
     is opened once, in a process of its own that runs no code of it.
     """
     _check_dtype(dtype)
-    if (path / FACTS_FILE).is_file():
+    from causvid_cli.models.install.build_pack import check_name
+    from causvid_cli.models.packs import sweep
+
+    sweep()  # first, since a model that a killed run put aside may be the one that is meant
+    if os.path.isfile(path / FACTS_FILE):
         _import_pack(path, own_name, yes=yes, as_json=as_json)
         return
-    from causvid_cli.models.install.build_pack import check_name
     from causvid_cli.models.install.plan_import import Wish, plan_import
 
     if own_name or known_as:

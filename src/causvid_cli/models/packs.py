@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
-from causvid_cli.errors import ModelError
+from causvid_cli.errors import ModelError, OutputError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.models.catalogue import checkpoint_names
@@ -21,6 +23,11 @@ STAMPS_FILE = ".verified.json"
 
 SMALL_BYTES = 64 * 2**20
 """Files up to this size, and so every file of a small model, are hashed each time."""
+
+LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>part|gone|old)")
+"""What a folder is called while it is made, removed, or put aside by a process."""
+CLOCK_TICKS = 2.0
+"""Seconds by which a process may seem to have started later than it did."""
 
 Stamp = list[int | str]
 """sha256, size in bytes, time of change in nanoseconds, inode."""
@@ -38,31 +45,70 @@ def pack_roots() -> list[Path]:
     return [*shipped_roots(), models_folder()]
 
 
+def is_pack_name(name: str) -> bool:
+    """Whether a pack may be called so: by nothing that a shell or a path would read otherwise."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
+
+
 def list_packs() -> dict[str, Path]:
-    """The packs that can be named: name -> folder."""
+    """Return the packs that can be named: name -> folder. One that is being made has no name yet."""
     folders = (file.parent for root in pack_roots() for file in sorted(root.glob(f"*/{FACTS_FILE}")))
     packs: dict[str, Path] = {}
     for folder in folders:
-        if not folder.name.startswith("."):  # one that is being made
+        if is_pack_name(folder.name):
             packs.setdefault(folder.name, folder)
     return packs
+
+
+def sweep() -> None:
+    """Clear up after runs that were killed: what they left unfinished goes, a model that one had put aside comes back.
+
+    Raises OutputError where that cannot be done.
+    """
+    root = models_folder()
+    try:
+        left = [(folder, found) for folder in root.glob(".*") if (found := LEFT.fullmatch(folder.name))]
+        for folder, found in left:
+            if not folder.is_dir() or _is_at_work(int(found["pid"]), folder):
+                continue
+            if found["kind"] == "old" and not (root / found["name"]).exists():
+                folder.rename(root / found["name"])  # killed between the two renames of `_publish`
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{root} cannot be written to: {(error.strerror or '').lower()}") from error
+
+
+def _is_at_work(pid: int, folder: Path) -> bool:
+    """Whether the process that made or renamed a folder still runs, rather than a later one of the same number."""
+    import psutil
+
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    return os.name == "nt" or started <= folder.stat().st_ctime + CLOCK_TICKS
 
 
 def find_pack(name_or_path: str | Path) -> Path:
     """The folder of a pack, by name or by path (a folder called like a pack is reached as ./NAME)."""
     packs = list_packs()
+    if name_or_path not in packs:
+        with suppress(OutputError):  # what cannot be put back is not there
+            sweep()
+        packs = list_packs()
     if isinstance(name_or_path, str) and name_or_path in packs:
         return packs[name_or_path]
     path = Path(name_or_path)
-    if (path / FACTS_FILE).is_file():
+    if os.path.isfile(path / FACTS_FILE):  # which, unlike Path's, takes a name longer than the system allows
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(f"{path} is not a model pack: it holds no {FACTS_FILE}")
     if name_or_path in (names := list(checkpoint_names())):
         raise ModelError(f"{name_or_path} is not installed; `causvid models pull {name_or_path}` gets it")
     known = ", ".join(packs) or "none"
     near = did_you_mean(str(name_or_path), [*packs, *names]) or "; or give the folder of a model pack"
-    raise ModelError(f"no model {str(name_or_path)!r}; known: {known}{near}")
+    raise ModelError(f"no model {str(name_or_path)[:200]!r}; known: {known}{near}")
 
 
 CODECS = {"pixel": "PixelCodec", "wan": "AutoencoderKLWan"}
@@ -220,7 +266,7 @@ class Stamps:
         """Write what is new, where the pack can be written to."""
         if not self._changed:
             return
-        part = self._pack / f"{STAMPS_FILE}.{os.getpid()}"
+        part = self._pack / f"{STAMPS_FILE}.part"  # of one name, so that kills leave no more than one
         try:
             part.write_text(to_json(self._stamps), encoding="utf-8")
             part.replace(self._pack / STAMPS_FILE)

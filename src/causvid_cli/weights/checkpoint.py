@@ -8,9 +8,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from causvid_cli.errors import ModelError
+from causvid_cli.files import check_file
 from causvid_cli.weights.names import PICKLES
 from causvid_cli.weights.pickles import open_pickle
-from causvid_cli.weights.stored import StoredTensor, Tensors, check_file
+from causvid_cli.weights.stored import StoredTensor, Tensors
 
 INDEX = ".index.json"
 DTYPES = {

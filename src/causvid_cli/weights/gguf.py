@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
+from causvid_cli.files import check_file
 from causvid_cli.weights.files import check_state
 from causvid_cli.weights.names import bare_names, official_to_diffusers_transformer
-from causvid_cli.weights.stored import check_file
 
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Where city96's converter keeps the shape of a tensor that it folded."""

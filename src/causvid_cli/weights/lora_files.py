@@ -2,10 +2,12 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from causvid_cli.errors import ModelError, UsageError
+from causvid_cli.files import check_file
 from causvid_cli.request import LoraUse
 
 WEIGHTS = "adapter_model.safetensors"
@@ -21,7 +23,7 @@ def parse_lora(text: str) -> tuple[Path, float]:
     """
     name, colon, end = text.rpartition(":")
     weight = 1.0
-    if colon and not Path(text).exists():
+    if colon and not os.path.exists(text):
         try:
             weight = float(end)
         except ValueError:
@@ -63,13 +65,15 @@ def find_loras(uses: Sequence[LoraUse], places: Iterable[Path], *, where: str) -
 def _sha256(path: Path) -> str:
     """Of the weights' bytes, and of the configuration that belongs to them in a folder of peft."""
     files = [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         files = [file for file in (path / WEIGHTS, path / "adapter_config.json") if file.is_file()]
         if path / WEIGHTS not in files:
             raise ModelError(f"--lora {path}: a folder without {WEIGHTS}; give a .safetensors file")
     try:
         digests = []
         for file in files:
+            if file.exists():
+                check_file(file)
             with file.open("rb") as opened:
                 digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
     except OSError as error:

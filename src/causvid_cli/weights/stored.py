@@ -19,7 +19,6 @@ from causvid_cli.errors import ModelError
 Shape = tuple[int, ...]
 
 PIECE_BYTES = 2**24
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +98,3 @@ class Tensors:
         step = max(1, PIECE_BYTES // stored.dtype.itemsize)
         for first in range(0, stored.count, step):
             yield stored.read(first, min(step, stored.count - first))
-
-
-def check_file(path: Path) -> None:
-    """Raise ModelError unless a path leads to an ordinary file that is more than Git LFS's pointer to one."""
-    try:
-        if not path.is_file():
-            raise ModelError(f"{path} is {'no ordinary file' if path.exists() else 'not there'}")
-        with path.open("rb") as file:
-            begins = file.read(len(LFS_POINTER))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {(error.strerror or '').lower()}") from None
-    if begins == LFS_POINTER:
-        raise ModelError(
-            f"{path} is a Git LFS pointer, which stands for a file: get that one by `git lfs pull` where you cloned it"
-        )

@@ -18,7 +18,15 @@ from pathlib import Path
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.models.install.conversion import Order, Seen
-from causvid_cli.models.packs import Stamps, list_packs, shipped_roots, verify_pack, write_pack_manifest
+from causvid_cli.models.packs import (
+    Stamps,
+    is_pack_name,
+    list_packs,
+    shipped_roots,
+    sweep,
+    verify_pack,
+    write_pack_manifest,
+)
 from causvid_cli.paths import models_folder
 
 SPARE_BYTES = 2**28
@@ -50,6 +58,7 @@ def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Rep
     Raises ModelError for what cannot be converted or has no room, OutputError where the folder cannot be written;
     nothing is left then, nor when it is interrupted.
     """
+    sweep()
     name = recipe.facts.name
     check_name(name, replacing=replacing)
     for pack in set(recipe.linked.values()):
@@ -82,6 +91,7 @@ def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Rep
 
 def copy_pack(pack: Path, name: str, *, replacing: bool) -> Path:
     """Install a pack that lies elsewhere under a name; every file is verified. Returns its folder."""
+    sweep()
     facts = load_facts(pack)
     check_name(name, replacing=replacing)
     verify_pack(pack, facts, every=True)
@@ -126,7 +136,7 @@ def packs_with(part: str) -> Iterator[tuple[str, Path]]:
 
 def check_name(name: str, *, replacing: bool) -> None:
     """Raise UsageError for what cannot be a name, OutputError for one that is taken."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+    if not is_pack_name(name):
         raise UsageError(f"--name {name}: letters, digits, `.`, `_` and `-` make a name, such as my-model")
     if any((root / name).exists() for root in shipped_roots()):
         raise OutputError(f"{name} comes with causvid; choose another --name")
@@ -156,7 +166,6 @@ def _growing(name: str) -> Iterator[Path]:
     new = root / f".{name}.{os.getpid()}.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
         new.mkdir()
     except OSError as error:
         raise OutputError(f"{root} cannot be written to: {(error.strerror or '').lower()}") from error
@@ -170,16 +179,6 @@ def _growing(name: str) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def _sweep(root: Path) -> None:
-    """Remove what runs left behind that were killed."""
-    import psutil
-
-    for folder in root.glob(".*"):
-        owner = re.fullmatch(r"\..+\.(\d+)\.(part|gone|old)", folder.name)
-        if owner and folder.is_dir() and not psutil.pid_exists(int(owner[1])):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _take_part(part: str, pack: Path, new: Path) -> dict[str, str]:

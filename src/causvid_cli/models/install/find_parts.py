@@ -5,11 +5,13 @@ Known are a checkpoint by itself; Wan's own repositories (`Wan2.1_VAE.pth`, `mod
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import ModelError
+from causvid_cli.files import check_file
 from causvid_cli.weights.names import GGUF, PICKLES, SAFETENSORS
 
 WEIGHTS = {*PICKLES, *SAFETENSORS, GGUF}
@@ -34,7 +36,7 @@ def find_parts(path: Path) -> dict[str, Found]:
 
     Raises ModelError when nothing is there, nothing known, or several that might be meant.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # which, unlike Path's, takes a name longer than the system allows
         raise ModelError(f"{path} is not there")
     if not path.is_dir():
         _check_kind(path)
@@ -45,6 +47,7 @@ def find_parts(path: Path) -> dict[str, Found]:
         if (path / part).is_dir():
             found[part] = _in_folder(path / part)
     if tokenizer := next((path / name for name in TOKENIZERS if (path / name).is_file()), None):
+        check_file(tokenizer)
         found["tokenizer"] = Found(path=tokenizer)
     others = [each.path for each in found.values()]
     loose = [*_weights(path), *_indexes(path)]
@@ -60,11 +63,12 @@ def find_parts(path: Path) -> dict[str, Found]:
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The config.json of a folder, or None. Raises ModelError when it is none."""
     path = folder / "config.json"
+    if not os.path.lexists(path):
+        return None
+    check_file(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object")

@@ -142,13 +142,8 @@ def recipe_of(pull: Pull, files: dict[Key, Path], *, name: str | None, dtype: st
 
 
 def forget(items: Sequence[Item], files: dict[Key, Path]) -> int:
-    """Remove from the cache what this pull brought there; returns the bytes."""
-    count = 0
-    for item in items:
-        if item.cached is None:
-            count += files[item.key].stat().st_size
-            _remove(files[item.key])
-    return count
+    """Remove from the cache what this pull brought there and nothing else uses; returns the bytes."""
+    return sum(_remove(files[item.key]) for item in items if item.cached is None)
 
 
 def is_offline() -> bool:
@@ -223,19 +218,30 @@ def _check_whole(item: Item, path: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != item.sha256:
-        size = path.stat().st_size
-        _remove(path)
+        size, content = path.stat().st_size, path.resolve()
+        remedy = "and was removed; run this again"
+        if not _remove(path):
+            remedy = f"and stays, since other downloads share it; remove {content} and run this again"
         raise ModelError(
             f"{item.remote.path} came damaged ({size} bytes, sha256 {found[:12]}... instead of {item.sha256[:12]}...) "
-            "and was removed; run this again"
+            f"{remedy}"
         )
 
 
-def _remove(path: Path) -> None:
-    """Of a file in the cache: the link, and what it leads to."""
-    blob = path.resolve()
+def _remove(path: Path) -> int:
+    """Remove a file of a snapshot in the cache; returns the bytes that frees.
+
+    The content, to which it is a link, stays where another snapshot, of whatever program, has a link to it too.
+    """
+    content, snapshots = path.resolve(), path
+    while snapshots.name != "snapshots" and snapshots != snapshots.parent:
+        snapshots = snapshots.parent
     path.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
+    if snapshots.name and any(other.resolve() == content for other in snapshots.rglob("*") if other.is_symlink()):
+        return 0
+    size = content.stat().st_size if content.exists() else 0
+    content.unlink(missing_ok=True)
+    return size
 
 
 def _merged(lora: RemoteFile, weights: dict[str, Path]) -> Lora:

@@ -5,6 +5,7 @@ or from what the user says; it is never guessed. Imports no torch.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,7 +96,7 @@ def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = 
     theirs = dict(parts)
     pack: Path | None = None
     if base is not None:
-        pack = list_packs().get(base) or (Path(base) if (Path(base) / FACTS_FILE).is_file() else None)
+        pack = list_packs().get(base) or (Path(base) if os.path.isfile(Path(base) / FACTS_FILE) else None)
         theirs = theirs | ({} if pack else find_parts(Path(base)))
     missing = []
     for part in (*NEEDED, *OPTIONAL):
