@@ -62,6 +62,8 @@ class PackFacts:
     height: int
     """Native size, in pixels as the codec makes them."""
     width: int
+    native_frames: int | None = None
+    """Frames of the longest video that its authors support; None where they say of none."""
     enlarge: int = 1
     """Whole-number enlargement of what the user is shown."""
     text: Literal["storybook", "umt5"]
@@ -93,6 +95,7 @@ class PackFacts:
             self._need("recompute", self.window_frames > self.chunk_frames, "needs a window larger than a chunk")
             self._need("recompute", not self.sink_frames, "goes without a sink")
             self._need("recompute", self.rope == "relative", "needs relative positions")
+        self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")
         self._need("context_noise", 0 <= self.context_noise <= 1000, "must lie in 0..1000")
         for name in ("shift", "teacher_shift", "fps"):
             self._need(name, getattr(self, name) > 0, "must be more than 0")

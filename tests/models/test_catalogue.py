@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from causvid_cli.config import PackFacts, from_json, to_json
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.models.catalogue import Catalogue, catalogue, find_checkpoint, is_non_commercial
+from causvid_cli.models.catalogue import Catalogue, catalogue, find_checkpoint, is_non_commercial, length_warning
 from causvid_cli.sampling.schedule import steps_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -100,11 +100,25 @@ def test_an_unknown_name_names_the_nearest():
 
 def test_a_download_has_a_size_only_where_all_of_it_is_known():
     assert find_checkpoint("longlive").bytes == 5_676_334_208 + 2_800_056_690
-    assert find_checkpoint("causvid").bytes is None
+    assert find_checkpoint("causvid").bytes == 11_352_649_716
+    assert find_checkpoint("causvid-warp-4step").bytes is None
+
+
+@pytest.mark.parametrize("name", ["causal-forcing", "causal-forcing-framewise", "self-forcing"])
+def test_a_video_longer_than_the_authors_support_is_warned_of(name):
+    facts = find_checkpoint(name).facts(name="mine")
+    assert length_warning(facts, 81) == ""
+    for frames in (82, None):
+        assert length_warning(facts, frames) == (
+            "mine: its authors do not support more than 81 frames, and pictures may drift after that; "
+            "for long clips try longlive"
+        )
+    assert length_warning(find_checkpoint("longlive").facts(), 4000) == ""
 
 
 def test_licences_that_forbid_commercial_use_are_told_apart():
-    assert find_checkpoint("krea-14b").non_commercial
+    assert find_checkpoint("longlive").non_commercial
+    assert not find_checkpoint("krea-14b").non_commercial
     assert not find_checkpoint("causal-forcing").non_commercial
     assert is_non_commercial("cc-by-nc-4.0")
 

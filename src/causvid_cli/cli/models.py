@@ -259,6 +259,8 @@ def _shared_rows(facts: PackFacts) -> Iterator[tuple[str, Any]]:
         window = f"the last {facts.window_frames}" if facts.window_frames else "all"
         yield "steps", f"{len(facts.steps)} network calls per chunk, of {facts.chunk_frames} latent frames"
         yield "sees", f"{window} latent frames" + (f" and the first {facts.sink_frames}" if facts.sink_frames else "")
+    if facts.native_frames:
+        yield "length", f"at most {facts.native_frames} frames, as its authors say"
     yield "reads", f"prompts by {facts.text}"
     yield "teacher", facts.teacher or "none"
     yield "licence", facts.license

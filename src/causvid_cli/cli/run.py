@@ -14,6 +14,7 @@ from causvid_cli.cli.report import Made, Sidecar, announcer, cue_line, open_prev
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import OutputError
+from causvid_cli.models.catalogue import length_warning
 
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
@@ -45,6 +46,9 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
     first, _ = work[0]
     for problem in first.snapped.warnings if first.snapped else ():
         console.warning(str(problem))
+    for line in dict.fromkeys(length_warning(task.facts, task.job.frames) for task, _ in work):
+        if line:
+            console.warning(line)
     given = [*first.given.notes, *first.given.left_out(first.output)] if first.given else []
     for line in (*first.landed, *given):
         console.note(line)

@@ -109,6 +109,7 @@ class Checkpoint(Source):
     fps: float = 16.0
     height: int = 480
     width: int = 832
+    native_frames: int | None = None
     native_i2v: bool = False
     """Whether it was trained to begin from a given frame."""
 
@@ -188,6 +189,21 @@ def find_checkpoint(name: str) -> Checkpoint:
 def checkpoint_names() -> Iterable[str]:
     """Names of the known checkpoints, without checking what is said of them: for completion."""
     return tomllib.loads(FILE.read_text(encoding="utf-8"))["checkpoints"]
+
+
+def length_warning(facts: PackFacts, frames: int | None) -> str:
+    """What to say of a video longer than its model's authors support, with models that are for it; "" of another.
+
+    frames: how many it will have; None for one without an end.
+    """
+    if facts.native_frames is None or (frames is not None and frames <= facts.native_frames):
+        return ""
+    known = catalogue().checkpoints.values()
+    others = [each.name for each in known if each.sink_frames and each.native_frames is None]
+    return (
+        f"{facts.name}: its authors do not support more than {facts.native_frames} frames, and pictures may drift "
+        f"after that; for long clips try {' or '.join(others)}"
+    )
 
 
 def is_non_commercial(licence: str) -> bool:
