@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from checkpoints import State, official, official_text_encoder, transformer_of, under, write_form
@@ -18,7 +19,7 @@ from tiny_wan import tiny_wan
 
 pytest.importorskip("transformers")
 
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 
 from causvid_cli.cli import models_get
 from causvid_cli.config import load_facts
@@ -313,9 +314,17 @@ def test_what_the_hub_refuses_is_one_line_with_the_remedy(status, code, complain
     assert not models.exists() or not list(models.iterdir())
 
 
+def no_connection(*given: object, **more: object) -> object:
+    raise ConnectionError("no route to host")
+
+
 def test_a_hub_that_cannot_be_reached_is_one_line(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    fails(run("models", "pull", "student", "--yes"), 4, r"the hub cannot be reached \(.*\); check the network; .*go on")
+    unreachable = r"the hub cannot be reached \(.*\); check the network; .*go on"
+    fails(run("models", "pull", "student", "--yes"), 4, unreachable)
+    monkeypatch.setattr(errors, "HfHubHTTPError", type("Error", (Exception,), {}))  # which tells of no HTTP library
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_connection)
+    fails(run("models", "pull", "student", "--yes"), 4, unreachable)
 
 
 def test_a_pull_removes_only_what_it_brought(hub, models, tmp_path):

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from diffusers.models import attention_dispatch
 from diffusers.models.attention_dispatch import AttentionBackendName
 from sampling.test_rollout import assert_close, roll
 from tiny import SHAPE, tiny_transformer
@@ -58,3 +59,10 @@ def test_what_was_chosen_computes_every_attention(model):
 def test_what_cannot_be_had_is_told_in_a_line_before_anything_is_made(model, name, why):
     with pytest.raises(DeviceError, match=f"^--attention {name}.*{why}.*; try auto$"):
         set_attention(model, name)
+
+
+def test_a_back_end_is_refused_without_the_check_that_diffusers_keeps_to_itself(model, monkeypatch):
+    monkeypatch.delattr(attention_dispatch, "_check_attention_backend_requirements")
+    with pytest.raises(DeviceError, match="^--attention xformers does not work on cpu in float32: .*; try auto$"):
+        set_attention(model, "xformers")
+    set_attention(copy.deepcopy(model), "native")

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from causvid_cli.geometry import take_chunks
 from causvid_cli.network import model as causal
+from causvid_cli.network import packed_linear
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.masks import frame_mask
 from causvid_cli.network.model import CausalTransformer
@@ -172,3 +174,14 @@ def test_a_product_is_its_layers_side_by_side(packed, gelu, monkeypatch):
     got = product(x)
     wanted = nn.functional.gelu(wanted, approximate="tanh") if gelu else wanted
     assert (got - wanted).abs().max() < 1e-6  # float32 rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_does_without_operations_that_torch_no_longer_has(dtype, monkeypatch):
+    packed_linear._reads_packed.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    layer, x = nn.Linear(6, 4, dtype=dtype), torch.randn(2, 6, dtype=dtype)
+    product = Product.of(layer)
+    assert not product.packed
+    assert torch.equal(product(x), layer(x))
+    packed_linear._reads_packed.cache_clear()

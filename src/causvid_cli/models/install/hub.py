@@ -261,7 +261,6 @@ def _hub_errors(source: Source, path: str, *, offline: bool) -> Iterator[None]:
     from huggingface_hub import errors
 
     again = "what is here is kept: run this again to go on"
-    network: Any = (OSError, errors.HfHubHTTPError.__mro__[1])  # the second: of the HTTP library that it uses
     try:
         yield
     except CausvidError:
@@ -285,12 +284,23 @@ def _hub_errors(source: Source, path: str, *, offline: bool) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise ModelError(f"the hub answered {status} for {source.repository}; try later; {again}") from None
-    except network as error:
+    except _network_errors() as error:
         if getattr(error, "errno", None) in NO_ROOM:
             raise ModelError("not enough room for the download; make room, or name another folder by HF_HOME") from None
         if "onsistency" in str(error):
             raise ModelError(f"{path} came incomplete; run this again") from None
         raise ModelError(f"the hub cannot be reached ({_reason(error)}); check the network; {again}") from None
+
+
+def _network_errors() -> tuple[type[BaseException], ...]:
+    """What is raised when there is no way to the hub: by the system, and by the HTTP library that the hub's uses.
+
+    That has been requests, httpx and others; the hub's own error tells which by what it is derived from.
+    """
+    from huggingface_hub import errors
+
+    own = (base for base in errors.HfHubHTTPError.__bases__ if base not in (Exception, BaseException, object))
+    return (OSError, *own)
 
 
 def _reason(error: BaseException) -> str:
