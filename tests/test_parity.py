@@ -17,9 +17,9 @@ from torch import Tensor
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
-from causvid_cli.models.install.conversion import Order
+from causvid_cli.models.install.conversion import ConversionSpec
 from causvid_cli.models.install.convert import convert
-from causvid_cli.models.install.identify import recognise
+from causvid_cli.models.install.identify import identify_network
 from causvid_cli.models.load import load_transformer
 from causvid_cli.network.cache import KVCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
@@ -83,7 +83,9 @@ PREFIXES = ["", "model.", "model.diffusion_model.", "net.", "model._fsdp_wrapped
 def test_published_names_and_shapes_are_recognised_and_taken_whole(recording, prefix):
     keys, config = recording.meta["keys"], recording.meta["config"]
     assert len(keys) == recording.meta["num_keys"]
-    network = recognise({f"{prefix}{name}": tuple(facts["shape"]) for name, facts in keys.items()}, where="published")
+    network = identify_network(
+        {f"{prefix}{name}": tuple(facts["shape"]) for name, facts in keys.items()}, where="published"
+    )
     assert network.names == {f"{prefix}{name}": facts["diffusers"] for name, facts in keys.items()}
     assert network.shapes == {facts["diffusers"]: tuple(facts["shape"]) for facts in keys.values()}
     assert network.parameters == recording.meta["num_parameters"]
@@ -119,8 +121,10 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Import:
             weights = recording.under("weights/")
             wrapped = {"generator": {f"model.{name}": tensor for name, tensor in weights.items()}}
             torch.save(wrapped if part == "transformer" else weights, folder / "model.pt")
-            order = Order(source=str(folder / "model.pt"), target=str(folder / part), dtype="float32", config=config)
-            convert([order], approve=lambda seen: None, report=lambda count: None)
+            spec = ConversionSpec(
+                source=str(folder / "model.pt"), target=str(folder / part), dtype="float32", config=config
+            )
+            convert([spec], approve=lambda seen: None, report=lambda count: None)
             made[recording.path] = folder / part
         return made[recording.path]
 

@@ -31,9 +31,9 @@ from causvid_cli.models.install import build_pack as building
 from causvid_cli.models.install import convert
 from causvid_cli.models.install import plan_import as planning
 from causvid_cli.models.install.build_pack import build_pack, copy_pack, remove_pack
-from causvid_cli.models.install.conversion import Lora, Order
-from causvid_cli.models.install.identify import module_shapes, recognise
-from causvid_cli.models.install.plan_import import Wish, check_seen, plan_import
+from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec
+from causvid_cli.models.install.identify import identify_network, module_shapes
+from causvid_cli.models.install.plan_import import ImportRequest, check_recognised, plan_import
 from causvid_cli.models.packs import STAMPS_FILE, find_pack, list_packs, sweep, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.pipeline import load
@@ -73,11 +73,11 @@ def folder(tmp_path) -> Path:
 
 
 def install(path: Path, *, replacing: bool = False, report=lambda count: None, **wish: object) -> Path:
-    planned = plan_import(Wish(path=path, **{"facts": FACTS, "dtype": "float32"} | wish))
+    planned = plan_import(ImportRequest(path=path, **{"facts": FACTS, "dtype": "float32"} | wish))
     return build_pack(
         planned.recipe,
         replacing=replacing,
-        approve=lambda seen: check_seen(planned.recipe, planned.checkpoint, seen),
+        approve=lambda seen: check_recognised(planned.recipe, planned.checkpoint, seen),
         report=report,
     )
 
@@ -113,7 +113,7 @@ def test_safetensors_of_every_form_give_the_same_tensors_bit_for_bit(form, folde
 
 @pytest.mark.parametrize("form", ["rcm_counters", "average"])
 def test_counters_and_what_has_an_average_are_left_out_and_told(form, folder, state, wan):
-    planned = plan_import(Wish(path=write_form(form, folder, state), base=str(wan), facts=FACTS))
+    planned = plan_import(ImportRequest(path=write_form(form, folder, state), base=str(wan), facts=FACTS))
     told: list = []
     build_pack(planned.recipe, replacing=False, approve=told.extend, report=lambda count: None)
     left_out = {key for key in FORMS[form](state) if key.startswith("net.accum_" if form == "rcm_counters" else "net.")}
@@ -177,14 +177,14 @@ def test_wans_own_repository_is_taken_whole(tmp_path, wan, state):
 def test_an_official_vae_is_recognised_by_its_names(tmp_path, wan):
     published = json.loads((Path(__file__).parents[1] / "golden" / "keys_wan_vae.json").read_text())["keys"]
     given = {name: tuple(facts["shape"]) for name, facts in published.items()}
-    network = recognise(given, where="Wan2.1_VAE.pth")
+    network = identify_network(given, where="Wan2.1_VAE.pth")
     assert (network.part, network.config) == ("vae", catalogue().parts["vae"].config)
     assert network.names == {name: facts["diffusers"] for name, facts in published.items()}
 
 
 def test_a_tiny_vae_is_recognised_by_its_names():
     config = catalogue().parts["tiny_vae"].config
-    network = recognise(module_shapes("vae_tiny", config), where="taew2_1.pth")
+    network = identify_network(module_shapes("vae_tiny", config), where="taew2_1.pth")
     assert (network.part, network.config) == ("vae_tiny", config)
 
 
@@ -241,8 +241,8 @@ def test_files_are_those_that_safetensors_and_diffusers_write(folder, state, wan
 def test_wide_numbers_lie_first_so_that_all_are_aligned(tmp_path):
     shapes = {"a": (3,), "b": (5, 1), "c": (2,)}
     torch.save({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "x.pt")
-    job = convert.Job(
-        order=Order(source="x", target="y"),
+    job = convert.Conversion(
+        spec=ConversionSpec(source="x", target="y"),
         tensors=open_tensors(tmp_path / "x.pt"),
         network=recognise_nothing(shapes),
         dtypes={"a": torch.bfloat16, "b": torch.float32, "c": torch.float16},
@@ -336,14 +336,14 @@ def convert_with_lora(tmp_path: Path, state: State, content: object, **lora: obj
     torch.save({"generator": state}, tmp_path / "base.pt")
     torch.save(content, tmp_path / "lora.pt")
     told = {"key": "generator_lora", "rank": 4, "alpha": 4.0} | lora
-    order = Order(
+    spec = ConversionSpec(
         source=str(tmp_path / "base.pt"),
         target=str(tmp_path / "transformer"),
         dtype="float32",
         config={"dim": 32, "num_heads": 2},
-        lora=Lora(source=str(tmp_path / "lora.pt"), **told),
+        lora=LoraSpec(source=str(tmp_path / "lora.pt"), **told),
     )
-    convert.convert([order], approve=lambda seen: None, report=lambda count: None)
+    convert.convert([spec], approve=lambda seen: None, report=lambda count: None)
     return load_safetensors(tmp_path / "transformer")
 
 
@@ -380,10 +380,10 @@ def test_a_lora_that_does_not_fit_is_refused(tmp_path, state):
 def test_longlive_asks_for_its_lora_and_finds_it_beside_the_base(folder, state, wan):
     path = write_form("generator", folder, state)
     with pytest.raises(UsageError, match="longlive is a base and a LoRA: give models/lora.pt by --lora FILE"):
-        plan_import(Wish(path=path, known_as="longlive", base=str(wan)))
+        plan_import(ImportRequest(path=path, known_as="longlive", base=str(wan)))
     torch.save({"generator_lora": a_lora(state)}, folder / "lora.pt")
-    planned = plan_import(Wish(path=path, known_as="longlive", base=str(wan)))
-    lora = planned.recipe.orders[0].lora
+    planned = plan_import(ImportRequest(path=path, known_as="longlive", base=str(wan)))
+    lora = planned.recipe.conversions[0].lora
     assert (Path(lora.source), lora.key, lora.rank, lora.alpha) == (folder / "lora.pt", "generator_lora", 256, 256.0)
     assert (planned.recipe.facts.sink_frames, planned.recipe.facts.window_frames) == (3, 9)
 
@@ -528,11 +528,13 @@ def test_a_checkpoint_of_another_size_is_not_the_known_one(folder, state, wan):
 def test_facts_that_a_file_does_not_tell_are_asked_for(folder, state, wan):
     path = write_form("generator", folder, state)
     with pytest.raises(UsageError, match=r"say --as NAME .*causal-forcing, .*missing: --chunk, --steps"):
-        plan_import(Wish(path=path, base=str(wan)))
+        plan_import(ImportRequest(path=path, base=str(wan)))
     with pytest.raises(UsageError, match=r"missing: --window\)"):
-        plan_import(Wish(path=path, base=str(wan), facts={k: v for k, v in FACTS.items() if k != "window_frames"}))
+        plan_import(
+            ImportRequest(path=path, base=str(wan), facts={k: v for k, v in FACTS.items() if k != "window_frames"})
+        )
     with pytest.raises(ModelError, match="no checkpoint 'causal-forcin' is known; did you mean causal-forcing?"):
-        plan_import(Wish(path=path, known_as="causal-forcin"))
+        plan_import(ImportRequest(path=path, known_as="causal-forcin"))
 
 
 def test_a_known_file_is_recognised_by_its_bytes(folder, state, wan, monkeypatch):
@@ -544,34 +546,34 @@ def test_a_known_file_is_recognised_by_its_bytes(folder, state, wan, monkeypatch
     copy = replace(known, files=(replace(known.files[0], bytes=path.stat().st_size, sha256=digest),))
     ours = replace(catalogue(), checkpoints={"self-forcing": copy, "causvid": catalogue().checkpoints["causvid"]})
     monkeypatch.setattr(planning, "catalogue", lambda: ours)
-    planned = plan_import(Wish(path=path, base=str(wan)))
+    planned = plan_import(ImportRequest(path=path, base=str(wan)))
     assert planned.checkpoint.name == planned.recipe.facts.name == "self-forcing"
     assert planned.notes == ("this is self-forcing (Self Forcing (DMD))",)
     with pytest.raises(ModelError, match="generator.pt is self-forcing, not causvid; leave --as out"):
-        plan_import(Wish(path=path, base=str(wan), known_as="causvid"))
+        plan_import(ImportRequest(path=path, base=str(wan), known_as="causvid"))
     base = replace(copy, name="wan2.1-1.3b", kind="base", title="Wan2.1")
     monkeypatch.setattr(planning, "catalogue", lambda: replace(ours, checkpoints={"wan2.1-1.3b": base}))
     with pytest.raises(ModelError, match="is Wan2.1, which is bidirectional: as a causal student it would make noise"):
-        plan_import(Wish(path=path, base=str(wan), known_as="causvid"))
+        plan_import(ImportRequest(path=path, base=str(wan), known_as="causvid"))
 
 
 def test_wans_own_repository_is_a_base_and_never_a_student(tmp_path, wan, state):
     own = tmp_path / "models--Wan-AI--Wan2.1-T2V-1.3B" / "snapshots" / "0"
     own.mkdir(parents=True)
     save_file(state, own / "diffusion_pytorch_model.safetensors")
-    planned = plan_import(Wish(path=own, base=str(wan)))
+    planned = plan_import(ImportRequest(path=own, base=str(wan)))
     assert planned.recipe.facts.kind == "base"
     assert planned.notes == (
         "Wan2.1 text-to-video 1.3B is bidirectional: a base for `causvid distill`, not a model for `causvid t2v`",
     )
     with pytest.raises(ModelError, match="is bidirectional: as a causal student .*--as wan2.1-1.3b"):
-        plan_import(Wish(path=own, known_as="self-forcing", base=str(wan)))
+        plan_import(ImportRequest(path=own, known_as="self-forcing", base=str(wan)))
 
 
 def test_a_base_is_distilled_from_and_makes_no_video(wan, monkeypatch):
     from causvid_cli.train.base_model import load_base
 
-    planned = plan_import(Wish(path=wan, known_as="wan2.1-1.3b", dtype="float32"))
+    planned = plan_import(ImportRequest(path=wan, known_as="wan2.1-1.3b", dtype="float32"))
     recipe = replace(planned.recipe, facts=replace(planned.recipe.facts, name="base"))
     pack = build_pack(recipe, replacing=False, approve=lambda seen: None, report=lambda count: None)
     base = load_base("base", device=torch.device("cpu"), dtype=torch.float32)
@@ -584,7 +586,7 @@ def test_a_base_is_distilled_from_and_makes_no_video(wan, monkeypatch):
 def test_a_file_shorter_than_the_published_one_is_cut_short(folder):
     (folder / "self_forcing_dmd.pt").write_bytes(b"PK\x03\x04" + bytes(1000))
     with pytest.raises(ModelError, match="self_forcing_dmd.pt is cut short: 1004 bytes instead of 5676252553"):
-        plan_import(Wish(path=folder / "self_forcing_dmd.pt", known_as="self-forcing"))
+        plan_import(ImportRequest(path=folder / "self_forcing_dmd.pt", known_as="self-forcing"))
 
 
 # --- pickles -------------------------------------------------------------------------------------------------------
@@ -760,15 +762,15 @@ def test_a_folder_of_what_is_unknown_says_what_is_wanted(names, complaint, tmp_p
     for name in names:
         (tmp_path / name).touch()
     with pytest.raises(ModelError, match=complaint):
-        plan_import(Wish(path=tmp_path))
+        plan_import(ImportRequest(path=tmp_path))
 
 
 def test_a_path_that_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(ModelError, match="x.pt is not there"):
-        plan_import(Wish(path=tmp_path / "x.pt"))
+        plan_import(ImportRequest(path=tmp_path / "x.pt"))
     (tmp_path / "x.onnx").touch()
     with pytest.raises(ModelError, match="x.onnx is no checkpoint that is known: give a .safetensors, .gguf or .pt"):
-        plan_import(Wish(path=tmp_path / "x.onnx"))
+        plan_import(ImportRequest(path=tmp_path / "x.onnx"))
 
 
 # --- GGUF ----------------------------------------------------------------------------------------------------------

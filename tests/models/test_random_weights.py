@@ -17,7 +17,7 @@ from causvid_cli.models import catalogue as known
 from causvid_cli.models import random_weights
 from causvid_cli.models.load import empty_transformer
 from causvid_cli.models.random_weights import NOTE, RandomText, fill, random_codec, random_transformer
-from causvid_cli.models.resolve import choose
+from causvid_cli.models.resolve import resolve_model
 from causvid_cli.pipeline import load
 from causvid_cli.request import Loading
 
@@ -56,7 +56,7 @@ def test_codecs_have_as_many_weights_as_published():
 
 
 def test_the_same_name_gives_the_same_weights_and_prompts_differ(small_networks):
-    facts = choose("self-forcing", loading=RANDOM).facts
+    facts = resolve_model("self-forcing", loading=RANDOM).facts
     one, other = (random_transformer(facts, device=CPU, dtype=torch.float32).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
     text = RandomText(dim=16)
@@ -76,7 +76,7 @@ def test_weights_are_made_in_their_own_number_format_and_place(small_networks, m
         return to_empty(module, **options)
 
     monkeypatch.setattr(torch.nn.Module, "to_empty", watched)
-    facts = choose("self-forcing", loading=RANDOM).facts
+    facts = resolve_model("self-forcing", loading=RANDOM).facts
     network = random_transformer(facts, device=CPU, dtype=torch.bfloat16)
     assert set(asked) == {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
 
@@ -133,7 +133,9 @@ def test_it_can_be_made_again(small_networks, work):
 
 
 def test_random_weights_are_not_those_of_a_pack(small_networks):
-    digests = {choose(name, loading=replace(RANDOM, vae=vae)).sha256 for name in STUDENTS for vae in ("full", "tiny")}
+    digests = {
+        resolve_model(name, loading=replace(RANDOM, vae=vae)).sha256 for name in STUDENTS for vae in ("full", "tiny")
+    }
     assert len(digests) == 2 * len(STUDENTS)
 
 

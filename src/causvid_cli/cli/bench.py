@@ -15,7 +15,7 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.models.resolve import Chosen, choose
+from causvid_cli.models.resolve import ResolvedModel, resolve_model
 from causvid_cli.request import Loading, check_device, check_dtype, check_size, check_steps, check_window
 from causvid_cli.timecode import parse_frames, parse_size, parse_whole
 
@@ -121,7 +121,7 @@ def bench(
         attention=attention,
         random_weights=random_weights is not None,
     )
-    chosen = choose(random_weights or model, loading=loading)
+    chosen = resolve_model(random_weights or model, loading=loading)
     facts = chosen.facts
     config = BenchConfig(
         model=random_weights or model,
@@ -187,7 +187,7 @@ def _show(result: dict[str, Any], chart: Path | None, *, as_json: bool) -> None:
         console.note(f"wrote {chart}")
 
 
-def _length(length: str, chunks: int | None, chosen: Chosen) -> str:
+def _length(length: str, chunks: int | None, chosen: ResolvedModel) -> str:
     """Of the clip, as `parse_frames` reads it. Raises UsageError when it is none."""
     if chunks is None:
         parse_frames(length, fps=Fraction(str(chosen.facts.fps)))

@@ -18,7 +18,7 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, check_choice
-from causvid_cli.models.resolve import Chosen
+from causvid_cli.models.resolve import ResolvedModel
 from causvid_cli.request import check_size
 from causvid_cli.timecode import parse_fps
 
@@ -174,7 +174,7 @@ def _note(problem: "Problem") -> None:
     console.note(str(problem))
 
 
-def grid_of(given: InputMedia | None, chosen: Chosen) -> ChunkGrid:
+def grid_of(given: InputMedia | None, chosen: ResolvedModel) -> ChunkGrid:
     """Where the chunks of a script's video lie; how much of a clip is given plays no part in that."""
     chunk_frames = chosen.facts.chunk_frames
     held = chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1

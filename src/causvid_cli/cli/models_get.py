@@ -19,9 +19,9 @@ from causvid_cli.request import DTYPES
 from causvid_cli.weights.names import mismatch
 
 if TYPE_CHECKING:
-    from causvid_cli.models.install.build_pack import Recipe
-    from causvid_cli.models.install.conversion import Seen
-    from causvid_cli.models.install.hub import Pull
+    from causvid_cli.models.install.build_pack import PackRecipe
+    from causvid_cli.models.install.conversion import Recognised
+    from causvid_cli.models.install.hub import PullPlan
 
 app = typer.Typer()
 
@@ -196,7 +196,7 @@ def import_(
     if os.path.isfile(path / FACTS_FILE):
         _import_pack(path, own_name, yes=yes, as_json=as_json)
         return
-    from causvid_cli.models.install.plan_import import Wish, plan_import
+    from causvid_cli.models.install.plan_import import ImportRequest, plan_import
 
     if own_name or known_as:
         check_name(own_name or find_checkpoint(str(known_as)).name, replacing=yes)
@@ -209,7 +209,7 @@ def import_(
         "sink_frames": sink,
         "license": licence,
     }
-    wish = Wish(
+    request = ImportRequest(
         path=path,
         name=own_name,
         known_as=known_as,
@@ -219,7 +219,7 @@ def import_(
         dtype=dtype,
         facts={name: value for name, value in facts.items() if value is not None},
     )
-    planned = plan_import(wish)
+    planned = plan_import(request)
     for note in planned.notes:
         console.note(note)
     _warn_of_licence(planned.recipe.facts.license)
@@ -241,15 +241,15 @@ def ask(question: str, *, yes: bool) -> None:
 # --- what is done --------------------------------------------------------------------------------------------------
 
 
-def _build(recipe: "Recipe", checkpoint: Checkpoint | None, *, replacing: bool) -> Path:
+def _build(recipe: "PackRecipe", checkpoint: Checkpoint | None, *, replacing: bool) -> Path:
     """Convert and install, with a bar."""
     from causvid_cli.models.install.build_pack import build_pack
-    from causvid_cli.models.install.plan_import import check_seen
+    from causvid_cli.models.install.plan_import import check_recognised
 
     bar = ByteBar(f"converting {recipe.facts.name}")
 
-    def approve(seen: "list[Seen]") -> None:
-        check_seen(recipe, checkpoint, seen)
+    def approve(seen: "list[Recognised]") -> None:
+        check_recognised(recipe, checkpoint, seen)
         bar.total = sum(each.bytes for each in seen)
         for each in seen:
             if left := mismatch({"left out, which are counters or have an average beside them": each.left_out}):
@@ -288,7 +288,7 @@ def _report(folder: Path, *, as_json: bool) -> None:
     console.note(f"{folder.name} is installed, {console.bytes_text(size)}: {use}{folder.name}")
 
 
-def _tell(pull: "Pull") -> None:
+def _tell(pull: "PullPlan") -> None:
     """Repository, files, size and licence, before anything is downloaded."""
     checkpoint = pull.checkpoint
     console.note(f"{checkpoint.name}: {checkpoint.title}")
@@ -321,7 +321,7 @@ def _warn_of_licence(licence: str, checkpoint: Checkpoint | None = None) -> None
         console.warning(f"licence: {checkpoint.license_note}")
 
 
-def _ask_download(pull: "Pull", *, yes: bool) -> None:
+def _ask_download(pull: "PullPlan", *, yes: bool) -> None:
     size = pull.download_bytes
     if size == 0:
         return

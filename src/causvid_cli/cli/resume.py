@@ -17,7 +17,7 @@ from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import given_of
 from causvid_cli.job.job import Job, journal_path
-from causvid_cli.models.resolve import choose
+from causvid_cli.models.resolve import resolve_model
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
 from causvid_cli.weights.lora_files import find_loras
@@ -210,7 +210,7 @@ def task_of(
     tolerate_damage: bool = False,
 ) -> Task:
     """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now."""
-    chosen = choose(Path(model) if model and Path(model).is_dir() else job.model.name, loading=job.loading)
+    chosen = resolve_model(Path(model) if model and Path(model).is_dir() else job.model.name, loading=job.loading)
     facts, codec = chosen.facts, chosen.codec
     job.check_model(chosen.sha256, where=where)
     given = None

@@ -17,7 +17,7 @@ from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import InputMedia, check_choice
 from causvid_cli.job.job import Job, ModelUsed
 from causvid_cli.models.memory import Video
-from causvid_cli.models.resolve import Chosen, choose
+from causvid_cli.models.resolve import ResolvedModel, resolve_model
 from causvid_cli.request import (
     DEFAULT_LENGTH,
     ENDLESS,
@@ -176,14 +176,14 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     return tasks
 
 
-def chosen_model(script: Script, making: Making) -> Chosen:
+def chosen_model(script: Script, making: Making) -> ResolvedModel:
     """The model that is asked for. Raises UsageError when two are, ModelError for what is not there."""
     loading = Loading(vae=making.vae, random_weights=making.random_weights is not None)  # type: ignore[arg-type]
     if making.random_weights is None:
-        return choose(making.preferred("model", making.model, script.model), loading=loading)
+        return resolve_model(making.preferred("model", making.model, script.model), loading=loading)
     if "model" in making.typed:
         raise UsageError(f"--random-weights and --model {making.model}: choose one")
-    return choose(making.random_weights, loading=loading)
+    return resolve_model(making.random_weights, loading=loading)
 
 
 def output_path(job: Job, making: Making, *, number: int) -> Path | None:

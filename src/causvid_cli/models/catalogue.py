@@ -18,7 +18,7 @@ from causvid_cli.errors import ModelError, UsageError
 FILE = Path(__file__).with_name("catalogue.toml")
 UNKNOWN_LICENCE = "unknown"
 
-ASKED = ("chunk_frames", "steps", "shift", "warp_steps", "sink_frames", "window_frames")
+REQUIRED_FACTS = ("chunk_frames", "steps", "shift", "warp_steps", "sink_frames", "window_frames")
 """Facts of a causal student that its file does not tell."""
 
 
@@ -40,7 +40,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class RemoteSource:
     """Files of a repository, and on what terms they are to be had."""
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -56,7 +56,7 @@ class Source:
 
     @property
     def bytes(self) -> int | None:
-        """Of the download; None where a file's size is not known."""
+        """Size of the download; None where a file's size is not known."""
         sizes = [file.bytes for file in self.files]
         return None if None in sizes else sum(size for size in sizes if size)
 
@@ -77,7 +77,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part(Source):
+class SharedPart(RemoteSource):
     """What every checkpoint needs besides its transformer; `config` is what the network's class takes."""
 
     parameters: int = 0
@@ -85,7 +85,7 @@ class Part(Source):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint(Source):
+class Checkpoint(RemoteSource):
     """A transformer that is known, and how it was made to be sampled. None is what is not known."""
 
     paper: str | None = None
@@ -116,7 +116,7 @@ class Checkpoint(Source):
     @property
     def unknown(self) -> tuple[str, ...]:
         """Facts of a student that are not known, and must be asked for."""
-        return tuple(name for name in ASKED if self.kind == "student" and getattr(self, name) is None)
+        return tuple(name for name in REQUIRED_FACTS if self.kind == "student" and getattr(self, name) is None)
 
     def facts(self, *, name: str | None = None, **chosen: Any) -> PackFacts:
         """What the pack of this checkpoint says of itself.
@@ -128,7 +128,7 @@ class Checkpoint(Source):
         if self.kind == "base":
             known |= BASE
         given = {key: value for key, value in (known | chosen).items() if value is not None}
-        if missing := [fact for fact in ASKED if fact not in given]:
+        if missing := [fact for fact in REQUIRED_FACTS if fact not in given]:
             raise UsageError(f"{self.name}: not known: {', '.join(missing)}; say what they are")
         source = f"{self.repository}@{self.revision}" if self.revision else self.repository
         return PackFacts(**{"text": "umt5", "codec": "wan", "source": source} | given | {"name": name or self.name})
@@ -146,7 +146,7 @@ BASE: dict[str, Any] = {
     "teacher_steps": 50,
     "teacher_shift": 3.0,
 }
-"""Of Wan2.1 as it is sampled at 480p, and of a student of it as Self-Forcing trains one (arXiv 2506.08009)."""
+"""Facts of Wan2.1 as it is sampled at 480p, and of a student of it as Self-Forcing trains one (arXiv 2506.08009)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class Catalogue:
     __pydantic_config__ = {"extra": "forbid"}
 
     architectures: dict[str, Architecture]
-    parts: dict[Literal["vae", "text_encoder", "tokenizer", "tiny_vae"], Part]
+    parts: dict[Literal["vae", "text_encoder", "tokenizer", "tiny_vae"], SharedPart]
     checkpoints: dict[str, Checkpoint]
 
     @classmethod

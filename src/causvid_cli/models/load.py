@@ -33,16 +33,16 @@ def load_codec(folder: Path, facts: PackFacts, *, vae: Vae = "full", device: tor
 
     dtype: what the Wan VAE and TAEHV compute in; the pixel codec keeps to float32.
     """
-    place = codec_folder(folder, facts, vae)
+    codec = codec_folder(folder, facts, vae)
     if vae == "tiny":
         from causvid_cli.codec.taehv import TAEHV  # here, so that storybook starts without them
 
-        return TAEHV.from_pack(place, device=device, dtype=dtype)
+        return TAEHV.from_pack(codec, device=device, dtype=dtype)
     if facts.codec == "wan":
         from causvid_cli.codec.wan import WanCodec
 
-        return WanCodec.from_pack(place, device=device, dtype=dtype)
-    return load_pixel_codec(place).to(device).fuse()
+        return WanCodec.from_pack(codec, device=device, dtype=dtype)
+    return load_pixel_codec(codec).to(device).fuse()
 
 
 def load_text(folder: Path, facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
@@ -106,7 +106,7 @@ def make_ready(
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[str, ...]:
-    """Turn a loaded transformer into the one that runs: LoRAs, then number format, then place, then fusing.
+    """Turn a loaded transformer into the one that runs: LoRAs, then number format, then device, then fusing.
 
     lora_files: where `loading.loras` lie, in their order. Returns what the user should know. Raises ModelError for a
     LoRA that does not fit or has changed.

@@ -116,7 +116,7 @@ def _pieces(flat: Tensor, pool: Tensor, *, start: int) -> Iterator[tuple[Tensor,
 
 
 def _deviation(name: str, tensor: Tensor) -> float | int:
-    """Of a tensor's numbers; a whole number is what they all are."""
+    """Spread of a tensor's numbers; a whole number is what they all are."""
     leaf = name.rpartition(".")[2]
     if leaf == "bias":
         return 0

@@ -16,18 +16,18 @@ RANDOM = "random weights, recipe 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class ResolvedModel:
     """A model pack, or the architecture of a known checkpoint to be filled with random numbers."""
 
     folder: Path | None
-    """Of the pack; None for random weights."""
+    """The pack's folder; None for random weights."""
     facts: PackFacts
     codec: CodecFacts
     sha256: str
     """Equal for equal weights."""
 
 
-def choose(name: str | Path, *, loading: Loading = LOADING) -> Chosen:
+def resolve_model(name: str | Path, *, loading: Loading = LOADING) -> ResolvedModel:
     """A model by the name or folder of its pack; with random weights by its name in the catalogue.
 
     Raises ModelError for what is not there, or has no codec of the kind that is asked for.
@@ -39,7 +39,7 @@ def choose(name: str | Path, *, loading: Loading = LOADING) -> Chosen:
         part = catalogue().parts["tiny_vae" if loading.vae == "tiny" else "vae"]
         codec = wan_codec_facts(part.config or {})
         digest = hashlib.sha256(f"{RANDOM}: {facts.name}, {loading.vae}".encode()).hexdigest()
-    return Chosen(folder=folder, facts=facts, codec=codec, sha256=digest)
+    return ResolvedModel(folder=folder, facts=facts, codec=codec, sha256=digest)
 
 
 def find_model(name: str | Path, *, loading: Loading = LOADING) -> tuple[Path | None, PackFacts]:

@@ -152,7 +152,7 @@ def _kind(tensor: Any) -> str:
 def _original_shapes(reader: Any, names: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that were folded."""
     fields = {name: reader.get_field(ORIGINAL_SHAPE + name) for name in names}
-    return {name: tuple(int(field.parts[place][0]) for place in field.data) for name, field in fields.items() if field}
+    return {name: tuple(int(field.parts[index][0]) for index in field.data) for name, field in fields.items() if field}
 
 
 def _bare(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def read_lora(path: Path, network: nn.Module, *, model: str) -> Lora:
     """A LoRA's file, or the folder that peft saves, as changes of a `WanTransformer3DModel`.
 
     model: what messages call the network. Raises ModelError for what cannot be read and, naming the first few, when
-    any tensor of it has no place or another shape here.
+    any tensor of it belongs to no layer here or has another shape.
     """
     config, file = _config(path / PEFT_CONFIG), path
     if path.is_dir():
@@ -312,7 +312,7 @@ def bidirectional_note(name: str, header: Mapping[str, str]) -> str:
     if SPEED_UPS.search(told):
         return (
             f"--lora {name}: a LoRA that makes a bidirectional Wan need fewer steps, by its name; this model already "
-            "does, and such a LoRA does not make it better at rolling out: the pictures may get worse"
+            "does, and such a LoRA does not make it better at rolling out: the frames may get worse"
         )
     return f"--lora {name}: made for a bidirectional Wan; on this causal model a style carries over more or less"
 
@@ -335,7 +335,7 @@ def layer_names(blocks: int) -> Layers:
 def tensor_role(key: str, layers: Layers) -> tuple[str, str] | None:
     """The parameter that a tensor of a LoRA belongs to, and its role in the change of it.
 
-    Roles: those of `FACTORS`, alpha, bias (of the up half), difference. None for what has no place.
+    Roles: those of `FACTORS`, alpha, bias (of the up half), difference. None for a tensor of no layer.
     """
     match = LEAF.fullmatch(key)
     if match is None:
@@ -356,7 +356,7 @@ def _joined(name: str) -> str:
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
-    """Of the weight itself, also where it lies packed."""
+    """Shape of the weight itself, also where it lies packed."""
     return torch.Size(getattr(parameter, "quant_shape", parameter.shape))
 
 
@@ -391,7 +391,7 @@ def _config(path: Path) -> PeftConfig | None:
 
 
 def _diffusers_config(text: str, *, where: str) -> PeftConfig:
-    """The same, as the header of a safetensors file says it, of the transformer."""
+    """What the header of a safetensors file, written by diffusers, says of the transformer's adapter."""
     told = from_json(dict[str, Any], text, where=where, error=ModelError)
     own = {key.removeprefix("transformer."): value for key, value in told.items()}
     return from_json(PeftConfig, json.dumps(own), where=where, error=ModelError)

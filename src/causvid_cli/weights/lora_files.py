@@ -42,12 +42,12 @@ def lora_use(path: Path, weight: float = 1.0) -> LoraUse:
     return LoraUse(name=path.name, sha256=_sha256(path), weight=weight)
 
 
-def find_loras(uses: Sequence[LoraUse], places: Iterable[Path], *, where: str) -> tuple[Path, ...]:
-    """The files of a recipe's LoRAs among some places. Raises ModelError for one that is not there or has changed.
+def find_loras(uses: Sequence[LoraUse], candidates: Iterable[Path], *, where: str) -> tuple[Path, ...]:
+    """The files of a recipe's LoRAs among some files. Raises ModelError for one that is not there or has changed.
 
     where: what the recipe is of.
     """
-    files = list(dict.fromkeys(places))
+    files = list(dict.fromkeys(candidates))
     found = []
     for use in uses:
         named = [file for file in files if file.name == use.name and file.exists()]
@@ -63,7 +63,7 @@ def find_loras(uses: Sequence[LoraUse], places: Iterable[Path], *, where: str) -
 
 
 def _sha256(path: Path) -> str:
-    """Of the weights' bytes, and of the configuration that belongs to them in a folder of peft."""
+    """SHA-256 of the weights' bytes, and of the configuration that belongs to them in a folder of peft."""
     files = [path]
     if os.path.isdir(path):
         files = [file for file in (path / WEIGHTS, path / "adapter_config.json") if file.is_file()]

@@ -45,11 +45,11 @@ RESNET = {"residual.0.gamma": "norm1.gamma", "residual.3.gamma": "norm2.gamma"} 
     {"residual.2": "conv1", "residual.6": "conv2"}
 )
 SHORTCUT = _affine({"shortcut": "conv_shortcut"})
-"""Of a resnet that changes the number of channels."""
+"""Names in a resnet that changes the number of channels."""
 ATTENTION = {"norm.gamma": "norm.gamma"} | _affine({"to_qkv": "to_qkv", "proj": "proj"})
 RESAMPLE = _affine({"resample.1": "resample.1"})
 TIME_CONV = _affine({"time_conv": "time_conv"})
-"""Of a resample that changes the number of frames."""
+"""Names in a resample that changes the number of frames."""
 
 
 def bare_name(key: str) -> str:

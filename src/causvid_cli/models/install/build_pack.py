@@ -1,6 +1,6 @@
 """A model pack from its parts, in the user's folder of models: whole or not at all.
 
-It grows in a hidden folder beside its place, is written to the disk, and takes its name in one step. Parts that an
+It grows in a hidden folder beside the pack's own, is written to the disk, and takes its name in one step. Parts that an
 installed pack has already (VAE, text encoder and tokenizer are the same for every Wan2.1) are shared by hard links:
 a second model takes 11 GB less, each pack is whole by itself, and removing one takes nothing from another. Where a
 file system has no hard links they are copied.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
-from causvid_cli.models.install.conversion import Order, Seen
+from causvid_cli.models.install.conversion import ConversionSpec, Recognised
 from causvid_cli.models.packs import (
     Stamps,
     is_pack_name,
@@ -33,16 +33,16 @@ SPARE_BYTES = 2**28
 """Left free on the disk."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-Approve = Callable[[list[Seen]], None]
+Approve = Callable[[list[Recognised]], None]
 Report = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class PackRecipe:
     """What a pack is to be made of."""
 
     facts: PackFacts
-    orders: tuple[Order, ...] = ()
+    conversions: tuple[ConversionSpec, ...] = ()
     """Checkpoints to convert; `target` is the part's folder in the pack."""
     linked: Mapping[str, Path] = field(default_factory=dict)
     """Part -> the installed pack that it is taken from."""
@@ -50,7 +50,7 @@ class Recipe:
     """Path in the pack -> a file to copy."""
 
 
-def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Report) -> Path:
+def build_pack(recipe: PackRecipe, *, replacing: bool, approve: Approve, report: Report) -> Path:
     """Make and install a pack; returns its folder.
 
     replacing: whether it may take the place of one of the same name. approve: asked, before anything is written, with
@@ -64,18 +64,19 @@ def build_pack(recipe: Recipe, *, replacing: bool, approve: Approve, report: Rep
     for pack in set(recipe.linked.values()):
         verify_pack(pack, load_facts(pack))
 
-    def approved(seen: list[Seen]) -> None:
+    def approved(seen: list[Recognised]) -> None:
         approve(seen)
         check_room(models_folder(), sum(each.bytes for each in seen) + _copied_bytes(recipe))
 
     with _growing(name) as new:
         hashes: dict[str, str] = {}
-        if recipe.orders:
+        if recipe.conversions:
             from causvid_cli.models.install.convert import convert  # torch loads here
 
-            orders = [replace(order, target=str(new / order.target)) for order in recipe.orders]
-            for order, made in zip(recipe.orders, convert(orders, approve=approved, report=report), strict=True):
-                hashes |= {f"{order.target}/{file}": sha256 for file, sha256 in made.sha256.items()}
+            conversions = [replace(spec, target=str(new / spec.target)) for spec in recipe.conversions]
+            written = convert(conversions, approve=approved, report=report)
+            for spec, files in zip(recipe.conversions, written, strict=True):
+                hashes |= {f"{spec.target}/{file}": sha256 for file, sha256 in files.sha256.items()}
         else:
             approved([])
         for part, pack in recipe.linked.items():
@@ -161,7 +162,7 @@ def _gb(count: int) -> str:
 
 @contextmanager
 def _growing(name: str) -> Iterator[Path]:
-    """A new hidden folder beside the pack's place, which is gone afterwards unless it was renamed."""
+    """A new hidden folder beside the pack's own, which is gone afterwards unless it was renamed."""
     root = models_folder()
     new = root / f".{name}.{os.getpid()}.part"
     try:
@@ -197,7 +198,7 @@ def _take_part(part: str, pack: Path, new: Path) -> dict[str, str]:
     return hashes
 
 
-def _copied_bytes(recipe: Recipe) -> int:
+def _copied_bytes(recipe: PackRecipe) -> int:
     """Bytes of what is not converted and cannot be shared."""
     root = models_folder()
     there = next(parent for parent in (root, *root.parents) if parent.exists())

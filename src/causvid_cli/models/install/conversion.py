@@ -8,7 +8,7 @@ STEMS = {"text_encoder": "model"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lora:
+class LoraSpec:
     """A LoRA to be merged into the weights. rank: what it must be; alpha: None scales it by 1."""
 
     source: str
@@ -18,7 +18,7 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ConversionSpec:
     """One checkpoint, to become one folder of a pack."""
 
     source: str
@@ -31,7 +31,7 @@ class Order:
     """Number format in the pack; None keeps the checkpoint's."""
     config: dict[str, Any] | None = None
     """The network's configuration, where one lies beside the checkpoint."""
-    lora: Lora | None = None
+    lora: LoraSpec | None = None
 
     @property
     def stem(self) -> str:
@@ -39,7 +39,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Recognised:
     """What a checkpoint was recognised as. part: its folder in a pack; bytes: what it will take there.
 
     left_out: keys of it that are no weights.
@@ -53,7 +53,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class WrittenPart:
     """Files that were written into the folder of a part, and the sha256 of each of those with weights."""
 
     part: str

@@ -18,8 +18,8 @@ from torch import Tensor
 from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
-from causvid_cli.models.install.conversion import Lora, Made, Order, Seen
-from causvid_cli.models.install.identify import Network, recognise
+from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec, Recognised, WrittenPart
+from causvid_cli.models.install.identify import Network, identify_network
 from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.files import plan_shards
 from causvid_cli.weights.gguf import gguf_shapes
@@ -32,10 +32,10 @@ KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """An order whose checkpoint is open and recognised."""
+class Conversion:
+    """A checkpoint that is open and recognised, and what it is to become."""
 
-    order: Order
+    spec: ConversionSpec
     tensors: Tensors
     network: Network
     dtypes: Mapping[str, torch.dtype]
@@ -46,44 +46,67 @@ class Job:
     def bytes(self) -> int:
         return sum(prod(shape) * self.dtypes[name].itemsize for name, shape in self.network.shapes.items())
 
+    def write(self, report: Callable[[int], None]) -> WrittenPart:
+        """Write the folder of the network: shards, their index, config.json.
+
+        report: told how many bytes more are written.
+        """
+        folder, stem = Path(self.spec.target), self.spec.stem
+        folder.mkdir(parents=True)
+        network = self.network
+        keys = {name: key for key, name in reversed(network.names.items())}
+        sizes = {name: prod(shape) * self.dtypes[name].itemsize for name, shape in network.shapes.items()}
+        shards = plan_shards(sizes)
+        hashes: dict[str, str] = {}
+        weight_map: dict[str, str] = {}
+        for number, names in enumerate(shards, start=1):
+            file = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{stem}.safetensors"
+            hashes[file] = _write_shard(folder / file, names, self, keys, report)
+            weight_map |= dict.fromkeys(names, file)
+        if len(shards) > 1:
+            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+            write_text(folder / f"{stem}.safetensors.index.json", to_json(index, indent=2))
+        write_text(folder / "config.json", to_json(network.config, indent=2, sort_keys=True) + "\n")
+        return WrittenPart(part=network.part, sha256=hashes)
+
 
 def convert(
-    orders: Sequence[Order], *, approve: Callable[[list[Seen]], None], report: Callable[[int], None]
-) -> list[Made]:
-    """Write the folders that are ordered.
+    conversions: Sequence[ConversionSpec], *, approve: Callable[[list[Recognised]], None], report: Callable[[int], None]
+) -> list[WrittenPart]:
+    """Write the folder of each conversion; return what was written, in the same order.
 
     approve: told what each checkpoint is before anything is written; it raises when that is not wanted.
     report: told how many bytes more are written.
     Raises ModelError, in one line, for a checkpoint that is damaged, of something else, or not finite.
     """
-    jobs = [recognise_order(order) for order in orders]
-    approve([_seen(job) for job in jobs])
-    return [job.write(report) if isinstance(job, PackedJob) else _write(job, report) for job in jobs]
+    opened = [open_spec(spec) for spec in conversions]
+    approve([_recognised(conversion) for conversion in opened])
+    return [conversion.write(report) for conversion in opened]
 
 
-def recognise_order(order: Order) -> "Job | PackedJob":
-    if Path(order.source).suffix.lower() == GGUF:
-        return PackedJob.open(order)
-    tensors = open_tensors(Path(order.source), key=order.key)
-    network = recognise(tensors.shapes, where=order.source, config=order.config)
+def open_spec(spec: ConversionSpec) -> "Conversion | GgufCopy":
+    if Path(spec.source).suffix.lower() == GGUF:
+        return GgufCopy.open(spec)
+    tensors = open_tensors(Path(spec.source), key=spec.key)
+    network = identify_network(tensors.shapes, where=spec.source, config=spec.config)
     dtypes = {}
     for key, name in network.names.items():
         given = tensors.dtypes[key]
         if not given.is_floating_point:
-            raise ModelError(f"{order.source}: {key} is {given}: give float32, bfloat16 or float16 weights")
+            raise ModelError(f"{spec.source}: {key} is {given}: give float32, bfloat16 or float16 weights")
         kept = given if given in KINDS else torch.float32
-        dtypes[name] = getattr(torch, order.dtype) if order.dtype else kept
-    deltas = Deltas.open(order.lora, network) if order.lora else None
-    return Job(order=order, tensors=tensors, network=network, dtypes=dtypes, deltas=deltas)
+        dtypes[name] = getattr(torch, spec.dtype) if spec.dtype else kept
+    deltas = Deltas.open(spec.lora, network) if spec.lora else None
+    return Conversion(spec=spec, tensors=tensors, network=network, dtypes=dtypes, deltas=deltas)
 
 
-def _seen(job: "Job | PackedJob") -> Seen:
-    network = job.network
-    return Seen(
+def _recognised(conversion: "Conversion | GgufCopy") -> Recognised:
+    network = conversion.network
+    return Recognised(
         part=network.part,
         config=network.config,
         parameters=network.parameters,
-        bytes=job.bytes,
+        bytes=conversion.bytes,
         left_out=network.left_out,
     )
 
@@ -95,7 +118,7 @@ class Deltas:
         self._tensors, self._pairs, self._scale = tensors, pairs, scale
 
     @classmethod
-    def open(cls, lora: Lora, network: Network) -> "Deltas":
+    def open(cls, lora: LoraSpec, network: Network) -> "Deltas":
         """A LoRA of peft's form for a network. Raises ModelError when it does not fit it, whole."""
         tensors = open_tensors(Path(lora.source), key=lora.key)
         pairs: dict[str, dict[str, str]] = {}
@@ -132,37 +155,16 @@ class Deltas:
         return self._scale * (up @ down)
 
 
-def _write(job: Job, report: Callable[[int], None]) -> Made:
-    """The folder of one network: shards, their index, config.json."""
-    folder, stem = Path(job.order.target), job.order.stem
-    folder.mkdir(parents=True)
-    network = job.network
-    keys = {name: key for key, name in reversed(network.names.items())}
-    sizes = {name: prod(shape) * job.dtypes[name].itemsize for name, shape in network.shapes.items()}
-    shards = plan_shards(sizes)
-    hashes: dict[str, str] = {}
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{stem}.safetensors"
-        hashes[file] = _write_shard(folder / file, names, job, keys, report)
-        weight_map |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        write_text(folder / f"{stem}.safetensors.index.json", to_json(index, indent=2))
-    write_text(folder / "config.json", to_json(network.config, indent=2, sort_keys=True) + "\n")
-    return Made(part=network.part, sha256=hashes)
-
-
 def _write_shard(
-    path: Path, names: Sequence[str], job: Job, keys: Mapping[str, str], report: Callable[[int], None]
+    path: Path, names: Sequence[str], conversion: Conversion, keys: Mapping[str, str], report: Callable[[int], None]
 ) -> str:
     """One safetensors file; returns its sha256. The form is safetensors': a length, a JSON header, the numbers."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     # wide numbers first, so that each lies at a multiple of its own size
-    names = sorted(names, key=lambda name: -job.dtypes[name].itemsize)
+    names = sorted(names, key=lambda name: -conversion.dtypes[name].itemsize)
     end = 0
     for name in names:
-        shape, dtype = job.network.shapes[name], job.dtypes[name]
+        shape, dtype = conversion.network.shapes[name], conversion.dtypes[name]
         start, end = end, end + prod(shape) * dtype.itemsize
         header[name] = {"dtype": KINDS[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = to_json(header, separators=(",", ":")).encode()
@@ -171,7 +173,7 @@ def _write_shard(
     with path.open("wb") as file:
         _put(file, digest, len(text).to_bytes(8, "little") + text)
         for name in names:
-            for piece in _pieces(job, name, keys[name]):
+            for piece in _pieces(conversion, name, keys[name]):
                 numbers: Any = piece.view(torch.uint8).numpy()
                 report(_put(file, digest, memoryview(numbers)))
         file.flush()
@@ -179,18 +181,18 @@ def _write_shard(
     return digest.hexdigest()
 
 
-def _pieces(job: Job, name: str, key: str) -> Iterator[Tensor]:
+def _pieces(conversion: Conversion, name: str, key: str) -> Iterator[Tensor]:
     """The numbers of a tensor as the pack holds them, flat, in order, finite."""
-    if job.deltas and name in job.deltas:
-        parts = iter([(job.tensors.load(key).float() + job.deltas.of(name)).flatten()])
+    if conversion.deltas and name in conversion.deltas:
+        parts = iter([(conversion.tensors.load(key).float() + conversion.deltas.of(name)).flatten()])
     else:
-        parts = job.tensors.pieces(key)
+        parts = conversion.tensors.pieces(key)
     for part in parts:
-        made = part.to(job.dtypes[name]).contiguous()
+        made = part.to(conversion.dtypes[name]).contiguous()
         low, high = torch.aminmax(made)
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            wrong = "not finite" if not torch.isfinite(part.float()).all() else f"too large for {job.order.dtype}"
-            raise ModelError(f"{job.order.source}: {key} is {wrong}; the weights are unusable so")
+            wrong = "not finite" if not torch.isfinite(part.float()).all() else f"too large for {conversion.spec.dtype}"
+            raise ModelError(f"{conversion.spec.source}: {key} is {wrong}; the weights are unusable so")
         yield made
 
 
@@ -201,25 +203,25 @@ def _put(file: BinaryIO, digest: Any, data: bytes | memoryview) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedJob:
-    """An order for a GGUF file, which is copied as it is: its bits are the point."""
+class GgufCopy:
+    """The conversion of a GGUF file, which is copied as it is: its bits are the point."""
 
-    order: Order
+    spec: ConversionSpec
     network: Network
 
     @classmethod
-    def open(cls, order: Order) -> "PackedJob":
+    def open(cls, spec: ConversionSpec) -> "GgufCopy":
         """Raises ModelError, in one line, for a file that is damaged or of something else."""
-        path = Path(order.source)
-        return cls(order=order, network=recognise(gguf_shapes(path), where=order.source, config=order.config))
+        path = Path(spec.source)
+        return cls(spec=spec, network=identify_network(gguf_shapes(path), where=spec.source, config=spec.config))
 
     @property
     def bytes(self) -> int:
-        return Path(self.order.source).stat().st_size
+        return Path(self.spec.source).stat().st_size
 
-    def write(self, report: Callable[[int], None]) -> Made:
+    def write(self, report: Callable[[int], None]) -> WrittenPart:
         """The folder: the file under its own name, and config.json."""
-        source, folder = Path(self.order.source), Path(self.order.target)
+        source, folder = Path(self.spec.source), Path(self.spec.target)
         name = source.with_suffix(GGUF).name  # in small letters, as it is looked for
         folder.mkdir(parents=True)
         digest = hashlib.sha256()
@@ -231,4 +233,4 @@ class PackedJob:
             file.flush()
             os.fsync(file.fileno())
         write_text(folder / "config.json", to_json(self.network.config, indent=2, sort_keys=True) + "\n")
-        return Made(part=self.network.part, sha256={name: digest.hexdigest()})
+        return WrittenPart(part=self.network.part, sha256={name: digest.hexdigest()})

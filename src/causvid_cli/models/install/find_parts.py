@@ -24,14 +24,14 @@ TOKENIZERS = ("tokenizer/tokenizer.json", "google/umt5-xxl/tokenizer.json", "tok
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class PartFiles:
     """Files of a part: one, or the index of several; and the configuration beside them."""
 
     path: Path
     config: dict[str, Any] | None = None
 
 
-def find_parts(path: Path) -> dict[str, Found]:
+def find_parts(path: Path) -> dict[str, PartFiles]:
     """The parts in a folder by their names in a pack; of a single file, a "transformer", whatever it may be.
 
     Raises ModelError when nothing is there, nothing known, or several that might be meant.
@@ -40,15 +40,15 @@ def find_parts(path: Path) -> dict[str, Found]:
         raise ModelError(f"{path} is not there")
     if not path.is_dir():
         _check_kind(path)
-        return {"transformer": Found(path=path, config=read_config(path.parent))}
+        return {"transformer": PartFiles(path=path, config=read_config(path.parent))}
     named = {"vae": VAES, "text_encoder": TEXT_ENCODERS, "vae_tiny": TINY_VAES}
-    found = {part: Found(path=file) for part, stems in named.items() if (file := _by_stem(path, stems))}
+    found = {part: PartFiles(path=file) for part, stems in named.items() if (file := _by_stem(path, stems))}
     for part in ("transformer", "vae", "text_encoder", "vae_tiny"):
         if (path / part).is_dir():
             found[part] = _in_folder(path / part)
     if tokenizer := next((path / name for name in TOKENIZERS if (path / name).is_file()), None):
         check_file(tokenizer)
-        found["tokenizer"] = Found(path=tokenizer)
+        found["tokenizer"] = PartFiles(path=tokenizer)
     others = [each.path for each in found.values()]
     loose = [*_weights(path), *_indexes(path)]
     if "transformer" not in found and any(file not in others for file in loose):
@@ -75,15 +75,15 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
-def _in_folder(folder: Path, *, without: list[Path] = ()) -> Found:  # type: ignore[assignment]
+def _in_folder(folder: Path, *, without: list[Path] = ()) -> PartFiles:  # type: ignore[assignment]
     files = [file for file in _weights(folder) if file not in without]
     indexes = _indexes(folder)
     if len(indexes) == 1:
-        return Found(path=indexes[0], config=read_config(folder))
+        return PartFiles(path=indexes[0], config=read_config(folder))
     if len(files) != 1 or indexes:
         found = ", ".join(file.name for file in [*indexes, *files][:6]) or "none"
         raise ModelError(f"{folder}: one file of weights, or shards with one index, are wanted; found {found}")
-    return Found(path=files[0], config=read_config(folder))
+    return PartFiles(path=files[0], config=read_config(folder))
 
 
 def _weights(folder: Path) -> list[Path]:

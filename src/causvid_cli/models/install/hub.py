@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import CausvidError, ModelError
-from causvid_cli.models.catalogue import Checkpoint, RemoteFile, Source, catalogue
-from causvid_cli.models.install.build_pack import NO_ROOM, Recipe, check_room, packs_with
-from causvid_cli.models.install.conversion import Lora, Order
-from causvid_cli.models.install.plan_import import DTYPES, NEEDED, OPTIONAL, TOKENIZER, order_part
+from causvid_cli.models.catalogue import Checkpoint, RemoteFile, RemoteSource, catalogue
+from causvid_cli.models.install.build_pack import NO_ROOM, PackRecipe, check_room, packs_with
+from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec
+from causvid_cli.models.install.plan_import import DTYPES, NEEDED, OPTIONAL, TOKENIZER, convert_part
 
 SHA256_DIGITS = 64
-"""Of an etag, which then is the hash of the file itself."""
+"""Length of an etag that is the hash of the file itself."""
 
 Key = tuple[str, str]
 """Repository and path of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Download:
     """A file to be had. bytes, sha256: as the hub or the catalogue says; cached: where it lies already."""
 
-    source: Source
+    source: RemoteSource
     remote: RemoteFile
     revision: str
     bytes: int | None
@@ -41,11 +41,11 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pull:
+class PullPlan:
     """All that a checkpoint takes. licence: of the checkpoint, as its card says now, if it could be asked."""
 
     checkpoint: Checkpoint
-    items: tuple[Item, ...]
+    items: tuple[Download, ...]
     linked: dict[str, Path]
     """Part -> the installed pack that has it."""
     licence: str | None
@@ -58,7 +58,7 @@ class Pull:
         return None if None in sizes else sum(size for size in sizes if size)
 
 
-def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> Pull:
+def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> PullPlan:
     """Ask what a checkpoint takes: sizes, licence, what is there already. Raises ModelError, in one line."""
     offline = offline or is_offline()
     parts = catalogue().parts
@@ -81,14 +81,14 @@ def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> Pull:
             licence = _licence(checkpoint)
         except ModelError as error:  # a mirror may have files and no cards
             notes.append(f"the model card was not read, so its licence is the one that causvid knows: {error}")
-    return Pull(checkpoint=checkpoint, items=tuple(items), linked=linked, licence=licence, notes=tuple(notes))
+    return PullPlan(checkpoint=checkpoint, items=tuple(items), linked=linked, licence=licence, notes=tuple(notes))
 
 
 CATALOGUE_PARTS = {"vae_tiny": "tiny_vae"}
 """Folder of a part in a pack -> its name in the catalogue, where they differ."""
 
 
-def download(pull: Pull, *, offline: bool = False) -> dict[Key, Path]:
+def download(pull: PullPlan, *, offline: bool = False) -> dict[Key, Path]:
     """Have every file in the hub's cache, whole: its hash is compared where one is known. Raises ModelError."""
     from huggingface_hub import constants, hf_hub_download
 
@@ -111,7 +111,7 @@ def download(pull: Pull, *, offline: bool = False) -> dict[Key, Path]:
     return files
 
 
-def recipe_of(pull: Pull, files: dict[Key, Path], *, name: str | None, dtype: str | None) -> Recipe:
+def recipe_of(pull: PullPlan, files: dict[Key, Path], *, name: str | None, dtype: str | None) -> PackRecipe:
     """How a pack is made of what was downloaded."""
     checkpoint, parts = pull.checkpoint, catalogue().parts
     revision = pull.items[0].revision
@@ -123,25 +123,25 @@ def recipe_of(pull: Pull, files: dict[Key, Path], *, name: str | None, dtype: st
     weights = {item.remote.path: files[item.key] for item in pull.items if item.source == checkpoint}
     lora = next((remote for remote in checkpoint.files if remote.lora_key), None)
     first = next((path for path in weights if path.endswith(".index.json")), checkpoint.files[0].path)
-    order = Order(
+    spec = ConversionSpec(
         source=str(weights[first]),
         target="transformer",
         key=checkpoint.key,
         dtype=dtype or DTYPES["transformer"],
         lora=_merged(lora, weights) if lora else None,
     )
-    orders, copied = [order], {}
+    conversions, copied = [spec], {}
     for part in (*NEEDED, *OPTIONAL):
         source = parts[CATALOGUE_PARTS.get(part, part)]  # type: ignore[index]
         if path := next((files[item.key] for item in pull.items if item.source == source), None):
             if part == "tokenizer":
                 copied[TOKENIZER] = path
             else:
-                orders.append(order_part(part, path))
-    return Recipe(facts=facts, orders=tuple(orders), linked=pull.linked, copied=copied)
+                conversions.append(convert_part(part, path))
+    return PackRecipe(facts=facts, conversions=tuple(conversions), linked=pull.linked, copied=copied)
 
 
-def forget(items: Sequence[Item], files: dict[Key, Path]) -> int:
+def forget(items: Sequence[Download], files: dict[Key, Path]) -> int:
     """Remove from the cache what this pull brought there and nothing else uses; returns the bytes."""
     return sum(_remove(files[item.key]) for item in items if item.cached is None)
 
@@ -154,7 +154,7 @@ def is_offline() -> bool:
 # --- the hub -------------------------------------------------------------------------------------------------------
 
 
-def _wanted(source: Source) -> str:
+def _wanted(source: RemoteSource) -> str:
     """The revision to ask for: by its own name, so that the cache knows it again without a network."""
     return source.revision or "main"
 
@@ -163,7 +163,7 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def _ask(source: Source, remote: RemoteFile, *, offline: bool) -> Item:
+def _ask(source: RemoteSource, remote: RemoteFile, *, offline: bool) -> Download:
     """A file's size and hash, and whether it is in the cache."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
@@ -171,7 +171,7 @@ def _ask(source: Source, remote: RemoteFile, *, offline: bool) -> Item:
     there = try_to_load_from_cache(source.repository, remote.path, revision=revision)
     cached = Path(there) if isinstance(there, str) else None
     if source.revision and cached:  # a file of a commit does not change
-        return Item(
+        return Download(
             source=source,
             remote=remote,
             revision=revision,
@@ -183,14 +183,14 @@ def _ask(source: Source, remote: RemoteFile, *, offline: bool) -> Item:
         if cached is None:
             raise ModelError(_not_cached(source, remote.path))
         commit = cached.parts[cached.parts.index("snapshots") + 1]  # where the cache has a commit's files
-        return Item(source=source, remote=remote, revision=commit, bytes=None, sha256=remote.sha256, cached=cached)
+        return Download(source=source, remote=remote, revision=commit, bytes=None, sha256=remote.sha256, cached=cached)
     with _hub_errors(source, remote.path, offline=offline):
         url = hf_hub_url(source.repository, remote.path, revision=revision, endpoint=_endpoint())
         told = get_hf_file_metadata(url, endpoint=_endpoint())
     revision = told.commit_hash or revision
     there = try_to_load_from_cache(source.repository, remote.path, revision=revision)
     etag = told.etag or ""
-    return Item(
+    return Download(
         source=source,
         remote=remote,
         revision=revision,
@@ -211,7 +211,7 @@ def _licence(checkpoint: Checkpoint) -> str | None:
     return str(card.get("license_name") or card["license"] if card["license"] == "other" else card["license"])
 
 
-def _check_whole(item: Item, path: Path) -> None:
+def _check_whole(item: Download, path: Path) -> None:
     """Raise ModelError unless a download has its hash; one that has not is removed, so that it is fetched again."""
     if item.sha256 is None:
         return
@@ -244,11 +244,11 @@ def _remove(path: Path) -> int:
     return size
 
 
-def _merged(lora: RemoteFile, weights: dict[str, Path]) -> Lora:
-    return Lora(source=str(weights[lora.path]), key=lora.lora_key, rank=lora.lora_rank, alpha=lora.lora_alpha)
+def _merged(lora: RemoteFile, weights: dict[str, Path]) -> LoraSpec:
+    return LoraSpec(source=str(weights[lora.path]), key=lora.lora_key, rank=lora.lora_rank, alpha=lora.lora_alpha)
 
 
-def _not_cached(source: Source, path: str) -> str:
+def _not_cached(source: RemoteSource, path: str) -> str:
     return (
         f"{source.repository}: {path} is not among the downloads that are here, and the hub is not to be asked "
         "(--offline or HF_HUB_OFFLINE)"
@@ -256,7 +256,7 @@ def _not_cached(source: Source, path: str) -> str:
 
 
 @contextmanager
-def _hub_errors(source: Source, path: str, *, offline: bool) -> Iterator[None]:
+def _hub_errors(source: RemoteSource, path: str, *, offline: bool) -> Iterator[None]:
     """Turn what the hub's library raises into one line with the remedy."""
     from huggingface_hub import errors
 

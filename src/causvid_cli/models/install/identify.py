@@ -23,11 +23,11 @@ from causvid_cli.weights.names import (
 )
 from causvid_cli.weights.stored import Shape
 
-Part = Literal["transformer", "vae", "text_encoder", "vae_tiny"]
+PartName = Literal["transformer", "vae", "text_encoder", "vae_tiny"]
 Shapes = Mapping[str, Shape]
 
 HEAD_DIM = 128
-"""Of every published Wan; neither names nor shapes tell it."""
+"""Width of a head in every published Wan; neither names nor shapes tell it."""
 IGNORED = {"spiece_model"}
 """ComfyUI's files of umT5 carry the tokenizer as a tensor."""
 
@@ -54,9 +54,9 @@ FOREIGN = (
 class Network:
     """A checkpoint's network: what it is, and what each tensor is called here."""
 
-    part: Part
+    part: PartName
     config: dict[str, Any]
-    """Of diffusers' or transformers' class, class name included."""
+    """The configuration that its class of diffusers or transformers takes, class name included."""
     names: Names
     """Key in the checkpoint -> name in a pack."""
     shapes: dict[str, Shape]
@@ -69,7 +69,7 @@ class Network:
         return sum(map(prod, self.shapes.values()))
 
 
-def recognise(given: Shapes, *, where: str, config: Mapping[str, Any] | None = None) -> Network:
+def identify_network(given: Shapes, *, where: str, config: Mapping[str, Any] | None = None) -> Network:
     """The network that tensors of these keys and shapes are, all of it and nothing else.
 
     where: what messages call it. config: its configuration where there is one, official, diffusers' or transformers'.
@@ -89,7 +89,7 @@ def recognise(given: Shapes, *, where: str, config: Mapping[str, Any] | None = N
     return Network(part=part, config=network_config, names=renamed, shapes=wanted, left_out=left_out)
 
 
-TITLES: dict[Part, str] = {
+TITLES: dict[PartName, str] = {
     "transformer": "Wan text-to-video transformer",
     "vae": "Wan2.1 VAE",
     "text_encoder": "umT5 encoder",
@@ -97,7 +97,7 @@ TITLES: dict[Part, str] = {
 }
 
 
-def module_shapes(part: Part, config: Mapping[str, Any]) -> dict[str, Shape]:
+def module_shapes(part: PartName, config: Mapping[str, Any]) -> dict[str, Shape]:
     """Names and shapes of all tensors of a network, as its class has them."""
     import torch
 
@@ -141,8 +141,8 @@ def _refuse_foreign(names: Iterable[str], where: str) -> None:
             raise ModelError(f"{where} is {what} (it holds {found})")
 
 
-def _classify(shapes: Shapes, config: dict[str, Any], where: str) -> tuple[Part, dict[str, Any], Names]:
-    """Part, configuration, and given name -> name in a pack."""
+def _classify(shapes: Shapes, config: dict[str, Any], where: str) -> tuple[PartName, dict[str, Any], Names]:
+    """The part, its configuration, and given name -> name in a pack."""
     if "patch_embedding.weight" in shapes and "head.head.weight" in shapes:
         names = transformer_names(count_layers(shapes, "blocks"))
         return "transformer", _transformer_config(shapes, config, where, names), names

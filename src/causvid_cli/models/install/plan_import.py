@@ -14,10 +14,10 @@ from typing import Any
 
 from causvid_cli.config import FACTS_FILE, PackFacts
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.models.catalogue import ASKED, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
-from causvid_cli.models.install.build_pack import Recipe, pack_name_of, packs_with
-from causvid_cli.models.install.conversion import Lora, Order, Seen
-from causvid_cli.models.install.find_parts import Found, find_parts, read_config
+from causvid_cli.models.catalogue import REQUIRED_FACTS, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
+from causvid_cli.models.install.build_pack import PackRecipe, pack_name_of, packs_with
+from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec, Recognised
+from causvid_cli.models.install.find_parts import PartFiles, find_parts, read_config
 from causvid_cli.models.packs import list_packs
 from causvid_cli.weights.names import GGUF, PICKLES
 
@@ -42,7 +42,7 @@ TOKENIZER = "tokenizer/tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ImportRequest:
     """What a user wants imported. facts: chosen ones, by their names in `PackFacts`."""
 
     path: Path
@@ -56,43 +56,45 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Import:
+class ImportPlan:
     """What comes of it. notes: what the user should know."""
 
-    recipe: Recipe
+    recipe: PackRecipe
     checkpoint: Checkpoint | None
     notes: tuple[str, ...] = ()
 
 
-def plan_import(wish: Wish) -> Import:
+def plan_import(request: ImportRequest) -> ImportPlan:
     """Raises ModelError or UsageError, in one line, for what cannot become a pack."""
-    parts = find_parts(_published_file(wish))
+    parts = find_parts(_published_file(request))
     if "transformer" not in parts:
-        raise ModelError(f"{wish.path} holds {', '.join(parts)} but no transformer; give it as --base of a checkpoint")
-    checkpoint, notes = _which(wish, parts["transformer"])
-    facts = _facts(wish, checkpoint)
-    lora = _lora(wish, checkpoint)
-    if parts["transformer"].path.suffix.lower() == GGUF and (wish.dtype or lora):
-        option = f"--dtype {wish.dtype}" if wish.dtype else f"{facts.name}, whose LoRA is merged"
+        raise ModelError(
+            f"{request.path} holds {', '.join(parts)} but no transformer; give it as --base of a checkpoint"
+        )
+    checkpoint, notes = _which(request, parts["transformer"])
+    facts = _facts(request, checkpoint)
+    lora = _lora(request, checkpoint)
+    if parts["transformer"].path.suffix.lower() == GGUF and (request.dtype or lora):
+        option = f"--dtype {request.dtype}" if request.dtype else f"{facts.name}, whose LoRA is merged"
         raise UsageError(f"{option}: a GGUF file keeps its numbers as they are; give .safetensors")
-    order = Order(
+    spec = ConversionSpec(
         source=str(parts["transformer"].path),
         target="transformer",
-        key=wish.key,
-        dtype=wish.dtype or DTYPES["transformer"],
+        key=request.key,
+        dtype=request.dtype or DTYPES["transformer"],
         config=parts["transformer"].config,
         lora=lora,
     )
-    recipe = add_parts(Recipe(facts=facts, orders=(order,)), parts, base=wish.base)
-    return Import(recipe=recipe, checkpoint=checkpoint, notes=notes)
+    recipe = add_parts(PackRecipe(facts=facts, conversions=(spec,)), parts, base=request.base)
+    return ImportPlan(recipe=recipe, checkpoint=checkpoint, notes=notes)
 
 
-def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = None) -> Recipe:
+def add_parts(recipe: PackRecipe, parts: Mapping[str, PartFiles], *, base: str | None = None) -> PackRecipe:
     """A recipe with the other parts: from beside the transformer, from a base, or from what is installed.
 
     base: name or folder of a pack, or a folder of Wan's. Raises ModelError when a part that is needed is nowhere.
     """
-    orders, linked, copied = list(recipe.orders), dict(recipe.linked), dict(recipe.copied)
+    conversions, linked, copied = list(recipe.conversions), dict(recipe.linked), dict(recipe.copied)
     theirs = dict(parts)
     pack: Path | None = None
     if base is not None:
@@ -100,14 +102,14 @@ def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = 
         theirs = theirs | ({} if pack else find_parts(Path(base)))
     missing = []
     for part in (*NEEDED, *OPTIONAL):
-        if part in linked or any(order.target == part for order in orders):
+        if part in linked or any(spec.target == part for spec in conversions):
             continue
         if pack and (pack / part).is_dir():
             linked[part] = pack
         elif part in theirs and part == "tokenizer":
             copied[TOKENIZER] = theirs[part].path
         elif part in theirs:
-            orders.append(order_part(part, theirs[part].path, config=theirs[part].config))
+            conversions.append(convert_part(part, theirs[part].path, config=theirs[part].config))
         elif installed := next(packs_with(part), None):
             linked[part] = installed[1]
         elif part in NEEDED:
@@ -120,14 +122,14 @@ def add_parts(recipe: Recipe, parts: Mapping[str, Found], *, base: str | None = 
             f"the {named} of Wan2.1 {are} wanted too: say where {they} by --base FOLDER; "
             "`causvid models pull NAME` gets all of them with any known model"
         )
-    return replace(recipe, orders=tuple(orders), linked=linked, copied=copied)
+    return replace(recipe, conversions=tuple(conversions), linked=linked, copied=copied)
 
 
-def order_part(part: str, path: Path, *, config: dict[str, Any] | None = None) -> Order:
-    return Order(source=str(path), target=part, dtype=DTYPES.get(part), config=config)
+def convert_part(part: str, path: Path, *, config: dict[str, Any] | None = None) -> ConversionSpec:
+    return ConversionSpec(source=str(path), target=part, dtype=DTYPES.get(part), config=config)
 
 
-def identify(path: Path) -> Checkpoint | None:
+def identify_checkpoint(path: Path) -> Checkpoint | None:
     """The known checkpoint that a file is, byte for byte; it is read only when one has its size."""
     size = path.stat().st_size
     alike = [
@@ -143,24 +145,24 @@ def identify(path: Path) -> Checkpoint | None:
     return next((checkpoint for sha256, checkpoint in alike if sha256 == found), None)
 
 
-def check_seen(recipe: Recipe, checkpoint: Checkpoint | None, seen: Sequence[Seen]) -> None:
+def check_recognised(recipe: PackRecipe, checkpoint: Checkpoint | None, seen: Sequence[Recognised]) -> None:
     """Raise ModelError unless the checkpoints were recognised as what they are to be, and fit each other."""
     from causvid_cli.models.install.identify import TITLES, same_network
 
     configs: dict[str, dict[str, Any]] = {}
     for part, pack in recipe.linked.items():
         configs[part] = read_config(pack / part) or {}
-    for order, found in zip(recipe.orders, seen, strict=True):
-        if found.part != order.target:
-            wanted, given = (TITLES[part] for part in (order.target, found.part))  # type: ignore[index]
-            raise ModelError(f"{order.source} is a {given}, where a {wanted} is wanted")
+    for spec, found in zip(recipe.conversions, seen, strict=True):
+        if found.part != spec.target:
+            wanted, given = (TITLES[part] for part in (spec.target, found.part))  # type: ignore[index]
+            raise ModelError(f"{spec.source} is a {given}, where a {wanted} is wanted")
         configs[found.part] = found.config
     transformer = configs["transformer"]
     if checkpoint:
         known = catalogue().architectures[checkpoint.architecture]
         if not same_network(transformer, known.config):
             raise ModelError(
-                f"{recipe.orders[0].source} has {transformer['num_layers']} blocks of "
+                f"{recipe.conversions[0].source} has {transformer['num_layers']} blocks of "
                 f"{transformer['num_attention_heads'] * transformer['attention_head_dim']} channels: it is not "
                 f"{checkpoint.name}, which is a {known.name}"
             )
@@ -180,12 +182,12 @@ def check_seen(recipe: Recipe, checkpoint: Checkpoint | None, seen: Sequence[See
 # --- which it is ---------------------------------------------------------------------------------------------------
 
 
-def _which(wish: Wish, transformer: Found) -> tuple[Checkpoint | None, tuple[str, ...]]:
+def _which(request: ImportRequest, transformer: PartFiles) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """The known checkpoint, and what is to be said of it."""
-    chosen = find_checkpoint(wish.known_as) if wish.known_as else None
+    chosen = find_checkpoint(request.known_as) if request.known_as else None
     if chosen:
         _check_published(transformer.path, chosen)
-    known = identify(transformer.path)
+    known = identify_checkpoint(transformer.path)
     base = known if known and known.kind == "base" else _own_repository(transformer.path)
     if base and chosen and chosen.kind == "student":
         raise ModelError(
@@ -202,13 +204,13 @@ def _which(wish: Wish, transformer: Found) -> tuple[Checkpoint | None, tuple[str
     return found, ()
 
 
-def _published_file(wish: Wish) -> Path:
+def _published_file(request: ImportRequest) -> Path:
     """The path; in a folder, a known checkpoint's file where it lies there under its published name."""
-    if wish.known_as and wish.path.is_dir() and (files := find_checkpoint(wish.known_as).files):
+    if request.known_as and request.path.is_dir() and (files := find_checkpoint(request.known_as).files):
         for name in (files[0].path, Path(files[0].path).name):
-            if (wish.path / name).is_file() and Path(name).suffix.lower() in PICKLES:
-                return wish.path / name
-    return wish.path
+            if (request.path / name).is_file() and Path(name).suffix.lower() in PICKLES:
+                return request.path / name
+    return request.path
 
 
 def _check_published(path: Path, checkpoint: Checkpoint) -> None:
@@ -229,25 +231,25 @@ def _own_repository(path: Path) -> Checkpoint | None:
     return find_checkpoint(f"wan2.1-{found[1].lower()}") if found else None
 
 
-def _facts(wish: Wish, checkpoint: Checkpoint | None) -> PackFacts:
-    name = wish.name or (checkpoint.name if checkpoint else pack_name_of(_own_name(wish.path)))
+def _facts(request: ImportRequest, checkpoint: Checkpoint | None) -> PackFacts:
+    name = request.name or (checkpoint.name if checkpoint else pack_name_of(_own_name(request.path)))
     if checkpoint is None:
-        missing = [OPTIONS[fact] for fact in ASKED if wish.facts.get(fact) is None]
+        missing = [OPTIONS[fact] for fact in REQUIRED_FACTS if request.facts.get(fact) is None]
         if missing:
             known = ", ".join(name for name, each in catalogue().checkpoints.items() if each.kind == "student")
             raise UsageError(
-                f"{wish.path}: a file does not tell how it was trained: say --as NAME if it is a known checkpoint "
+                f"{request.path}: a file does not tell how it was trained: say --as NAME if it is a known checkpoint "
                 f"({known}), or all of {', '.join(OPTIONS.values())} (missing: {', '.join(missing)})"
             )
         checkpoint = Checkpoint(
             name=name,
             title=name,
-            repository=f"imported from {wish.path.name}",
+            repository=f"imported from {request.path.name}",
             license=UNKNOWN_LICENCE,
             files=(),
             architecture="",
         )
-    return checkpoint.facts(name=name, **wish.facts)
+    return checkpoint.facts(name=name, **request.facts)
 
 
 def _own_name(path: Path) -> str:
@@ -256,22 +258,23 @@ def _own_name(path: Path) -> str:
     return path.absolute().parent.name if path.is_file() and common else path.absolute().stem
 
 
-def _lora(wish: Wish, checkpoint: Checkpoint | None) -> Lora | None:
+def _lora(request: ImportRequest, checkpoint: Checkpoint | None) -> LoraSpec | None:
     """The LoRA that belongs to a checkpoint, from where the user says or beside the file."""
     known = next((file for file in checkpoint.files if file.lora_key), None) if checkpoint else None
     if known is None:
-        if wish.lora:
+        if request.lora:
             raise UsageError(
-                f"--lora {wish.lora}: merges the LoRA that belongs to a checkpoint, as longlive's; give others to t2v"
+                f"--lora {request.lora}: merges the LoRA that belongs to a checkpoint, as longlive's; "
+                "give others to t2v"
             )
         return None
-    folder = wish.path if wish.path.is_dir() else wish.path.parent
-    path = wish.lora or next(
+    folder = request.path if request.path.is_dir() else request.path.parent
+    path = request.lora or next(
         (file for file in (folder / Path(known.path).name, folder / known.path) if file.is_file()), None
     )
     if path is None or not path.is_file():
         raise UsageError(
-            f"{wish.path}: {checkpoint.name if checkpoint else 'it'} is a base and a LoRA: "
+            f"{request.path}: {checkpoint.name if checkpoint else 'it'} is a base and a LoRA: "
             f"give {known.path} by --lora FILE"
         )
-    return Lora(source=str(path), key=known.lora_key, rank=known.lora_rank, alpha=known.lora_alpha)
+    return LoraSpec(source=str(path), key=known.lora_key, rank=known.lora_rank, alpha=known.lora_alpha)
