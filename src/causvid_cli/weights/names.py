@@ -24,6 +24,8 @@ HEADS = re.compile(
     r"|lora_unet|lora_transformer|lycoris)\.|(?:lora_unet|lora_transformer|lycoris)_+)+"
 )
 """What stands before all names: of programs that hold the network, and of files whose dots are underscores."""
+AVERAGES = {"net_ema": "net", "generator_ema": "generator"}
+"""What averaged weights stand under -> what the weights do that they are an average of."""
 COUNTERS = {"accum_video_sample_counter", "accum_image_sample_counter", "accum_iteration", "accum_train_in_hours"}
 """Numbers about its training that an rCM network carries among its tensors."""
 ENTRIES = ("generator_ema", "generator", "state_dict", "model_state_dict", "model", "ema", "module")
@@ -66,7 +68,7 @@ def bare_names(keys: Iterable[str]) -> dict[str, str]:
     """
     keys = list(keys)
     tops = {key.partition(".")[0] for key in keys}
-    left = {top.removesuffix("_ema") for top in tops if top.endswith("_ema")}
+    left = {top for average, top in AVERAGES.items() if average in tops}
     names: dict[str, str] = {}
     owners: dict[str, str] = {}
     for key in keys:
