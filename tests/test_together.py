@@ -13,10 +13,10 @@ from causvid_cli.train.config import DmdConfig, Optimisation
 from causvid_cli.train.dmd import Matching, train_dmd
 from causvid_cli.train.student import Regression, train_student
 from causvid_cli.train.teacher_stage import train_teacher
-from causvid_cli.train.trainer import Setting
+from causvid_cli.train.trainer import StageSetting
 
 CPU = torch.device("cpu")
-SETTING = Setting(device=CPU)
+SETTING = StageSetting(device=CPU)
 PLAN = Optimisation(steps=3, lr=1e-3, batch=4, warmup=1, save_every=3, log_every=1)
 
 
@@ -26,7 +26,7 @@ def teacher(folder: Path, data: Path) -> None:
 
 
 def causal(folder: Path, data: Path) -> None:
-    clips, denoiser = small_clips(data, count=5, known_from=2), random_output(small_denoiser())
+    clips, denoiser = small_clips(data, count=5, first_predictable_frame=2), random_output(small_denoiser())
     denoiser.text.requires_grad_(False)
     train_causal(folder, denoiser, clips, PLAN, FACTS, shift=2.0, setting=SETTING)
 
@@ -34,7 +34,7 @@ def causal(folder: Path, data: Path) -> None:
 def student(folder: Path, data: Path) -> None:
     clips, denoiser = small_clips(data, count=5), random_output(small_denoiser())
     pairs = ode_pairs(data, denoiser, clips, chunk_frames=1)
-    regression = Regression(denoiser, clips, pairs, FACTS, batch=4, device=CPU, foretell=True)
+    regression = Regression(denoiser, clips, pairs, FACTS, batch=4, device=CPU, supervise_rollout=True)
     train_student(folder, denoiser, regression, PLAN, SETTING)
 
 

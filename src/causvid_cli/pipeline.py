@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.codec.condition import Source, encode_prefix
+from causvid_cli.codec.condition import SourceLatents, encode_prefix
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
@@ -112,7 +112,7 @@ class Stream:
             pipeline.text, cues, seed=plan.seed, guidance=options.guidance, to_cache=pipeline.prompt_cache
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
-        self._source = None if source is None else Source(pipeline.codec, source)
+        self._source = None if source is None else SourceLatents(pipeline.codec, source)
         self._made = self._make()
 
     @property

@@ -4,7 +4,7 @@ import torch
 from codec.test_wan import WAN21, tiny_vae
 from tiny import SHAPE, tiny_codec, tiny_facts, tiny_transformer
 
-from causvid_cli.codec.condition import Source, encode_prefix, prefix_chunks
+from causvid_cli.codec.condition import SourceLatents, encode_prefix, prefix_chunks
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.geometry import ChunkGrid, CodecFacts, context_frames, held_pictures
 from causvid_cli.pipeline import GIVEN, Pipeline
@@ -157,7 +157,7 @@ def test_a_source_is_taken_only_as_it_is_wanted(pipeline):
             taken += 1
             yield picture
 
-    source = Source(pipeline.codec, live())
+    source = SourceLatents(pipeline.codec, live())
     chunk = next(pipeline.plan(length="8f", seed=0).grid.chunks(None))
     assert source.latents(chunk) is not None
     assert taken == source.read == pipeline.codec.facts.frames(2)

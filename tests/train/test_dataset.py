@@ -442,7 +442,7 @@ def test_a_shard_of_videos_holds_what_training_wants(tmp_path, folder, codec, te
     assert (len(clips), clips.latent_frames) == (6, LATENT_FRAMES)
     assert bucket.x0.shape == (6, 24, LATENT_FRAMES, 8, 8)
     assert bucket.x0.dtype == torch.float16
-    assert bucket.known_from.tolist() == [0, 1] * 3
+    assert bucket.first_predictable_frame.tolist() == [0, 1] * 3
     assert torch.equal(bucket.rows, text.caption_rows([CAPTION] * 6))
     assert [row["clips"] for row in rows] == [2, 4, 6]
     assert {row["total"] for row in rows} == {6}
@@ -468,16 +468,18 @@ def test_videos_and_storybook_clips_are_learnt_together(tmp_path, folder, codec,
     clips = prepared(tmp_path / "run", folder, codec, text, **options)
     assert {bucket.latent_frames: len(bucket.rows) for bucket in clips.buckets} == {2: 6, 5: 13, 7: 3}
     story = clips.buckets[1]
-    assert (story.known_from > 0).sum() == 5  # a fifth of 10, the one that changes its prompt, two from photos
-    assert (clips.buckets[2].known_from == 0).all()
+    assert (
+        story.first_predictable_frame > 0
+    ).sum() == 5  # a fifth of 10, the one that changes its prompt, two from photos
+    assert (clips.buckets[2].first_predictable_frame == 0).all()
 
 
 def test_few_storybook_clips_also_begin_late_at_times(tmp_path, codec, text):
     clips = prepare(tmp_path, codec, text, clips=7, latent_frames=5, device=CPU)
     assert len(clips) == 7
-    assert clips.buckets[0].known_from.tolist() == [0] * 7  # in parts of 2: the fifth would begin late
+    assert clips.buckets[0].first_predictable_frame.tolist() == [0] * 7  # in parts of 2: the fifth would begin late
     clips = prepare(tmp_path / "more", codec, text, clips=10, latent_frames=5, device=CPU)
-    assert [known > 0 for known in clips.buckets[0].known_from.tolist()] == [False] * 8 + [True] * 2
+    assert [known > 0 for known in clips.buckets[0].first_predictable_frame.tolist()] == [False] * 8 + [True] * 2
 
 
 def break_in_the_middle(path: Path) -> None:

@@ -53,10 +53,10 @@ from causvid_cli.train.layout import Layout, slid_prompts
 from causvid_cli.train.ode import OdePairs, make_ode_pairs
 from causvid_cli.train.student import Regression, own_past, train_student
 from causvid_cli.train.teacher_stage import train_teacher
-from causvid_cli.train.trainer import Setting
+from causvid_cli.train.trainer import StageSetting
 
 FACTS = RolloutFacts(chunk_frames=1, window_frames=2, steps=(1000.0, 500.0))
-SETTING = Setting(device=CPU)
+SETTING = StageSetting(device=CPU)
 
 
 # --- stages --------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_one_clip_can_be_learnt_by_heart(tmp_path, prediction, steps, factor):
     clips, rows = small_clips(tmp_path / "clips", count=1), []
     denoiser = small_denoiser(prediction=prediction)
     plan = Optimisation(steps=steps, lr=1e-2, batch=16, warmup=10, log_every=20, ema=0.9)
-    setting = Setting(device=CPU, report=rows.append)
+    setting = StageSetting(device=CPU, report=rows.append)
     train_teacher(tmp_path, denoiser, clips, plan, frames=None, shift=1.5, setting=setting)
     losses = [row["loss"] for row in rows]
     assert losses[-1] < losses[0] / factor, losses
@@ -147,15 +147,15 @@ def test_the_students_own_past_begins_with_the_truth_and_gives_no_gradient(tmp_p
     assert not past.requires_grad
 
 
-@pytest.mark.parametrize("known_from", [0, 1, 2, 3])
+@pytest.mark.parametrize("first_predictable_frame", [0, 1, 2, 3])
 @pytest.mark.parametrize("chunk_frames", [1, 2])
-def test_the_student_learns_from_clips_of_every_kind(tmp_path, known_from, chunk_frames):
-    clips = small_clips(tmp_path / "clips", known_from=known_from)
+def test_the_student_learns_from_clips_of_every_kind(tmp_path, first_predictable_frame, chunk_frames):
+    clips = small_clips(tmp_path / "clips", first_predictable_frame=first_predictable_frame)
     denoiser, rows = random_output(small_denoiser()), []
     pairs = ode_pairs(tmp_path, denoiser, small_clips(tmp_path / "plain"), chunk_frames=chunk_frames)
     facts = replace(FACTS, chunk_frames=chunk_frames)
-    regression = Regression(denoiser, clips, pairs, facts, batch=2, device=CPU, foretell=True, blends=0.5)
-    train_student(tmp_path / "run", denoiser, regression, FEW, Setting(device=CPU, report=rows.append))
+    regression = Regression(denoiser, clips, pairs, facts, batch=2, device=CPU, supervise_rollout=True, blends=0.5)
+    train_student(tmp_path / "run", denoiser, regression, FEW, StageSetting(device=CPU, report=rows.append))
     assert len(rows) == 2
     assert all(row["loss"] == pytest.approx(row["later"] + row["pairs"]) for row in rows)
     assert all(row["later"] > 0 and row["pairs"] > 0 for row in rows)
@@ -174,7 +174,7 @@ def test_the_teachers_whole_clips_are_learnt_chunk_by_chunk(tmp_path):
         (place,) = [i for i, points in enumerate(every) if torch.equal(points[-1].float(), x0[clip])]
         wanted = [every[place, step[clip, frame], :, frame] for frame in range(FRAMES)]
         assert torch.equal(x_t[clip], torch.stack(wanted, dim=1).float())
-    regression = Regression(denoiser, clips, pairs, FACTS, batch=2, device=CPU, foretell=False)
+    regression = Regression(denoiser, clips, pairs, FACTS, batch=2, device=CPU, supervise_rollout=False)
     values = regression(np.random.default_rng(0))
     assert values.keys() == {"loss", "pairs"}
     values["loss"].backward()
@@ -189,14 +189,18 @@ def test_given_frames_that_fill_no_chunk_shift_all_chunks():
     assert layout.mask[9].nonzero().flatten().tolist() == [0, 9, 10]  # sees the clean first frame, and its own chunk
 
 
-@pytest.mark.parametrize("known_from", [0, 1, 2])
-def test_teacher_forcing_cuts_clips_where_they_can_be_foretold(tmp_path, known_from, monkeypatch):
-    clips, denoiser, layouts = small_clips(tmp_path / "clips", known_from=known_from), small_denoiser(), []
+@pytest.mark.parametrize("first_predictable_frame", [0, 1, 2])
+def test_teacher_forcing_cuts_clips_where_they_can_be_foretold(tmp_path, first_predictable_frame, monkeypatch):
+    clips, denoiser, layouts = (
+        small_clips(tmp_path / "clips", first_predictable_frame=first_predictable_frame),
+        small_denoiser(),
+        [],
+    )
     of = Layout.of
     monkeypatch.setattr(Layout, "of", lambda *args, **named: layouts.append(of(*args, **named)) or layouts[-1])
     facts = replace(FACTS, chunk_frames=2)
-    train_causal(tmp_path / "run", denoiser, clips, FEW, facts, shift=1.0, setting=Setting(device=CPU), blends=0.5)
-    assert {layout.chunks[0].frames for layout in layouts} == {known_from % 2 or 2}
+    train_causal(tmp_path / "run", denoiser, clips, FEW, facts, shift=1.0, setting=StageSetting(device=CPU), blends=0.5)
+    assert {layout.chunks[0].frames for layout in layouts} == {first_predictable_frame % 2 or 2}
 
 
 def test_clips_that_chunks_do_not_divide_are_refused():
@@ -211,7 +215,7 @@ TINY = TrainConfig(
     clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
     rollout=RolloutFacts(window_frames=4, steps=(1000.0, 500.0)),
-    ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, foretell=True),
+    ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, supervise_rollout=True),
     teacher_steps=2,
     autoencoder=AutoencoderConfig(**asdict(FEW)),
     pictures=FEW,
@@ -258,7 +262,7 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
         network=NetworkConfig(student_layers=1),
         rollout=RolloutFacts(window_frames=4, steps=(1000.0,)),
         autoencoder=AutoencoderConfig(**asdict(FEW), decoder_widths=(3, 4, 5), decoder_blocks=(0, 1, 2)),
-        ode=OdeConfig(source="base", pairs=2, steps=3, batch=2, foretell=True),
+        ode=OdeConfig(source="base", pairs=2, steps=3, batch=2, supervise_rollout=True),
         pictures=None,
         teacher=None,
         judge=None,
@@ -319,6 +323,9 @@ def test_a_config_file_is_read_strictly(tmp_path):
     assert config.stages() == ("autoencoder", "prepare", "teacher", "export")
     path.write_text(text + "stps = 5\n")
     with pytest.raises(UsageError, match=r"teacher.stps: unknown; did you mean steps\?"):
+        load_config(path)
+    path.write_text(text + "[ode]\nforetell = true\n")
+    with pytest.raises(UsageError, match="ode.foretell: is called supervise_rollout now"):
         load_config(path)
     path.write_text("name = ")
     with pytest.raises(UsageError, match="not TOML"):

@@ -155,7 +155,7 @@ def test_a_new_word_is_learnt_from_clips_and_understood_afterwards(clips, tmp_pa
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert changed == {"decoder"}  # so that the networks' latents mean what they meant
     (bucket,) = LatentClips(run / "latents").buckets
-    assert bucket.share[:4].tolist() == [load_config(EXAMPLES / "robot.toml").data.weight] * 4
+    assert bucket.sampling_weight[:4].tolist() == [load_config(EXAMPLES / "robot.toml").data.weight] * 4
 
     trained = Distillation(load_config(tmp_path / "robot.toml"), run, torch.device("cpu"))
     start = trained.student_net(before="student").network.state_dict()

@@ -28,7 +28,7 @@ from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.logs import read_log
 from causvid_cli.train.parallel import Share, my_normal, my_share, my_weight, own_device, shares, working_on
 from causvid_cli.train.resume import last_step
-from causvid_cli.train.trainer import Loss, Setting, Trainer
+from causvid_cli.train.trainer import Loss, StageSetting, Trainer
 
 CPU = torch.device("cpu")
 PLAN = Optimisation(steps=4, lr=1e-2, batch=4, warmup=1, save_every=2, log_every=1, sample_every=2, ema=0.9)
@@ -133,7 +133,7 @@ def loss_of(module: Denoiser, *, wrong_at: int | None = None) -> Loss:
 def train(folder: Path, plan: Optimisation = PLAN, *, shard: bool = True, wrong_at: int | None = None) -> None:
     """A run of a small denoiser, or what is left of it, in as many processes as there are."""
     module = denoiser()
-    setting = Setting(device=CPU, compute=ComputeConfig(shard=shard), samples=sheet)
+    setting = StageSetting(device=CPU, compute=ComputeConfig(shard=shard), samples=sheet)
     Trainer(folder, module, plan, setting).run(loss_of(module, wrong_at=wrong_at))
 
 
@@ -277,7 +277,7 @@ def test_what_the_first_process_cannot_do_ends_the_other_too(error, heard):
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path):
     def work() -> None:
         with pytest.raises(UsageError, match=r"teacher.batch: 3 cannot be shared evenly \(2 processes\); try 4"):
-            Trainer(tmp_path / "teacher", denoiser(), replace(PLAN, batch=3), Setting(device=CPU))
+            Trainer(tmp_path / "teacher", denoiser(), replace(PLAN, batch=3), StageSetting(device=CPU))
 
     in_two(work)
 

@@ -227,9 +227,11 @@ def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp
     (clips,) = prepare(tmp_path, codec, text, **options).buckets
     assert clips.x0.shape == (21, 24, 6, 8, 8)
     assert clips.x0.dtype == torch.float16
-    assert clips.known_from[:12].tolist() == [0] * 12
-    assert (clips.known_from[12:] > 0).all()  # the fifth shard begins late, then prompts change, then there are photos
-    assert (clips.known_from[15:18] % 2 == 0).all()
+    assert clips.first_predictable_frame[:12].tolist() == [0] * 12
+    assert (
+        clips.first_predictable_frame[12:] > 0
+    ).all()  # the fifth shard begins late, then prompts change, then there are photos
+    assert (clips.first_predictable_frame[15:18] % 2 == 0).all()
     photo = clips.x0[torch.arange(18, 21)].unflatten(1, (4, 6))
     assert (photo[:, :1, :, 0] == photo[:, :, :, 0]).all()  # four pictures of a latent frame are one
 
@@ -248,7 +250,9 @@ def test_known_frames_lie_where_roll_outs_have_them():
     rng = np.random.default_rng(0)
 
     def known(kind: preparation.Kind, frames: int = 8, chunk_frames: int = 2) -> set[int]:
-        return set(preparation.sample_known_from(rng, kind, 200, frames=frames, chunk_frames=chunk_frames))
+        return set(
+            preparation.sample_first_predictable_frames(rng, kind, 200, frames=frames, chunk_frames=chunk_frames)
+        )
 
     assert known("plain") == {0}
     assert known("switch") == {2, 4, 6}
@@ -272,21 +276,25 @@ def every_story() -> list[Story]:
     ]
 
 
-def small_clips(folder: Path, *, count: int = 2, known_from: int = 0, share: Tensor | None = None) -> LatentClips:
+def small_clips(
+    folder: Path, *, count: int = 2, first_predictable_frame: int = 0, share: Tensor | None = None
+) -> LatentClips:
     folder.mkdir(exist_ok=True)
-    tensors = small_tensors(count=count, known_from=torch.full((count,), known_from), share=share)
+    tensors = small_tensors(
+        count=count, first_predictable_frame=torch.full((count,), first_predictable_frame), share=share
+    )
     save_file(tensors, folder / "clips-00000.safetensors")
     return LatentClips(folder)
 
 
-def small_tensors(*, count: int, known_from: Tensor, share: Tensor | None = None) -> dict[str, Tensor]:
+def small_tensors(*, count: int, first_predictable_frame: Tensor, share: Tensor | None = None) -> dict[str, Tensor]:
     text = StoryText.for_vocabulary(dim=SHAPE.text_dim)
     rows = text.empty_rows(count) + 2 + torch.arange(count)[:, None]
     return {
         "x0": random(count, CHANNELS, FRAMES, CELLS, CELLS).half(),
         "rows": rows.contiguous(),
         "sprite": torch.ones(count, FRAMES, CELLS, CELLS, dtype=torch.uint8),
-        "known_from": known_from,
+        "known_from": first_predictable_frame,
         "share": torch.ones(count) if share is None else share,
     }
 
@@ -319,15 +327,19 @@ def test_clips_are_drawn_as_often_as_their_share_says(tmp_path):
 
 
 def test_clips_can_be_drawn_by_what_foretells_them(tmp_path):
-    save_file(small_tensors(count=4, known_from=torch.tensor([0, 1, 2, 3])), tmp_path / "clips-00000.safetensors")
+    save_file(
+        small_tensors(count=4, first_predictable_frame=torch.tensor([0, 1, 2, 3])), tmp_path / "clips-00000.safetensors"
+    )
     clips, rng = LatentClips(tmp_path), np.random.default_rng(0)
-    drawn = clips.batch(rng, 50, device=CPU, sprite_weight=1.0, known_from=[1, 3]).known_from
+    drawn = clips.batch(rng, 50, device=CPU, sprite_weight=1.0, first_predictable_frames=[1, 3]).first_predictable_frame
     assert set(drawn.tolist()) == {1, 3}
-    assert {clips.some_known_from(rng) for _ in range(50)} == {0, 1, 2, 3}
+    assert {clips.random_first_predictable_frame(rng) for _ in range(50)} == {0, 1, 2, 3}
 
 
 def test_frames_that_cannot_be_foretold_count_for_nothing(tmp_path):
-    batch = small_clips(tmp_path, known_from=2).batch(np.random.default_rng(0), 1, device=CPU, sprite_weight=1.0)
+    batch = small_clips(tmp_path, first_predictable_frame=2).batch(
+        np.random.default_rng(0), 1, device=CPU, sprite_weight=1.0
+    )
     assert known_frames(batch).flatten().tolist() == [0, 0, 1, 1]
 
 

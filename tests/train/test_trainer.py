@@ -21,9 +21,9 @@ from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.logs import StageLog, read_log, sparkline
 from causvid_cli.train.parallel import my_share
 from causvid_cli.train.resume import begun, check_same_run, finished
-from causvid_cli.train.trainer import Loss, Setting, Trainer, averaged_weights, lr_at
+from causvid_cli.train.trainer import Loss, StageSetting, Trainer, averaged_weights, lr_at
 
-CPU = Setting(device=torch.device("cpu"))
+CPU = StageSetting(device=torch.device("cpu"))
 PLAN = Optimisation(steps=20, lr=1e-2, warmup=3, save_every=4, log_every=2, ema=0.9)
 
 

@@ -34,7 +34,7 @@ def encode_prefix(codec: Codec, pictures: np.ndarray, chunk_frames: int) -> list
     ]
 
 
-class Source:
+class SourceLatents:
     """Another video as the start of each chunk: its pictures, one after another, -> latents.
 
     pictures: uint8 RGB [H, W, 3] each, at the model's size and rate; perhaps without end, taken when wanted.

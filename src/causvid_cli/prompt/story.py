@@ -97,7 +97,7 @@ class StoryText(nn.Module):
         """How often captions use words that this encoder does not know."""
         return Counter(word.word for caption in captions for word in self.parse(caption).unknown)
 
-    def doubt(self, caption: str) -> str | None:
+    def rejection_reason(self, caption: str) -> str | None:
         """Why nothing can be learnt under a caption: it has words, but none that names a subject; None if it can."""
         parsed = self.parse(caption)
         if parsed.story.subject is not None or not parsed.unknown:

@@ -21,7 +21,7 @@ from causvid_cli.errors import MediaError
 from causvid_cli.train import story_clips
 from causvid_cli.train.config import AutoencoderConfig
 from causvid_cli.train.losses import palette_cross_entropy
-from causvid_cli.train.trainer import Setting, Trainer
+from causvid_cli.train.trainer import StageSetting, Trainer
 from causvid_cli.train.videos import VideoPlan, read_clips
 
 CODEC_FILE = "codec.safetensors"
@@ -53,7 +53,7 @@ class OwnPictures:
 def train_autoencoder(
     folder: Path,
     plan: AutoencoderConfig,
-    setting: Setting,
+    setting: StageSetting,
     *,
     base: PixelCodec | None = None,
     own: OwnPictures | None = None,

@@ -33,7 +33,7 @@ class Captioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class VideoProblem:
     """Why a video is left out."""
 
     path: str
@@ -42,7 +42,7 @@ class Problem:
     """Whether its caption is the trouble, and not the video."""
 
 
-def find_videos(source: Path) -> tuple[list[Captioned], list[Problem]]:
+def find_videos(source: Path) -> tuple[list[Captioned], list[VideoProblem]]:
     """Every video of a folder with its subfolders, or of a list, in a fixed order; and those without a caption.
 
     Raises UsageError when the source is missing, holds no video, or a list in it cannot be read.
@@ -63,7 +63,7 @@ def find_videos(source: Path) -> tuple[list[Captioned], list[Problem]]:
         try:
             found.append(Captioned(path, _captions_of(path, listed.get(path, ()))))
         except MediaError as error:
-            problems.append(Problem(str(path), str(error), of_caption=True))
+            problems.append(VideoProblem(str(path), str(error), of_caption=True))
     return found, problems
 
 

@@ -14,7 +14,7 @@ from causvid_cli.train.layout import Layout, known_frames, slid_prompts
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
-from causvid_cli.train.trainer import Setting, Trainer
+from causvid_cli.train.trainer import StageSetting, Trainer
 
 CONTEXT_NOISE = 0.15
 """Largest noise level of the clean context in training: the student must forgive its own small errors."""
@@ -28,19 +28,19 @@ def train_causal(
     facts: RolloutFacts,
     *,
     shift: float,
-    setting: Setting,
+    setting: StageSetting,
     blends: float = 0.0,
 ) -> Trainer:
     """Teacher forcing by flow matching, from whatever weights the denoiser holds; returns the trainer.
 
     blends: share of prompts that are slid towards another (`slid_prompts`).
     """
-    device, kinds = setting.device, clips.every_known_from.unique().tolist()
+    device, kinds = setting.device, clips.all_first_predictable_frames.unique().tolist()
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        first = clips.some_known_from(rng) % facts.chunk_frames
-        alike = [known_from for known_from in kinds if known_from % facts.chunk_frames == first]
-        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=alike)
+        first = clips.random_first_predictable_frame(rng) % facts.chunk_frames
+        alike = [frame for frame in kinds if frame % facts.chunk_frames == first]
+        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=alike)
         others = my_share(batch.rows.roll(1, 0))
         weight, batch = my_weight(batch.weight * known_frames(batch)), my_share(batch)
         count, _, frames = batch.x0.shape[:3]

@@ -9,6 +9,8 @@ from typing import Literal
 from causvid_cli.config import did_you_mean, from_data
 from causvid_cli.errors import UsageError
 
+RENAMED = {("ode", "foretell"): "supervise_rollout"}
+"""(section, a key's earlier name) -> its name."""
 STAGES = (
     "autoencoder",
     "prepare",
@@ -207,8 +209,9 @@ class OdeConfig:
     guidance: float = 2.5
     batch: int = 64
     """Solutions computed at once."""
-    foretell: bool = False
-    """Whether later chunks also learn the truth along the student's own roll-out: only where the past tells it."""
+    supervise_rollout: bool = False
+    """Whether later chunks also learn the true clip along the student's own roll-out: only where the past foretells
+    it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +317,9 @@ def load_config(path: Path) -> TrainConfig:
         raise UsageError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
+    for (section, key), name in RENAMED.items():
+        if key in data.get(section, ()):
+            raise UsageError(f"{path}: {section}.{key}: is called {name} now")
     config = from_data(TrainConfig, data, where=str(path))
     if missing := _missing(config):
         raise UsageError(f"{path}: {missing}")

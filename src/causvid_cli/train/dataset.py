@@ -18,14 +18,14 @@ class Batch:
     """Clips as training wants them, on the device.
 
     x0: float32 [B, C, F, h, w], normalised. rows: prompt row numbers [B, 5]. weight: [B, 1, F, h, w].
-    known_from: int64 [B], the first latent frame that can be foretold from the prompt and the frames before it: 0 where
-    the clip begins its video, later where it begins within it or where the prompt has just changed.
+    first_predictable_frame: int64 [B], the first latent frame that can be foretold from the prompt and the frames
+    before it: 0 where the clip begins its video, later where it begins within it or where the prompt has just changed.
     """
 
     x0: Tensor
     rows: Tensor
     weight: Tensor
-    known_from: Tensor
+    first_predictable_frame: Tensor
 
 
 class Joined:
@@ -54,33 +54,35 @@ class Joined:
 class Bucket:
     """Prepared clips of one shape.
 
-    x0: float16 [N, C, F, h, w]. sprite: uint8 [N, F, h, w]. rows: [N, L]. known_from: int64 [N]. share: float64 [N],
-    how often training shows a clip, relative to others: what is hard to learn is shown more often.
+    x0: float16 [N, C, F, h, w]. sprite: uint8 [N, F, h, w]. rows: [N, L]. first_predictable_frame: int64 [N].
+    sampling_weight: float64 [N], how often training shows a clip, relative to others: what is hard to learn is shown
+    more often. Shards call the last two `known_from` and `share`, as they always have.
     """
 
     x0: Joined
     sprite: Joined
     rows: Tensor
-    known_from: Tensor
-    share: Tensor
+    first_predictable_frame: Tensor
+    sampling_weight: Tensor
 
     @classmethod
     def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Bucket":
-        rows, known_from, share = (
+        rows, first_predictable_frame, sampling_weight = (
             torch.cat([shard[name] for shard in shards]) for name in ("rows", "known_from", "share")
         )
         x0, sprite = (Joined([shard[name] for shard in shards]) for name in ("x0", "sprite"))
-        return cls(x0, sprite, rows, known_from, share.double())
+        return cls(x0, sprite, rows, first_predictable_frame, sampling_weight.double())
 
     @property
     def latent_frames(self) -> int:
         return self.x0.shape[2]
 
-    def share_of(self, known_from: Collection[int] | None) -> Tensor:
-        """[N]: the shares, or those of some `known_from` alone."""
-        if known_from is None:
-            return self.share
-        return torch.where(torch.isin(self.known_from, torch.tensor(list(known_from))), self.share, 0.0)
+    def weight_where(self, first_predictable_frames: Collection[int] | None) -> Tensor:
+        """Return the sampling weights, float64 [N]: 0 but for clips with one of these first frames; None: of all."""
+        if first_predictable_frames is None:
+            return self.sampling_weight
+        chosen = torch.isin(self.first_predictable_frame, torch.tensor(list(first_predictable_frames)))
+        return torch.where(chosen, self.sampling_weight, 0.0)
 
 
 class LatentClips:
@@ -105,13 +107,13 @@ class LatentClips:
         return min(bucket.latent_frames for bucket in self.buckets)
 
     @cached_property
-    def every_known_from(self) -> Tensor:
-        """The `known_from` of all clips, int64 [N]."""
-        return torch.cat([bucket.known_from for bucket in self.buckets])
+    def all_first_predictable_frames(self) -> Tensor:
+        """Return the `first_predictable_frame` of all clips, int64 [N]."""
+        return torch.cat([bucket.first_predictable_frame for bucket in self.buckets])
 
-    def some_known_from(self, rng: np.random.Generator) -> int:
-        """The `known_from` of a random clip."""
-        return int(self.every_known_from[rng.integers(len(self))])
+    def random_first_predictable_frame(self, rng: np.random.Generator) -> int:
+        """Return the `first_predictable_frame` of a random clip."""
+        return int(self.all_first_predictable_frames[rng.integers(len(self))])
 
     def batch(
         self,
@@ -120,21 +122,21 @@ class LatentClips:
         *,
         device: torch.device,
         sprite_weight: float,
-        known_from: Collection[int] | None = None,
+        first_predictable_frames: Collection[int] | None = None,
         frames: int | None = None,
         longest: int | None = None,
     ) -> Batch:
-        """Random clips of one bucket, of some `known_from` or of any.
+        """Return random clips of one bucket, with one of these `first_predictable_frames` or with any.
 
         count: clips of the shortest bucket; of longer ones there are as many fewer, so that a step costs the same.
         frames: a random stretch of so many latent frames of each clip. longest: leave out buckets of longer clips.
         """
         buckets = [bucket for bucket in self.buckets if longest is None or bucket.latent_frames <= longest]
-        totals = np.array([bucket.share_of(known_from).sum().item() for bucket in buckets])
+        totals = np.array([bucket.weight_where(first_predictable_frames).sum().item() for bucket in buckets])
         bucket = buckets[int(np.searchsorted(totals.cumsum() / totals.sum(), rng.random(), side="right"))]
         if frames is None:
             count = max(1, count * self.latent_frames // bucket.latent_frames)
-        reach = bucket.share_of(known_from).cumsum(0)
+        reach = bucket.weight_where(first_predictable_frames).cumsum(0)
         pick = torch.searchsorted(reach, torch.from_numpy(rng.random(count)) * reach[-1], right=True)
         x0, sprite = bucket.x0[pick], bucket.sprite[pick]
         if frames is not None and frames < bucket.latent_frames:
@@ -142,4 +144,5 @@ class LatentClips:
             x0 = torch.stack([clip[:, s : s + frames].float() for clip, s in zip(x0, starts, strict=True)])
             sprite = torch.stack([clip[s : s + frames] for clip, s in zip(sprite, starts, strict=True)])
         weight = torch.where(sprite.bool(), sprite_weight, 1.0).unsqueeze(1)
-        return Batch(x0.float().to(device), bucket.rows[pick], weight.to(device), bucket.known_from[pick].to(device))
+        first_frame = bucket.first_predictable_frame[pick].to(device)
+        return Batch(x0.float().to(device), bucket.rows[pick], weight.to(device), first_frame)

@@ -30,12 +30,12 @@ from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
 from causvid_cli.train.resume import check_same_run, finished
-from causvid_cli.train.run import PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, Made
+from causvid_cli.train.run import PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, TrainingRun
 from causvid_cli.train.sample_sheets import Samples, student_samples, teacher_samples
 from causvid_cli.train.shards import save_shard
 from causvid_cli.train.student import Regression, train_student
 from causvid_cli.train.teacher_stage import train_teacher
-from causvid_cli.train.trainer import Report, Setting
+from causvid_cli.train.trainer import Report, StageSetting
 from causvid_cli.train.videos import VideoPlan, plan_videos
 
 StageReport = Callable[[str, dict[str, float]], None]
@@ -71,7 +71,7 @@ NEEDS = {
 
 
 @dataclass
-class Distillation(Made):
+class Distillation(TrainingRun):
     """One run, to be gone through."""
 
     report: StageReport | None = None
@@ -79,7 +79,7 @@ class Distillation(Made):
     """Where lines for the user go that belong to no step."""
 
     def run(self, stages: Sequence[str] = ()) -> None:
-        """Run these stages, or all, in their order; finished ones are passed over, broken-off ones go on.
+        """TrainingRun these stages, or all, in their order; finished ones are passed over, broken-off ones go on.
 
         Raises UsageError when a stage needs another that has not run to its end, or when the folder was made by another
         configuration, OutputError when the folder cannot be written.
@@ -294,11 +294,11 @@ class Distillation(Made):
         plan: Optimisation = getattr(self.config, stage)
         return plan
 
-    def setting(self, stage: str) -> Setting:
+    def setting(self, stage: str) -> StageSetting:
         """Where and how a stage computes, and to whom it reports."""
         told = self.report
         report: Report | None = None if told is None else lambda row: told(stage, row)
-        return Setting(
+        return StageSetting(
             device=self.device,
             seed=self.config.seed,
             compute=self.config.compute,
@@ -325,12 +325,12 @@ class Distillation(Made):
         assert self.config.ode is not None
         return Regression(
             denoiser,
-            self.clips() if self.config.ode.foretell else self.prompted(),
+            self.clips() if self.config.ode.supervise_rollout else self.prompted(),
             OdePairs(self.pairs),
             self.rollout,
             batch=plan.batch,
             device=self.device,
-            foretell=self.config.ode.foretell,
+            supervise_rollout=self.config.ode.supervise_rollout,
             blends=self.config.blends,
         )
 

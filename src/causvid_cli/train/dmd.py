@@ -30,7 +30,7 @@ from causvid_cli.train.parallel import my_draw, my_share, shard
 from causvid_cli.train.prepare import Prompted
 from causvid_cli.train.student import Regression
 from causvid_cli.train.teacher_stage import standard_normal
-from causvid_cli.train.trainer import Setting, Trainer
+from causvid_cli.train.trainer import StageSetting, Trainer
 
 MOST_AT_ONCE = 4096
 """Tokens of a clip up to which its last steps are computed in one pass."""
@@ -188,7 +188,9 @@ class Matching:
         """Prompts [B, L] and the student's clips x0 [B, C, F, h, w] of them, with the gradient of the last steps."""
         short = self.clips.latent_frames
         batch = my_share(
-            self.clips.batch(rng, self.batch, device=self.device, sprite_weight=1.0, known_from=[0], longest=short)
+            self.clips.batch(
+                rng, self.batch, device=self.device, sprite_weight=1.0, first_predictable_frames=[0], longest=short
+            )
         )
         if self.plan.forcing == "diffusion":
             return batch.rows, noised_clips(self.student, batch.rows, batch.x0, self.facts, rng=rng)
@@ -215,7 +217,7 @@ class Matching:
         return Layout.of(x0.shape[2], self.facts).mask, x0.detach()
 
 
-def train_dmd(folder: Path, matching: Matching, plan: Optimisation, setting: Setting) -> Trainer:
+def train_dmd(folder: Path, matching: Matching, plan: Optimisation, setting: StageSetting) -> Trainer:
     """Train student and critic in turns; the averaged weights of part "student" are the result."""
     parts = {"student": plan, "critic": replace(plan, lr=matching.plan.critic_lr, ema=0.0)}
     matching.teacher.requires_grad_(False)

@@ -17,7 +17,7 @@ from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.storybook import Story
 from causvid_cli.train import story_clips
 from causvid_cli.train.config import Optimisation
-from causvid_cli.train.trainer import Setting, Trainer, averaged_weights
+from causvid_cli.train.trainer import StageSetting, Trainer, averaged_weights
 
 BEGINNINGS, LATE, SWITCHES, PHOTOS = 0.4, 0.25, 0.15, 0.2
 """Shares of the windows that it learns: of these kinds in turn."""
@@ -30,7 +30,7 @@ HELD = (4, 8)
 """Pictures for which a photo stands still."""
 
 
-def train_judge(folder: Path, plan: Optimisation, setting: Setting) -> Judge:
+def train_judge(folder: Path, plan: Optimisation, setting: StageSetting) -> Judge:
     """Train, or go on training, the judge."""
     torch.manual_seed(setting.seed)
     device = setting.device

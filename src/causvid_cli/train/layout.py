@@ -64,7 +64,7 @@ def slid_prompts(
 
 def known_frames(batch: Batch) -> Tensor:
     """1 where what comes next can be foretold, else 0, [B, 1, F, 1, 1]."""
-    known = torch.arange(batch.x0.shape[2], device=batch.x0.device) >= batch.known_from[:, None]
+    known = torch.arange(batch.x0.shape[2], device=batch.x0.device) >= batch.first_predictable_frame[:, None]
     return known.float()[:, None, :, None, None]
 
 

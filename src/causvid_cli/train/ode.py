@@ -18,7 +18,7 @@ from causvid_cli.train.parallel import mean, my_share, shares
 from causvid_cli.train.prepare import Prompted
 from causvid_cli.train.shards import load_shard, save_shard
 from causvid_cli.train.teacher_stage import standard_normal
-from causvid_cli.train.trainer import Setting
+from causvid_cli.train.trainer import StageSetting
 
 PAIRS_PER_CLIP = 6
 """First chunks of one step for each of its clips: they are short, and the many ways to begin are the hard part."""
@@ -71,7 +71,7 @@ def make_ode_pairs(
     facts: RolloutFacts,
     *,
     shift: float,
-    setting: Setting,
+    setting: StageSetting,
 ) -> OdePairs:
     """Solve the guided ODE of the denoiser's network and keep the points at the student's noise levels.
 
@@ -88,7 +88,12 @@ def make_ode_pairs(
         if not shard.exists():
             rng = np.random.default_rng((setting.seed, start))
             clip = clips.batch(
-                rng, plan.batch, device=device, sprite_weight=1.0, known_from=[0], longest=clips.latent_frames
+                rng,
+                plan.batch,
+                device=device,
+                sprite_weight=1.0,
+                first_predictable_frames=[0],
+                longest=clips.latent_frames,
             )
             with training_arithmetic(device, bf16=setting.compute.precision == "bf16"):
                 solution = solve_ode(

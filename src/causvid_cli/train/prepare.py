@@ -19,7 +19,7 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError, NumericsError, UsageError
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train import story_clips
-from causvid_cli.train.captions import Problem
+from causvid_cli.train.captions import VideoProblem
 from causvid_cli.train.dataset import Batch, LatentClips
 from causvid_cli.train.losses import latent_weight
 from causvid_cli.train.prompt_table import PromptTable
@@ -48,7 +48,7 @@ class Shard:
     """Clips that go into one file, not made yet. make: its number -> tensors, and what could not be used."""
 
     clips: int
-    make: Callable[[int], tuple[dict[str, Tensor], list[Problem]]]
+    make: Callable[[int], tuple[dict[str, Tensor], list[VideoProblem]]]
 
 
 @torch.no_grad()
@@ -99,11 +99,11 @@ def prepare(
             device=device,
             seed=seed,
         )
-    done, total, problems = 0, sum(shard.clips for shard in shards), list[Problem]()
+    done, total, problems = 0, sum(shard.clips for shard in shards), list[VideoProblem]()
     for number, shard in enumerate(shards):
         path = folder / f"clips-{number:05d}.safetensors"
         if path.exists():
-            found = [Problem(**entry) for entry in shard_about(path) or ()]
+            found = [VideoProblem(**entry) for entry in shard_about(path) or ()]
         else:
             tensors, found = shard.make(number)
             save_shard(tensors, path, [asdict(problem) for problem in found])
@@ -149,13 +149,13 @@ def _encode_videos(
     known: PixelCodec | None,
     device: torch.device,
     number: int,
-) -> tuple[dict[str, Tensor], list[Problem]]:
+) -> tuple[dict[str, Tensor], list[VideoProblem]]:
     """The latents of some videos of one size; one that breaks on the way is left out whole."""
     width, height = videos[0].size
     factor, fps = codec.facts.spatial_factor, Fraction(plan.fps)
     x0 = [torch.empty(0, codec.facts.latent_channels, plan.latent_frames, height // factor, width // factor)]
     sprite = [torch.empty(0, *x0[0].shape[2:], dtype=torch.uint8)]
-    known_from, captions, problems = list[int](), list[str](), list[Problem]()
+    first_predictable_frames, captions, problems = list[int](), list[str](), list[VideoProblem]()
     for video in videos:
         if not Path(video.path).exists():  # not the video's fault: a drive that is not there, say
             raise MediaError(f"{video.path}: has gone since its clips were planned; bring it back")
@@ -166,12 +166,14 @@ def _encode_videos(
                 latents[start] = codec.encode_chunk(pixels, state=codec.encode_state()).cpu()
                 new[start] = new_cells(pixels, known).cpu() if known else torch.zeros_like(latents[start][:, 0]).byte()
         except MediaError as error:
-            problems.append(Problem(video.path, str(error).removeprefix(f"{video.path}: ")))
+            problems.append(VideoProblem(video.path, str(error).removeprefix(f"{video.path}: ")))
             continue
         for start, caption in video.clips:
             x0.append(latents[start])
             sprite.append(new[start])
-            known_from.append(int(start > 0))  # what a clip from within a video begins with, nothing foretells
+            first_predictable_frames.append(
+                int(start > 0)
+            )  # what a clip from within a video begins with, nothing foretells
             captions.append(caption)
     joined = torch.cat(x0).half()
     if not joined.isfinite().all():
@@ -180,7 +182,7 @@ def _encode_videos(
         "x0": joined,
         "rows": text.caption_rows(captions).view(len(captions), -1) if captions else text.empty_rows(0),
         "sprite": torch.cat(sprite),
-        "known_from": torch.tensor(known_from, dtype=torch.long),
+        "known_from": torch.tensor(first_predictable_frames, dtype=torch.long),
         "share": torch.full((len(captions),), plan.weight),
     }
     return tensors, problems
@@ -210,17 +212,21 @@ def story_shards(
 ) -> Iterator[Shard]:
     """Storybook clips in shards; what is in one depends on (seed, its number) and its place among these only."""
 
-    def make(kind: Kind, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[Problem]]:
+    def make(kind: Kind, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[VideoProblem]]:
         rng = np.random.default_rng((seed, number))
-        known_from = sample_known_from(rng, kind, count, frames=frames, chunk_frames=chunk_frames)
-        batch = _sample(rng, kind, known_from, pictures=frames * codec.stack, stack=codec.stack, step=chunk_frames)
+        first_predictable_frames = sample_first_predictable_frames(
+            rng, kind, count, frames=frames, chunk_frames=chunk_frames
+        )
+        batch = _sample(
+            rng, kind, first_predictable_frames, pictures=frames * codec.stack, stack=codec.stack, step=chunk_frames
+        )
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
         tensors = {
             "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
             "rows": text.rows(batch.stories),
             "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
-            "known_from": torch.tensor(known_from),
-            "share": torch.tensor([story_clips.share_of(story, late=kind == "late") for story in batch.stories]),
+            "known_from": torch.tensor(first_predictable_frames),
+            "share": torch.tensor([story_clips.sampling_weight(story, late=kind == "late") for story in batch.stories]),
         }
         return tensors, []
 
@@ -236,7 +242,9 @@ def story_shards(
         yield Shard(count, partial(make, "plain", count, long_latent_frames))
 
 
-def sample_known_from(rng: np.random.Generator, kind: Kind, count: int, *, frames: int, chunk_frames: int) -> list[int]:
+def sample_first_predictable_frames(
+    rng: np.random.Generator, kind: Kind, count: int, *, frames: int, chunk_frames: int
+) -> list[int]:
     """For each of `count` clips of a kind, the first of its `frames` latent frames that can be foretold.
 
     A prompt changes between chunks. A photo is held for a chunk, which is what roll-outs do unless they are told
@@ -253,10 +261,16 @@ def sample_known_from(rng: np.random.Generator, kind: Kind, count: int, *, frame
 
 
 def _sample(
-    rng: np.random.Generator, kind: Kind, known_from: Sequence[int], *, pictures: int, stack: int, step: int
+    rng: np.random.Generator,
+    kind: Kind,
+    first_predictable_frames: Sequence[int],
+    *,
+    pictures: int,
+    stack: int,
+    step: int,
 ) -> story_clips.Clips:
     """Clips of a kind, `pictures` long. stack: pictures of a latent frame; step: latent frames of a chunk."""
-    known = [stack * frame for frame in known_from]
+    known = [stack * frame for frame in first_predictable_frames]
     if kind == "plain":
         return story_clips.sample_clips(rng, len(known), frames=pictures)
     if kind == "photo":

@@ -66,7 +66,7 @@ STUDENT_STAGES = ("causal", "student", "dmd")
 
 
 @dataclass
-class Made:
+class TrainingRun:
     """A run as far as it has come."""
 
     config: TrainConfig
@@ -173,7 +173,7 @@ class Made:
         rows = [load_shard(self.latents / PROMPT_ROWS)["rows"]]
         if self.has_clips:
             buckets = self.clips().buckets
-            rows += [bucket.rows[bucket.known_from == 0] for bucket in buckets]
+            rows += [bucket.rows[bucket.first_predictable_frame == 0] for bucket in buckets]
             shape = min(tuple(bucket.x0.shape[1:]) for bucket in buckets)
         else:
             facts, codec = self.facts(), self.codec.facts

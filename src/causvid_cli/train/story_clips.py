@@ -37,7 +37,7 @@ class Clips:
     stories: tuple[Story, ...]
 
 
-def share_of(story: Story, *, late: bool = False) -> float:
+def sampling_weight(story: Story, *, late: bool = False) -> float:
     """How often training shows this story, relative to others; late: in a clip from the middle of its video."""
     if story.action == "turns into" and late:
         return CHANGED_SHARE

@@ -26,11 +26,11 @@ from causvid_cli.train.ode import PAIRS_PER_CLIP, OdePairs
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.prepare import Prompted
 from causvid_cli.train.teacher_stage import SPRITE_WEIGHT, standard_normal
-from causvid_cli.train.trainer import Setting, Trainer
+from causvid_cli.train.trainer import StageSetting, Trainer
 
 
 def train_student(
-    folder: Path, denoiser: Denoiser, regression: "Regression", plan: Optimisation, setting: Setting
+    folder: Path, denoiser: Denoiser, regression: "Regression", plan: Optimisation, setting: StageSetting
 ) -> Trainer:
     """Few-step regression."""
     trainer = Trainer(folder, denoiser, plan, setting)
@@ -50,28 +50,30 @@ class Regression:
         *,
         batch: int,
         device: torch.device,
-        foretell: bool = True,
+        supervise_rollout: bool = True,
         blends: float = 0.0,
     ) -> None:
-        if foretell and not isinstance(clips, LatentClips):
-            raise UsageError("ode.foretell: needs clips, and there are only prompts")
+        if supervise_rollout and not isinstance(clips, LatentClips):
+            raise UsageError("ode.supervise_rollout: needs clips, and there are only prompts")
         self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
-        self.batch, self.device, self.foretell, self.blends = batch, device, foretell, blends
+        self.batch, self.device, self.supervise_rollout, self.blends = batch, device, supervise_rollout, blends
         self.steps = few_steps(facts)
         self.levels = torch.tensor([step.sigma for step in self.steps], device=device)
         self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device)
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """The named losses of one step; "loss" is their sum."""
-        losses = {"later": self.along_rollout(rng)} if self.foretell else {}
+        losses = {"later": self.along_rollout(rng)} if self.supervise_rollout else {}
         losses["pairs"] = self.on_pairs(rng)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def along_rollout(self, rng: np.random.Generator) -> Tensor:
         """Later chunks: the student sees its own past (self-forcing) and learns what comes next in truth."""
         assert isinstance(self.clips, LatentClips)
-        kind = self.clips.some_known_from(rng)
-        batch = self.clips.batch(rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, known_from=[kind])
+        kind = self.clips.random_first_predictable_frame(rng)
+        batch = self.clips.batch(
+            rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=[kind]
+        )
         first = kind % self.facts.chunk_frames
         network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts, first_frames=first)
         weight = batch.weight * known_frames(batch)

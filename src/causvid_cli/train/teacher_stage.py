@@ -17,7 +17,7 @@ from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_normal, my_share, my_weight
-from causvid_cli.train.trainer import Setting, Trainer
+from causvid_cli.train.trainer import StageSetting, Trainer
 
 SPRITE_WEIGHT = 4.0
 DROP_PROMPT = 0.1
@@ -31,7 +31,7 @@ def train_teacher(
     *,
     frames: int | None,
     shift: float,
-    setting: Setting,
+    setting: StageSetting,
 ) -> Trainer:
     """Train, or go on training; returns the trainer, whose `averaged()` is the teacher.
 
@@ -41,7 +41,9 @@ def train_teacher(
     device = setting.device
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, known_from=[0], frames=frames)
+        batch = clips.batch(
+            rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=[0], frames=frames
+        )
         sprite, weight, batch = my_share(batch.weight > 1), my_weight(batch.weight), my_share(batch)
         uniform = my_draw(rng.random, len(batch.x0), 2).float()
         sigma = sample_sigma(uniform[:, 0], shift=shift).to(device)

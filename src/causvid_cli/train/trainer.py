@@ -38,7 +38,7 @@ Samples = Callable[[int, nn.Module], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class StageSetting:
     """Where and how the stages of a run compute."""
 
     device: torch.device
@@ -72,7 +72,7 @@ def averaged_weights(folder: Path, part: str | None = None) -> dict[str, Tensor]
 
 
 @dataclass
-class Part:
+class WeightGroup:
     """Parameters that are updated together: by one optimiser, at the rates of one plan, with one average."""
 
     name: str
@@ -153,7 +153,7 @@ class Trainer:
     folder: Path
     module: nn.Module
     plan: Optimisation
-    setting: Setting
+    setting: StageSetting
     parts: Mapping[str, Optimisation] = field(default_factory=dict)
     step: int = 0
 
@@ -253,7 +253,7 @@ class Trainer:
                 (total / self.plan.accumulate).backward()
         return {name: value.detach().float() for name, value in values.items()}
 
-    def _check_finite(self, values: Mapping[str, float], due: Iterable[Part]) -> None:
+    def _check_finite(self, values: Mapping[str, float], due: Iterable[WeightGroup]) -> None:
         for part in due:
             norm = f"{part.name}_grad_norm".lstrip("_")
             for name, what in ((part.loss, "loss"), (norm, "gradient")):
@@ -306,10 +306,10 @@ class Trainer:
                 f"{self.folder.name}.batch: {self.plan.batch} cannot be shared evenly ({', '.join(parts)}); try {near}"
             )
 
-    def _part(self, name: str, plan: Optimisation) -> Part:
+    def _part(self, name: str, plan: Optimisation) -> WeightGroup:
         inside = f"{name}." if name else ""
         named = self.module.named_parameters()
-        return Part(name, plan, {key: p for key, p in named if p.requires_grad and key.startswith(inside)})
+        return WeightGroup(name, plan, {key: p for key, p in named if p.requires_grad and key.startswith(inside)})
 
     # --- its folder ---
 

@@ -22,7 +22,7 @@ from causvid_cli.geometry import CodecFacts, Geometry
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.fit import Fit
 from causvid_cli.media.view import LATE_S
-from causvid_cli.train.captions import Captioned, Problem, find_videos
+from causvid_cli.train.captions import Captioned, VideoProblem, find_videos
 from causvid_cli.train.config import DataConfig
 
 Size = tuple[int, int]
@@ -39,7 +39,7 @@ SLACK = 2
 class CaptionText(Protocol):
     """What a model makes of captions (`text.StoryText`)."""
 
-    def doubt(self, caption: str) -> str | None:
+    def rejection_reason(self, caption: str) -> str | None:
         """Why nothing can be learnt under a caption; None if it can."""
         ...
 
@@ -81,7 +81,7 @@ class VideoPlan:
     uncaptioned_share: float
     damaged_share: float
     videos: tuple[PlannedVideo, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[VideoProblem, ...]
     unknown_words: dict[str, int]
     weight: float = 1.0
     """How often training shows a clip, relative to one of the storybook's."""
@@ -95,7 +95,7 @@ class VideoPlan:
     def clips(self) -> int:
         return sum(len(video.clips) for video in self.videos)
 
-    def notes(self, folder: Path, found_later: Sequence[Problem] = ()) -> Iterator[str]:
+    def notes(self, folder: Path, found_later: Sequence[VideoProblem] = ()) -> Iterator[str]:
         """What the user should know, a line each."""
         problems, bad = (*self.problems, *found_later), {problem.path for problem in found_later}
         good = [video for video in self.videos if video.path not in bad]
@@ -109,7 +109,7 @@ class VideoPlan:
             more = f" and {len(most) - 8} more" if len(most) > 8 else ""
             yield f"words of captions that the model does not know: {shown}{more}; data.words makes them known"
 
-    def check(self, found_later: Sequence[Problem] = ()) -> None:
+    def check(self, found_later: Sequence[VideoProblem] = ()) -> None:
         """Raise MediaError when more is left out than the user allows, or nothing is left."""
         problems = (*self.problems, *found_later)
         total = len(self.videos) + len(self.problems)
@@ -152,8 +152,8 @@ def plan_videos(
         return kept  # its clips may be here, though the videos have gone
     found, problems = find_videos(source)
     if text:
-        doubts = {video.path: next(filter(None, map(text.doubt, video.captions)), None) for video in found}
-        problems += [Problem(str(path), doubt, of_caption=True) for path, doubt in doubts.items() if doubt]
+        doubts = {video.path: next(filter(None, map(text.rejection_reason, video.captions)), None) for video in found}
+        problems += [VideoProblem(str(path), doubt, of_caption=True) for path, doubt in doubts.items() if doubt]
         found = [video for video in found if not doubts[video.path]]
     frames = facts.frames(latent_frames)
     rate = Fraction(str(fps)).limit_denominator(1001)
@@ -172,7 +172,7 @@ def plan_videos(
         try:
             videos.append(_plan_video(video, sizes, frames=frames, fps=rate, most=data.clips_per_video))
         except MediaError as error:
-            problems.append(Problem(str(video.path), str(error).removeprefix(f"{video.path}: ")))
+            problems.append(VideoProblem(str(video.path), str(error).removeprefix(f"{video.path}: ")))
     captions = [caption for video in videos for caption in video.captions]
     plan = VideoPlan(
         fingerprint=fingerprint,
@@ -197,7 +197,7 @@ def plan_videos(
     return plan
 
 
-def write_damaged(folder: Path, plan: VideoPlan, found_later: Sequence[Problem] = ()) -> None:
+def write_damaged(folder: Path, plan: VideoPlan, found_later: Sequence[VideoProblem] = ()) -> None:
     """List what is left out in `damaged.txt`, a line each: video, tab, reason. Nothing left out leaves no list."""
     path = folder / DAMAGED_FILE
     lines = [f"{problem.path}\t{' '.join(problem.reason.split())}\n" for problem in (*plan.problems, *found_later)]
@@ -250,7 +250,7 @@ def _kept_plan(folder: Path) -> VideoPlan | None:
     return from_json(VideoPlan, path.read_text(encoding="utf-8"), where=str(path), error=ModelError)
 
 
-def _fingerprint(found: Sequence[Captioned], problems: Sequence[Problem], *settings: object) -> str:
+def _fingerprint(found: Sequence[Captioned], problems: Sequence[VideoProblem], *settings: object) -> str:
     """Equal for equal videos, captions and settings."""
     files = [(str(video.path), video.captions, _stamp(video.path)) for video in found]
     left_out = [(problem.path, problem.reason) for problem in problems]
@@ -266,7 +266,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _first_few(problems: Sequence[Problem]) -> str:
+def _first_few(problems: Sequence[VideoProblem]) -> str:
     shown = ", ".join(f"{problem.path} ({problem.reason})" for problem in problems[:NAMED])
     return f"{shown} and {len(problems) - NAMED} more" if len(problems) > NAMED else shown
 
