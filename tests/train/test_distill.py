@@ -9,7 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from train.test_story_clips import (
     CELLS,
     CHANNELS,
@@ -81,6 +81,32 @@ def test_teacher_forcing_learns_from_every_chunk_at_its_own_noise_level(tmp_path
     train_causal(tmp_path / "run", denoiser, clips, FEW, FACTS, shift=2.0, setting=SETTING)
     assert torch.equal(denoiser.text.embed.weight, before["text.embed.weight"])
     assert (denoiser.network.transformer.proj_out.weight != 0).any()
+
+
+def test_stages_learn_at_noise_levels_that_lean_to_noise_by_their_shift(tmp_path, monkeypatch):
+    """The same uniform numbers give s at shift 1 and shift * s / (1 + (shift - 1) * s) at another."""
+    clips = small_clips(tmp_path / "clips")
+    stages = {
+        "teacher": lambda folder, net, shift: train_teacher(
+            folder, net, clips, FEW, frames=None, shift=shift, setting=SETTING
+        ),
+        "causal": lambda folder, net, shift: train_causal(folder, net, clips, FEW, FACTS, shift=shift, setting=SETTING),
+    }
+    for name, train in stages.items():
+        fed: dict[float, list[Tensor]] = {1.0: [], 3.0: []}
+        for shift, timesteps in fed.items():
+            denoiser = small_denoiser()
+            call = denoiser.network.forward_whole
+
+            def spy(x_t, timestep, prompt, *, call=call, timesteps=timesteps, **options):
+                timesteps.append(timestep.flatten())
+                return call(x_t, timestep, prompt, **options)
+
+            monkeypatch.setattr(denoiser.network, "forward_whole", spy)
+            train(tmp_path / f"{name}-{shift}", denoiser, shift)
+        s, shifted = (torch.cat(timesteps) / 1000 for timesteps in fed.values())
+        assert len(s) >= 4, name
+        torch.testing.assert_close(shifted, 3 * s / (1 + 2 * s), msg=lambda said, name=name: f"{name}: {said}")
 
 
 def test_clean_context_gets_a_little_noise_of_its_own_for_each_clip():

@@ -1,6 +1,7 @@
 """Distribution matching: its equations, and that the student's roll-out in training is the one that makes videos."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -221,6 +222,18 @@ def test_the_critic_learns_flow_matching_on_what_the_student_makes(denoiser, cli
     critic = matching.critic
     output = critic.network.forward_whole(add_noise(x0, noise, sigma), 1000 * sigma, critic.prompt(rows))
     torch.testing.assert_close(value, flow_matching("flow", add_noise(x0, noise, sigma), output, x0, noise, sigma))
+
+
+def test_scores_are_compared_between_the_least_and_the_largest_noise_level(denoiser, clips):
+    many = torch.zeros(200, *SHAPE[1:])
+    free, _ = matching_of(denoiser, clips, min_sigma=0.0, max_sigma=1.0).noise(many, np.random.default_rng(0))
+    held, _ = matching_of(denoiser, clips, min_sigma=0.4, max_sigma=0.7).noise(many, np.random.default_rng(0))
+    s, _ = replace(matching_of(denoiser, clips, min_sigma=0.0, max_sigma=1.0), shift=1.0).noise(
+        many, np.random.default_rng(0)
+    )
+    torch.testing.assert_close(free, 2 * s / (1 + s))
+    assert free.min() < 0.4 and free.max() > 0.7
+    torch.testing.assert_close(held, free.clamp(0.4, 0.7), rtol=0, atol=0)
 
 
 def test_long_rollouts_pass_the_clips_of_training_and_cost_no_more(denoiser, clips):
