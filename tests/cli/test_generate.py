@@ -1,5 +1,6 @@
 """t2v as a user meets it: what it writes and says. What it has in common with other commands is tested by it."""
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 import torch
 from commands import PROMPT, after_chunks, decode, fails, makes, names, notes, run
 from PIL import Image, ImageSequence
+from tiny import tiny_pack
 
 from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli.task import slug
@@ -326,6 +328,17 @@ def test_a_sidecar_tells_each_chunk_by_its_hash(tiny):
     hashes = [chunk["latent_sha256"] for chunk in told["chunks"]]
     assert len(set(hashes)) == 3
     assert [chunk["latent_sha256"] for chunk in json.loads(Path("b.mp4.json").read_text())["chunks"]] == hashes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("prediction", ["flow", "x0"])
+def test_a_sidecars_hashes_are_of_the_latents_bytes_in_every_number_format(tmp_path, prediction, dtype):
+    pack = tiny_pack(tmp_path / prediction, prediction=prediction)
+    makes("t2v", PROMPT, "-m", pack, "-o", "x.mp4", "-s", 7, "--length", "8f", "--sidecar", "--dtype", dtype)
+    stream = pipeline.load(pack, device="cpu", dtype=dtype).stream(PROMPT, length="8f", seed=7)
+    latents = [chunk.latent.contiguous().view(torch.uint8).numpy().tobytes() for chunk in stream]
+    told = json.loads(Path("x.mp4.json").read_text())["chunks"]
+    assert [chunk["latent_sha256"] for chunk in told] == [hashlib.sha256(latent).hexdigest() for latent in latents]
 
 
 def test_keep_latents_keeps_them_and_they_are_no_broken_off_video(tiny):

@@ -105,7 +105,9 @@ class Sidecar:
         self._chunks: list[dict[str, Any]] = []
 
     def add(self, chunk: "ChunkResult") -> None:
-        latent = chunk.latent.cpu().contiguous()
+        import torch  # here, so that a mistake is told at once
+
+        latent = chunk.latent.cpu().contiguous().view(torch.uint8)  # numpy knows no bfloat16
         self._chunks.append(
             {
                 "chunk": chunk.index,
