@@ -1,9 +1,12 @@
 """The stages of a distillation, and a whole one in small."""
 
 import json
-from dataclasses import asdict, replace
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import imageio.v3 as imageio
 import numpy as np
@@ -379,6 +382,66 @@ def test_a_run_that_lacks_something_is_refused_before_it_starts(tmp_path, text, 
     path.write_text('name = "x"\n' + text)
     with pytest.raises(UsageError, match=complaint):
         load_config(path)
+
+
+def numbers_of(kind: type, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """(path, whether it is a list of numbers) of every number of a configuration, through its sections."""
+    for name, hint in get_type_hints(kind).items():
+        options = [option for option in get_args(hint) or (hint,) if option is not type(None)]
+        if is_dataclass(options[0]):
+            yield from numbers_of(options[0], (*path, name))
+        elif options[0] in (int, float):
+            yield (*path, name), hint == tuple[options[0], ...]
+        elif name == "sizes":
+            yield (*path, name), True
+
+
+@pytest.mark.parametrize("number", ["-1e30", "1e30", "nan", "inf", "-1000000000000", "100000000000000000000"])
+def test_every_number_of_a_run_has_a_range(tmp_path, number):
+    file, places = tmp_path / "run.toml", list(numbers_of(TrainConfig))
+    assert len(places) > 60
+    for (*section, name), is_list in places:
+        value = f"[[{number}, 64]]" if name == "sizes" else f"[{number}]" if is_list else number
+        own = "steps = 5\n" if "steps" != name and section and section[0] in STAGES and section[0] != "eval" else ""
+        own += 'prompts = "x"\n' if section == ["data"] and name != "prompts" else ""
+        table = f"[{'.'.join(section)}]\n{own}" if section else ""
+        file.write_text(f'name = "x"\nbase = "y"\n{table}{name} = {value}\n')
+        with pytest.raises(
+            UsageError, match=rf"run.toml: {'.'.join([*section, name])}[.0]*: (must be |not a finite number$)"
+        ):
+            load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("save_every = 0", "teacher.save_every: must be greater than or equal to 1, got 0"),
+        ("log_every = 0", "teacher.log_every: must be greater than or equal to 1, got 0"),
+        ("batch = 0", "teacher.batch: must be greater than or equal to 1, got 0"),
+        ("accumulate = 0", "teacher.accumulate: must be greater than or equal to 1, got 0"),
+        ("lr = -1", "teacher.lr: must be greater than 0, got -1"),
+        ("ema = 2.0", "teacher.ema: must be less than 1, got 2.0"),
+        ("ema = nan", "teacher.ema: not a finite number"),
+        ("decay = 1.5", "teacher.decay: must be less than or equal to 1, got 1.5"),
+        ("clip = 0", "teacher.clip: must be greater than 0, got 0"),
+        ("[network]\nhead_dim = 7", "network.head_dim: must be a multiple of 2, got 7"),
+        ("[data]\nvideos = 'x'\nsizes = [[0, 64]]", "data.sizes.0.0: must be greater than or equal to 1, got 0"),
+        ("[data]\nvideos = 'x'\ndamaged_share = 1.5", "data.damaged_share: must be less than or equal to 1, got 1.5"),
+        ("[clips]\n[rollout]\nsteps = [500, 750]", "rollout.steps: must fall, noisiest first"),
+        ("[clips]\n[rollout]\nchunk_frames = 9", "rollout.window_frames: must be 9 or more, as a chunk is"),
+        ("[clips]\n[matching]\nmin_sigma = 0.99", "matching.min_sigma: must not be more than matching.max_sigma"),
+    ],
+)
+def test_a_number_that_cannot_work_is_refused_with_its_place(tmp_path, line, complaint):
+    file = tmp_path / "run.toml"
+    file.write_text(f'name = "x"\nbase = "y"\n[teacher]\nsteps = 5\n{line}\n')
+    with pytest.raises(UsageError, match=re.escape(f"run.toml: {complaint}") + "$"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("name", ["robot", "storybook", "storybook-fast", "wan-1.3b"])
+def test_the_examples_are_runs(name):
+    load_config(Path(__file__).parents[2] / "examples" / f"{name}.toml")
 
 
 def test_a_stage_that_the_file_does_not_have_stands_for_those_before_it(tmp_path):

@@ -124,7 +124,7 @@ def test_only_the_pixel_codec_can_learn(tmp_path):
 def test_a_weight_that_shows_nothing_is_refused(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(re.sub(r"weight = [\d.]+", "weight = 0", RECIPE))
-    with pytest.raises(UsageError, match="data.weight: must be more than 0, got 0"):
+    with pytest.raises(UsageError, match="data.weight: must be greater than 0, got 0"):
         load_config(path)
 
 

@@ -3,11 +3,25 @@
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval, MinLen, MultipleOf
 
 from causvid_cli.config import did_you_mean, from_data
 from causvid_cli.errors import UsageError
+from causvid_cli.request import LARGEST_SEED
+
+# Ranges of numbers, which `from_data` checks.
+Count = Annotated[int, Interval(ge=0, le=10**9)]
+Positive = Annotated[int, Interval(ge=1, le=10**9)]
+Size = Annotated[int, Interval(ge=1, le=65_536)]
+"""A side of a frame or of a layer."""
+Share = Annotated[float, Interval(ge=0, le=1)]
+Rate = Annotated[float, Interval(gt=0, le=1)]
+Guidance = Annotated[float, Interval(ge=0, le=1000)]
+Weight = Annotated[float, Interval(ge=0, le=1000)]
 
 RENAMED = {("ode", "foretell"): "supervise_rollout"}
 """(section, a key's earlier name) -> its name."""
@@ -57,33 +71,24 @@ class DataConfig:
     prompts: str = ""
     """More prompts, for which there are no videos: one a line, or as a list with captions. Distribution matching needs
     nothing else."""
-    sizes: tuple[tuple[int, int], ...] = ()
+    sizes: tuple[tuple[Size, Size], ...] = ()
     """Allowed sizes (width, height), as the codec takes them: a video is cropped to the one nearest in shape. None is
     the model's own size alone."""
-    clips_per_video: int = 4
+    clips_per_video: Count = 4
     """Most clips cut from one video, spread evenly over it; 0 is as many as it holds."""
-    weight: float = 1.0
+    weight: Annotated[float, Interval(gt=0, le=1000)] = 1.0
     """How often training shows one of these clips, relative to one of the storybook's."""
-    latent_frames: int | None = None
+    latent_frames: Size | None = None
     """Length of a clip. None is the length of the storybook's, or the student's window."""
     words: NewWords = field(default_factory=NewWords)
-    uncaptioned_share: float = 0.0
+    uncaptioned_share: Share = 0.0
     """Share of the videos that may lack a caption that can be used. They are left out and listed; more is an error."""
-    damaged_share: float = 1.0
+    damaged_share: Share = 1.0
     """The same for videos that are broken, empty or too short. 1 lets a run go on as long as one video is left."""
 
     def __post_init__(self) -> None:
         if not self.videos and not self.prompts:
             raise UsageError("data.videos: missing; give a folder of videos, a list of them, or data.prompts alone")
-        if self.clips_per_video < 0:
-            raise UsageError(f"data.clips_per_video: must be 0 or more, got {self.clips_per_video}")
-        if self.weight <= 0:
-            raise UsageError(f"data.weight: must be more than 0, got {self.weight}")
-        if self.latent_frames is not None and self.latent_frames < 1:
-            raise UsageError(f"data.latent_frames: must be 1 or more, got {self.latent_frames}")
-        for name in ("uncaptioned_share", "damaged_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"data.{name}: must be 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,28 +97,28 @@ class Optimisation:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    steps: int
+    steps: Positive
     """Optimiser steps of the whole stage."""
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     """Peak learning rate (AdamW)."""
-    batch: int = 16
+    batch: Positive = 16
     """Clips or pictures of one step."""
-    warmup: int = 100
+    warmup: Count = 100
     """Steps over which the learning rate rises to its peak."""
-    decay: float = 0.6
+    decay: Share = 0.6
     """Share of the steps over which the learning rate falls to 2 % of its peak, along a cosine."""
-    weight_decay: float = 0.01
-    clip: float = 1.0
+    weight_decay: Weight = 0.01
+    clip: Annotated[float, Interval(gt=0, le=10**9)] = 1.0
     """Largest norm of the gradient."""
-    ema: float = 0.999
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.999
     """Averaging of the weights; 0 turns it off."""
-    save_every: int = 500
+    save_every: Positive = 500
     """Steps between checkpoints."""
-    log_every: int = 20
+    log_every: Positive = 20
     """Steps between lines of the log."""
-    accumulate: int = 1
+    accumulate: Positive = 1
     """Parts of a batch that are computed one after the other: less memory, the same step."""
-    sample_every: int = 0
+    sample_every: Count = 0
     """Steps between sheets of samples; 0 makes none."""
 
 
@@ -123,7 +128,7 @@ class AutoencoderConfig(Optimisation):
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    decoder_widths: tuple[int, int, int] | None = None
+    decoder_widths: tuple[Size, Size, Size] | None = None
     """Channels at 1/2, 1/4 and 1/8 of the size: with a base, a new decoder for the same latents. Fewer are faster."""
     decoder_blocks: tuple[int, int, int] | int | None = None
     """Residual blocks at each of these sizes, or at all of them; those at 1/2 cost most and give least."""
@@ -151,17 +156,17 @@ class ClipsConfig:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    clips: int = 10_000
+    clips: Count = 10_000
     """Clips of one story; a fifth of them begin in the middle of their video."""
-    switches: int = 3000
+    switches: Count = 3000
     """Clips whose prompt changes on the way, between two chunks."""
-    photos: int = 0
+    photos: Count = 0
     """Clips that begin with a photo."""
-    latent_frames: int = 8
+    latent_frames: Size = 8
     """Length of these clips."""
-    long: int = 0
+    long: Count = 0
     """Longer clips of one story besides."""
-    long_latent_frames: int = 20
+    long_latent_frames: Size = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,14 +175,14 @@ class NetworkConfig:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    layers: int = 8
-    heads: int = 6
-    head_dim: int = 32
-    ffn_dim: int = 768
-    text_dim: int = 64
+    layers: Size = 8
+    heads: Size = 6
+    head_dim: Annotated[Size, MultipleOf(2)] = 32
+    ffn_dim: Size = 768
+    text_dim: Size = 64
     prediction: Literal["flow", "x0"] = "flow"
     """What the network returns."""
-    student_layers: int = 0
+    student_layers: Annotated[int, Interval(ge=0, le=65_536)] = 0
     """Blocks of the student, where it is to be smaller and faster than what it begins from; 0: as many."""
 
 
@@ -187,10 +192,10 @@ class RolloutFacts:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    chunk_frames: int = 1
-    window_frames: int = 8
-    steps: tuple[float, ...] = (1000.0, 750.0, 500.0, 250.0)
-    shift: float = 3.0
+    chunk_frames: Annotated[int, Interval(ge=1, le=1024)] = 1
+    window_frames: Annotated[int, Interval(ge=1, le=4096)] = 8
+    steps: Annotated[tuple[Annotated[float, Interval(gt=0, le=1000)], ...], MinLen(1)] = (1000.0, 750.0, 500.0, 250.0)
+    shift: Annotated[float, Interval(ge=0.001, le=1000)] = 3.0
     warp_steps: bool = True
 
 
@@ -203,11 +208,11 @@ class OdeConfig:
     source: Literal["teacher", "causal", "base"] = "teacher"
     """Whose solutions: the teacher's, of whole clips, or those of first chunks by a causal network: that of stage
     `causal`, or the base's student, which a smaller one is to be made from."""
-    pairs: int = 4096
-    steps: int = 24
+    pairs: Positive = 4096
+    steps: Size = 24
     """Of the ODE's solution."""
-    guidance: float = 2.5
-    batch: int = 64
+    guidance: Guidance = 2.5
+    batch: Positive = 64
     """Solutions computed at once."""
     supervise_rollout: bool = False
     """Whether later chunks also learn the true clip along the student's own roll-out: only where the past foretells
@@ -220,23 +225,23 @@ class DmdConfig:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    critic_updates: int = 5
+    critic_updates: Positive = 5
     """Updates of the critic for each of the student (DMD2, arXiv 2405.14867)."""
-    critic_lr: float = 2e-4
-    guidance: float = 2.5
+    critic_lr: Rate = 2e-4
+    guidance: Guidance = 2.5
     """Classifier-free guidance of the real score."""
     forcing: Literal["self", "diffusion"] = "self"
     """What the student is trained on: its own roll-outs, or noised clips (CausVid's first form)."""
     real_score: Literal["teacher", "causal"] = "teacher"
     """Whose score is the real one: the bidirectional teacher's, or that of the network of stage `causal`."""
-    long_latent_frames: int = 0
+    long_latent_frames: Annotated[int, Interval(ge=0, le=65_536)] = 0
     """Length of long roll-outs, past the window and the clips of training; 0: none."""
-    long_share: float = 0.25
+    long_share: Share = 0.25
     """How many of the student's updates roll out long."""
-    min_sigma: float = 0.02
-    max_sigma: float = 0.98
+    min_sigma: Share = 0.02
+    max_sigma: Share = 0.98
     """Noise levels at which the two scores are compared."""
-    regression: float = 0.0
+    regression: Weight = 0.0
     """Weight of stage `student`'s regression beside distribution matching."""
 
 
@@ -246,9 +251,9 @@ class EvalConfig:
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    prompts: int = 64
+    prompts: Positive = 64
     """Stories of combinations held out of training, and as many that training may have seen."""
-    seeds: int = 1
+    seeds: Positive = 1
     """Clips of each."""
     teacher: bool = False
     """Whether the teacher makes them too: slow."""
@@ -262,7 +267,7 @@ class TrainConfig:
 
     name: str
     """Of the pack."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0
     license: str = ""
     source: str = ""
     """What the pack says of where it comes from. Not given: what the base says."""
@@ -276,10 +281,10 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     rollout: RolloutFacts | None = None
     """How the student makes videos; if not given, as the base does."""
-    teacher_guidance: float | None = None
+    teacher_guidance: Annotated[float, Interval(ge=0.001, le=1000)] | None = None
     """Of the teacher in the pack; if not given, as the base has it."""
-    teacher_steps: int | None = None
-    blends: float = 0.0
+    teacher_steps: Annotated[int, Interval(ge=1, le=1024)] | None = None
+    blends: Share = 0.0
     """Share of prompts that stages causal and student slide up to halfway to another, and that still show their own: so
     a blend on the way shows the one or the other."""
     autoencoder: AutoencoderConfig | None = None
@@ -332,12 +337,10 @@ def _missing(config: TrainConfig) -> str:
         return "[autoencoder]: missing; without base something must make the latents"
     if not config.base and config.teacher is None:
         return "[teacher]: missing; without base there is no teacher to begin with"
-    plan = config.autoencoder
-    if plan and any(width < 1 for width in plan.decoder_widths or ()):
-        return "[autoencoder]: decoder_widths must be 1 or more"
-    blocks = plan.decoder_blocks if plan else None
-    if blocks is not None and min(blocks if isinstance(blocks, tuple) else (blocks,)) < 0:
-        return "[autoencoder]: decoder_blocks must be 0 or more"
+    blocks = config.autoencoder.decoder_blocks if config.autoencoder else None
+    each = blocks if isinstance(blocks, tuple) else (blocks or 0,)
+    if not all(0 <= count <= 1000 for count in each):  # here, as pydantic says a union's range for each of its types
+        return "[autoencoder]: decoder_blocks must be 0 or more, and 1000 or less"
     if config.clips is None and config.data is None:
         return "[data] or [clips]: missing; there must be something to learn from"
     if config.student is not None and config.ode is None:
@@ -346,6 +349,13 @@ def _missing(config: TrainConfig) -> str:
         return "[ode]: missing; matching.regression learns from its pairs"
     if not config.base and config.ode and config.ode.source == "base":
         return "base: missing; its student is wanted as teacher (ode.source)"
+    if config.matching.min_sigma > config.matching.max_sigma:
+        return "matching.min_sigma: must not be more than matching.max_sigma"
+    rollout = config.rollout
+    if rollout and rollout.window_frames < rollout.chunk_frames:
+        return f"rollout.window_frames: must be {rollout.chunk_frames} or more, as a chunk is"
+    if rollout and any(step <= later for step, later in pairwise(rollout.steps)):
+        return "rollout.steps: must fall, noisiest first"
     if config.causal is None and "causal" in (config.matching.real_score, config.ode and config.ode.source):
         return "[causal]: missing; its network is wanted as teacher"
     return ""

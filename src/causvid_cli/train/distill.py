@@ -79,7 +79,7 @@ class Distillation(TrainingRun):
     """Where lines for the user go that belong to no step."""
 
     def run(self, stages: Sequence[str] = ()) -> None:
-        """TrainingRun these stages, or all, in their order; finished ones are passed over, broken-off ones go on.
+        """Run these stages, or all, in their order; finished ones are passed over, broken-off ones go on.
 
         Raises UsageError when a stage needs another that has not run to its end, or when the folder was made by another
         configuration, OutputError when the folder cannot be written.
