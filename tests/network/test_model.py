@@ -10,7 +10,7 @@ from torch import Tensor
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
-from causvid_cli.network.model import CausalTransformer, sinusoid
+from causvid_cli.network.model import CausalTransformer
 from causvid_cli.train.denoiser import build_network
 
 ROUNDING = 2e-5
@@ -180,14 +180,6 @@ def test_no_mask_lets_every_frame_see_every_frame(model):
 
 
 # --- timesteps, prompts, batches -----------------------------------------------------------------------------------
-
-
-def test_features_of_a_timestep_are_cosines_and_then_sines_in_float64():
-    features = sinusoid(torch.tensor([0.0, 999.5]), 6)
-    assert features.dtype == torch.float64
-    angles = 999.5 * 10000.0 ** -(torch.arange(3).double() / 3)
-    assert features[0].tolist() == [1, 1, 1, 0, 0, 0]
-    assert torch.equal(features[1], torch.cat([angles.cos(), angles.sin()]))
 
 
 @pytest.mark.parametrize("timestep", [700.0, torch.tensor([700.0, 700.0])], ids=["number", "per clip"])

@@ -153,8 +153,8 @@ class PixelCodec(nn.Module):
         return rows_enlarged(wide.view(*entries.shape[:-1], entries.shape[-1] * enlarge, 3), enlarge)
 
     def nearest_entries(self, frames: Tensor) -> Tensor:
-        """The palette entry nearest to each pixel: uint8 [..., 3] -> int64 [...]."""
-        red, green, blue = frames.reshape(-1, 3).int().unbind(dim=1)
+        """Return the palette entry nearest to each pixel: uint8 [..., 3] -> int64 [...], on the codec's device."""
+        red, green, blue = frames.to(self.palette.device).reshape(-1, 3).int().unbind(dim=1)
         packed, places = torch.unique(red << 16 | green << 8 | blue, return_inverse=True)  # many times faster than rows
         colours = torch.stack([packed >> 16, packed >> 8 & 255, packed & 255], dim=1)
         nearest = torch.cdist(colours.float(), self.palette.float()).argmin(dim=1)

@@ -21,6 +21,7 @@ from causvid_cli.network.fused import FusedBlocks, plain_tokens
 from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.masks import AttentionParts, attention_parts
 from causvid_cli.network.rope import apply_rope, rotations
+from causvid_cli.network.timestep import features_of_number, features_of_tensor
 
 CLEAN_TIMESTEP = 0.0
 """What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
@@ -260,9 +261,11 @@ class CausalTransformer(nn.Module):
         """Features of timesteps [..., D], and what the blocks are modulated by [..., 6, D]; of a number: [1, ...]."""
         net, embedder = self.transformer, self.transformer.condition_embedder
         weight = net.patch_embedding.weight
-        # `full` where `tensor` would copy from the CPU, for which a GPU is waited for
-        time = timestep if isinstance(timestep, Tensor) else torch.full((1,), timestep, device=weight.device)
-        features = sinusoid(time.to(weight.device), self.config.freq_dim).to(_dtype(embedder.time_embedder))
+        size, dtype = self.config.freq_dim, _dtype(embedder.time_embedder)
+        if isinstance(timestep, Tensor):
+            features = features_of_tensor(timestep.to(weight.device), size).to(dtype)
+        else:
+            features = features_of_number(timestep, size, device=weight.device, dtype=dtype)
         time = embedder.time_embedder(features).to(weight.dtype)
         return time, embedder.time_proj(embedder.act_fn(time)).unflatten(-1, (6, -1))
 
@@ -401,14 +404,6 @@ class CrossAttention(_Processor):
         """Keys and values [B, L, head, head_dim] of a prompt [B, L, dim]."""
         k, v = attn.norm_k(attn.to_k(embeds)), attn.to_v(embeds)
         return k.unflatten(-1, (attn.heads, -1)), v.unflatten(-1, (attn.heads, -1))
-
-
-def sinusoid(timestep: Tensor, size: int) -> Tensor:
-    """Features [..., size] of timesteps [...]: cosines, then sines; in float64, as the published code has it."""
-    half = size // 2
-    ladder = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
-    angle = timestep.double().unsqueeze(-1) * ladder
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 def _per_frame(timestep: float | Tensor, batch: int, frames: int, device: torch.device) -> Tensor:

@@ -131,7 +131,7 @@ def distinct_pictures(plan: VideoPlan, codec: PixelCodec) -> list[np.ndarray]:
     for video in plan.videos:
         with suppress(MediaError):
             for clip in read_clips(video, frames=plan.frames, fps=Fraction(plan.fps)):
-                indices = codec.nearest_entries(torch.from_numpy(clip[::every])).to(torch.uint8).numpy()
+                indices = codec.nearest_entries(torch.from_numpy(clip[::every])).to(torch.uint8).cpu().numpy()
                 pictures |= {picture.tobytes(): picture for picture in indices}
     return list(pictures.values())
 

@@ -47,9 +47,9 @@ class Layout:
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
     def per_frame(self, per_chunk: Tensor) -> Tensor:
-        """[B, chunks] -> [B, F]."""
+        """Return values of chunks [B, chunks] for each of their latent frames, [B, F]."""
         sizes = torch.tensor([chunk.frames for chunk in self.chunks], device=per_chunk.device)
-        return per_chunk.repeat_interleave(sizes, dim=1)
+        return per_chunk.repeat_interleave(sizes, dim=1, output_size=self.chunks[-1].end_frame)  # else a GPU waits
 
 
 def slid_prompts(
@@ -59,7 +59,7 @@ def slid_prompts(
     if not share:
         return denoiser.prompt(rows)
     chosen = my_draw(rng.random, len(rows)) < share
-    return denoiser.blended_prompt(rows, others, 0.5 * my_draw(rng.random, len(rows)) * chosen)
+    return denoiser.blended_prompt(rows, others, 0.5 * my_draw(rng.random, len(rows)).float() * chosen)
 
 
 def known_frames(batch: Batch) -> Tensor:

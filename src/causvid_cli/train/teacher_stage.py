@@ -74,4 +74,4 @@ def _by_level(
     The latter is NaN for a batch without sprites.
     """
     error = (x0_from(prediction, x_t, output, sigma) - x0).square().mean(dim=1, keepdim=True)
-    return {"x0_error": error.mean(), "sprite_error": error[sprite.expand_as(error)].mean()}
+    return {"x0_error": error.mean(), "sprite_error": (error * sprite).sum() / sprite.sum()}
