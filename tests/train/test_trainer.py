@@ -20,7 +20,7 @@ from causvid_cli.train import logs, trainer
 from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.logs import StageLog, read_log, sparkline
 from causvid_cli.train.parallel import my_share
-from causvid_cli.train.resume import begun, check_same_run, finished
+from causvid_cli.train.resume import check_same_run, finished, last_step
 from causvid_cli.train.trainer import Loss, StageSetting, Trainer, averaged_weights, lr_at
 
 CPU = StageSetting(device=torch.device("cpu"))
@@ -544,11 +544,11 @@ def test_what_a_stage_has_used_may_not_change(key, value, said, stage):
 
 def test_a_stage_is_begun_with_its_first_checkpoint_and_finished_with_its_last(tmp_path):
     module, plan = net(), replace(PLAN, steps=10, save_every=4)
-    assert not begun(tmp_path)
+    assert last_step(tmp_path) is None
     assert not finished(tmp_path, 1)
     with pytest.raises(Interrupted):
         Trainer(tmp_path, module, plan, CPU).run(loss_of(module, stop_at=6))
-    assert begun(tmp_path)
+    assert last_step(tmp_path) is not None
     assert not finished(tmp_path, plan.steps)
     trained(tmp_path, plan)
     assert finished(tmp_path, plan.steps)

@@ -233,10 +233,10 @@ def test_a_missing_package_is_named_with_its_remedy(folder, monkeypatch, package
 
 def test_prompts_encoded_once_are_the_same_features(base, tmp_path):
     prompts = ["a cat", "a dog's hat, red"]
-    table = encode_prompts(tmp_path / "prompts.safetensors", prompts, base.text, against="ugly")
+    table = encode_prompts(tmp_path / "prompts.safetensors", prompts, base.text)
     table = encode_prompts(tmp_path / "prompts.safetensors", prompts, base.text)  # read, not made again
-    rows = table.rows(["a dog's hat, red", "a cat"])
-    wanted = torch.cat([base.text.encode(prompt).embeds for prompt in [prompts[1], prompts[0], "ugly"]])
+    rows = table.caption_rows(["a dog's hat, red", "a cat"])
+    wanted = torch.cat([*(base.text.encode(prompt).embeds for prompt in reversed(prompts)), base.text.empty()])
     assert torch.equal(table(torch.cat([rows, table.empty_rows(1)])), wanted)
     assert table.to(torch.float64)(rows).dtype == torch.float64
     denoiser = Denoiser(base.teacher, table.float())

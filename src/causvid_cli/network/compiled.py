@@ -26,7 +26,6 @@ Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 """Queries, keys and values [B, L, head, head_dim] of one layer, the back-end -> what attention gives."""
 Block = Callable[[Tensor, KeysValues, list[Tensor], Attend], Tensor]
 """Hidden states [B, L, D], the prompt's keys and values, six modulations, attention -> hidden states [B, L, D]."""
-Rows = Sequence[Sequence[Tensor]]
 
 
 class ChunkTokens(NamedTuple):

@@ -14,7 +14,7 @@ from .scenes import SIZE
 from .sprites import CYCLE
 from .story import PackStory, Story, held_out
 from .vocabulary import VOCABULARY, Subject
-from .wording import reword, sample_prompt, sample_story
+from .wording import reword, sample_story
 
 __all__ = [
     "CYCLE",
@@ -43,7 +43,6 @@ __all__ = [
     "render_photo",
     "render_script",
     "reword",
-    "sample_prompt",
     "sample_story",
     "shown_subject",
 ]

@@ -14,8 +14,6 @@ HAIR, SHOE, TROUSERS, TROUSERS_FAR = ink("brown.mid"), ink("brown.dark"), ink("g
 
 SWING = (0, 1, 0, -1)
 """Legs over the four phases: together, apart, together, apart the other way."""
-LIFT = (0, 1, 0, 1)
-"""Body height over the four phases of a walk, in box units."""
 
 
 @drawing("man")

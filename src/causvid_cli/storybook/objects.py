@@ -8,9 +8,9 @@ from .palette import BODY, DARK, LIGHT, MID, ink
 from .raster import Canvas
 from .sprites import drawing
 
-OUTLINE, WHITE, PALE, SHADE = ink("outline"), ink("white.light"), ink("white.mid"), ink("white.dark")
+OUTLINE, WHITE, PALE = ink("outline"), ink("white.light"), ink("white.mid")
 TYRE, HUB, GLASS = ink("grey.dark"), ink("grey.light"), ink("glass")
-WOOD, WOOD_DARK = ink("brown.mid"), ink("brown.dark")
+WOOD_DARK = ink("brown.dark")
 FLAME, EMBER, LAMP = ink("yellow.mid"), ink("orange.mid"), ink("yellow.light")
 
 

@@ -26,11 +26,6 @@ def sample_story(rng: np.random.Generator) -> Story:
     return Story(subject, colour, scene, action, _pick(rng, others) if action == "turns into" else None)
 
 
-def sample_prompt(rng: np.random.Generator) -> str:
-    """A random story in random words. It draws its story first: sample_story gives the same from an equal rng."""
-    return reword(sample_story(rng), rng)
-
-
 def reword(story: Story, rng: np.random.Generator) -> str:
     """A way to say a story; parse(reword(story, rng)).story is the story again."""
     if story.subject is None or rng.random() < CANONICAL_SHARE:

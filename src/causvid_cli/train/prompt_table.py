@@ -1,6 +1,6 @@
 """Prompts encoded once: training looks their features up and never runs the text encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -45,15 +45,11 @@ class PromptTable(nn.Module):
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._rows]
         return missing or ([] if len(self) else [""])
 
-    def rows(self, prompts: Sequence[str]) -> Tensor:
-        """Numbers int64 [B, 1] of prompts of the list. Raises UsageError for another."""
-        if unknown := [prompt for prompt in prompts if prompt not in self._rows]:
-            raise UsageError(f"prompt {unknown[0]!r} is not among the {len(self.prompts)} that were prepared")
-        return torch.tensor([self._rows[prompt] for prompt in prompts], dtype=torch.long).unsqueeze(1)
-
     def caption_rows(self, captions: Sequence[str]) -> Tensor:
-        """The same, by the name that `StoryText` has for it."""
-        return self.rows(captions)
+        """Return the numbers, int64 [B, 1], of prompts of the list. Raises UsageError for another."""
+        if unknown := [prompt for prompt in captions if prompt not in self._rows]:
+            raise UsageError(f"prompt {unknown[0]!r} is not among the {len(self.prompts)} that were prepared")
+        return torch.tensor([self._rows[prompt] for prompt in captions], dtype=torch.long).unsqueeze(1)
 
     def empty_rows(self, batch: int) -> Tensor:
         """Numbers [B, 1] of what guidance compares with."""
@@ -66,38 +62,28 @@ class PromptTable(nn.Module):
         return torch.stack(padded).to(self.place)
 
 
-def encode_prompts(
-    folder: Path,
-    prompts: Sequence[str],
-    text: TextEncoder,
-    *,
-    against: str = "",
-    report: Callable[[dict[str, float]], None] | None = None,
-) -> PromptTable:
+def encode_prompts(folder: Path, prompts: Sequence[str], text: TextEncoder) -> PromptTable:
     """Encode the prompts that the folder lacks, shard by shard, and read them all; those there keep their numbers.
 
-    against: what guidance leads away from; Wan's own programs say what is ugly, "" is the empty prompt.
+    Number 0, which guidance leads away from, is the empty prompt.
     """
     table = PromptTable(folder)
-    known, had = set(table.prompts), len(table)
+    known = set(table.prompts)
     missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
     first = len(list(folder.glob("prompts-*.safetensors")))
-    if had and not missing:
+    if len(table) and not missing:
         return table
     for shard, start in enumerate(range(0, max(1, len(missing)), SHARD_PROMPTS), start=first):
         part = missing[start : start + SHARD_PROMPTS]
         embeds = [text.encode(prompt).embeds for prompt in part]
         if shard == 0:
-            embeds.insert(0, text.encode(against).embeds if against else text.empty())
+            embeds.insert(0, text.empty())
         if not all(features.isfinite().all() for features in embeds):
             raise NumericsError(f"text features of prompts {start} to {start + len(part)} are not finite")
         features = [_unpadded(features) for features in embeds]
         tokens = torch.tensor([len(each) for each in features])
         about = {"prompts": part, "length": embeds[0].shape[1]}
         save_shard({"features": torch.cat(features), "tokens": tokens}, _path(folder, shard), about)
-        if report:
-            done = max(0, had - 1) + start + len(part)
-            report({"step": done, "prompts": done})
     return PromptTable(folder)
 
 

@@ -24,11 +24,6 @@ def last_step(folder: Path) -> int | None:
     return None
 
 
-def begun(folder: Path) -> bool:
-    """Whether a stage that trains has a checkpoint."""
-    return last_step(folder) is not None
-
-
 def finished(folder: Path, steps: int) -> bool:
     """Whether a stage that trains has taken all its steps."""
     return (last_step(folder) or 0) >= steps
