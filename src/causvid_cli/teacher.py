@@ -51,7 +51,7 @@ class Teacher:
         steps: int | None = None,
         guidance: float | None = None,
     ) -> np.ndarray:
-        """The whole video, uint8 RGB [T, H, W, 3]. Raises NumericsError when it is not finite.
+        """Return the whole video, uint8 RGB [T, H, W, 3]. Raises NumericsError when it is not finite.
 
         length: as in `Pipeline.stream`. steps: of the ODE's solution; guidance: see `denoise_whole`; both are by
         default what the pack says.
@@ -73,7 +73,7 @@ class Teacher:
         return made[0, :frames].cpu().numpy()
 
     def start_noise(self, latent_frames: int, *, batch: int, seed: int) -> Tensor:
-        """Standard normal [B, C, F, h, w]: what a student of this pack begins its chunks with, chunk after chunk."""
+        """Return noise [B, C, F, h, w], chunk after chunk what a student of this pack begins its chunks with."""
         geometry = Geometry(self.facts.height, self.facts.width, self.codec.facts.spatial_factor)
         draw = seeded_noise(
             seed,
@@ -96,11 +96,11 @@ def denoise_whole(
     sigmas: list[float],
     guidance: float,
 ) -> Tensor:
-    """Clean latents x0 [B, C, F, h, w] of whole clips, every frame seeing every other.
+    """Return clean latents x0 [B, C, F, h, w] of whole clips, every frame seeing every other.
 
     noise: x_t at sigmas[0], [B, C, F, h, w]. prompt_embeds: [B, L, D]; empty_embeds: [1, L, D].
     sigmas: falling to 0. guidance: how far the flow is led away from that of the empty prompt; 1 is none
-    (`sampler.guided_flow`).
+    (`sampling.ode.guided_flow`).
     """
     weight = model.transformer.patch_embedding.weight
     prompt, empty = (model.prompt_cache(e.to(weight.device, weight.dtype)) for e in (prompt_embeds, empty_embeds))
@@ -110,7 +110,7 @@ def denoise_whole(
 
 
 def load_teacher(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype: str = AUTO) -> Teacher:
-    """The teacher of a model pack, by name or by folder; every file is verified first.
+    """Return the teacher of a model pack, by name or by folder; every file is verified first.
 
     Raises ModelError when the pack is missing, damaged or without a teacher, DeviceError when the device is.
     """

@@ -24,7 +24,7 @@ from causvid_cli.storybook import PackStory
 from causvid_cli.storybook.palette import SUBJECTS
 from causvid_cli.storybook.sprites import DRAWINGS
 from causvid_cli.storybook.vocabulary import VOCABULARY
-from causvid_cli.train.autoencoder import CROP, OwnPictures, redrawn
+from causvid_cli.train.autoencoder import CROP, OwnFrames, redrawn
 from causvid_cli.train.config import load_config
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.distill import Distillation
@@ -92,7 +92,7 @@ def test_a_name_that_is_drawn_already_is_refused(example):
 def test_crops_of_own_pictures_hold_something_that_the_codec_gets_wrong():
     codec, rng = tiny_codec(), np.random.default_rng(0)
     known = redrawn(np.zeros((64, 64), np.uint8), codec)
-    own = OwnPictures([known], codec)
+    own = OwnFrames([known], codec)
     own.wrong = [np.zeros((64, 64), bool)]
     own.wrong[0][50, 40] = True
     pictures, masks = own.sample(rng, 5)

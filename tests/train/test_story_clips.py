@@ -201,9 +201,9 @@ def test_a_clip_that_begins_late_is_the_later_part_of_the_video():
 
 
 def test_crops_lie_on_the_grid_of_latent_cells_and_show_the_sprite():
-    pictures, masks = story_clips.sample_pictures(np.random.default_rng(0), 20, crop=32)
+    pictures, masks = story_clips.sample_frames(np.random.default_rng(0), 20, crop=32)
     assert pictures.shape == masks.shape == (20, 32, 32)
-    whole, sprites = story_clips.sample_pictures(np.random.default_rng(0), 20)
+    whole, sprites = story_clips.sample_frames(np.random.default_rng(0), 20)
     assert whole.shape == (20, 64, 64)
     shown = masks.flatten(1).any(1)
     assert shown.sum() >= 15  # bare scenes have none

@@ -22,9 +22,10 @@ def guided_flow(
     both: PromptCache,
     guidance: float,
 ) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): the flow, led away from that of the empty prompt.
+    """Return the flow [B, C, F, h, w] with classifier-free guidance (arXiv 2207.12598, eq. 6), in one call.
 
-    x_t: [B, C, F, h, w]. both: B prompts, then B empty ones: one call, so half as many and larger products.
+    sigma: the noise level of x_t [B, C, F, h, w], 0..1. both: B prompts, then B empty ones:
+    one call, so half as many and larger products.
     """
     pair = torch.cat([x_t, x_t])
     flow, other = flow_from(prediction, pair, predict(pair, 1000 * sigma, both), sigma).chunk(2)

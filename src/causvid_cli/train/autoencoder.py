@@ -1,6 +1,6 @@
 """Stage `autoencoder`: the pixel-art codec, trained by cross-entropy on palette entries.
 
-Where a run starts from a base, only the decoder learns, from the user's pictures beside the storybook's: latents stay
+Where a run starts from a base, only the decoder learns, from the user's frames beside the storybook's: latents stay
 what they are, so the base's networks understand them, but what they stand for may now look new.
 """
 
@@ -27,25 +27,25 @@ from causvid_cli.train.videos import VideoPlan, read_clips
 CODEC_FILE = "codec.safetensors"
 CROP = 32
 WHOLE_EVERY = 6
-"""One step in so many sees whole pictures, the others crops around the sprite: cheaper, and where the errors are."""
+"""One step in so many sees whole frames, the others crops around the sprite: cheaper, and where the errors are."""
 SPRITE_WEIGHT = 3.0
 NOISE = 0.15
 """Standard deviation of the noise on the cells in training: the decoder must forgive small latent errors."""
 SCALE_PENALTY = 1e-3
-MOST_PICTURES = 4000
-"""Of the user's; they are kept in memory."""
+MOST_FRAMES = 4000
+"""Most of the user's frames that are kept in memory."""
 
 
-class OwnPictures:
-    """The user's pictures, palette entries uint8 [H, W], and where a codec gets them wrong: that is what is new."""
+class OwnFrames:
+    """The user's frames, palette entries uint8 [H, W], and where a codec gets them wrong: that is what is new."""
 
-    def __init__(self, pictures: Sequence[np.ndarray], codec: PixelCodec) -> None:
-        self.pictures, self.wrong = pictures, [redrawn(picture, codec) != picture for picture in pictures]
+    def __init__(self, frames: Sequence[np.ndarray], codec: PixelCodec) -> None:
+        self.frames, self.wrong = frames, [redrawn(frame, codec) != frame for frame in frames]
 
     def sample(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-        """Crops [N, CROP, CROP] around something new, and masks of what is new."""
-        picks = rng.integers(len(self.pictures), size=count)
-        crops = [story_clips.crop_around(self.pictures[i], self.wrong[i], CROP, rng) for i in picks]
+        """Return crops uint8 [N, CROP, CROP] around something new, and masks bool [N, CROP, CROP] of what is new."""
+        picks = rng.integers(len(self.frames), size=count)
+        crops = [story_clips.crop_around(self.frames[i], self.wrong[i], CROP, rng) for i in picks]
         indices, masks = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
         return indices, masks
 
@@ -56,11 +56,11 @@ def train_autoencoder(
     setting: StageSetting,
     *,
     base: PixelCodec | None = None,
-    own: OwnPictures | None = None,
+    own: OwnFrames | None = None,
 ) -> PixelCodec:
-    """Train, or go on training, the codec; returns it with averaged weights and measured latent statistics.
+    """Train the codec, or go on with its training, and return it with averaged weights and measured latent statistics.
 
-    base: a codec to go on from, of which only the decoder learns. own: half of all crops are of these pictures.
+    base: a codec to go on from, of which only the decoder learns. own: half of all crops are of these frames.
     """
     device = setting.device
     torch.manual_seed(setting.seed)
@@ -69,10 +69,10 @@ def train_autoencoder(
 
     def sample(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         if step % WHOLE_EVERY == 0:
-            return story_clips.sample_pictures(rng, max(1, plan.batch // 4))
+            return story_clips.sample_frames(rng, max(1, plan.batch // 4))
         if own is None:
-            return story_clips.sample_pictures(rng, plan.batch, crop=CROP)
-        known, new = story_clips.sample_pictures(rng, plan.batch // 2, crop=CROP), own.sample(rng, -(-plan.batch // 2))
+            return story_clips.sample_frames(rng, plan.batch, crop=CROP)
+        known, new = story_clips.sample_frames(rng, plan.batch // 2, crop=CROP), own.sample(rng, -(-plan.batch // 2))
         return torch.cat([known[0], new[0]]), torch.cat([known[1], new[1]])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -115,37 +115,37 @@ def begin_codec(plan: AutoencoderConfig, base: PixelCodec | None) -> PixelCodec:
 def load_codec(
     folder: Path, plan: AutoencoderConfig, *, device: torch.device, base: PixelCodec | None = None
 ) -> PixelCodec:
-    """The codec that `train_autoencoder` left in its folder, frozen."""
+    """Return the codec that `train_autoencoder` left in its folder, frozen."""
     codec = begin_codec(plan, base)
     codec.load_state_dict(load_file(folder / CODEC_FILE))
     return codec.to(device).channels_last().eval().requires_grad_(False)
 
 
-def distinct_pictures(plan: VideoPlan, codec: PixelCodec) -> list[np.ndarray]:
-    """Every picture of the user's clips once, as palette entries uint8 [H, W]; of very many, evenly spread ones.
+def distinct_frames(plan: VideoPlan, codec: PixelCodec) -> list[np.ndarray]:
+    """Return every frame of the user's clips once, as palette entries uint8 [H, W]; of very many, evenly spread ones.
 
     Videos that break are passed over: stage `prepare` lists them.
     """
-    every = -(-plan.clips * plan.frames // MOST_PICTURES)
-    pictures: dict[bytes, np.ndarray] = {}
+    every = -(-plan.clips * plan.frames // MOST_FRAMES)
+    frames: dict[bytes, np.ndarray] = {}
     for video in plan.videos:
         with suppress(MediaError):
             for clip in read_clips(video, frames=plan.frames, fps=Fraction(plan.fps)):
                 indices = codec.nearest_entries(torch.from_numpy(clip[::every])).to(torch.uint8).cpu().numpy()
-                pictures |= {picture.tobytes(): picture for picture in indices}
-    return list(pictures.values())
+                frames |= {frame.tobytes(): frame for frame in indices}
+    return list(frames.values())
 
 
 @torch.no_grad()
-def redrawn(picture: np.ndarray, codec: PixelCodec) -> np.ndarray:
-    """A picture uint8 [H, W] as it comes out of the codec."""
-    indices = torch.from_numpy(picture)[None].to(codec.palette.device)
+def redrawn(frame: np.ndarray, codec: PixelCodec) -> np.ndarray:
+    """Return a frame uint8 [H, W] as it comes out of the codec."""
+    indices = torch.from_numpy(frame)[None].to(codec.palette.device)
     return codec.decode_pictures(codec.encode_pictures(indices))[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 @torch.no_grad()
 def measure_latents(codec: PixelCodec, rng: np.random.Generator, device: torch.device, count: int = 512) -> None:
-    """Set the codec's mean and standard deviation per channel from whole pictures."""
-    cells = codec.encode_pictures(story_clips.sample_pictures(rng, count)[0].to(device))
+    """Set the codec's mean and standard deviation per channel from whole frames."""
+    cells = codec.encode_pictures(story_clips.sample_frames(rng, count)[0].to(device))
     codec.latents_mean.copy_(cells.mean(dim=(0, 2, 3)))
     codec.latents_std.copy_(cells.std(dim=(0, 2, 3)))

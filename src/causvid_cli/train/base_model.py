@@ -50,14 +50,14 @@ class Base:
 
     @cached_property
     def teacher(self) -> CausalTransformer:
-        """Raises ModelError when the base comes without one."""
+        """The bidirectional teacher. Raises ModelError when the base comes without one."""
         if self.teacher_folder is None:
             raise ModelError(f"{self.facts.name} comes without its teacher, and cannot be distilled from")
         return self._transformer(self.teacher_folder)
 
     @property
     def start(self) -> CausalTransformer:
-        """What a new student begins as: the base's student, or its teacher where it has none."""
+        """The network that a new student begins as: the base's student, or its teacher where it has none."""
         return self.student or self.teacher
 
     @cached_property
@@ -80,7 +80,7 @@ class Base:
 
 
 def load_base(model: str | Path, *, device: torch.device, dtype: torch.dtype) -> Base:
-    """A base from the name or folder of a model pack, or the folder of Wan2.1 text-to-video in diffusers layout.
+    """Return a base from the name or folder of a model pack, or the folder of Wan2.1 text-to-video in diffusers layout.
 
     A pack's files are verified; of Wan, whose files nobody has listed, the configurations are. Raises ModelError.
     """
@@ -122,7 +122,7 @@ def check_wan(folder: Path) -> None:
 
 
 def wan_facts(name: str) -> PackFacts:
-    """Of the teacher as Wan2.1 is sampled at 480p, of the student as Self-Forcing trains it (arXiv 2506.08009)."""
+    """Facts of a student of Wan2.1: as Self-Forcing trains it (arXiv 2506.08009); of its teacher, as Wan samples."""
     return PackFacts(
         name=name,
         chunk_frames=3,

@@ -31,7 +31,7 @@ def train_causal(
     setting: StageSetting,
     blends: float = 0.0,
 ) -> Trainer:
-    """Teacher forcing by flow matching, from whatever weights the denoiser holds; returns the trainer.
+    """Train by teacher forcing and flow matching, from the weights that the denoiser holds; return the trainer.
 
     blends: share of prompts that are slid towards another (`slid_prompts`).
     """
@@ -62,6 +62,6 @@ def train_causal(
 
 
 def noisy_context(x0: Tensor, rng: np.random.Generator) -> Tensor:
-    """Clean latents with a little noise, another level for each clip."""
+    """Return clean latents [B, C, F, h, w] with a little noise, at another level for each clip."""
     level = CONTEXT_NOISE * my_draw(rng.random, len(x0)).float().to(x0.device)
     return add_noise(x0, standard_normal(rng, x0), level)

@@ -84,7 +84,7 @@ class DataConfig:
     uncaptioned_share: Share = 0.0
     """Share of the videos that may lack a caption that can be used. They are left out and listed; more is an error."""
     damaged_share: Share = 1.0
-    """The same for videos that are broken, empty or too short. 1 lets a run go on as long as one video is left."""
+    """Share of the videos that may be broken, empty or too short. 1 lets a run go on as long as one video is left."""
 
     def __post_init__(self) -> None:
         if not self.videos and not self.prompts:
@@ -102,7 +102,7 @@ class Optimisation:
     lr: Rate = 1e-3
     """Peak learning rate (AdamW)."""
     batch: Positive = 16
-    """Clips or pictures of one step."""
+    """Clips or frames of one step."""
     warmup: Count = 100
     """Steps over which the learning rate rises to its peak."""
     decay: Share = 0.6
@@ -210,7 +210,7 @@ class OdeConfig:
     `causal`, or the base's student, which a smaller one is to be made from."""
     pairs: Positive = 4096
     steps: Size = 24
-    """Of the ODE's solution."""
+    """Steps of the ODE's solution."""
     guidance: Guidance = 2.5
     batch: Positive = 64
     """Solutions computed at once."""
@@ -266,7 +266,7 @@ class TrainConfig:
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str
-    """Of the pack."""
+    """Name of the pack."""
     seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0
     license: str = ""
     source: str = ""
@@ -282,7 +282,7 @@ class TrainConfig:
     rollout: RolloutFacts | None = None
     """How the student makes videos; if not given, as the base does."""
     teacher_guidance: Annotated[float, Interval(ge=0.001, le=1000)] | None = None
-    """Of the teacher in the pack; if not given, as the base has it."""
+    """Classifier-free guidance of the teacher in the pack; if not given, as the base has it."""
     teacher_steps: Annotated[int, Interval(ge=1, le=1024)] | None = None
     blends: Share = 0.0
     """Share of prompts that stages causal and student slide up to halfway to another, and that still show their own: so
@@ -299,12 +299,12 @@ class TrainConfig:
     eval: EvalConfig | None = None
 
     def stages(self) -> tuple[str, ...]:
-        """The stages of this run, in their order: `prepare`, `export`, and those that have a section."""
+        """Return the stages of this run, in their order: `prepare`, `export`, and those that have a section."""
         return tuple(s for s in STAGES if s in ("prepare", "export") or getattr(self, s) is not None)
 
 
 def check_stages(stages: Iterable[str], config: TrainConfig) -> tuple[str, ...]:
-    """These stages, or all of the run when none is named, in their order."""
+    """Return these stages, or all of the run when none is named, in their order. Raises UsageError for others."""
     wanted, has = set(stages), config.stages()
     for stage in sorted(wanted - set(has)):
         if stage in STAGES:
@@ -315,7 +315,7 @@ def check_stages(stages: Iterable[str], config: TrainConfig) -> tuple[str, ...]:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """The run that a TOML file describes. Raises UsageError with the place of what is wrong."""
+    """Return the run that a TOML file describes. Raises UsageError with the place of what is wrong."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -332,7 +332,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def _missing(config: TrainConfig) -> str:
-    """What a run of this file would lack, or cannot be."""
+    """Return what a run of this file would lack, or cannot be; empty where it lacks nothing."""
     if not config.base and config.autoencoder is None:
         return "[autoencoder]: missing; without base something must make the latents"
     if not config.base and config.teacher is None:

@@ -41,7 +41,7 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, pick: Tensor) -> Tensor:
-        """Those of these numbers, int64 [B]: a new tensor [B, ...]."""
+        """Return the rows with these numbers, int64 [B]: a new tensor [B, ...]."""
         parts = torch.searchsorted(self.ends, pick, right=True)
         from_end = (pick - self.ends[parts]).tolist()  # -1 is the last of its part
         picked = self.parts[0].new_empty(len(pick), *self.shape[1:])  # torch.stack takes no float16 under autocast
@@ -67,6 +67,7 @@ class Bucket:
 
     @classmethod
     def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Bucket":
+        """Return the clips of several shards as one bucket; their latents stay in the files."""
         rows, first_predictable_frame, sampling_weight = (
             torch.cat([shard[name] for shard in shards]) for name in ("rows", "known_from", "share")
         )
@@ -103,7 +104,7 @@ class LatentClips:
 
     @property
     def latent_frames(self) -> int:
-        """Length of the shortest clips."""
+        """Latent frames of the shortest clips."""
         return min(bucket.latent_frames for bucket in self.buckets)
 
     @cached_property

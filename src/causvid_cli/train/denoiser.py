@@ -13,7 +13,7 @@ from causvid_cli.train.prompt_table import PromptTable
 
 
 def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransformer:
-    """An untrained transformer that begins by predicting nothing: its first steps are steadier."""
+    """Return an untrained transformer that begins by predicting nothing: its first steps are steadier."""
     net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=shape.heads,
@@ -60,13 +60,14 @@ class Denoiser(nn.Module):
         self.text = text
 
     def prompt(self, rows: Tensor) -> PromptCache:
+        """Return prompts, given by row numbers [B, L], as the network takes them."""
         return self.network.prompt_cache(self.text(rows))
 
     def blended_prompt(self, rows: Tensor, others: Tensor, weight: Tensor) -> PromptCache:
-        """Prompts slid towards others; rows, others: row numbers [B, L]. weight: [B] in 0..1, how far."""
+        """Return prompts slid towards others; rows, others: row numbers [B, L]. weight: [B] in 0..1, how far."""
         own, other = self.text(rows), self.text(others)
         return self.network.prompt_cache(torch.lerp(own, other, weight.view(-1, 1, 1).to(own)))
 
     def drop_prompts(self, rows: Tensor, uniform: Tensor, *, rate: float) -> Tensor:
-        """Row numbers [B, 5] with a share `rate` of the prompts emptied, for guidance; uniform: [B] in [0, 1)."""
+        """Row numbers [B, L] with a share `rate` of the prompts emptied, for guidance; uniform: [B] in [0, 1)."""
         return torch.where((uniform < rate).unsqueeze(1), self.text.empty_rows(len(rows)), rows)

@@ -16,7 +16,7 @@ from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.train.autoencoder import OwnPictures, distinct_pictures, train_autoencoder
+from causvid_cli.train.autoencoder import OwnFrames, distinct_frames, train_autoencoder
 from causvid_cli.train.captions import read_prompts
 from causvid_cli.train.causal import train_causal
 from causvid_cli.train.config import EvalConfig, OdeConfig, Optimisation, check_stages
@@ -130,12 +130,12 @@ class Distillation(TrainingRun):
         return self.leaves(stage).exists()
 
     def needs(self, stage: str) -> set[str]:
-        """The stages of this run right before a stage."""
+        """Return the stages of this run right before a stage."""
         found = [{n} if n in self.config.stages() else self.needs(n) for n in NEEDS[stage]]
         return set().union(*found)
 
     def progress(self, stage: str, row: Mapping[str, float]) -> tuple[int, int]:
-        """How far a stage is, from a row of its log: (done, of how many)."""
+        """Return how far a stage is, from a row of its log: (done, of how many)."""
         name, total = "step", 1
         match getattr(self.config, stage, None):
             case Optimisation(steps=total):
@@ -154,13 +154,13 @@ class Distillation(TrainingRun):
             if not isinstance(base, PixelCodec):
                 raise UsageError("[autoencoder]: only the storybook's codec can learn; leave the section out")
             videos = self.videos()
-            own = OwnPictures(distinct_pictures(videos, base), base) if videos else None
+            own = OwnFrames(distinct_frames(videos, base), base) if videos else None
         folder, plan = self.folder / "autoencoder", self.config.autoencoder
         assert plan is not None
         train_autoencoder(folder, plan, self.setting("autoencoder"), base=base, own=own)
 
     def videos(self) -> VideoPlan | None:
-        """The user's clips, planned."""
+        """Return the user's clips, planned; None where the file names no videos."""
         data, clips, facts = self.config.data, self.config.clips, self.facts()
         if data is None or not data.videos:
             return None
@@ -290,12 +290,12 @@ class Distillation(TrainingRun):
         )
 
     def plan(self, stage: str) -> Optimisation:
-        """How a stage takes its steps."""
+        """Return how a stage takes its steps."""
         plan: Optimisation = getattr(self.config, stage)
         return plan
 
     def setting(self, stage: str) -> StageSetting:
-        """Where and how a stage computes, and to whom it reports."""
+        """Return where and how a stage computes, and to whom it reports."""
         told = self.report
         report: Report | None = None if told is None else lambda row: told(stage, row)
         return StageSetting(
@@ -307,7 +307,7 @@ class Distillation(TrainingRun):
         )
 
     def samples(self, stage: str) -> Samples | None:
-        """How a stage shows on the way what it has learnt, where its plan asks for that."""
+        """Return how a stage shows on the way what it has learnt, where its plan asks for that."""
         if not self.plan(stage).sample_every:
             return None
         if stage in STUDENT_STAGES:
@@ -321,7 +321,7 @@ class Distillation(TrainingRun):
         )
 
     def regression(self, denoiser: Denoiser, plan: Optimisation) -> Regression:
-        """The loss of stage `student`."""
+        """Return the loss of stage `student`."""
         assert self.config.ode is not None
         return Regression(
             denoiser,
@@ -335,7 +335,7 @@ class Distillation(TrainingRun):
         )
 
     def learner(self, denoiser: Denoiser, *, text: bool = False) -> Denoiser:
-        """The same network, ready to be trained; text: its features too, which teacher and student share."""
+        """Return the same network, ready to be trained. text: so are its features, which teacher and student share."""
         denoiser.requires_grad_(True).train()
         denoiser.text.requires_grad_(text)
         denoiser.network.transformer.gradient_checkpointing = self.config.compute.gradient_checkpointing

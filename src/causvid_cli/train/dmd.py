@@ -58,7 +58,7 @@ def self_rollout(
     rng: np.random.Generator,
     learn: bool = False,
 ) -> Exit:
-    """Clips of the shape of `like` [B, C, F, h, w] as the student makes them in its first `exit_step` + 1 steps.
+    """Return clips of the shape of `like` [B, C, F, h, w] as the student makes them in its first `exit_step` + 1 steps.
 
     learn: with the gradient of each chunk's last step; else, or where gradients are off, without any.
     """
@@ -85,7 +85,7 @@ def self_rollout(
 
 
 def last_steps(student: Denoiser, rows: Tensor, end: Exit, facts: RolloutFacts) -> Tensor:
-    """`end.x0` once more, in one pass, with the gradient of each chunk's last step and none through what it has seen.
+    """Return `end.x0` once more, in one pass, with the gradient of each chunk's last step and none through its past.
 
     The same as `self_rollout` with `learn`: far fewer calls, but a mask over twice the clip's tokens.
     """
@@ -98,7 +98,7 @@ def last_steps(student: Denoiser, rows: Tensor, end: Exit, facts: RolloutFacts) 
 def noised_clips(
     student: Denoiser, rows: Tensor, x0: Tensor, facts: RolloutFacts, *, rng: np.random.Generator
 ) -> Tensor:
-    """The student's one-step answer [B, C, F, h, w] to true clips, each chunk at a noise level of its own.
+    """Return the student's one-step answer [B, C, F, h, w] to true clips, each chunk at a noise level of its own.
 
     Diffusion forcing (arXiv 2407.01392): a chunk sees earlier chunks as noisy as they are.
     """
@@ -125,7 +125,7 @@ def real_x0(
     mask: Tensor | None = None,
     clean: Tensor | None = None,
 ) -> Tensor:
-    """What the teacher takes for clean, led away from what it takes for clean without the prompt.
+    """Return what the teacher takes for clean [B, C, F, h, w], with classifier-free guidance.
 
     x_t: [B, C, F, h, w]; sigma: [B]. mask, clean: for a causal teacher (`forward_whole`).
     """
@@ -154,12 +154,12 @@ class Matching:
     regression: Regression | None = None
 
     def __call__(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """{"student": loss} once in `critic_updates` + 1 steps, else {"critic": loss}, and what is worth a log."""
+        """Give {"student": loss} once in `critic_updates` + 1 steps, else {"critic": loss}, and what is worth a log."""
         turn = step % (self.plan.critic_updates + 1) == self.plan.critic_updates
         return self.student_loss(rng) if turn else self.critic_loss(rng)
 
     def critic_loss(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Flow matching on what the student makes now."""
+        """Return the critic's loss: flow matching on what the student makes now."""
         with torch.no_grad():
             rows, x0 = self.sample(rng)
         sigma, noise = self.noise(x0, rng)
@@ -168,7 +168,7 @@ class Matching:
         return {"critic": flow_matching(network.prediction, x_t, output, x0, noise, sigma)}
 
     def student_loss(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Distribution matching, and the regression beside it where the plan has one."""
+        """Return the losses of distribution matching, and of the regression beside it where the plan has one."""
         rows, x0 = self.sample(rng)
         sigma, noise = self.noise(x0, rng)
         with torch.no_grad():
@@ -206,19 +206,19 @@ class Matching:
         return rows, last_steps(self.student, rows, end, self.facts) if grad and not large else end.x0
 
     def noise(self, x0: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Noise levels [B] at which the scores are compared, and noise."""
+        """Return noise levels [B] at which the scores are compared, and noise [B, C, F, h, w]."""
         sigma = sample_sigma(my_draw(rng.random, len(x0)).float(), shift=self.shift)
         return sigma.clamp(self.plan.min_sigma, self.plan.max_sigma).to(x0.device), standard_normal(rng, x0)
 
     def past(self, x0: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What a causal teacher sees besides: the student's own clean frames, under a mask; else nothing."""
+        """The mask and the student's own clean frames that a causal teacher sees besides; (None, None) for another."""
         if self.plan.real_score == "teacher":
             return None, None
         return Layout.of(x0.shape[2], self.facts).mask, x0.detach()
 
 
 def train_dmd(folder: Path, matching: Matching, plan: Optimisation, setting: StageSetting) -> Trainer:
-    """Train student and critic in turns; the averaged weights of part "student" are the result."""
+    """Train student and critic in turns. The result is in the returned trainer: averaged weights of part "student"."""
     parts = {"student": plan, "critic": replace(plan, lr=matching.plan.critic_lr, ema=0.0)}
     matching.teacher.requires_grad_(False)
     if setting.compute.shard:

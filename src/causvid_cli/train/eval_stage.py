@@ -29,7 +29,7 @@ def evaluate(
     seed: int = 0,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Make, measure, and write what `causvid eval` writes; returns the figures.
+    """Make clips, measure them, write what `causvid eval` writes, and return the figures.
 
     judge: by default the pack's own. Goes on with an unfinished evaluation of the same pack; replaces any other.
     """
@@ -53,5 +53,5 @@ def evaluate(
 
 
 def clips_of(plan: EvalConfig) -> int:
-    """How many clips an evaluation makes."""
+    """Return how many clips an evaluation makes."""
     return (4 if plan.teacher else 3) * 2 * plan.prompts * plan.seeds

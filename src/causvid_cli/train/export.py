@@ -30,7 +30,7 @@ def export_pack(
     base: Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> PackFacts:
-    """Write a pack whole or not at all: into a folder beside it first, which then takes its place.
+    """Write a pack whole or not at all, into a folder beside it first, and return its facts.
 
     base: a pack, or Wan in diffusers layout; what is not given goes in as the base has it. With a judge, the facts that
     are written name its folder.
@@ -65,7 +65,7 @@ def _save(folder: Path, module: nn.Module, config: dict[str, Any], dtype: torch.
 
 
 def _link(source: str, target: str) -> None:
-    """The same file under another name, for umT5 alone is 11 GB; a copy where there can be no such thing."""
+    """Give a file a second name, as umT5 alone is 11 GB; copy it where the file system has no hard links."""
     try:
         os.link(os.path.realpath(source), target)
     except OSError:

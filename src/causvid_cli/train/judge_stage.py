@@ -22,16 +22,16 @@ from causvid_cli.train.trainer import StageSetting, Trainer, averaged_weights
 BEGINNINGS, LATE, SWITCHES, PHOTOS = 0.4, 0.25, 0.15, 0.2
 """Shares of the windows that it learns: of these kinds in turn."""
 SEEN_WHOLE, SEEN_AFTER = 10, 16
-"""A window that begins by the first of these pictures of its story shows all that happens once; one that begins from
+"""A window that begins by the first of these frames of its story shows all that happens once; one that begins from
 the second on, only what has come of it."""
 LATEST = 480
-"""Windows begin within so many pictures: a minute."""
+"""Windows begin within so many frames: a minute."""
 HELD = (4, 8)
-"""Pictures for which a photo stands still."""
+"""Frames for which a photo stands still."""
 
 
 def train_judge(folder: Path, plan: Optimisation, setting: StageSetting) -> Judge:
-    """Train, or go on training, the judge."""
+    """Train the judge, or go on with its training, and return it."""
     torch.manual_seed(setting.seed)
     device = setting.device
     judge = Judge().to(device)
@@ -50,14 +50,14 @@ def train_judge(folder: Path, plan: Optimisation, setting: StageSetting) -> Judg
 
 
 def load_judge(folder: Path, *, device: torch.device) -> Judge:
-    """The judge that `train_judge` left in its folder."""
+    """Return the judge that `train_judge` left in its folder."""
     judge = Judge()
     judge.load_state_dict(averaged_weights(folder))
     return judge.to(device).eval().requires_grad_(False)
 
 
 def sample_windows(rng: np.random.Generator, count: int) -> tuple[Tensor, list[Said]]:
-    """Windows, palette entries uint8 [B, FRAMES, 64, 64], and what the judge must say of each."""
+    """Return windows, palette entries uint8 [B, FRAMES, 64, 64], and what the judge must say of each."""
     windows, said = [], []
     for story in sample_stories(rng, count):
         kind = int(rng.choice(4, p=(BEGINNINGS, LATE, SWITCHES, PHOTOS)))
@@ -68,7 +68,7 @@ def sample_windows(rng: np.random.Generator, count: int) -> tuple[Tensor, list[S
 
 
 def _window(story: Story, kind: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
-    """A window of this story, and whether what happens once has happened before it."""
+    """Return a window of this story, and whether what happens once has happened before it."""
     seed = int(rng.integers(2**31))
     if kind == 3:
         photo = story_clips.changed_story(story, rng, at=0, changes=story_clips.PHOTO_CHANGES, same=True)
@@ -86,7 +86,7 @@ def _window(story: Story, kind: int, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def _spoil(indices: Tensor, rng: np.random.Generator) -> Tensor:
-    """Clips with a little of what a generated clip has wrong: single pixels of another entry."""
+    """Return clips with a little of what a generated clip has wrong: single pixels of another entry."""
     rate = rng.random() * 0.03
     wrong = torch.from_numpy(rng.random(tuple(indices.shape), dtype=np.float32) < rate)
     other = torch.from_numpy(rng.integers(len(storybook.PALETTE), size=tuple(indices.shape), dtype=np.uint8))

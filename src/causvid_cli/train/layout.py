@@ -21,7 +21,7 @@ from causvid_cli.train.parallel import my_draw
 
 @lru_cache
 def few_steps(facts: RolloutFacts) -> tuple[Step, ...]:
-    """The student's steps."""
+    """Return the student's steps, noisiest first."""
     return steps_of(facts.steps, shift=facts.shift, warped=facts.warp_steps)
 
 
@@ -35,7 +35,11 @@ class Layout:
     @classmethod
     @lru_cache
     def of(cls, frames: int, facts: RolloutFacts, *, first_frames: int = 0) -> "Layout":
-        """first_frames: of a first chunk that is shorter, as given frames may be; the last is then shorter too."""
+        """Return how a clip of so many latent frames is cut.
+
+        first_frames: of a first chunk that is shorter, as given frames may be; the last is then shorter too. Raises
+        UsageError where chunks do not divide the clip.
+        """
         chunks = tuple(take_chunks(frames, facts.chunk_frames, first_frames=first_frames or None))
         last = chunks[-1]
         if last.end_frame != frames and not first_frames:
@@ -55,7 +59,7 @@ class Layout:
 def slid_prompts(
     denoiser: Denoiser, rows: Tensor, others: Tensor, rng: np.random.Generator, *, share: float
 ) -> PromptCache:
-    """Prompts of rows [B, L], a share of them slid up to halfway to those of others [B, L]."""
+    """Return prompts of rows [B, L], a share of them slid up to halfway to those of others [B, L]."""
     if not share:
         return denoiser.prompt(rows)
     chosen = my_draw(rng.random, len(rows)) < share
@@ -63,12 +67,12 @@ def slid_prompts(
 
 
 def known_frames(batch: Batch) -> Tensor:
-    """1 where what comes next can be foretold, else 0, [B, 1, F, 1, 1]."""
+    """Return 1 where what comes next can be foretold, else 0: float32 [B, 1, F, 1, 1]."""
     known = torch.arange(batch.x0.shape[2], device=batch.x0.device) >= batch.first_predictable_frame[:, None]
     return known.float()[:, None, :, None, None]
 
 
 def cache_for(network: CausalTransformer, clips: Tensor, facts: RolloutFacts) -> KVCache:
-    """An empty cache for a roll-out like clips [B, C, F, h, w]."""
+    """Return an empty cache for a roll-out like clips [B, C, F, h, w]."""
     batch, _, _, height, width = clips.shape
     return network.kv_cache(latent_height=height, latent_width=width, window_frames=facts.window_frames, batch=batch)

@@ -82,7 +82,7 @@ def has_tensorboard() -> bool:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The rows of a stage's log, oldest first; a last line that was cut short is left out, and so is NaN."""
+    """Return the rows of a stage's log, oldest first; a last line that was cut short is left out, and so is NaN."""
     path = folder / LOG
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     rows = (json.loads(line) for line in lines if line.endswith("\n"))
@@ -90,7 +90,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """A curve of at most `width` characters: the lowest value is ▁, the highest █, what is not finite a blank.
+    """Return a curve of at most `width` characters: the lowest value is ▁, the highest █, what is not finite a blank.
 
     Neighbours are averaged where there are more values than characters. Values that are all positive stand on a
     logarithmic scale: a loss falls fast, then slowly, and both are to be seen.

@@ -9,7 +9,7 @@ from causvid_cli.sampling.schedule import flow_from, x0_from
 
 
 def palette_cross_entropy(scores: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
-    """Mean weighted cross-entropy of palette scores [N, P, H, W] against entries [N, H, W]; weight: [N, H, W]."""
+    """The mean weighted cross-entropy of palette scores [N, P, H, W] against entries [N, H, W]; weight: [N, H, W]."""
     loss = F.cross_entropy(scores, indices.long(), reduction="none")
     return (loss * weight).sum() / weight.sum()
 
@@ -25,7 +25,7 @@ def flow_matching(
     *,
     least_sigma: float = 0.05,
 ) -> Tensor:
-    """Mean weighted square of the flow's error (rectified flow, arXiv 2209.03003, eq. 1).
+    """Return the mean weighted square of the flow's error (rectified flow, arXiv 2209.03003, eq. 1).
 
     x_t, output, x0, noise: [B, C, F, h, w]; sigma: [B] or [B, F] in (0, 1]; weight: broadcastable, >= 0.
     A network that predicts x0 is judged by the flow that its x0 implies, its 1 / sigma held below 1 / least_sigma.
@@ -41,13 +41,13 @@ def flow_matching(
 def x0_regression(
     prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, weight: Tensor | None = None
 ) -> Tensor:
-    """Mean weighted square of the implied clean latent's error (CausVid 3.3: regression at the student's steps)."""
+    """Return the mean weighted square of the implied clean latent's error (CausVid 3.3, at the student's steps)."""
     error = x0_from(prediction, x_t, output, sigma).float() - x0.float()
     return weighted_mean(error.square(), weight)
 
 
 def dmd_gradient(x0: Tensor, x0_real: Tensor, x0_fake: Tensor) -> Tensor:
-    """Where a sample must not go: the gradient of distribution matching, per element.
+    """Return where a sample must not go: the gradient of distribution matching, [B, C, F, h, w].
 
     x0: the student's sample; x0_real, x0_fake: what teacher and critic take for clean after noise was added to it; all
     [B, C, F, h, w]. The difference of the two scores is a multiple of x0_fake - x0_real (DMD, arXiv 2311.18828, eq. 7;
@@ -65,18 +65,21 @@ def distribution_matching(x0: Tensor, gradient: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of values under a weight that broadcasts to their shape and whose own mean is 1 (`parallel.my_weight`)."""
+    """Return the mean of values under a weight that broadcasts to them and has mean 1 (`parallel.my_weight`)."""
     return values.mean() if weight is None else (values * weight).mean()
 
 
 def sample_sigma(uniform: Tensor, *, shift: float) -> Tensor:
-    """Noise levels from uniform numbers in [0, 1): shifted towards noise for shift > 1."""
+    """Return noise levels in (0, 1] from uniform numbers in [0, 1): shifted towards noise for shift > 1.
+
+    shift s / (1 + (shift - 1) s) with s = 1 - uniform, as the roll-out's table has it (`sampling/schedule.py`).
+    """
     s = 1 - uniform
     return shift * s / (1 + (shift - 1) * s)
 
 
 def latent_weight(mask: Tensor, *, stack: int, factor: int, sprite_weight: float) -> Tensor:
-    """Weight [B, 1, F, h, w]: `sprite_weight` for latent cells that the mask (bool [B, T, H, W]) touches, else 1."""
+    """A weight [B, 1, F, h, w]: `sprite_weight` for latent cells that the mask (bool [B, T, H, W]) touches, else 1."""
     batch, frames, height, width = mask.shape
     cells = mask.reshape(batch, frames // stack, stack, height // factor, factor, width // factor, factor)
     touched = cells.float().amax(dim=(2, 4, 6)) > 0  # [B, F, h, w]

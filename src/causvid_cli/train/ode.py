@@ -48,7 +48,7 @@ class OdePairs:
     def batch(
         self, rng: np.random.Generator, count: int, layout: Layout, *, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Random (x_t, x0, rows, which step each frame stands at [B, F]): this process's share of `count`."""
+        """Return random (x_t, x0, rows, which step each frame stands at [B, F]): this process's share of `count`."""
         pick = my_share(torch.from_numpy(rng.integers(len(self), size=count)))
         levels = self.points.shape[1] - 1
         step = layout.per_frame(my_share(torch.from_numpy(rng.integers(levels, size=(count, len(layout.chunks))))))
@@ -58,7 +58,7 @@ class OdePairs:
 
 
 def pairs_shard(path: Path, number: int) -> Path:
-    """pairs.safetensors -> pairs-00003.safetensors: the pairs of one batch of solutions."""
+    """Return where the pairs of one batch of solutions lie: pairs.safetensors -> pairs-00003.safetensors."""
     return path.with_name(f"{path.stem}-{number:05d}{path.suffix}")
 
 
@@ -75,7 +75,7 @@ def make_ode_pairs(
 ) -> OdePairs:
     """Solve the guided ODE of the denoiser's network and keep the points at the student's noise levels.
 
-    Of whole clips where the network is the bidirectional teacher (CausVid 3.3), of first chunks where it is causal.
+    The solutions are of whole clips where the network is the bidirectional teacher (CausVid 3.3), else of first chunks.
     Batch by batch, each a shard; those that are there are not made again, and several processes take turns.
     """
     network, steps, device = denoiser.network, few_steps(facts), setting.device

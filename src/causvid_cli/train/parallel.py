@@ -41,7 +41,7 @@ _alone: ContextVar[bool] = ContextVar("_alone", default=False)
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun has started, if it has; gives the device of this one (gloo on CPU, else nccl).
+    """Join the processes that torchrun has started, if it has; yields the device of this one (gloo on CPU, else nccl).
 
     Raises DeviceError when there are fewer devices than processes.
     """
@@ -59,7 +59,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
 
 def own_device(device: torch.device, *, local_rank: int, count: int) -> torch.device:
-    """The device of one of `count` processes on this machine. Raises DeviceError when it has none of its own."""
+    """Return the device of one of `count` processes on this machine. Raises DeviceError when it has none of its own."""
     if device.type == "cpu":
         return device
     if not dist.is_nccl_available() or dist.get_default_backend_for_device(device) != "nccl":
@@ -73,17 +73,17 @@ def own_device(device: torch.device, *, local_rank: int, count: int) -> torch.de
 
 
 def in_group() -> bool:
-    """Whether torchrun's processes now work together (there may be only one of them)."""
+    """Return whether torchrun's processes now work together (there may be only one of them)."""
     return dist.is_available() and dist.is_initialized() and not _alone.get()
 
 
 def size() -> int:
-    """How many processes work together."""
+    """Return how many processes work together."""
     return dist.get_world_size() if in_group() else 1
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes, logs and reports."""
+    """Return whether this process is the one that writes, logs and reports."""
     return not in_group() or dist.get_rank() == 0
 
 
@@ -109,7 +109,7 @@ def on_first(work: Callable[[], None]) -> None:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over the processes of what each one has; changes `values`."""
+    """Return the mean over the processes of what each one has; `values` is changed to it."""
     if size() > 1:
         dist.all_reduce(values)
         values /= size()
@@ -127,7 +127,7 @@ class Share:
     of: int = 1
 
     def rows(self, whole: int) -> Tensor:
-        """Row numbers of this part, counted on past `whole` where it has too few."""
+        """Return row numbers of this part, int64, counted on past `whole` where it has too few."""
         count = -(-whole // self.of)
         return torch.arange(self.index * count, (self.index + 1) * count)
 
@@ -136,7 +136,7 @@ _share: ContextVar[Share] = ContextVar("_share", default=Share())  # noqa: B039 
 
 
 def shares(accumulate: int) -> list[Share]:
-    """What this process computes of a step's batch, part by part."""
+    """Return what this process computes of a step's batch, part by part."""
     first = dist.get_rank() * accumulate if in_group() else 0
     return [Share(first + part, size() * accumulate) for part in range(accumulate)]
 
@@ -152,7 +152,7 @@ def working_on(share: Share) -> Iterator[None]:
 
 
 def my_share(whole: T) -> T:
-    """This process's rows of a whole batch: of a tensor [B, ...] or of every field of a dataclass of tensors."""
+    """Return this process's rows of a whole batch: of a tensor [B, ...] or of every field of a dataclass of tensors."""
     share = _share.get()
     if share.of == 1:
         return whole
@@ -163,7 +163,7 @@ def my_share(whole: T) -> T:
 
 
 def my_weight(whole: Tensor) -> Tensor:
-    """This process's rows of a loss's weight [B, ...], scaled so that plain means need no further care.
+    """Return this process's rows of a loss's weight [B, ...], scaled so that plain means need no further care.
 
     The mean of `values * weight`, over the rows of a share and then over all shares, is the weighted mean over the
     whole batch, however the weight is spread. In one process: the weight divided by its mean.
@@ -174,7 +174,7 @@ def my_weight(whole: Tensor) -> Tensor:
 
 
 def my_draw(draw: Callable[..., Any], rows: int, *shape: int) -> Tensor:
-    """Random numbers [rows, *shape] for rows that are a share already: its rows of those drawn for the whole batch.
+    """Return random numbers [rows, *shape] for rows that are a share already: its rows of those of the whole batch.
 
     draw: takes a `size`, as the methods of numpy's generators do: `rng.random`, `partial(rng.integers, 4)`.
     """
@@ -182,7 +182,7 @@ def my_draw(draw: Callable[..., Any], rows: int, *shape: int) -> Tensor:
 
 
 def my_normal(rng: np.random.Generator, like: Tensor) -> Tensor:
-    """Noise of the shape and on the device of rows that are a share already, drawn on the CPU for the whole batch."""
+    """Return noise like rows that are a share already, on their device; drawn on the CPU for the whole batch."""
     return my_draw(partial(rng.standard_normal, dtype=np.float32), *like.shape).to(like.device)
 
 
@@ -224,7 +224,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], longest: float) -> Tensor:
-    """Shorten the gradient to the norm `longest`; returns the norm that it had, the same in every process."""
+    """Shorten the gradient to the norm `longest` and return the norm that it had, the same in every process."""
     kinds = split_by_kind(p for p in parameters if p.grad is not None)
     norms = [whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
@@ -234,17 +234,17 @@ def clip_gradients(parameters: Sequence[nn.Parameter], longest: float) -> Tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread over the processes, whole; all of them must ask for it."""
+    """Return a tensor that may be spread over the processes, whole; all of them must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process has, in the same memory."""
+    """Return the part of a tensor that this process has, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def spread_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor on the device of `like`, and spread over the processes as it is."""
+    """Return a whole tensor on the device of `like`, and spread over the processes as it is."""
     value = value.to(like.device)
     if isinstance(like, DTensor):
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)  # each has the whole

@@ -40,7 +40,7 @@ PHOTO_CHUNKS = 0.7
 """How many photos are held for a chunk; the others for one latent frame."""
 
 Kind = Literal["plain", "late", "switch", "photo"]
-"""Of a storybook clip: from its video's beginning, from the middle, with a prompt that changes, from a photo."""
+"""What a storybook clip is: from its video's beginning, from the middle, with a prompt that changes, from a photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def prepare(
     report: Report | None = None,
     note: Callable[[str], None] | None = None,
 ) -> LatentClips:
-    """Encode what is still missing, shard by shard, and load it all.
+    """Encode what is still missing, shard by shard, and return it all.
 
     videos: the user's clips; they come first. known: a codec; what it cannot show of them is new, and counts as much as
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
@@ -128,7 +128,7 @@ def video_shards(
     known: PixelCodec | None = None,
     device: torch.device,
 ) -> Iterator[Shard]:
-    """The user's videos in shards, each of one size and, a last video aside, of limited bytes."""
+    """Yield the user's videos in shards, each of one size and, a last video aside, of limited bytes."""
     for (width, height), same_size in groupby(plan.videos, key=lambda video: video.size):
         cells = (height // codec.facts.spatial_factor) * (width // codec.facts.spatial_factor)
         clip_bytes = 2 * codec.facts.latent_channels * plan.latent_frames * cells
@@ -150,7 +150,7 @@ def _encode_videos(
     device: torch.device,
     number: int,
 ) -> tuple[dict[str, Tensor], list[VideoProblem]]:
-    """The latents of some videos of one size; one that breaks on the way is left out whole."""
+    """Return the latents of some videos of one size, and problems; one that breaks on the way is left out whole."""
     width, height = videos[0].size
     factor, fps = codec.facts.spatial_factor, Fraction(plan.fps)
     x0 = [torch.empty(0, codec.facts.latent_channels, plan.latent_frames, height // factor, width // factor)]
@@ -189,7 +189,7 @@ def _encode_videos(
 
 
 def new_cells(pixels: Tensor, known: PixelCodec) -> Tensor:
-    """Latent cells of clips uint8 [B, T, H, W, 3] that a codec cannot show: uint8 [B, T / stack, h, w]."""
+    """Return which latent cells of clips uint8 [B, T, H, W, 3] a codec cannot show: uint8 [B, T / stack, h, w]."""
     indices = known.nearest_entries(pixels)
     wrong = known.decode_indices(known.encode_indices(indices)) != indices
     factor = known.facts.spatial_factor
@@ -210,7 +210,7 @@ def story_shards(
     device: torch.device,
     seed: int,
 ) -> Iterator[Shard]:
-    """Storybook clips in shards; what is in one depends on (seed, its number) and its place among these only."""
+    """Yield storybook clips in shards; what is in one depends on (seed, its number) and its place among these only."""
 
     def make(kind: Kind, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[VideoProblem]]:
         rng = np.random.default_rng((seed, number))
@@ -218,7 +218,7 @@ def story_shards(
             rng, kind, count, frames=frames, chunk_frames=chunk_frames
         )
         batch = _sample(
-            rng, kind, first_predictable_frames, pictures=frames * codec.stack, stack=codec.stack, step=chunk_frames
+            rng, kind, first_predictable_frames, length=frames * codec.stack, stack=codec.stack, step=chunk_frames
         )
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
         tensors = {
@@ -265,33 +265,33 @@ def _sample(
     kind: Kind,
     first_predictable_frames: Sequence[int],
     *,
-    pictures: int,
+    length: int,
     stack: int,
     step: int,
 ) -> story_clips.Clips:
-    """Clips of a kind, `pictures` long. stack: pictures of a latent frame; step: latent frames of a chunk."""
+    """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk."""
     known = [stack * frame for frame in first_predictable_frames]
     if kind == "plain":
-        return story_clips.sample_clips(rng, len(known), frames=pictures)
+        return story_clips.sample_clips(rng, len(known), frames=length)
     if kind == "photo":
-        return story_clips.sample_photos(rng, len(known), frames=pictures, held=known)
+        return story_clips.sample_photos(rng, len(known), frames=length, held=known)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
-        return story_clips.sample_clips(rng, len(known), frames=pictures, starts=starts)
+        return story_clips.sample_clips(rng, len(known), frames=length, starts=starts)
     starts = [start if rng.random() < LATE_SWITCHES else 0 for start in starts]
-    return story_clips.sample_switches(rng, len(known), frames=pictures, switch_frames=known, starts=starts)
+    return story_clips.sample_switches(rng, len(known), frames=length, switch_frames=known, starts=starts)
 
 
 def _parts(total: int, most: int) -> Iterator[int]:
-    """7 in parts of at most 3: 3, 3, 1."""
+    """Yield the sizes of parts: 7 in parts of at most 3 are 3, 3, 1."""
     for start in range(0, total, max(1, most)):
         yield min(most, total - start)
 
 
 def encode_clip(codec: PixelCodec, indices: Tensor) -> Tensor:
-    """Normalised latents [1, C, F, h, w] of one clip [T, H, W]; pictures that repeat are encoded once."""
-    pictures, places = torch.unique(indices, dim=0, return_inverse=True)
-    cells = codec.encode_pictures(pictures)
+    """Return normalised latents [1, C, F, h, w] of one clip [T, H, W]; frames that repeat are encoded once."""
+    frames, places = torch.unique(indices, dim=0, return_inverse=True)
+    cells = codec.encode_pictures(frames)
     return codec.stack_cells(cells[places].unsqueeze(0))
 
 
@@ -310,7 +310,7 @@ class Prompted:
         return self.shape[1]
 
     def batch(self, rng: np.random.Generator, count: int, *, device: torch.device, **_: object) -> Batch:
-        """Random prompts, and zeros where their clips would be."""
+        """Return random prompts, and zeros where their clips would be."""
         rows = self.rows[torch.from_numpy(rng.integers(len(self.rows), size=count))]
         x0 = torch.zeros(1, *self.shape, device=device).expand(count, *self.shape)
         return Batch(x0, rows, x0[:, :1], torch.zeros(count, dtype=torch.long, device=device))

@@ -26,7 +26,7 @@ class PromptTable(nn.Module):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.prompts: list[str] = []
-        """Those after number 0, in their order."""
+        """The prompts after number 0, in their order."""
         self._features: list[Tensor] = []
         self._length = 0
         for path in sorted(folder.glob("prompts-*.safetensors")):
@@ -41,7 +41,7 @@ class PromptTable(nn.Module):
         return len(self._features)
 
     def lacks(self, prompts: Sequence[str]) -> list[str]:
-        """Those of these prompts that are still to be encoded, each once; of no prompts at all, the one that is 0."""
+        """The prompts that are still to be encoded, each once: number 0 alone where it and they all are missing."""
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._rows]
         return missing or ([] if len(self) else [""])
 
@@ -52,11 +52,11 @@ class PromptTable(nn.Module):
         return torch.tensor([self._rows[prompt] for prompt in captions], dtype=torch.long).unsqueeze(1)
 
     def empty_rows(self, batch: int) -> Tensor:
-        """Numbers [B, 1] of what guidance compares with."""
+        """Return numbers int64 [B, 1] of what guidance compares with."""
         return torch.zeros(batch, 1, dtype=torch.long)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Text features [B, L, D]."""
+        """Return text features [B, L, D] of numbers [B, 1], padded with zeros."""
         parts = [self._features[row] for row in rows.flatten().tolist()]
         padded = [F.pad(part, (0, 0, 0, self._length - len(part))) for part in parts]
         return torch.stack(padded).to(self.place)
@@ -92,6 +92,6 @@ def _path(folder: Path, shard: int) -> Path:
 
 
 def _unpadded(embeds: Tensor) -> Tensor:
-    """Features [tokens, D] on the CPU, of [1, L, D] with zeros at the end."""
+    """Return features [tokens, D] on the CPU from [1, L, D] with zeros at the end."""
     used = embeds[0].any(dim=-1).nonzero()
     return embeds[0, : int(used[-1]) + 1 if len(used) else 0].clone().cpu()

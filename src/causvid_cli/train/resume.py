@@ -10,13 +10,13 @@ from causvid_cli.errors import UsageError
 from causvid_cli.train.config import STAGES
 
 FREE = frozenset({"name", "license", "source", "compute", "eval"})
-"""What may change at any time: it does not reach the weights, or is looked at anew in every run."""
+"""Keys and sections that may change at any time: that does not reach the weights, or is looked at anew in every run."""
 FREE_OF_STAGE = frozenset({"save_every", "log_every", "sample_every", "accumulate"})
-"""The same within a stage's own section."""
+"""Keys that may change at any time within a stage's own section."""
 
 
 def last_step(folder: Path) -> int | None:
-    """The step at which a stage's last checkpoint stands; None when it has none."""
+    """Return the step at which a stage's last checkpoint stands; None when it has none."""
     for name in ("checkpoint", "checkpoint.old"):  # the old one when `Trainer.save` was killed between its renames
         state = folder / name / "state.json"
         if state.is_file():
@@ -25,7 +25,7 @@ def last_step(folder: Path) -> int | None:
 
 
 def finished(folder: Path, steps: int) -> bool:
-    """Whether a stage that trains has taken all its steps."""
+    """Return whether a stage that trains has taken all its steps."""
     return (last_step(folder) or 0) >= steps
 
 
@@ -64,7 +64,7 @@ def check_same_run(
 
 
 def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value that is no table, with its path, in order."""
+    """Yield (path, value) for every value that is no table, in order."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, (*path, key))

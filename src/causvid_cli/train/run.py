@@ -74,7 +74,7 @@ class TrainingRun:
     device: torch.device
 
     def leaves(self, stage: str) -> Path:
-        """What a stage leaves for others."""
+        """Return the file that says that a stage has left what others need."""
         if stage == "prepare" and not self.has_clips:
             return self.latents / PROMPT_ROWS
         return self.folder / LEAVES.get(stage, f"{stage}/checkpoint").format(name=self.config.name)
@@ -90,11 +90,11 @@ class TrainingRun:
 
     @property
     def pairs(self) -> Path:
-        """What the shards of stage `ode` are called, but for their numbers."""
+        """The path of the shards of stage `ode`, but for their numbers."""
         return self.folder / "ode" / "pairs.safetensors"
 
     def facts(self) -> PackFacts:
-        """What the pack says of itself."""
+        """Return what the pack says of itself."""
         config, rollout = self.config, self.rollout
         facts = self.base.facts if self.base else STORYBOOK
         sizes = config.data.sizes if config.data else ()
@@ -133,7 +133,7 @@ class TrainingRun:
 
     @cached_property
     def base(self) -> Base | None:
-        """What the run starts from, where the file names it."""
+        """The base that the run starts from; None where the file names none."""
         return load_base(self.config.base, device=self.device, dtype=torch.float32) if self.config.base else None
 
     @cached_property
@@ -166,7 +166,7 @@ class TrainingRun:
         return LatentClips(self.latents)
 
     def prompted(self) -> LatentClips | Prompted:
-        """What stages draw from that make clips of their own: where the file has prompts, those and all captions."""
+        """What stages that make clips of their own draw from: prompts and captions, or clips where there are none."""
         data = self.config.data
         if data is None or not data.prompts:
             return self.clips()
@@ -191,7 +191,7 @@ class TrainingRun:
         return copy.deepcopy(self.base.story).with_words(words)
 
     def text(self) -> StoryText | PromptTable:
-        """Text features of all that training tells; those that can be learnt are learnt with the teacher."""
+        """Return text features of all that training tells; those that can be learnt are learnt with the teacher."""
         text = self.new_text()
         if text is None:
             return PromptTable(self.latents / "prompts")
@@ -204,12 +204,12 @@ class TrainingRun:
         return text
 
     def teacher_net(self, *, before: str | None = None) -> Denoiser:
-        """The teacher as its stages have left it, all of them or those before one."""
+        """Return the teacher as its stages have left it, all of them or those before one."""
         start = replace(self.base).teacher if self.base else None  # loaded anew: the base keeps no copy
         return self._trained(start, self._stages_before(TEACHER_STAGES, before))
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
-        """The student as its stages have left it, all of them or those before one.
+        """Return the student as its stages have left it, all of them or those before one.
 
         A base's student begins with what its teacher has learned in this run.
         """
@@ -226,7 +226,7 @@ class TrainingRun:
         return self._as_left(denoiser, stages)
 
     def solver(self, source: Literal["teacher", "causal", "base"]) -> Denoiser:
-        """Whose solutions stage `ode` keeps. Raises UsageError where the base has no student."""
+        """Return the network whose solutions stage `ode` keeps. Raises UsageError where the base has no student."""
         if source == "teacher":
             return self.teacher_net()
         if source == "causal":
@@ -257,7 +257,7 @@ class TrainingRun:
         return tuple(stage for stage in earlier if stage in self.config.stages())
 
     def _trained(self, start: CausalTransformer | None, stages: Sequence[str]) -> Denoiser:
-        """A network with its text features, as these stages, one upon the other, have left it."""
+        """Return a network with its text features, as these stages, one upon the other, have left it."""
         torch.manual_seed(self.config.seed)
         text = self.text()
         if start is None:
@@ -267,7 +267,7 @@ class TrainingRun:
         return self._as_left(Denoiser(network, text), stages)
 
     def _as_left(self, denoiser: Denoiser, stages: Sequence[str]) -> Denoiser:
-        """A denoiser with the weights that stages, one upon the other, have left."""
+        """Return a denoiser with the weights that stages, one upon the other, have left."""
         for stage in stages:
             part = "student" if stage == "dmd" else None
             denoiser.load_state_dict(averaged_weights(self.folder / stage, part=part), strict=False)

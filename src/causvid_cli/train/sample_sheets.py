@@ -19,12 +19,12 @@ from causvid_cli.train.teacher_stage import standard_normal
 Samples = Callable[[int, nn.Module], np.ndarray]
 """(step, the stage's module with its averaged weights) -> a sheet, uint8 RGB [H, W, 3]."""
 
-CLIPS, PICTURES = 6, 6
+CLIPS, FRAMES = 6, 6
 TEACHER_STEPS = 16
 
 
 def teacher_samples(codec: Codec, clips: LatentClips, *, frames: int | None, shift: float, guidance: float) -> Samples:
-    """Of a bidirectional network; frames: latent frames of a sample, None: whole clips."""
+    """Return sheets of a bidirectional network. frames: latent frames of a sample; None: whole clips."""
 
     @torch.no_grad()
     def make(step: int, module: nn.Module) -> np.ndarray:
@@ -44,7 +44,7 @@ def teacher_samples(codec: Codec, clips: LatentClips, *, frames: int | None, shi
 
 
 def student_samples(codec: Codec, clips: LatentClips, facts: RolloutFacts) -> Samples:
-    """Of a causal network, in its few steps."""
+    """Return sheets of a causal network, in its few steps."""
 
     @torch.no_grad()
     def make(step: int, module: nn.Module) -> np.ndarray:
@@ -58,11 +58,11 @@ def student_samples(codec: Codec, clips: LatentClips, facts: RolloutFacts) -> Sa
 
 
 def sheet(codec: Codec, x0: Tensor) -> np.ndarray:
-    """Clips x0 [B, C, F, h, w], one a row, some of their pictures from left to right."""
+    """Clips x0 [B, C, F, h, w] as one image uint8 [H, W, 3]: one a row, some of their frames from left to right."""
     rows = []
     for clip in x0:
         frames = codec.decode_chunk(clip[None], state=codec.decode_state())[0].cpu().numpy()
-        picks = np.linspace(0, len(frames) - 1, min(PICTURES, len(frames))).round().astype(int)
+        picks = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
         rows.append(np.concatenate(list(frames[picks]), axis=1))
     return np.concatenate(rows)
 
@@ -74,7 +74,7 @@ def _denoiser(module: nn.Module) -> Denoiser:
 
 
 def _start(denoiser: Denoiser, clips: LatentClips) -> tuple[Tensor, Tensor]:
-    """Prompts and noise of the sheet's clips."""
+    """Return prompts [B, L] and noise [B, C, F, h, w] of the sheet's clips."""
     rng = np.random.default_rng(0)
     device = next(denoiser.parameters()).device
     batch = clips.batch(

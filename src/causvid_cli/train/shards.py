@@ -35,7 +35,7 @@ def save_shard(tensors: Mapping[str, Tensor], path: Path, about: Any = None) -> 
 
 
 def load_shard(path: Path) -> dict[str, Tensor]:
-    """Its tensors, read from the disk only when they are used. Raises ModelError when the file is damaged."""
+    """A file's tensors, read from the disk only when they are used. Raises ModelError when the file is damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -43,7 +43,7 @@ def load_shard(path: Path) -> dict[str, Tensor]:
 
 
 def shard_about(path: Path) -> Any:
-    """What `save_shard` was given besides the tensors; None when that was nothing."""
+    """Return what `save_shard` was given besides the tensors; None when that was nothing."""
     try:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {}).get("about", "null"))

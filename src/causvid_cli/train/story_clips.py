@@ -13,19 +13,20 @@ from causvid_cli.storybook import Story
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
 CHANGED_SHARE = 4.0
-"""The same for late clips in which something has turned into something else: it must not turn back."""
+"""How much more often training shows late clips in which something has turned into something else: it must not turn
+back."""
 CHANGES = {"action": 0.35, "subject": 0.25, "scene": 0.2, "all": 0.2}
 """How often a prompt that changes on the way tells of something else: an action only, or also a subject or a scene."""
 PHOTO_CHANGES = {"action": 0.75, "subject": 0.1, "scene": 0.1, "all": 0.05}
-"""The same for the prompt of a photo, which mostly tells what the photo shows, and what happens then."""
+"""How often the prompt of a photo tells of something else; mostly it tells what the photo shows and what happens."""
 SAME_ACTION = 0.5
 """How often a new subject or a new scene goes on with the action of before."""
 LATE_FROM, LATE_TO = 8, 104
-"""Pictures after which a clip from the middle of a video begins. Earlier, something may yet change that its past does
+"""Frames after which a clip from the middle of a video begins. Earlier, something may yet change that its past does
 not tell."""
 STILL = "stays still"
 PHOTO_TO = 48
-"""A photo is one of so many first pictures of a video."""
+"""A photo is one of so many first frames of a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,14 @@ class Clips:
 
 
 def sampling_weight(story: Story, *, late: bool = False) -> float:
-    """How often training shows this story, relative to others; late: in a clip from the middle of its video."""
+    """Return how often training shows this story, relative to others; late: in a clip from the middle of its video."""
     if story.action == "turns into" and late:
         return CHANGED_SHARE
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
 
 
 def training_story(rng: np.random.Generator) -> Story:
-    """A story that training may see: the held-out sixteenth of the combinations is left for evaluation."""
+    """Return a story that training may see: the held-out sixteenth of the combinations is left for evaluation."""
     while True:
         story = storybook.sample_story(rng)
         if not storybook.held_out(story):
@@ -53,13 +54,13 @@ def training_story(rng: np.random.Generator) -> Story:
 
 
 def sample_clips(rng: np.random.Generator, count: int, *, frames: int, starts: Sequence[int] | None = None) -> Clips:
-    """`count` clips of `frames` pictures, each of a training story of its own. starts: their first; None: all 0."""
+    """Return `count` clips of `frames` frames, each of a story of its own. starts: their first frames; None: all 0."""
     stories = tuple(training_story(rng) for _ in range(count))
     return render_clips(stories, rng, frames=frames, starts=starts)
 
 
 def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[int]:
-    """Where clips from the middle of videos begin: half of them at a multiple of `step` pictures, as roll-outs do."""
+    """Return at which frames clips from the middle of videos begin: half at a multiple of `step`, as roll-outs do."""
     anywhere = rng.integers(LATE_FROM, LATE_TO, size=count)
     in_step = -(-anywhere // step) * step
     picked: list[int] = np.where(rng.random(count) < 0.5, in_step, anywhere).tolist()
@@ -69,9 +70,9 @@ def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[in
 def sample_switches(
     rng: np.random.Generator, count: int, *, frames: int, switch_frames: Sequence[int], starts: Sequence[int]
 ) -> Clips:
-    """Clips whose story changes; the stories are those told after it, since the past is seen under them.
+    """Return clips whose story changes, with the stories told after it, since the past is seen under them.
 
-    switch_frames: of each clip, the picture with which the new story begins. starts: the clip's first picture in its
+    switch_frames: of each clip, the frame with which the new story begins. starts: the clip's first frame in its
     video.
     """
     told: list[Story] = []
@@ -86,7 +87,7 @@ def sample_switches(
 
 
 def sample_photos(rng: np.random.Generator, count: int, *, frames: int, held: Sequence[int]) -> Clips:
-    """Clips that begin with a photo from anywhere in a video, and the stories told under it. held: its pictures."""
+    """Clips that begin with a photo from anywhere in a video, and the stories told under it. held: its frames."""
     told: list[Story] = []
     rendered = []
     for still in held:
@@ -130,7 +131,7 @@ def changed_story(
 def render_clips(
     stories: Sequence[Story], rng: np.random.Generator, *, frames: int, starts: Sequence[int] | None = None
 ) -> Clips:
-    """These stories, each with a seed of its own, from these pictures on (None: from the first)."""
+    """Return clips of these stories, each with a seed of its own, from these frames on (None: from the first)."""
     rendered = [
         storybook.render_indices(story, length=frames, seed=int(rng.integers(2**31)), start=start)
         for story, start in zip(stories, starts or [0] * len(stories), strict=True)
@@ -143,33 +144,33 @@ def _clips(rendered: Sequence[tuple[np.ndarray, np.ndarray]], stories: Sequence[
     return Clips(indices, masks, tuple(stories))
 
 
-def sample_pictures(rng: np.random.Generator, count: int, *, crop: int | None = None) -> tuple[Tensor, Tensor]:
-    """Single pictures from anywhere in videos: palette entries [N, h, w] and sprite masks [N, h, w].
+def sample_frames(rng: np.random.Generator, count: int, *, crop: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return single frames from anywhere in videos: palette entries uint8 [N, h, w] and sprite masks [N, h, w].
 
-    crop: side of a square around the sprite, on the grid of latent cells; None gives whole pictures.
+    crop: side of a square around the sprite, on the grid of latent cells; None gives whole frames.
     """
-    pictures, masks = [], []
+    frames, masks = [], []
     for _ in range(count):
         story, seed, at = training_story(rng), int(rng.integers(2**31)), int(rng.integers(48))
         indices, mask = (part[0] for part in storybook.render_indices(story, length=1, seed=seed, start=at))
         if crop is not None:
             indices, mask = crop_around(indices, mask, crop, rng)
-        pictures.append(indices)
+        frames.append(indices)
         masks.append(mask)
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(masks))
+    return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(masks))
 
 
 def crop_around(
-    picture: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator
+    frame: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A square of a picture and of its mask, on the grid of latent cells, that holds something masked if there is."""
+    """Return a square of a frame and of its mask, on the grid of latent cells, with something masked if there is."""
     top, left = _crop_corner(rng, mask, side)
     place = slice(top, top + side), slice(left, left + side)
-    return picture[place], mask[place]
+    return frame[place], mask[place]
 
 
 def _crop_corner(rng: np.random.Generator, mask: np.ndarray, crop: int, grid: int = 8) -> tuple[int, int]:
-    """Top left corner, on the grid, of a crop that holds a random pixel of the sprite."""
+    """Return the top left corner, on the grid, of a crop that holds a random pixel of the sprite."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return 0, 0

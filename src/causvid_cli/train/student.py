@@ -32,7 +32,7 @@ from causvid_cli.train.trainer import StageSetting, Trainer
 def train_student(
     folder: Path, denoiser: Denoiser, regression: "Regression", plan: Optimisation, setting: StageSetting
 ) -> Trainer:
-    """Few-step regression."""
+    """Train by few-step regression, and return the trainer."""
     trainer = Trainer(folder, denoiser, plan, setting)
     trainer.run(lambda step, rng: regression(rng))
     return trainer
@@ -62,13 +62,13 @@ class Regression:
         self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device)
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The named losses of one step; "loss" is their sum."""
+        """Return the named losses of one step; "loss" is their sum."""
         losses = {"later": self.along_rollout(rng)} if self.supervise_rollout else {}
         losses["pairs"] = self.on_pairs(rng)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def along_rollout(self, rng: np.random.Generator) -> Tensor:
-        """Later chunks: the student sees its own past (self-forcing) and learns what comes next in truth."""
+        """Return the loss of later chunks: the student sees its own past (self-forcing), and learns the true clip."""
         assert isinstance(self.clips, LatentClips)
         kind = self.clips.random_first_predictable_frame(rng)
         batch = self.clips.batch(
@@ -91,6 +91,7 @@ class Regression:
         return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
 
     def on_pairs(self, rng: np.random.Generator) -> Tensor:
+        """Return the loss of regression on ODE pairs (CausVid 3.3)."""
         network = self.denoiser.network
         layout = Layout.of(self.pairs.latent_frames, self.facts)
         one_chunk = len(layout.chunks) == 1
@@ -112,7 +113,7 @@ def own_past(
     given: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """The clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks."""
+    """Return the clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks."""
     x0, prompt = batch.x0, denoiser.prompt(batch.rows)
     prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout.chunks[:given]]
     made = rollout(

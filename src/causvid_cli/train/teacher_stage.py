@@ -33,7 +33,7 @@ def train_teacher(
     shift: float,
     setting: StageSetting,
 ) -> Trainer:
-    """Train, or go on training; returns the trainer, whose `averaged()` is the teacher.
+    """Train, or go on with the training, and return the trainer, whose `averaged()` is the teacher.
 
     frames: latent frames of a sample (1: pictures), None: whole clips. shift: how far noise levels lean to noise.
     """
@@ -61,7 +61,7 @@ def train_teacher(
 
 
 def standard_normal(rng: np.random.Generator, like: Tensor) -> Tensor:
-    """Noise of a tensor's shape, drawn on the CPU; in training: for rows that are this process's share."""
+    """Return noise of a tensor's shape, drawn on the CPU; in training, for rows that are this process's share."""
     return my_normal(rng, like)
 
 
@@ -69,7 +69,7 @@ def standard_normal(rng: np.random.Generator, like: Tensor) -> Tensor:
 def _by_level(
     prediction: Prediction, x_t: Tensor, output: Tensor, x0: Tensor, sigma: Tensor, sprite: Tensor
 ) -> dict[str, Tensor]:
-    """Mean square error of the implied x0, comparable between kinds of prediction: of all cells, and of sprite cells.
+    """Return the mean square error of the implied x0, of all cells and of sprite cells; comparable between predictions.
 
     The latter is NaN for a batch without sprites.
     """

@@ -49,7 +49,7 @@ class StageSetting:
 
 
 def lr_at(plan: Optimisation, step: int) -> float:
-    """Learning rate of one step: linear warm-up, plateau, cosine decay."""
+    """Return the learning rate of one step: linear warm-up, plateau, cosine decay."""
     if step < plan.warmup:
         return plan.lr * (step + 1) / plan.warmup
     start = plan.steps * (1 - plan.decay)
@@ -60,7 +60,7 @@ def lr_at(plan: Optimisation, step: int) -> float:
 
 
 def averaged_weights(folder: Path, part: str | None = None) -> dict[str, Tensor]:
-    """The averaged weights (without averaging: the weights) in a stage's last checkpoint.
+    """Return the averaged weights (without averaging: the weights) in a stage's last checkpoint.
 
     part: only those of one of the trainer's parts, under the names that they have within it.
     """
@@ -94,11 +94,11 @@ class WeightGroup:
 
     @property
     def loss(self) -> str:
-        """What its loss is called."""
+        """The name of its loss."""
         return self.name or "loss"
 
     def update(self, lr: float) -> Tensor:
-        """Take one step along the gradients that are there; returns their norm, before it was clipped."""
+        """Take one step along the gradients that are there, and return their norm, before it was clipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         parameters = list(self.parameters.values())
@@ -114,7 +114,7 @@ class WeightGroup:
         return norm
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All that a checkpoint keeps, by name."""
+        """Yield all that a checkpoint keeps, by name."""
         for name, parameter in self.parameters.items():
             yield f"weights.{name}", parameter.detach()
             if self.ema:
@@ -222,7 +222,7 @@ class Trainer:
     # --- one step ---
 
     def _take_step(self, loss: Loss) -> dict[str, float]:
-        """Update the parts that the loss names; the means over the whole batch of what it returns."""
+        """Update the parts that the loss names, and return the means over the whole batch of what it returns."""
         for part in self._parts:
             part.optimizer.zero_grad(set_to_none=True)
         parts = [self._backward(loss, share) for share in parallel.shares(self.plan.accumulate)]
@@ -238,7 +238,7 @@ class Trainer:
         return values
 
     def _backward(self, loss: Loss, share: parallel.Share) -> dict[str, Tensor]:
-        """Add the gradients of one share of the batch."""
+        """Add the gradients of one share of the batch, and return what the loss did."""
         rng = np.random.default_rng((self.setting.seed, self.step))
         bf16 = self.setting.compute.precision == "bf16"
         with parallel.working_on(share), training_arithmetic(self.setting.device, bf16=bf16):
@@ -271,7 +271,7 @@ class Trainer:
 
     @contextmanager
     def _logging(self) -> Iterator[StageLog | None]:
-        """The stage's log, in the first process only."""
+        """Yield the stage's log, in the first process only."""
         if not parallel.is_first():
             yield None
             return
