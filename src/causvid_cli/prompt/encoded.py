@@ -12,6 +12,7 @@ class EncodedPrompt:
 
     embeds: [1, L, D]. notes: one line for each word that was not understood. reading: the prompt as it was read.
     origin: where the features are from, where that may differ.
+    whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell.
     """
 
     prompt: str
@@ -19,6 +20,7 @@ class EncodedPrompt:
     notes: tuple[str, ...]
     reading: Any
     origin: str = ""
+    whole: str = ""
 
 
 class TextEncoder(Protocol):

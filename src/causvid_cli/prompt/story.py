@@ -130,7 +130,8 @@ class StoryTextEncoder:
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
         notes = tuple(_notes(parsed, self.text.words["subject"]))
-        return EncodedPrompt(prompt, self.text(self.text.rows([parsed.story])), notes, parsed.story)
+        embeds = self.text(self.text.rows([parsed.story]))
+        return EncodedPrompt(prompt, embeds, notes, parsed.story, whole=parsed.story.caption())
 
     @torch.inference_mode()
     def empty(self) -> Tensor:

@@ -63,14 +63,24 @@ class PromptTrack:
         """Let a prompt hold from the next chunk on, until the next cue. Raises UsageError for an empty one.
 
         `cues` then says what was told: a track of those cues tells every chunk the same. So a cue that would have
-        begun with the next chunk is gone as a whole, and what later cues leave unsaid is as in this prompt.
+        begun with the next chunk is gone: what the prompt leaves to it is said in its stead ("it jumps": "a red car
+        jumps in the snow"), and what later cues leave unsaid is as in this prompt.
         """
         place = self.place_of(self._next)
         if prompt == self.cues[place].prompt:
             return
-        kept = self.cues[:place] if self.cues[place].start_chunk == self._next else self.cues[: place + 1]
+        kept = self.cues[: place + 1]
+        if self.cues[place].start_chunk == self._next:
+            kept = self.cues[:place]
+            prompt = self._spelt_out(prompt, place)
         cue = Cue(prompt=prompt, start_chunk=self._next, transition=transition)
         self._set([*kept, cue, *self.cues[place + 1 :]])
+
+    def _spelt_out(self, prompt: str, place: int) -> str:
+        """Return a prompt that says by itself what it leaves to the cue whose place it takes."""
+        said = self._text.encode(prompt, previous=self._encoded[place])
+        alone = self._text.encode(prompt, previous=self._encoded[place - 1] if place else None)
+        return prompt if said.reading == alone.reading else said.whole or prompt
 
     def _set(self, cues: Sequence[Cue]) -> None:
         """Take these cues, and encode those that are not at the same place among the same cues already."""
