@@ -33,6 +33,13 @@ recache: the past stays, its keys and values are computed anew under the new pro
 soft: only cross-attention changes; the past stays as it was seen under the old prompt.
 cut: the past is forgotten, sink and all: a new shot.
 """
+Interpolate = Literal["none", "repeat", "blend", "motion"]
+"""How a model's frames are brought to another frame rate.
+
+none: not at all; the same frames are shown faster or slower. repeat: each is shown until the next is due.
+blend: frames between two are mixed of them. motion: what moves is moved on (ffmpeg's minterpolate).
+"""
+INTERPOLATE: tuple[Interpolate, ...] = get_args(Interpolate)
 TRANSITIONS: tuple[Transition, ...] = get_args(Transition)
 ATTENTION = (
     AUTO,

@@ -1,5 +1,6 @@
 """Times and lengths as users write them: exact fractions, never floats. Imports no torch."""
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,6 +43,35 @@ class Time:
         """How many frames pass until then, exactly; for seconds and frames only."""
         assert self.unit in ("s", "f"), self
         return self.number * fps if self.unit == "s" else self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Retiming:
+    """Frames that are made at one rate and shown at another, so that time stays true.
+
+    made, shown: frames per second. Shown frame k is due k / shown seconds after the first frame of both; when it is
+    repeated rather than drawn between two, it is the made frame that is on the screen then.
+    """
+
+    made: Fraction
+    shown: Fraction
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the made frames are the shown ones."""
+        return self.made == self.shown
+
+    def shown_until(self, made_frame: int) -> int:
+        """Return how many shown frames are due before a made frame, which is the number of the first that is not."""
+        return math.ceil(made_frame * self.shown / self.made)
+
+    def made_at(self, shown_frame: int) -> int:
+        """Return the number of the made frame that is on the screen when a shown one is due."""
+        return math.floor(shown_frame * self.made / self.shown)
+
+    def made_for(self, shown_frames: int) -> int:
+        """Return the fewest made frames from which so many shown ones (>= 1) can be had."""
+        return self.made_at(shown_frames - 1) + 1
 
 
 def decimal_text(number: Fraction) -> str:

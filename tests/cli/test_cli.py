@@ -118,6 +118,7 @@ def test_the_options_of_t2v():
         "--length",
         "--size",
         "--fps",
+        "--interpolate",
         "--seed -s",
         "--steps",
         "--negative -n",

@@ -60,6 +60,8 @@ def test_a_video_carries_its_recipe(tiny):
         "length": "2s",
         "frames": 25,
         "fps": "25/2",
+        "model_fps": "8",
+        "interpolate": "repeat",
         "size": "128x128",
         "cells": "64x64",
         "seed": 7,
@@ -142,6 +144,45 @@ def test_size_and_rate_are_those_asked_for(tiny):
     run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "--size", "192x192", "--fps", "30000/1001", "--length", "1s")
     info = read_info(Path("x.mp4"))
     assert (info.width, info.height, str(info.fps), info.frames) == (192, 192, "30000/1001", 30)
+
+
+def test_time_stays_true_at_any_rate_unless_it_is_not_to(tiny):
+    def shown(*options: object) -> np.ndarray:
+        makes("t2v", PROMPT, "-m", tiny, "-s", 1, "-o", "x.mkv", "-y", "--lossless", "--length", "2s", *options)
+        return decode("x.mkv")
+
+    own, repeated = shown(), shown("--fps", 20)
+    assert len(own) == 16
+    assert np.array_equal(repeated, own[np.arange(40) * 8 // 20])
+    blended = shown("--fps", 20, "--interpolate", "blend")
+    assert len(blended) == 40
+    assert np.array_equal(blended[::5], own[::2])
+    assert not np.array_equal(blended, repeated)
+    faster = shown("--fps", 20, "--interpolate", "none")
+    assert len(faster) == 40
+    assert np.array_equal(faster[:16], own)
+
+
+def test_a_change_of_rate_is_said_in_one_line(tiny):
+    def told(*options: object) -> list[str]:
+        return notes(makes("t2v", PROMPT, "-m", tiny, "-s", 1, "-o", "x.mp4", "-y", "--length", "4f", *options))
+
+    rates = "tiny makes 8 frames per second and the video has"
+    more = "(--interpolate blend or motion draws some between)"
+    assert told() == told("--fps", 8) == told("--fps", 25, "--interpolate", "none") == []
+    assert told("--fps", 25) == [f"{rates} 25: frames are repeated {more}"]
+    assert told("--fps", 5) == [f"{rates} 5: frames are left out {more}"]
+    assert told("--fps", 25, "--interpolate", "motion") == [f"{rates} 25: frames are drawn between, by motion"]
+
+
+def test_a_prompt_holds_from_its_time_at_any_rate(tiny):
+    makes("t2v", PROMPT, "-m", tiny, "--then", "2s: it jumps", "-o", "x.mp4", "--length", "4s", "--fps", 25)
+    info = read_info(Path("x.mp4"))
+    assert (info.frames, info.fps) == (100, 25)
+    assert [chapter.start_frame for chapter in info.chapters] == [0, 50]
+    assert info.recipe["cues"][1]["start_chunk"] == 4
+    told = json.loads(run("t2v", PROMPT, "-m", tiny, "--dry-run", "--json", "--length", "4s", "--fps", 25).stdout)
+    assert (told["frames"], told["chunks"]) == (100, 8)
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"], ["@prompt.txt"]])

@@ -82,6 +82,17 @@ def test_a_resumed_video_is_the_unbroken_one(kind, tiny, broken_off):
     assert names() == sorted({*left, "x.mp4"} - {"x.mp4.part", "x.mp4.journal", "x.partial.mp4"})
 
 
+@pytest.mark.parametrize("way", ["repeat", "blend", "motion"])
+@pytest.mark.parametrize("kind", ["t2v", "i2v", "extend"])
+def test_a_resumed_video_of_another_rate_is_the_unbroken_one(kind, way, tiny, broken_off):
+    options = ["--fps", 25, "--interpolate", way, "--length", "6s"]
+    makes(*given(kind, tiny, "whole.mp4"), *options)
+    broken_off(*given(kind, tiny, "x.mp4"), *options, chunks=9)
+    makes("resume", "x.mp4.part")
+    assert Path("x.mp4").read_bytes() == Path("whole.mp4").read_bytes()
+    assert read_info(Path("x.mp4")).frames == 150 + (24 if kind == "extend" else 0)
+
+
 @pytest.mark.parametrize("act", [interrupt, fail])
 def test_a_video_that_is_made_ahead_is_the_same_and_is_resumed(act, tiny, broken_off, monkeypatch):
     makes(*given("t2v", tiny, "whole.mp4"))

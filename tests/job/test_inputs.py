@@ -193,7 +193,34 @@ def test_extend_of_a_real_clip(tiny):
     source = real_clip("carphone_pristine.mp4")
     result = makes("extend", source, PROMPT, "-m", tiny, "-s", 7, "-o", "longer.mp4", "--length", "1s")
     assert packets("longer.mp4", "video")[:120] == packets(source, "video")
-    assert notes(result) == ["its pixels of 128:117 made square", stretched("192x144")]
+    rates = "tiny makes 8 frames per second and the video has 29.97: frames are repeated"
+    assert notes(result) == [
+        f"{rates} (--interpolate blend or motion draws some between)",
+        "its pixels of 128:117 made square",
+        stretched("192x144"),
+    ]
+
+
+@pytest.mark.parametrize("rate", ["25", "30000/1001", "12"])
+def test_a_clip_goes_on_at_its_own_rate_and_speed(rate, tiny):
+    """One constant rate, the clip's packets as they were, and motion as fast as at the model's own rate."""
+    fps = Fraction(rate)
+    encoder = FragmentEncoder(VideoFormat(width=96, height=64, fps=fps))
+    Path("clip.mp4").write_bytes(encoder.encode(walk(30)))
+    for name, options in (("a", []), ("none", ["--interpolate", "none"])):
+        makes("extend", "clip.mp4", PROMPT, "-m", tiny, "-s", 7, "-o", f"{name}.mp4", "--length", "2s", *options)
+    new = round(2 * fps)
+    info = read_info(Path("a.mp4"))
+    assert (info.fps, info.frames) == (fps, 30 + new)
+    assert packets("a.mp4", "video")[:30] == packets("clip.mp4", "video")
+    with av.open("a.mp4") as container:
+        lasts = {packet.duration * packet.time_base for packet in container.demux(video=0) if packet.size}
+    assert lasts == {1 / fps}
+    shown, own = decode("a.mp4")[30:].astype(int), decode("none.mp4")[30:].astype(int)
+    assert len(own) == 16
+    nearest = [int(np.abs(own - frame).mean((1, 2, 3)).argmin()) for frame in shown]  # the encoder changes both
+    assert nearest == [int(number * 8 / fps) for number in range(new)]
+    assert info.recipe["fps"] == rate
 
 
 def test_extend_continues_what_it_sees(tiny, clip):

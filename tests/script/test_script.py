@@ -286,6 +286,14 @@ def test_a_cue_goes_where_snap_says(snap, chunk):
     assert timeline(exact, PIXEL_GRID, EIGHT).cues[1].start_chunk == 4
 
 
+def test_a_file_of_another_rate_has_the_cues_at_the_same_times():
+    made = script(cue(None), cue("3s"), cue("100f"), length=Time(Fraction(6)))  # 100 frames of 25 a second are 4 s
+    snapped = timeline(made, PIXEL_GRID, Fraction(25), model_fps=EIGHT)
+    assert [each.start_chunk for each in snapped.cues] == [0, 3, 4]
+    assert [(entry.frame, entry.asked_s, entry.start_s) for entry in snapped.report[1:]] == [(75, 3, 3), (100, 4, 4)]
+    assert (snapped.frames, snapped.fps, snapped.length_s) == (150, 25, 6)
+
+
 def test_halfway_is_rather_early_than_late():
     assert timeline(script(cue(None), cue("28f")), PIXEL_GRID, EIGHT).cues[1].start_chunk == 3
 

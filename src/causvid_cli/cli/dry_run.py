@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
 from causvid_cli.cli.progress import duration
-from causvid_cli.cli.stream import open_stream
+from causvid_cli.cli.stream import open_interpolator, open_stream
 from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
 from causvid_cli.models.memory_terms import transformer_weights
@@ -73,7 +73,7 @@ def _plan(task: Task) -> dict[str, Any]:
         "size": job.size,
         "seed": job.seed if task.seed_given else None,
         "steps": job.steps,
-        "chunks": None if job.frames is None else len(list(task.grid.chunks(job.frames))),
+        "chunks": None if job.frames is None else len(list(task.grid.chunks(job.made_frames))),
         "cues": [{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
     }
 
@@ -88,21 +88,24 @@ def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     width, height = parse_size(job.size)
     encoder = FragmentEncoder(VideoFormat(width=width + width % 2, height=height + height % 2, fps=job.rate))
     show = task.given.show() if task.given else None
+    interpolator = open_interpolator(job)
     seconds, latent_bytes, file_bytes, pictures = [], 0, 0, 0
     stream = open_stream(task, job, pipeline)
     stream.warm_up()
     clock = time.monotonic()
     for chunk in islice(stream, TRIED_CHUNKS):
         frames = show(chunk.frames) if show else chunk.frames
-        if not (width % 2 or height % 2):
+        if interpolator:
+            frames = interpolator.add(frames, start=chunk.start_frame)
+        if len(frames) and not (width % 2 or height % 2):
             file_bytes += len(encoder.encode(frames))
         pictures += len(frames)
         latent_bytes = chunk.latent.nbytes
         seconds.append(time.monotonic() - clock)
         clock = time.monotonic()
     later = min(seconds[1:] or seconds)
-    chunks = None if job.frames is None else len(list(task.grid.chunks(job.frames)))
-    whole = None if job.frames is None else round(file_bytes / pictures * job.frames)
+    chunks = None if job.frames is None else len(list(task.grid.chunks(job.made_frames)))
+    whole = None if job.frames is None else round(file_bytes / max(pictures, 1) * job.frames)
     return {
         "first_frame_s": round(seconds[0], 4),
         "chunk_s": round(later, 4),

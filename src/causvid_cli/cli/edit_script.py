@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.generate import make_script
-from causvid_cli.cli.task import chosen_model
+from causvid_cli.cli.task import chosen_model, chosen_rates, retiming_of
 from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
@@ -20,7 +19,7 @@ from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, check_choice
 from causvid_cli.models.resolve import ResolvedModel
 from causvid_cli.request import check_size
-from causvid_cli.timecode import parse_fps
+from causvid_cli.timecode import Retiming
 
 if TYPE_CHECKING:
     from causvid_cli.script import Problem, Script, Snapped
@@ -110,11 +109,11 @@ def edit_script(
     facts = chosen.facts
     check_size(script.size, facts)
     grid = grid_of(given, chosen)
-    rate = making.preferred("fps", making.fps and parse_fps(making.fps), script.fps) or parse_fps(facts.fps)
+    retiming = retiming_of(*chosen_rates(script, making, facts, given), given)
     if to:
-        print_text(exported(script, to, grid=grid, fps=rate))
+        print_text(exported(script, to, grid=grid, retiming=retiming))
     else:
-        report(script, facts, grid=grid, fps=rate, as_json=making.as_json)
+        report(script, facts, grid=grid, retiming=retiming, as_json=making.as_json)
 
 
 def given_by(script: "Script", *, fit: str | None, hold: str | None, context: str | None) -> InputMedia | None:
@@ -191,16 +190,16 @@ def print_text(text: str) -> None:
         console.result(line)
 
 
-def exported(script: "Script", to: str, *, grid: ChunkGrid, fps: Fraction) -> str:
+def exported(script: "Script", to: str, *, grid: ChunkGrid, retiming: Retiming) -> str:
     """The script as another kind of text, one of EXPORTS."""
     from causvid_cli.script import in_frames, timeline, to_ffmetadata, to_vtt, to_yaml
 
     if to == "ffmetadata":
-        snapped = timeline(script, grid, fps)
+        snapped = timeline(script, grid, retiming.shown, model_fps=retiming.made)
         warn(snapped.warnings)
         return to_ffmetadata(snapped)
-    plain = in_frames(script, grid)
-    return to_yaml(plain) if to == "yaml" else to_vtt(plain, fps)
+    plain = in_frames(script, grid, retiming)
+    return to_yaml(plain) if to == "yaml" else to_vtt(plain, retiming.shown)
 
 
 def warn(problems: Sequence["Problem"]) -> None:
@@ -208,11 +207,11 @@ def warn(problems: Sequence["Problem"]) -> None:
         console.warning(str(problem))
 
 
-def report(script: "Script", facts: PackFacts, *, grid: ChunkGrid, fps: Fraction, as_json: bool) -> None:
+def report(script: "Script", facts: PackFacts, *, grid: ChunkGrid, retiming: Retiming, as_json: bool) -> None:
     """Where each cue falls, a line each on stdout, or one JSON object."""
     from causvid_cli.script import timeline
 
-    snapped = timeline(script, grid, fps)
+    snapped = timeline(script, grid, retiming.shown, model_fps=retiming.made)
     warn(snapped.warnings)
     if as_json:
         console.result_json(as_object(snapped, facts))

@@ -6,7 +6,7 @@ from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
 from causvid_cli.cli.command import SECTIONS
-from causvid_cli.request import ATTENTION, DTYPES, Offload, Quantize, Vae
+from causvid_cli.request import ATTENTION, DTYPES, INTERPOLATE, Offload, Quantize, Vae
 
 INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS
 
@@ -60,8 +60,20 @@ Fps = Annotated[
     Option(
         metavar="RATE",
         help="Frames per second of the file: 8, 29.97 or 30000/1001; if not given, the rate that the model was made "
-        "for. The model draws the same frames at any rate, so at a higher one things move faster.",
+        "for, or the clip's that extend goes on with. Nothing moves faster or slower (--interpolate).",
         show_default=False,
+        rich_help_panel=VIDEO,
+    ),
+]
+Interpolate = Annotated[
+    str | None,
+    Option(
+        metavar="WAY",
+        help="How the model's frames are brought to --fps: repeat (each stays until the next is due), blend, motion "
+        "(new ones are drawn between) or none (the same frames, shown faster or slower). If not given, repeat; for "
+        "restyle none, which makes as many frames of the clip as --fps says.",
+        show_default=False,
+        autocompletion=completion.words(*INTERPOLATE),
         rich_help_panel=VIDEO,
     ),
 ]

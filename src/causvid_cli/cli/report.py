@@ -39,8 +39,9 @@ class Made:
 
     @property
     def pace(self) -> float:
-        """Frames per second."""
-        return (self.frames - self.resumed_frames) / self.generate_s if self.generate_s else 0.0
+        """Frames that the model made, per second."""
+        made = (self.frames - self.resumed_frames) * self.job.retiming.made / self.job.rate
+        return float(made) / self.generate_s if self.generate_s else 0.0
 
 
 def watched(writer: "Writer", task: Task) -> Path | None:
@@ -53,8 +54,8 @@ def cue_line(stream: "Stream", chunk: "ChunkResult") -> str:
     return f"cue {chunk.cue + 1} of {len(cues)}: {cues[chunk.cue].title}" if len(cues) > 1 else ""
 
 
-def announcer(task: Task, job: Job, stream: "Stream") -> "Callable[[ChunkResult, int, float], None]":
-    """What --json-lines prints: `start` at once, then `chunk` for each."""
+def announcer(task: Task, job: Job, stream: "Stream", *, before: int) -> "Callable[[ChunkResult, int, float], None]":
+    """What --json-lines prints: `start` at once, then `chunk` for each. before: frames that are there already."""
     if not task.making.json_lines:
         return lambda chunk, frames, seconds: None
     console.event(
@@ -68,16 +69,13 @@ def announcer(task: Task, job: Job, stream: "Stream") -> "Callable[[ChunkResult,
         cues=[{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
         notes=list(stream.notes),
     )
-    before: int | None = None
 
     def announce(chunk: "ChunkResult", frames: int, seconds: float) -> None:
-        nonlocal before
-        before = frames - len(chunk.frames) if before is None else before
         pace = (frames - before) / seconds if seconds else 0.0
         console.event(
             "chunk",
             chunk=chunk.index,
-            start_frame=chunk.start_frame,
+            start_frame=job.retiming.shown_until(chunk.start_frame),
             frames=frames,
             cue=chunk.cue,
             seconds=round(chunk.seconds, 4),
@@ -94,25 +92,27 @@ def open_preview(task: Task, stack: ExitStack) -> "Callable[[ChunkResult], None]
         return lambda chunk: None
     from causvid_cli.cli.preview import preview
 
-    show = stack.enter_context(preview(task.job.rate))
+    show = stack.enter_context(preview(task.job.retiming.made))
     return lambda chunk: show(chunk.frames)
 
 
 class Sidecar:
     """FILE.json: the recipe, how it went, and each chunk's time and hash, to compare two runs by."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
+        self._retiming = job.retiming
         self._chunks: list[dict[str, Any]] = []
 
     def add(self, chunk: "ChunkResult") -> None:
         import torch  # here, so that a mistake is told at once
 
         latent = chunk.latent.cpu().contiguous().view(torch.uint8)  # numpy knows no bfloat16
+        start, end = map(self._retiming.shown_until, (chunk.start_frame, chunk.start_frame + len(chunk.frames)))
         self._chunks.append(
             {
                 "chunk": chunk.index,
-                "start_frame": chunk.start_frame,
-                "frames": len(chunk.frames),
+                "start_frame": start,
+                "frames": end - start,
                 "seconds": round(chunk.seconds, 4),
                 "latent_sha256": hashlib.sha256(latent.numpy().tobytes()).hexdigest(),
             }

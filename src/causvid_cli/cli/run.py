@@ -50,7 +50,7 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
         if line:
             console.warning(line)
     given = [*first.given.notes, *first.given.left_out(first.output)] if first.given else []
-    for line in (*first.landed, *given):
+    for line in (*first.landed, *first.retimed, *given):
         console.note(line)
     with show_progress(f"loading {first.facts.name}") as progress:
         if first.making.dry_run:
@@ -100,7 +100,7 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
     made = Made(job=job, output=task.output, resumed_frames=earlier.frames if earlier else 0)
     with interrupts.deferred(), ExitStack() as stack:
         recording = stack.enter_context(open_recording(task, job, pipeline, earlier))
-        sidecar = Sidecar() if task.making.sidecar else None
+        sidecar = Sidecar(job) if task.making.sidecar else None
         show = open_preview(task, stack)
         stream, writer = recording.stream, recording.writer
         made.notes = stream.notes
@@ -109,7 +109,7 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
         for line in stream.details:
             console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=watched(writer, task))
-        announce = announcer(task, job, stream)
+        announce = announcer(task, job, stream, before=writer.frames_written)
         made.warm_up_s = stream.warm_up()
         if made.warm_up_s:
             console.detail(f"compiled in {made.warm_up_s:.1f} s")

@@ -18,7 +18,7 @@ from causvid_cli.request import ENDLESS
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
     from causvid_cli.pipeline import Pipeline, Stream
-    from causvid_cli.video import Writer
+    from causvid_cli.video import Interpolator, Writer
 
 
 @contextmanager
@@ -42,6 +42,7 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
                 journal=journal,
                 known_chunks=earlier.chunks if earlier else 0,
                 show=given.show() if given else None,
+                interpolator=open_interpolator(job, start_frame=writer.frames_written),
                 beside=pipeline.benefits_from_prefetch and not task.is_live,
             )
         finally:
@@ -55,10 +56,10 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
     from causvid_cli.pipeline import GIVEN
     from causvid_cli.timecode import parse_size
 
-    rate, given = job.rate, task.given
+    rate, given = job.retiming.made, task.given
     return pipeline.stream(
         job.cues,
-        length=ENDLESS if job.frames is None else f"{job.frames}f",
+        length=ENDLESS if job.made_frames is None else f"{job.made_frames}f",
         size=parse_size(job.cells if job.input and job.input.keep_size else job.size),
         fps=rate,
         seed=job.seed,
@@ -74,6 +75,15 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
     )
 
 
+def open_interpolator(job: Job, *, start_frame: int = 0) -> "Interpolator | None":
+    """What brings the model's frames to the file's rate, where that is another; start_frame: the first that is due."""
+    from causvid_cli.video import Interpolator
+
+    if job.interpolate == "none":
+        return None
+    return Interpolator(job.retiming, job.interpolate, start_frame=start_frame, end_frame=job.frames)
+
+
 def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier | None") -> "Writer":
     """What takes the frames."""
     from causvid_cli.media.probe import Chapter
@@ -82,7 +92,8 @@ def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier 
     from causvid_cli.video import PipeWriter, VideoFormat, open_writer
 
     width, height = parse_size(job.size)
-    chapters = [Chapter(max(0, task.grid.start_picture(cue.start_chunk)), cue.title) for cue in job.cues]
+    starts = [job.retiming.shown_until(task.grid.start_picture(cue.start_chunk)) for cue in job.cues]
+    chapters = [Chapter(max(0, start), cue.title) for start, cue in zip(starts, job.cues, strict=True)]
     video = VideoFormat(
         width=width,
         height=height,

@@ -21,8 +21,10 @@ from causvid_cli.models.resolve import ResolvedModel, resolve_model
 from causvid_cli.request import (
     DEFAULT_LENGTH,
     ENDLESS,
+    INTERPOLATE,
     LARGEST_SEED,
     TRANSITIONS,
+    Interpolate,
     Loading,
     check_device,
     check_dtype,
@@ -35,7 +37,7 @@ from causvid_cli.request import (
     random_seed,
 )
 from causvid_cli.script import Script, Snapped, timeline
-from causvid_cli.timecode import Time, parse_fps, parse_size, parse_whole
+from causvid_cli.timecode import Retiming, Time, parse_fps, parse_size, parse_whole
 from causvid_cli.weights.lora_files import lora_use, parse_lora
 
 BYTES_PER_PIXEL = 0.004
@@ -74,7 +76,7 @@ class Task:
     def video(self) -> Video:
         """What of it its memory depends on."""
         width, height = parse_size(self.job.cells)
-        frames, grid = self.job.frames, self.grid
+        frames, grid = self.job.made_frames, self.grid
         chunks = None if frames is None else grid.chunk_of(frames - 1) + 1
         return Video(
             height=height,
@@ -103,6 +105,19 @@ class Task:
             return self.snapped.lines
         return tuple(str(entry) for entry in self.snapped.report if several and entry.start_s != entry.asked_s)
 
+    @property
+    def retimed(self) -> tuple[str, ...]:
+        """That the file has another frame rate than the model, and what is done for that."""
+        retiming, way = self.job.retiming, self.job.interpolate
+        if way == "none":
+            return ()
+        done = {"blend": "frames are blended", "motion": "frames are drawn between, by motion"}.get(way)
+        if done is None:
+            repeated = "repeated" if retiming.shown > retiming.made else "left out"
+            done = f"frames are {repeated} (--interpolate blend or motion draws some between)"
+        made, shown = float(retiming.made), float(retiming.shown)
+        return (f"{self.facts.name} makes {made:.5g} frames per second and the video has {shown:.5g}: {done}",)
+
 
 def make_tasks(command: str, script: Script, making: Making, *, given: InputMedia | None = None) -> list[Task]:
     """The videos that are asked for, `--count` of them. Raises CausvidError for what cannot be made."""
@@ -117,10 +132,10 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     seed = _seed(script, making)
     chosen = chosen_model(script, making)
     facts, codec = chosen.facts, chosen.codec
-    rate = _rate(script, making, facts)
+    way, made_fps, asked_fps = chosen_rates(script, making, facts, given)
     wanted = _size(script, making)
     if given:
-        given.check(facts, codec, size=wanted, fps=rate)
+        given.check(facts, codec, size=wanted, fps=made_fps)
         cells, size = given.cells, given.size
     else:
         width, height, times = check_size(wanted, facts)
@@ -131,10 +146,11 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         given_frames=given.latent_frames if given else 0,
         shows_given=given is not None and given.kind == "photo",
     )
-    length, snapped, frames = _snapped(script, making, grid, rate, given)
+    retiming = retiming_of(way, made_fps, asked_fps, given)
+    length, snapped, frames = _snapped(script, making, grid, retiming, given)
     check_endless(frames, facts)
     if given:
-        given.read_through(None if frames is None else frames / rate)
+        given.read_through(None if frames is None else frames / retiming.shown)
     job = Job(
         command=command,
         cues=snapped.cues,
@@ -142,7 +158,9 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         input=given.used if given else None,
         length=length,
         frames=frames,
-        fps=str(rate),
+        fps=str(retiming.shown),
+        model_fps="" if retiming.is_same else str(retiming.made),
+        interpolate="none" if retiming.is_same else way,
         size="{}x{}".format(*size),
         cells="{}x{}".format(*cells),
         seed=random_seed() if seed is None else seed,
@@ -300,9 +318,20 @@ def _seed(script: Script, making: Making) -> int | None:
     return making.preferred("seed", given, script.seed)
 
 
-def _rate(script: Script, making: Making, facts: PackFacts) -> Fraction:
-    given = None if making.fps is None else parse_fps(making.fps)
-    return making.preferred("fps", given, script.fps) or parse_fps(facts.fps)
+def chosen_rates(
+    script: Script, making: Making, facts: PackFacts, given: InputMedia | None
+) -> tuple[Interpolate, Fraction, Fraction | None]:
+    """How frames are interpolated, at which rate the model's are made, and which rate of the file is asked for."""
+    usual = "none" if given is not None and given.kind == "source" else "repeat"
+    way: Interpolate = check_choice(making.interpolate or usual, INTERPOLATE, name="--interpolate")
+    asked: Fraction | None = making.preferred("fps", None if making.fps is None else parse_fps(making.fps), script.fps)
+    own = parse_fps(facts.fps)
+    return way, asked or own if way == "none" else own, asked
+
+
+def retiming_of(way: Interpolate, made: Fraction, asked: Fraction | None, given: InputMedia | None) -> Retiming:
+    """From the model's frames to those of the file, which a clip that goes on says where nothing is asked for."""
+    return Retiming(made, made if way == "none" else asked or (given and given.fps) or made)
 
 
 def _size(script: Script, making: Making) -> tuple[int, int] | None:
@@ -311,7 +340,7 @@ def _size(script: Script, making: Making) -> tuple[int, int] | None:
 
 
 def _snapped(
-    script: Script, making: Making, grid: ChunkGrid, fps: Fraction, given: InputMedia | None
+    script: Script, making: Making, grid: ChunkGrid, retiming: Retiming, given: InputMedia | None
 ) -> tuple[str, Snapped, int | None]:
     """The length as the user has it, the cues at their chunks, and the number of pictures; None has no end."""
     if making.transition is not None:
@@ -329,8 +358,9 @@ def _snapped(
         elif script.length is None and len(script.cues) == 1:
             asked = DEFAULT_LENGTH
     if asked is None:
-        snapped = timeline(script, grid, fps)
+        snapped = timeline(script, grid, retiming.shown, model_fps=retiming.made)
         return str(script.length or f"{snapped.frames}f"), snapped, snapped.frames
-    frames = parse_length(asked, fps=fps)
-    snapped = timeline(script, grid, fps, length=Time(Fraction(frames or NEVER), "f"))
+    frames = parse_length(asked, fps=retiming.shown)
+    length = Time(Fraction(frames or NEVER), "f")
+    snapped = timeline(script, grid, retiming.shown, model_fps=retiming.made, length=length)
     return asked.strip(), snapped, frames

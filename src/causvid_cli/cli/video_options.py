@@ -20,6 +20,7 @@ class Making:
     length: options.Length = None
     size: options.Size = None
     fps: options.Fps = None
+    interpolate: options.Interpolate = None
     seed: options.Seed = None
     steps: options.Steps = None
     negative: options.Negative = None

@@ -12,7 +12,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
 from causvid_cli.job.job import Input, sha256_of
 from causvid_cli.request import STRENGTH, check_size, check_strength
-from causvid_cli.timecode import parse_time
+from causvid_cli.timecode import FASTEST_FPS, parse_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,11 @@ class InputMedia:
 
         Raises MediaError for damage, unless it is tolerated.
         """
+
+    @property
+    def fps(self) -> Fraction | None:
+        """The frame rate of the file, where the video takes it over."""
+        return None
 
     @property
     def used(self) -> Input:
@@ -210,6 +215,14 @@ class ClipEnd(InputMedia):
         if self._plan.exact:  # only its end is decoded, and the rest is copied as it is
             start = max(start, self._clip.duration_s - self._wanted / self._fps)
         self._clip.read_through(start_s=start)
+
+    @property
+    def fps(self) -> Fraction | None:
+        from causvid_cli.media.clips import open_clip
+
+        assert self.path is not None
+        clip = self._clip or open_clip(self.path, tolerate_damage=self.tolerate_damage)
+        return clip.fps if clip.fps <= FASTEST_FPS else None
 
     @property
     def used(self) -> Input:

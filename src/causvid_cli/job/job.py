@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 from causvid_cli.config import from_data
 from causvid_cli.errors import CausvidError, MediaError, ModelError
 from causvid_cli.prompt.cues import Cue, check_cues
-from causvid_cli.request import AUTO, LOADING, Loading
+from causvid_cli.request import AUTO, LOADING, Interpolate, Loading
+from causvid_cli.timecode import Retiming
 
 RECIPE_VERSION = 1
 """The newest recipe that this program reads."""
@@ -68,9 +69,13 @@ class Job:
     length: str
     """As the user wrote it."""
     frames: int | None
-    """Pictures; None goes on until it is stopped, or as long as the source."""
+    """Of the file; None goes on until it is stopped, or as long as the source."""
     fps: str
     """Of the file, an exact fraction."""
+    model_fps: str = ""
+    """At which the model's frames are made, where they are interpolated to those of the file; else those of the file.
+    """
+    interpolate: Interpolate = "none"
     size: str
     """Of the file's pictures, WIDTHxHEIGHT."""
     cells: str
@@ -95,6 +100,16 @@ class Job:
     @property
     def rate(self) -> Fraction:
         return Fraction(self.fps)
+
+    @property
+    def retiming(self) -> Retiming:
+        """From the model's frames to those of the file."""
+        return Retiming(Fraction(self.model_fps or self.fps), self.rate)
+
+    @property
+    def made_frames(self) -> int | None:
+        """How many frames the model makes; None as for `frames`."""
+        return None if self.frames is None else self.retiming.made_for(self.frames)
 
     def recipe(self, versions: Mapping[str, str]) -> dict[str, Any]:
         """What goes into the video's metadata: no host names, no folders."""

@@ -26,7 +26,7 @@ from causvid_cli.geometry import Chunk, ChunkGrid
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.job.journal import Finished, Journal, Mark
 from causvid_cli.pipeline import GIVEN, ChunkResult, Stream
-from causvid_cli.video import Restart, Writer, crc_of, part_of
+from causvid_cli.video import Interpolator, Restart, Writer, crc_of, part_of
 from causvid_cli.video.files import open_locked, remove_open
 from causvid_cli.video.formats import finished_files
 from causvid_cli.video.writer import remove_unpublished
@@ -58,8 +58,8 @@ class Earlier:
         return self.journal.mark.frames if self.journal.mark else 0
 
     def first_chunk(self, grid: ChunkGrid) -> int:
-        """The first chunk that is written; those before it are in the file."""
-        return grid.chunk_of(self.restart.frames) if self.restart.frames else GIVEN
+        """The first chunk that is shown again: all frames of those before it are in the file."""
+        return grid.chunk_of(self.job.retiming.made_at(self.restart.frames)) if self.restart.frames else GIVEN
 
     def clean_up(self, output: Path) -> bool:
         """Do what is left to do for a finished video; returns whether there was anything."""
@@ -133,7 +133,8 @@ def _restart(journal: Journal, part: Path) -> Restart:
 class Recording:
     """One stream and its writer; iterate for the chunks, each written when it comes.
 
-    writer: entered by the caller. show: model pictures -> the file's, where those differ.
+    writer: entered by the caller. show: the model's frames -> frames of the file's size, where those differ.
+    interpolator: brings them to the file's rate, from the first that the writer lacks on.
     journal: a pipe has none. beside: whether chunks are written in a thread of their own while the stream makes the
     next; close the iteration before the writer is used for anything else.
     """
@@ -146,10 +147,12 @@ class Recording:
         journal: Journal | None,
         known_chunks: int = 0,
         show: Callable[[np.ndarray], np.ndarray] | None = None,
+        interpolator: Interpolator | None = None,
         beside: bool = False,
     ) -> None:
         self.stream, self.writer, self.journal = stream, writer, journal
         self._known, self._show, self._beside = known_chunks, show, beside
+        self._interpolator = interpolator
         self._sidecar: str | None = None
         self.frames = 0
         """Written up to the chunk that was given last."""
@@ -159,6 +162,7 @@ class Recording:
             for chunk in self.stream:
                 self.frames = self._write(chunk)
                 yield chunk
+            self._write_rest()
             return
         writing: deque[tuple[ChunkResult, Future[int]]] = deque()
         ahead = 0  # the first chunk is given at once
@@ -170,6 +174,7 @@ class Recording:
                     ahead = 1
             for chunk, written in writing:
                 yield self._written(chunk, written)
+        self._write_rest()
 
     def _written(self, chunk: ChunkResult, written: "Future[int]") -> ChunkResult:
         self.frames = written.result()
@@ -177,7 +182,10 @@ class Recording:
 
     def _write(self, chunk: ChunkResult) -> int:
         """How many frames are in the file with these."""
-        self.writer.write(self._show(chunk.frames) if self._show else chunk.frames)
+        frames = self._show(chunk.frames) if self._show else chunk.frames
+        if self._interpolator:
+            frames = self._interpolator.add(frames, start=chunk.start_frame)
+        self.writer.write(frames)
         if self.journal is not None and chunk.index >= self._known:
             if chunk.index == self._known > 0:
                 self.writer.discard_partial()  # the `.part` has more now
@@ -185,6 +193,12 @@ class Recording:
             mark = Mark(self.writer.frames_written, restart.bytes, restart.frames, restart.crc)
             self.journal.append(chunk.latent, mark)
         return self.writer.frames_written
+
+    def _write_rest(self) -> None:
+        """Write the frames that waited for another chunk."""
+        if self._interpolator:
+            self.writer.write(self._interpolator.rest())
+            self.frames = self.writer.frames_written
 
     def publish(self, *, sidecar: str | None = None) -> Path:
         """Finish the file under its name; returns that. The journal tells what is left to do, should we be killed.

@@ -262,10 +262,10 @@ def deinterlace(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         if graph is None:
             graph = _deinterlacer(frame)
         graph.vpush(frame)
-        yield from _pulled(graph)
+        yield from pulled(graph)
     if graph is not None:
         graph.vpush(None)
-        yield from _pulled(graph)
+        yield from pulled(graph)
 
 
 def _deinterlacer(frame: VideoFrame) -> av.filter.Graph:
@@ -277,7 +277,8 @@ def _deinterlacer(frame: VideoFrame) -> av.filter.Graph:
     return graph
 
 
-def _pulled(graph: av.filter.Graph) -> Iterator[VideoFrame]:
+def pulled(graph: av.filter.Graph) -> Iterator[VideoFrame]:
+    """Yield the frames that a filter graph has ready."""
     while True:
         try:
             yield graph.vpull()

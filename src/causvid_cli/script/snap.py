@@ -9,7 +9,9 @@ from causvid_cli.geometry import ChunkGrid
 from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.script.model import AFTER_LAST_CUE, Script, ScriptCue, Snap
 from causvid_cli.script.problems import Problem, ScriptError
-from causvid_cli.timecode import Time, nearest_whole
+from causvid_cli.timecode import Retiming, Time, nearest_whole
+
+SAME_RATE = Retiming(Fraction(1), Fraction(1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,36 +71,44 @@ class Snapped:
         return (*map(str, self.report), f"{length} ({_signed(self.length_s - self.length_asked_s)}s)")
 
 
-def timeline(script: Script, grid: ChunkGrid, fps: Fraction, *, length: Time | None = None) -> Snapped:
+def timeline(
+    script: Script,
+    grid: ChunkGrid,
+    fps: Fraction,
+    *,
+    model_fps: Fraction | None = None,
+    length: Time | None = None,
+) -> Snapped:
     """The script's cues at the chunks of a grid.
 
-    fps: the video's rate, which also says how long a script's frames last. length: takes the place of the script's;
-    cues that it cuts off are left out with a warning. Times count from the video's first frame; where the grid's given
+    fps: the video's rate, which also says how long a script's frames last. model_fps: the rate at which the grid's
+    frames are made, if it is another. length: takes the place of the script's; cues that it cuts off are left out with
+    a warning. Times count from the video's first frame; where the grid's given
     frames are not the video's (a clip that is continued), from the first new one.
     Raises ScriptError: cues that fall on one chunk, do not rise, or, with snap: error, are not at a chunk's edge.
     """
-    return _Snapping(script, grid, fps, length).snapped()
+    return _Snapping(script, grid, Retiming(model_fps or fps, fps), length).snapped()
 
 
-def in_frames(script: Script, grid: ChunkGrid) -> Script:
+def in_frames(script: Script, grid: ChunkGrid, retiming: Retiming = SAME_RATE) -> Script:
     """The same script with times in frames where it has them in latent frames or chunks: it can then be written."""
-    cues = tuple(replace(cue, at=_plain(cue.at, grid), blend=_plain(cue.blend, grid)) for cue in script.cues)
-    return replace(script, length=_plain(script.length, grid), cues=cues)
+
+    def plain(time: Time | None) -> Time | None:
+        if time is None or time.unit in ("s", "f"):
+            return time
+        return Time(Fraction(retiming.shown_until(int(_frames(time, grid, retiming)))), "f")
+
+    cues = tuple(replace(cue, at=plain(cue.at), blend=plain(cue.blend)) for cue in script.cues)
+    return replace(script, length=plain(script.length), cues=cues)
 
 
-def _plain(time: Time | None, grid: ChunkGrid) -> Time | None:
-    if time is None or time.unit in ("s", "f"):
-        return time
-    return Time(_frames(time, grid, Fraction(1)), "f")
-
-
-def _frames(time: Time, grid: ChunkGrid, fps: Fraction) -> Fraction:
-    """How many of the video's frames pass until a time; exact."""
+def _frames(time: Time, grid: ChunkGrid, retiming: Retiming) -> Fraction:
+    """How many of the grid's frames pass until a time; exact."""
     if time.unit == "latent":
         return Fraction(grid.codec.frames(grid.given_frames + int(time.number)) - grid.hidden_pictures)
     if time.unit == "chunk":
         return time.number * _chunk_frames(grid)
-    return time.frames(fps)
+    return time.frames(retiming.shown) * retiming.made / retiming.shown
 
 
 def _chunk_frames(grid: ChunkGrid) -> int:
@@ -107,22 +117,23 @@ def _chunk_frames(grid: ChunkGrid) -> int:
 
 
 class _Snapping:
-    """One script on its way to a grid's chunks.
+    """One script on its way to a grid's chunks. Frames are the grid's, if not said to be the video's.
 
     A play is a cue in one round of the loop, counted from 0 in the order in which they come.
     """
 
-    def __init__(self, script: Script, grid: ChunkGrid, fps: Fraction, length: Time | None) -> None:
-        self.script, self.grid, self.fps = script, grid, fps
+    def __init__(self, script: Script, grid: ChunkGrid, retiming: Retiming, length: Time | None) -> None:
+        self.script, self.grid, self.retiming, self.fps = script, grid, retiming, retiming.made
         self.length = length
-        self.round_frames = _frames(script.length, grid, fps) if script.length else Fraction(0)
+        self.round_frames = _frames(script.length, grid, retiming) if script.length else Fraction(0)
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
 
     def snapped(self) -> Snapped:
         end = self._end()
-        frames = max(1, nearest_whole(end))
-        report = tuple(self._report(frames))
+        retiming = self.retiming
+        frames = max(1, nearest_whole(end * retiming.shown / retiming.made))  # of the video
+        report = tuple(self._report(retiming.made_for(frames)))
         if self.errors:
             raise ScriptError(self.errors)
         check_cues([entry.cue for entry in report])
@@ -130,7 +141,7 @@ class _Snapping:
         return Snapped(
             report=report,
             frames=frames,
-            fps=self.fps,
+            fps=retiming.shown,
             length_asked_s=end / self.fps,
             warnings=tuple(self.warnings),
         )
@@ -138,11 +149,11 @@ class _Snapping:
     def _end(self) -> Fraction:
         """The video's length in frames, as asked."""
         if self.length:
-            return _frames(self.length, self.grid, self.fps)
+            return _frames(self.length, self.grid, self.retiming)
         if self.script.length:
             return self.round_frames * (self.script.loop or 1)
-        last = _frames(self.script.cues[-1].start, self.grid, self.fps)
-        return last + AFTER_LAST_CUE.frames(self.fps)
+        last = _frames(self.script.cues[-1].start, self.grid, self.retiming)
+        return last + _frames(AFTER_LAST_CUE, self.grid, self.retiming)
 
     def _cue(self, play: int) -> ScriptCue:
         return self.script.cues[play % len(self.script.cues)]
@@ -150,7 +161,7 @@ class _Snapping:
     def _asked(self, play: int) -> Fraction:
         """The frame at which a play is asked for; exact."""
         before = play // len(self.script.cues) * self.round_frames
-        return before + _frames(self._cue(play).start, self.grid, self.fps)
+        return before + _frames(self._cue(play).start, self.grid, self.retiming)
 
     def _report(self, frames: int) -> Iterator[SnappedCue]:
         """The plays that fit into so many frames; what stands in the way goes to `errors` and `warnings`."""
@@ -189,7 +200,7 @@ class _Snapping:
     def _snapped(self, play: int, chunk: int) -> SnappedCue:
         script, cue = self.script, self._cue(play)
         blend = 0
-        asked_blend = _frames(cue.blend, self.grid, self.fps) if cue.blend else None
+        asked_blend = _frames(cue.blend, self.grid, self.retiming) if cue.blend else None
         if asked_blend:
             blend = nearest_whole(asked_blend / _chunk_frames(self.grid))
             if asked_blend < _chunk_frames(self.grid):
@@ -208,14 +219,14 @@ class _Snapping:
             negative=negative or "",
             name=cue.name or cue.prompt,
         )
-        frame = self.grid.start_picture(chunk)
+        frame = self.retiming.shown_until(self.grid.start_picture(chunk))
         return SnappedCue(
             number=play % len(script.cues) + 1,
             round=play // len(script.cues) + 1,
             cue=snapped,
             asked_s=self._asked(play) / self.fps,
             frame=frame,
-            start_s=frame / self.fps,
+            start_s=frame / self.retiming.shown,
             blend_asked_s=asked_blend / self.fps if asked_blend else None,
             blend_s=blend * _chunk_frames(self.grid) / self.fps,
         )

@@ -6,12 +6,14 @@ files     OutputFile        a file that writes all or raises; locks, names given
 formats   check_output      what a file's name says, and what would keep it from being written
 writer    FileWriter.write  a piece appended to NAME.part, from which a broken-off video goes on
 publish   Finish            the `.part` made into the finished file: verified, synced, named by FileWriter.publish
+          Interpolator      frames at a model's rate -> at the file's (interpolate.py)
 pipe      PipeWriter        the same pieces to stdout
 """
 
 from causvid_cli.video.encode import H264, Encoding, FragmentEncoder, VideoFormat
 from causvid_cli.video.files import crc_of
 from causvid_cli.video.formats import check_output, part_of, partial_of
+from causvid_cli.video.interpolate import Interpolator
 from causvid_cli.video.pipe import PIPE_FORMATS, PipeWriter, check_pipe
 from causvid_cli.video.publish import Finish
 from causvid_cli.video.writer import FileWriter, Restart, Writer, open_writer
@@ -23,6 +25,7 @@ __all__ = [
     "FileWriter",
     "Finish",
     "FragmentEncoder",
+    "Interpolator",
     "PipeWriter",
     "Restart",
     "VideoFormat",

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from causvid_cli.media.probe import Chapter, VideoInfo, open_video, read_info
+from causvid_cli.media.view import pulled
 from causvid_cli.video.files import open_muxer
 
 MILLISECOND = Fraction(1, 1000)
@@ -197,17 +198,9 @@ def _with_palette(
     colours.push(None)
     for frame in _then_end(frames):
         shown.push(frame)
-        yield from _pulled(graph)
+        yield from pulled(graph)
 
 
 def _then_end(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame | None]:
     yield from frames
     yield None
-
-
-def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
-    while True:
-        try:
-            yield graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
