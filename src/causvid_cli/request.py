@@ -40,6 +40,9 @@ none: not at all; the same frames are shown faster or slower. repeat: each is sh
 blend: frames between two are mixed of them. motion: what moves is moved on (ffmpeg's minterpolate).
 """
 INTERPOLATE: tuple[Interpolate, ...] = get_args(Interpolate)
+AudioFit = Literal["pad", "loop"]
+"""What follows sound that is shorter than its video: silence, or the sound again. Longer sound is cut."""
+AUDIO_FITS: tuple[AudioFit, ...] = get_args(AudioFit)
 TRANSITIONS: tuple[Transition, ...] = get_args(Transition)
 ATTENTION = (
     AUTO,

@@ -136,6 +136,8 @@ def test_the_options_of_t2v():
         "--random-weights",
         "--count",
         "--format",
+        "--audio",
+        "--audio-fit",
         "--lossless",
         "--no-metadata",
         "--sidecar",

@@ -57,6 +57,7 @@ def test_a_video_carries_its_recipe(tiny):
         "cues": [{"prompt": PROMPT, "name": PROMPT}],
         "model": {"name": "tiny", "sha256": packs.pack_digest(load_facts(tiny))},
         "input": None,
+        "audio": None,
         "length": "2s",
         "frames": 25,
         "fps": "25/2",

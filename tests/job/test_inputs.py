@@ -184,7 +184,8 @@ def test_extend_keeps_every_picture_and_every_packet_of_sound(tiny, loud):
     pictures = packets("longer.mp4", "video")
     assert len(pictures) == 24
     assert pictures[:16] == packets(loud, "video")
-    assert packets("longer.mp4", "audio") == packets(loud, "audio")
+    before = packets(loud, "audio")
+    assert packets("longer.mp4", "audio")[: len(before)] == before
     told = read_info(Path("longer.mp4")).recipe["input"]
     assert (told["kind"], told["keep_size"]) == ("clip", True)
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.generate import make_script
-from causvid_cli.cli.task import chosen_model, chosen_rates, retiming_of
+from causvid_cli.cli.task import chosen_model, chosen_rates, length_of_sound, open_audio, retiming_of
 from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
@@ -110,6 +111,8 @@ def edit_script(
     check_size(script.size, facts)
     grid = grid_of(given, chosen)
     retiming = retiming_of(*chosen_rates(script, making, facts, given), given)
+    soundtrack = open_audio(making)
+    script = replace(script, length=length_of_sound(script, making, soundtrack, retiming) or script.length)
     if to:
         print_text(exported(script, to, grid=grid, retiming=retiming))
     else:

@@ -1,12 +1,13 @@
 """The options that commands share: one spelling, help text and unit each. Numbers stay text; `timecode` reads them."""
 
+from pathlib import Path
 from typing import Annotated, get_args
 
 from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
 from causvid_cli.cli.command import SECTIONS
-from causvid_cli.request import ATTENTION, DTYPES, INTERPOLATE, Offload, Quantize, Vae
+from causvid_cli.request import ATTENTION, AUDIO_FITS, DTYPES, INTERPOLATE, Offload, Quantize, Vae
 
 INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS
 
@@ -290,6 +291,26 @@ InputSize = Annotated[
 InputFps = Annotated[
     str | None,
     Option(metavar="RATE", help="Of raw RGB pictures on stdin, per second.", show_default=False, rich_help_panel=INPUT),
+]
+Audio = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Sound to lay under the video, from its first frame on: WAV, MP3, FLAC, OGG, M4A ..., or a video's. "
+        "What is longer than the video is cut; edit-script without a length of its own lasts as long as the sound.",
+        show_default=False,
+        rich_help_panel=INPUT,
+    ),
+]
+HowAudioFits = Annotated[
+    str,
+    Option(
+        "--audio-fit",
+        metavar="WAY",
+        help="What follows sound that is shorter than the video: pad (silence) or loop (the sound again).",
+        autocompletion=completion.words(*AUDIO_FITS),
+        rich_help_panel=INPUT,
+    ),
 ]
 Count = Annotated[
     int,

@@ -15,7 +15,7 @@ from causvid_cli.cli.task import Task, check_stdout, existing
 from causvid_cli.cli.video_options import Making
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job.inputs import given_of
+from causvid_cli.job.inputs import find_soundtrack, given_of
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.models.resolve import resolve_model
 from causvid_cli.request import AUTO, check_device, check_dtype
@@ -30,6 +30,17 @@ InputFile = Annotated[
         "--input",
         metavar="FILE",
         help="Where the photo or clip lies that the video began from, if it is not where it was.",
+        show_default=False,
+    ),
+]
+
+
+AudioFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--audio",
+        metavar="FILE",
+        help="Where the sound lies that is laid under the video, if it is not where it was.",
         show_default=False,
     ),
 ]
@@ -53,6 +64,7 @@ LoraFiles = Annotated[
 def resume(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .part of a video, or the name it was to have.")],
     input_file: InputFile = None,
+    audio: AudioFile = None,
     lora: LoraFiles = None,
     overwrite: options.Overwrite = False,
     preview: options.Preview = False,
@@ -102,6 +114,7 @@ def resume(
         output=output,
         file=place,
         lora_places=[*(lora or ()), *map(Path, local.get("loras") or ())],
+        audio_file=audio or (Path(local["audio"]) if local.get("audio") else None),
         where=str(file),
         tolerate_damage=bool(local.get("tolerate_damage")),
     )
@@ -116,6 +129,7 @@ def rerun(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that causvid made, or the .json beside it.")],
     output: options.Output = None,
     input_file: InputFile = None,
+    audio: AudioFile = None,
     lora: LoraFiles = None,
     device: options.Device = AUTO,
     dtype: options.Dtype = AUTO,
@@ -166,7 +180,16 @@ def rerun(
         check_stdout()
         target = None
     loras = [*(lora or ()), *(file.parent / use.name for use in job.loading.loras)]
-    task = task_of(job, making, model=None, output=target, file=place, lora_places=loras, where=str(file))
+    task = task_of(
+        job,
+        making,
+        model=None,
+        output=target,
+        file=place,
+        lora_places=loras,
+        audio_file=audio or (file.parent / job.audio.name if job.audio else None),
+        where=str(file),
+    )
     run([task], started=started)
 
 
@@ -207,12 +230,14 @@ def task_of(
     file: Path | None,
     where: str,
     lora_places: Sequence[Path] = (),
+    audio_file: Path | None = None,
     tolerate_damage: bool = False,
 ) -> Task:
     """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now."""
     chosen = resolve_model(Path(model) if model and Path(model).is_dir() else job.model.name, loading=job.loading)
     facts, codec = chosen.facts, chosen.codec
     job.check_model(chosen.sha256, where=where)
+    soundtrack = find_soundtrack(job.audio, audio_file, where=where)
     given = None
     if job.input is not None:
         if job.input.name == "stdin" and not job.input.sha256:
@@ -224,6 +249,7 @@ def task_of(
                 f"{file}: not there, the {job.input.kind} that {where} began from; say where it lies by --input"
             )
         given = given_of(job.input, file, tolerate_damage=tolerate_damage)
+        given.replaces_sound = soundtrack is not None
         size = None if job.input.keep_size else parse_size(job.size)
         given.check(facts, codec, size=size, fps=job.retiming.made)
         if given.sha256 != job.input.sha256:
@@ -242,6 +268,7 @@ def task_of(
         output=output,
         given=given,
         making=making,
+        soundtrack=soundtrack,
         lora_files=find_loras(job.loading.loras, lora_places, where=where),
     )
 

@@ -50,7 +50,7 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
         if line:
             console.warning(line)
     given = [*first.given.notes, *first.given.left_out(first.output)] if first.given else []
-    for line in (*first.landed, *first.retimed, *given):
+    for line in (*first.landed, *first.retimed, *first.sounds, *given):
         console.note(line)
     with show_progress(f"loading {first.facts.name}") as progress:
         if first.making.dry_run:

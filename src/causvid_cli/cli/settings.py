@@ -28,6 +28,7 @@ NO_OPTIONS = frozenset({CONFIG_FILE, MODELS_FOLDER, CACHE_FOLDER, TEXT_CACHE, "C
 OF_ONE_RUN = frozenset(
     {
         "output",
+        "audio",
         "out",
         "chart",
         "then",

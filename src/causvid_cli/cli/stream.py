@@ -101,6 +101,7 @@ def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier 
         metadata={} if task.making.no_metadata else recipe_to_metadata(recipe),
         chapters=[replace(chapters[0], start_frame=0), *chapters[1:]] if len(chapters) > 1 else (),
         lossless=job.lossless,
+        soundtrack=task.soundtrack,
         encoding=task.given.encoding if task.given else None,
     )
     if task.output is None:
@@ -111,7 +112,7 @@ def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier 
         overwrite=task.making.overwrite,
         named=earlier.named if earlier else (),
         resume=earlier.restart if earlier and earlier.restart.frames else None,
-        finish=task.given.finish(task.output) if task.given else None,
+        finish=task.given.finish(task.output, task.soundtrack) if task.given else None,
     )
 
 
@@ -181,6 +182,7 @@ def _local(task: Task) -> dict[str, Any]:
     return {
         "model": str(task.folder.resolve()) if task.folder else None,
         "input": str(given.path.resolve()) if given and given.path else None,
+        "audio": str(task.soundtrack.path.resolve()) if task.soundtrack else None,
         "loras": [str(path.resolve()) for path in task.lora_files],
         "tolerate_damage": bool(given and getattr(given, "tolerate_damage", False)),
         **{name: getattr(making, name) for name in ("overwrite", "no_metadata", "sidecar", "keep_latents")},

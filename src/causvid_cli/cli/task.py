@@ -6,8 +6,10 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from string import Formatter
+from typing import TYPE_CHECKING
 
 from causvid_cli.cli import console
 from causvid_cli.cli.video_options import Making
@@ -15,15 +17,17 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import InputMedia, check_choice
-from causvid_cli.job.job import Job, ModelUsed
+from causvid_cli.job.job import AudioUsed, Job, ModelUsed
 from causvid_cli.models.memory import Video
 from causvid_cli.models.resolve import ResolvedModel, resolve_model
 from causvid_cli.request import (
+    AUDIO_FITS,
     DEFAULT_LENGTH,
     ENDLESS,
     INTERPOLATE,
     LARGEST_SEED,
     TRANSITIONS,
+    AudioFit,
     Interpolate,
     Loading,
     check_device,
@@ -39,6 +43,9 @@ from causvid_cli.request import (
 from causvid_cli.script import Script, Snapped, timeline
 from causvid_cli.timecode import Retiming, Time, parse_fps, parse_size, parse_whole
 from causvid_cli.weights.lora_files import lora_use, parse_lora
+
+if TYPE_CHECKING:
+    from causvid_cli.media.sound import Soundtrack
 
 BYTES_PER_PIXEL = 0.004
 """The least that a video takes on disk: what storybook's flat colours do. For a first look at the free space."""
@@ -61,6 +68,8 @@ class Task:
     given: InputMedia | None
     """The user's file that the video begins from."""
     making: Making
+    soundtrack: "Soundtrack | None" = None
+    """What is laid under the video."""
     lora_files: tuple[Path, ...] = ()
     """Where the job's LoRAs lie, in their order."""
     snapped: Snapped | None = None
@@ -106,6 +115,19 @@ class Task:
         return tuple(str(entry) for entry in self.snapped.report if several and entry.start_s != entry.asked_s)
 
     @property
+    def sounds(self) -> tuple[str, ...]:
+        """What becomes of sound that is longer or shorter than the video."""
+        sound, job = self.soundtrack, self.job
+        if sound is None or job.frames is None:
+            return ()
+        seconds = job.frames / job.rate + (self.given.seconds_before if self.given else 0)
+        if abs(seconds - sound.seconds) < 1 / job.rate:
+            return ()
+        follows = "silence follows" if sound.fit == "pad" else "it begins again"
+        then = "the rest is left out" if sound.seconds > seconds else follows
+        return (f"{sound.name} lasts {float(sound.seconds):.4g} s and the video {float(seconds):.4g} s: {then}",)
+
+    @property
     def retimed(self) -> tuple[str, ...]:
         """That the file has another frame rate than the model, and what is done for that."""
         retiming, way = self.job.retiming, self.job.interpolate
@@ -126,6 +148,9 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     check_guidance(making.guidance)
     loading, lora_files = _loading(making)
     _check_together(making)
+    soundtrack = open_audio(making)
+    if given is not None:
+        given.replaces_sound = soundtrack is not None
     if given is not None and given.kind == "clip" and making.output == "-":
         raise UsageError("-o -: the clip and what follows it go into one MP4 file; name one, such as -o longer.mp4")
     steps = None if making.steps is None else parse_whole(making.steps, name="--steps")
@@ -147,7 +172,8 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         shows_given=given is not None and given.kind == "photo",
     )
     retiming = retiming_of(way, made_fps, asked_fps, given)
-    length, snapped, frames = _snapped(script, making, grid, retiming, given)
+    sound_length = length_of_sound(script, making, soundtrack, retiming) if command == "edit-script" else None
+    length, snapped, frames = _snapped(script, making, grid, retiming, given, sound_length)
     check_endless(frames, facts)
     if given:
         given.read_through(None if frames is None else frames / retiming.shown)
@@ -156,6 +182,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         cues=snapped.cues,
         model=ModelUsed(name=facts.name, sha256=chosen.sha256),
         input=given.used if given else None,
+        audio=AudioUsed(name=soundtrack.name, sha256=soundtrack.sha256, fit=soundtrack.fit) if soundtrack else None,
         length=length,
         frames=frames,
         fps=str(retiming.shown),
@@ -184,6 +211,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
             output=output_path(mine, making, number=number),
             given=given,
             making=making,
+            soundtrack=soundtrack,
             lora_files=lora_files,
             snapped=snapped,
             seed_given=seed is not None,
@@ -252,7 +280,9 @@ def check_output_of(task: Task, named: Collection[str] = ()) -> bool:
     from causvid_cli.video import VideoFormat, check_output, check_pipe
 
     width, height = parse_size(task.job.size)
-    video = VideoFormat(width=width, height=height, fps=task.job.rate, lossless=task.job.lossless)
+    video = VideoFormat(
+        width=width, height=height, fps=task.job.rate, lossless=task.job.lossless, soundtrack=task.soundtrack
+    )
     if task.output is None:
         check_pipe(video, task.making.format or "mp4")
         return True
@@ -281,6 +311,27 @@ def existing(output: Path) -> Path | None:
     return next((file for file in finished_files(output) if file.exists()), None)
 
 
+def open_audio(making: Making) -> "Soundtrack | None":
+    """The sound that is asked for. Raises MediaError for what is none, or damaged."""
+    fit: AudioFit = check_choice(making.audio_fit, AUDIO_FITS, name="--audio-fit")
+    if making.audio is None:
+        return None
+    from causvid_cli.media.sound import open_soundtrack
+
+    return open_soundtrack(making.audio, fit=fit)
+
+
+def length_of_sound(script: Script, making: Making, soundtrack: "Soundtrack | None", retiming: Retiming) -> Time | None:
+    """How long a script's video is that lasts as long as its sound; None where the script or --length says that.
+
+    The end of the last subtitle is no length that was asked for.
+    """
+    is_subtitles = Path(script.path).suffix.lower() in (".srt", ".vtt")
+    if soundtrack is None or "length" in making.typed or (script.length and not is_subtitles):
+        return None
+    return Time(Fraction(ceil(soundtrack.seconds * retiming.shown)), "f")
+
+
 def _check_together(making: Making) -> None:
     """Refuse options that contradict each other."""
     to_pipe = making.output == "-"
@@ -290,6 +341,12 @@ def _check_together(making: Making) -> None:
         (making.json_lines, "--json-lines", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
         (making.sidecar, "--sidecar", to_pipe, "-o -: it lies beside a file; name one"),
         (making.keep_latents, "--keep-latents", to_pipe, "-o -: they lie beside a file; name one"),
+        (
+            "audio_fit" in making.typed,
+            f"--audio-fit {making.audio_fit}",
+            making.audio is None,
+            "no --audio: name one",
+        ),
         (making.count > 1, f"--count {making.count}", to_pipe, "-o -: one video at a time goes there"),
         (making.overwrite, "-y", making.skip_existing, "--skip-existing: choose one"),
         (making.format is not None, "--format", not to_pipe, "a file: its name says what it is; --format is for -o -"),
@@ -340,7 +397,12 @@ def _size(script: Script, making: Making) -> tuple[int, int] | None:
 
 
 def _snapped(
-    script: Script, making: Making, grid: ChunkGrid, retiming: Retiming, given: InputMedia | None
+    script: Script,
+    making: Making,
+    grid: ChunkGrid,
+    retiming: Retiming,
+    given: InputMedia | None,
+    sound_length: Time | None,
 ) -> tuple[str, Snapped, int | None]:
     """The length as the user has it, the cues at their chunks, and the number of pictures; None has no end."""
     if making.transition is not None:
@@ -353,7 +415,9 @@ def _snapped(
     asked: str | None = making.length
     if asked is None or ("length" not in making.typed and script.length is not None):
         asked = None
-        if given is not None and given.kind == "source":
+        if sound_length is not None:
+            asked = str(sound_length)
+        elif given is not None and given.kind == "source":
             asked = ENDLESS  # it ends with its source
         elif script.length is None and len(script.cues) == 1:
             asked = DEFAULT_LENGTH

@@ -38,6 +38,8 @@ class Making:
     random_weights: options.RandomWeights = None
     count: options.Count = 1
     format: options.Format = None
+    audio: options.Audio = None
+    audio_fit: options.HowAudioFits = "pad"
     lossless: options.Lossless = False
     no_metadata: options.NoMetadata = False
     sidecar: options.Sidecar = False

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from causvid_cli.config import PackFacts, did_you_mean
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
-from causvid_cli.job.job import Input, sha256_of
+from causvid_cli.job.job import AudioUsed, Input, sha256_of
 from causvid_cli.request import STRENGTH, check_size, check_strength
 from causvid_cli.timecode import FASTEST_FPS, parse_time
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from causvid_cli.media.clips import Clip, LiveClip, RawFormat
     from causvid_cli.media.fit import Fit, Mode
+    from causvid_cli.media.sound import Soundtrack
     from causvid_cli.media.stills import Picture
     from causvid_cli.video import Encoding, Finish
     from causvid_cli.video.join import JoinPlan
@@ -48,6 +49,8 @@ class InputMedia:
     latent_frames: int = 0
     """How many are given before the first chunk."""
     sha256: str = ""
+    replaces_sound: bool = False
+    """Whether other sound takes the place of the file's own."""
     crisp: bool = False
     """Whether the model's pictures are shown as blocks of whole cells."""
     kind: Literal["photo", "clip", "source"] = "photo"
@@ -66,6 +69,11 @@ class InputMedia:
     def fps(self) -> Fraction | None:
         """The frame rate of the file, where the video takes it over."""
         return None
+
+    @property
+    def seconds_before(self) -> Fraction:
+        """How long the file's own part of the video is, before the first new frame."""
+        return Fraction(0)
 
     @property
     def used(self) -> Input:
@@ -106,8 +114,8 @@ class InputMedia:
         """How frames are encoded, where that depends on the input."""
         return None
 
-    def finish(self, output: Path) -> "Finish | None":
-        """What makes the finished file, where that depends on the input."""
+    def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish | None":
+        """What makes the finished file, where that depends on the input. soundtrack: what is laid under it."""
         return None
 
     def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: Size | None) -> int:
@@ -190,7 +198,7 @@ class ClipEnd(InputMedia):
 
         assert self.path is not None
         self._clip = open_clip(self.path, tolerate_damage=self.tolerate_damage)
-        self._plan = plan_join(self.path, tolerate_damage=self.tolerate_damage)
+        self._plan = plan_join(self.path, keeps_sound=not self.replaces_sound, tolerate_damage=self.tolerate_damage)
         self.size = (self._plan.tail.width, self._plan.tail.height)
         if size is not None and size != self.size:
             own = "{}x{}".format(*self.size)
@@ -225,6 +233,11 @@ class ClipEnd(InputMedia):
         return clip.fps if clip.fps <= FASTEST_FPS else None
 
     @property
+    def seconds_before(self) -> Fraction:
+        assert self._plan is not None
+        return self._plan.end
+
+    @property
     def used(self) -> Input:
         return replace(base_used(self), context_frames=self.latent_frames, keep_size=True)
 
@@ -257,11 +270,11 @@ class ClipEnd(InputMedia):
         assert self._plan is not None
         return self._plan.tail.encoding
 
-    def finish(self, output: Path) -> "Finish":
+    def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish":
         from causvid_cli.video.join import ExactJoin, ReencodeJoin
 
         assert self._plan is not None
-        return ExactJoin(self._plan) if self._plan.exact else ReencodeJoin(self._plan)
+        return (ExactJoin if self._plan.exact else ReencodeJoin)(self._plan, soundtrack)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -333,9 +346,10 @@ class Source(InputMedia):
 
     @property
     def _has_sound(self) -> bool:
-        return self.path is not None and bool(getattr(self._clip, "has_sound", False))
+        has_sound = self.path is not None and bool(getattr(self._clip, "has_sound", False))
+        return has_sound and not self.replaces_sound
 
-    def finish(self, output: Path) -> "Finish | None":
+    def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish | None":
         from causvid_cli.video.join import WithSound
 
         if self.path is None or not self.joins(output):
@@ -350,6 +364,20 @@ def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -
     if used.kind == "clip":
         return ClipEnd(path=path, fit=used.fit, context_frames=used.context_frames, tolerate_damage=tolerate_damage)
     return Source(path=path, fit=used.fit, strength=used.strength or STRENGTH, tolerate_damage=tolerate_damage)
+
+
+def find_soundtrack(used: AudioUsed | None, path: Path | None, *, where: str) -> "Soundtrack | None":
+    """The soundtrack of a recipe, in a file of this machine. Raises MediaError when it is not there, or another."""
+    from causvid_cli.media.sound import open_soundtrack
+
+    if used is None:
+        return None
+    if path is None or not path.exists():
+        raise MediaError(f"{path or used.name}: not there, the sound of {where}; say where it lies by --audio")
+    soundtrack = open_soundtrack(path, fit=used.fit)
+    if soundtrack.sha256 != used.sha256:
+        raise MediaError(f"{path}: not the sound of {where}; give that one by --audio")
+    return soundtrack
 
 
 def base_used(given: InputMedia) -> Input:

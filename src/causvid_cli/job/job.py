@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from causvid_cli.config import from_data
 from causvid_cli.errors import CausvidError, MediaError, ModelError
 from causvid_cli.prompt.cues import Cue, check_cues
-from causvid_cli.request import AUTO, LOADING, Interpolate, Loading
+from causvid_cli.request import AUTO, LOADING, AudioFit, Interpolate, Loading
 from causvid_cli.timecode import Retiming
 
 RECIPE_VERSION = 1
@@ -57,6 +57,20 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AudioUsed:
+    """A user's file of sound that is laid under a video."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str
+    """Of the file, without its folder."""
+    sha256: str
+    """Of its bytes."""
+    fit: AudioFit = "pad"
+    """What follows sound that is shorter than the video: silence, or the sound again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A video to be made. Raises UsageError for cues that contradict each other."""
 
@@ -66,6 +80,7 @@ class Job:
     cues: tuple[Cue, ...]
     model: ModelUsed
     input: Input | None = None
+    audio: AudioUsed | None = None
     length: str
     """As the user wrote it."""
     frames: int | None

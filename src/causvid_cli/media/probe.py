@@ -5,7 +5,7 @@ import io
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +14,7 @@ from typing import IO, Any, BinaryIO, NoReturn
 
 import av
 import av.logging
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import ContainerFormat
 from av.video.stream import VideoStream
@@ -38,6 +39,8 @@ CONTAINERS: tuple[str, ...] = (
 )
 CONTAINERS += ("h264", "hevc", "mpegvideo", "dv", "ivf")  # bare streams of one codec
 """Demuxers that may open a user's file. Playlists (m3u8, ffconcat), which name other files, are not among them."""
+SOUND_CONTAINERS = (*CONTAINERS, "wav", "w64", "aiff", "caf", "mp3", "flac", "aac", "ac3", "eac3", "amr", "au", "wv")
+"""Demuxers that may open a user's sound."""
 MAX_PIXELS = 64_000_000
 """Larger frames are refused before they are decoded: twice what 8K video has; 64 megapixels take 200 MB."""
 _PLAYLISTS = ("concat", "hls", "dash", "imf")
@@ -187,6 +190,21 @@ def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStre
         raise MediaError(f"{path}: {_why_refused(path) or f'cannot be read as a video: {error.strerror}'}") from error
 
 
+@contextmanager
+def open_sound(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, AudioStream]]:
+    """The file, its container and its first track of sound. What goes wrong inside the block becomes MediaError."""
+    try:
+        check_input(path)
+        with _File(io.FileIO(path)) as file, _open_container(file, SOUND_CONTAINERS) as container:
+            stream = next((each for each in container.streams.audio if each.codec_context is not None), None)
+            if stream is None:
+                raise MediaError(f"{path}: holds no sound that can be read")
+            yield file, container, stream
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: its format changes on the way
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"{path}: cannot be read as sound: {reason}") from error
+
+
 class _File(io.BufferedReader):
     """A file for PyAV, which would raise where a demuxer merely tries a place: NUT without an index looks for one."""
 
@@ -199,11 +217,11 @@ class _File(io.BufferedReader):
             return -1
 
 
-def _open_container(file: IO[bytes]) -> InputContainer:
+def _open_container(file: IO[bytes], formats: Sequence[str] = CONTAINERS) -> InputContainer:
     return av.open(
         file,
         "r",
-        options={"format_whitelist": ",".join(CONTAINERS)},
+        options={"format_whitelist": ",".join(formats)},
         metadata_errors="replace",
         io_open=refuse_other_file,
     )

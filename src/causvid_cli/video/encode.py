@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from causvid_cli.errors import DeviceError, UsageError
 from causvid_cli.media.probe import Chapter
+from causvid_cli.media.sound import Soundtrack
 
 CRF = 17
 """x264's constant quality: about where a viewer sees no loss."""
@@ -86,7 +87,8 @@ class VideoFormat:
 
     width, height: pixels. metadata: tags, such as `recipe_to_metadata` gives; GIF, WebP and PNG hold none.
     chapters: titles by first frame; a pipe has none, and a file only those that begin within it.
-    lossless: exact RGB. encoding: None takes the one of the file's kind.
+    lossless: exact RGB. soundtrack: what is laid under it; a pipe, GIF, WebP and PNG hold none.
+    encoding: None takes the one of the file's kind.
     """
 
     width: int
@@ -95,6 +97,7 @@ class VideoFormat:
     metadata: Mapping[str, str] = field(default_factory=dict)
     chapters: Sequence[Chapter] = ()
     lossless: bool = False
+    soundtrack: Soundtrack | None = None
     encoding: Encoding | None = None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
+from causvid_cli.media.sound import Soundtrack
 from causvid_cli.video.encode import FFV1, H264, VP9, Encoding, VideoFormat
 from causvid_cli.video.files import check_unlocked, output_errors
 from causvid_cli.video.publish import GIF_FPS, Finish, Gif, Remux, Webp
@@ -30,32 +31,33 @@ class Form:
     """How a kind of file is written: a `.part` of pieces, then the finished file of that.
 
     container: of the `.part` (`encode.CONTAINERS`). finish: None makes numbered frames. tick: to which its times are
-    rounded, in seconds; Matroska's are milliseconds. has_tags: it holds metadata, and a rate that can be read back.
+    rounded, in seconds; Matroska's are milliseconds. has_tags: it holds metadata and sound, and a rate that can be read
+    back.
     """
 
     container: str
     encoding: Encoding
-    finish: Callable[[], Finish] | None
+    finish: Callable[[Soundtrack | None], Finish] | None
     tick: Fraction = Fraction(1, 1000)
     has_tags: bool = True
     is_webp: bool = False
 
 
-_MP4 = Form(container="mp4", encoding=H264, finish=lambda: Remux("mp4"), tick=Fraction(0))
+_MP4 = Form(container="mp4", encoding=H264, finish=lambda soundtrack: Remux("mp4", soundtrack), tick=Fraction(0))
 FORMS = {
     ".mp4": _MP4,
     ".m4v": _MP4,
-    ".mov": Form(container="mp4", encoding=H264, finish=lambda: Remux("mov"), tick=Fraction(0)),
-    ".mkv": Form(container="mkv", encoding=H264, finish=lambda: Remux("matroska")),
-    ".webm": Form(container="webm", encoding=VP9, finish=lambda: Remux("webm")),
-    ".gif": Form(container="mkv", encoding=FFV1, finish=Gif, has_tags=False),
-    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda: Webp(lossless=False), has_tags=False, is_webp=True),
+    ".mov": Form(container="mp4", encoding=H264, finish=lambda soundtrack: Remux("mov", soundtrack), tick=Fraction(0)),
+    ".mkv": Form(container="mkv", encoding=H264, finish=lambda soundtrack: Remux("matroska", soundtrack)),
+    ".webm": Form(container="webm", encoding=VP9, finish=lambda soundtrack: Remux("webm", soundtrack)),
+    ".gif": Form(container="mkv", encoding=FFV1, finish=lambda _: Gif(), has_tags=False),
+    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda _: Webp(lossless=False), has_tags=False, is_webp=True),
     ".png": Form(container="mkv", encoding=FFV1, finish=None, has_tags=False),
 }
 """By the last part of the name."""
 _LOSSLESS = {
-    ".mkv": Form(container="mkv", encoding=FFV1, finish=lambda: Remux("matroska")),
-    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda: Webp(lossless=True), has_tags=False, is_webp=True),
+    ".mkv": Form(container="mkv", encoding=FFV1, finish=lambda soundtrack: Remux("matroska", soundtrack)),
+    ".webp": Form(container="mkv", encoding=FFV1, finish=lambda _: Webp(lossless=True), has_tags=False, is_webp=True),
     ".png": FORMS[".png"],
 }
 
@@ -162,8 +164,11 @@ def _check_form(path: Path, form: Form, video: VideoFormat, *, joins: bool) -> N
     if joins and form.container != "mp4":
         instead = shlex.quote(str(path.with_suffix(".mp4")))
         raise OutputError(f"{path}: a clip and its sound go into an MP4; try -o {instead}")
+    if video.soundtrack and not form.has_tags:
+        instead = shlex.quote(str(path.with_suffix(".mp4") if path.suffix.lower() != ".png" else Path("video.mp4")))
+        raise UsageError(f"--audio: {path.suffix} holds no sound; leave it out, or try -o {instead}")
     form.encoding.check_size(video.width, video.height)
-    if video.fps > GIF_FPS and form.finish is Gif:
+    if video.fps > GIF_FPS and form is FORMS[".gif"]:
         instead = shlex.quote(str(path.with_suffix(".webp")))
         raise UsageError(
             f"{path}: a GIF shows at most {GIF_FPS} frames per second, not {float(video.fps):g}; try {instead}"

@@ -67,6 +67,8 @@ class PipeWriter:
 
 def check_pipe(video: VideoFormat, format: str) -> None:
     """Raise UsageError for what cannot be sent, before a model loads."""
+    if video.soundtrack:
+        raise UsageError("--audio: stdout gets frames and no sound; leave it out, or name a file by -o")
     _encoding(video, format).check_size(video.width, video.height)
 
 

@@ -1,7 +1,8 @@
 """A `.part` and its name -> the finished file: packets moved into an ordinary container, or decoded into others."""
 
+import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +15,10 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from causvid_cli.media.probe import Chapter, VideoInfo, open_video, read_info
+from causvid_cli.media.sound import Soundtrack
 from causvid_cli.media.view import pulled
 from causvid_cli.video.files import open_muxer
+from causvid_cli.video.sound import add_soundtrack, due_s
 
 MILLISECOND = Fraction(1, 1000)
 GIF_FPS = 50
@@ -44,8 +47,8 @@ class Remux:
 
     frames_before = 0
 
-    def __init__(self, muxer: str) -> None:
-        self._muxer = muxer
+    def __init__(self, muxer: str, soundtrack: Soundtrack | None = None) -> None:
+        self._muxer, self._soundtrack = muxer, soundtrack
         self._options = {"fflags": "+bitexact"} if muxer in ("matroska", "webm") else {}  # no random ids
         if muxer in ("mp4", "mov"):
             self._options = {"movflags": "faststart+use_metadata_tags"}
@@ -53,19 +56,30 @@ class Remux:
     def __call__(
         self, part: Path, target: BinaryIO, *, metadata: Mapping[str, str], chapters: Sequence[Chapter]
     ) -> None:
-        info = read_info(part) if chapters else None
+        info = read_info(part) if chapters or self._soundtrack else None
         with (
             open_video(part) as (_, source, video),
             open_muxer(target, self._muxer, self._options) as output,
         ):
             stream = output.add_stream_from_template(video, opaque=True)
             output.metadata.update(metadata)
-            if info:
+            packets = _moved(source.demux(video), stream)
+            if info and chapters:
                 _set_chapters(output, chapters, info)
-            for packet in source.demux(video):
-                if packet.size:
-                    packet.stream = stream
-                    output.mux(packet)
+            if info and self._soundtrack:
+                codec = "libopus" if self._muxer == "webm" else "aac"
+                sound = add_soundtrack(output, self._soundtrack, end=info.frames / info.fps, codec=codec)
+                packets = heapq.merge(packets, sound, key=due_s)
+            for packet in packets:
+                output.mux(packet)
+
+
+def _moved(packets: Iterable[av.Packet], stream: VideoStream) -> Iterator[av.Packet]:
+    """Yield packets that hold something as those of another stream."""
+    for packet in packets:
+        if packet.size:
+            packet.stream = stream
+            yield packet
 
 
 class Gif:

@@ -105,7 +105,7 @@ class FileWriter:
         form = form_of(path, lossless=video.lossless)
         self.path, self.part_path = path, part_of(path)
         self._video, self._form, self._overwrite, self._named = video, form, overwrite, named
-        self._finish = finish or (form.finish() if form.finish else None)
+        self._finish = finish or (form.finish(video.soundtrack) if form.finish else None)
         self._joins = finish is not None
         self._resume = resume or Restart()
         self._encoder = FragmentEncoder(

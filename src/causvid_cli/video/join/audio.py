@@ -1,32 +1,38 @@
 """The sound and the subtitles of a clip, beside new pictures: copied packet by packet where MP4 holds them."""
 
+import io
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import av
+import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
 from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.media.probe import open_video
+from causvid_cli.media.sound import silence
 from causvid_cli.video.join.mp4 import mux, write_mp4
+from causvid_cli.video.sound import BITS_PER_CHANNEL, add_encoder
 
 SOUND_IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 """Codecs that players expect in an MP4."""
 SUBTITLES_IN_MP4 = frozenset({"mov_text"})
 MARKS = frozenset({"creation_time", "handler_name", "language", "title", "vendor_id"})
 """What a track says of itself that stays true in another file."""
-BITS_PER_CHANNEL = 128_000
-"""Of AAC, where the sound is encoded anew."""
-_AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-"""For sound that tells but how many channels it has."""
+_ENCODERS = {"opus": "libopus"}
+"""By codec, where FFmpeg's own is none to be used."""
+_SILENT = 1e-4
+"""The most that silence comes to, of 1, once it was encoded: AC-3 makes some noise."""
+_TRIED = 4
+"""Packets of silence that are decoded, to see whether a track takes them."""
 
 Convert = Callable[[av.Packet], Iterable[av.Packet]]
 
@@ -44,10 +50,18 @@ class Track:
 
 
 def choose_tracks(
-    source: Path, container: InputContainer, video: Stream, *, sound_only: bool = False, tolerate_damage: bool = False
+    source: Path,
+    container: InputContainer,
+    video: Stream,
+    *,
+    sound_only: bool = False,
+    keeps_sound: bool = True,
+    pads: bool = False,
+    tolerate_damage: bool = False,
 ) -> tuple[tuple[Track, ...], list[str]]:
     """The streams beside the frames that are kept, and a line for each that is not, or not as it is.
 
+    keeps_sound: else another takes its place. pads: silence is to follow the sound.
     Raises MediaError with the remedy for sound that cannot be copied, unless damage is tolerated.
     """
     tracks, notes = [], []
@@ -55,14 +69,22 @@ def choose_tracks(
         codec = "" if stream.codec_context is None else stream.codec_context.codec.canonical_name
         if stream.index == video.index or (stream.type == "data" and container.chapters()):
             continue  # MP4 keeps the titles of chapters in a track of their own
-        if stream.type == "audio" and codec:
-            tracks.append(Track(stream.index, encode=codec not in SOUND_IN_MP4, tolerate_damage=tolerate_damage))
-            if tracks[-1].encode:
+        if stream.type == "audio" and not keeps_sound:
+            notes.append("its sound makes way for --audio")
+        elif stream.type == "audio" and codec:
+            encode = codec not in SOUND_IN_MP4
+            if encode:
                 notes.append(f"its sound ({codec}) is encoded anew as AAC, since MP4 does not hold it as it is")
+            elif pads and isinstance(stream, AudioStream) and not _takes_silence(stream):
+                encode = True
+                notes.append(f"its sound ({codec}) is encoded anew as AAC, so that silence can follow it")
+            tracks.append(Track(stream.index, encode=encode, tolerate_damage=tolerate_damage))
         elif stream.type == "subtitle" and codec in SUBTITLES_IN_MP4 and not sound_only:
             tracks.append(Track(stream.index))
         elif not sound_only:
             notes.append(f"track {stream.index + 1} ({stream.type}{f', {codec}' if codec else ''}) is left out")
+    if pads and container.streams.audio and keeps_sound:
+        notes.append("silence follows its sound, to the video's end")
     if not _can_be_written(source, container, tracks):
         if not tolerate_damage:
             name, copy = shlex.quote(str(source)), shlex.quote(f"{source.stem}-mended.mp4")
@@ -90,20 +112,25 @@ def _can_be_written(source: Path, container: InputContainer, tracks: Sequence[Tr
     return True
 
 
-def add_tracks(output: OutputContainer, container: InputContainer, tracks: Sequence[Track]) -> dict[int, Convert]:
-    """Put the tracks into a new file: by the source's index, what makes its packets of the source's."""
-    return {track.index: _add_track(output, container.streams[track.index], track) for track in tracks}
+def add_tracks(
+    output: OutputContainer, container: InputContainer, tracks: Sequence[Track], *, end: Fraction | None = None
+) -> dict[int, Convert]:
+    """Put the tracks into a new file: by the source's index, what makes its packets of the source's.
+
+    end: until when silence follows sound, in seconds by the source's clock; None lets sound end as it does.
+    """
+    return {track.index: _add_track(output, container.streams[track.index], track, end) for track in tracks}
 
 
-def _add_track(output: OutputContainer, stream: Stream, track: Track) -> Convert:
+def _add_track(output: OutputContainer, stream: Stream, track: Track, end: Fraction | None) -> Convert:
     if track.encode:
         assert isinstance(stream, AudioStream)
-        encoder = _SoundEncoder(output, stream, tolerate_damage=track.tolerate_damage)
+        encoder = _SoundEncoder(output, stream, end=end, tolerate_damage=track.tolerate_damage)
         added: Stream = encoder.stream
         convert: Convert = encoder
     else:
         added = output.add_stream_from_template(stream, opaque=True)
-        convert = _copier(added)
+        convert = _SoundCopier(added, stream, end) if isinstance(stream, AudioStream) else _copier(added)
     keep_marks(stream, added)
     return convert
 
@@ -150,25 +177,119 @@ def _copier(added: Stream) -> Convert:
     return copy
 
 
-class _SoundEncoder:
-    """A track of sound, decoded and encoded as AAC."""
+class _SoundCopier:
+    """A track of sound, copied, and packets of silence in its codec until the end."""
 
-    def __init__(self, output: OutputContainer, source: AudioStream, *, tolerate_damage: bool) -> None:
-        self._source, self._tolerate_damage = source, tolerate_damage
-        rate = source.rate if source.rate in _AAC_RATES else 48_000
-        told = source.layout.name
-        layout = _LAYOUTS.get(source.layout.nb_channels, "stereo") if "channels" in told else told
-        bits = BITS_PER_CHANNEL * av.AudioLayout(layout).nb_channels
-        self.stream = output.add_stream("aac", rate=rate, layout=layout, bit_rate=bits)
-        self.stream.time_base = Fraction(1, rate)
-        self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)
+    def __init__(self, added: Stream, source: AudioStream, end: Fraction | None) -> None:
+        self._copy, self._added, self._source, self._end = _copier(added), added, source, end
+        self._begun = self._at = Fraction(0)
+        """When the last packet begins, and when it has been heard, in seconds."""
+
+    def __call__(self, packet: av.Packet) -> Iterator[av.Packet]:
+        if packet.size:
+            if packet.pts is not None:
+                begins = packet.pts * packet.time_base
+                lasts = packet.duration * packet.time_base if packet.duration else begins - self._begun
+                self._begun, self._at = begins, begins + lasts
+            yield from self._copy(packet)
+        elif self._end is not None:
+            yield from self._silence(self._end)
+
+    def _silence(self, end: Fraction) -> Iterator[av.Packet]:
+        tick = Fraction(1, self._source.rate)
+        at, stop = round(self._at / tick), round(end / tick)
+        for data, samples in _silent_packets(self._source):
+            if at >= stop:
+                return
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = self._added, tick, True
+            packet.pts, packet.dts, packet.duration = at, at, min(samples, stop - at)
+            at += samples
+            yield packet
+
+
+def _silent_packets(source: AudioStream) -> Iterator[tuple[bytes, int]]:
+    """Yield packets of silence as they would follow a track's own, and how many samples each is; without end."""
+    told = source.codec_context
+    encoder = av.CodecContext.create(_ENCODERS.get(told.codec.canonical_name, told.codec.canonical_name), "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    formats = [each.name for each in encoder.codec.audio_formats or ()]
+    encoder.rate, encoder.layout, encoder.bit_rate = source.rate, source.layout, source.bit_rate or BITS_PER_CHANNEL
+    encoder.format = told.format.name if told.format.name in formats else formats[0]
+    encoder.time_base = Fraction(1, source.rate)
+    encoder.open()
+    size = encoder.frame_size or source.rate
+    in_adts = told.name == "aac" and not told.extradata  # as MPEG-TS has it; MP4's muxer takes it off again
+    frame = silence(size, format=encoder.format.name, layout=source.layout.name, rate=source.rate)
+    for number in count():
+        frame.pts = number * size
+        for packet in encoder.encode(frame):
+            yield _in_adts(bytes(packet), source) if in_adts else bytes(packet), size
+
+
+def _in_adts(data: bytes, source: AudioStream) -> bytes:
+    """Return a packet of AAC behind a header of its own (ISO/IEC 13818-7, 6.2)."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="adts") as muxer:
+        packet = av.Packet(data)
+        packet.stream = muxer.add_stream("aac", rate=source.rate, layout=source.layout.name)
+        packet.pts = packet.dts = 0
+        packet.time_base = Fraction(1, source.rate)
+        muxer.mux(packet)
+    return target.getvalue()
+
+
+def _takes_silence(source: AudioStream) -> bool:
+    """Whether a decoder of a track, set up as its header says, hears silence in the packets that would follow."""
+    try:
+        decoder = av.CodecContext.create(source.codec_context.name, "r")
+        decoder.extradata = source.codec_context.extradata
+        assert isinstance(decoder, av.AudioCodecContext)
+        heard = []
+        for data, size in islice(_silent_packets(source), _TRIED):
+            for frame in decoder.decode(av.Packet(data)):
+                alike = (frame.sample_rate, frame.layout.name) == (source.rate, source.layout.name)
+                heard.append(alike and frame.samples == size and np.abs(frame.to_ndarray()).max() <= _SILENT)
+        return bool(heard) and all(heard)
+    except (av.error.FFmpegError, ValueError, IndexError, LookupError):  # no such encoder; not these channels
+        return False
+
+
+class _SoundEncoder:
+    """A track of sound, decoded and encoded as AAC, and silence until the end."""
+
+    def __init__(
+        self, output: OutputContainer, source: AudioStream, *, end: Fraction | None, tolerate_damage: bool
+    ) -> None:
+        self._source, self._end, self._tolerate_damage = source, end, tolerate_damage
+        self.stream = add_encoder(output, rate=source.rate, layout=source.layout.name)
+        context = self.stream.codec_context
+        self._resampler = av.AudioResampler(format="fltp", layout=context.layout, rate=context.rate, frame_size=1024)
+        self._last: av.AudioFrame | None = None
 
     def __call__(self, packet: av.Packet) -> Iterator[av.Packet]:
         for frame in self._decoded(packet if packet.size else None):
+            self._last = frame
             yield from self._encode(frame)
         if not packet.size:
+            for frame in self._silence():
+                yield from self._encode(frame)
             yield from self._encode(None)
             yield from self.stream.encode(None)
+
+    def _silence(self) -> Iterator[av.AudioFrame]:
+        """Yield silent frames that follow the last one, as it is, until the end."""
+        last = self._last
+        if last is None or last.pts is None or last.time_base is None or self._end is None:
+            return
+        rate = last.sample_rate
+        at, stop = round(last.pts * last.time_base * rate) + last.samples, round(self._end * rate)
+        while at < stop:
+            samples = min(rate, stop - at)
+            frame = silence(samples, format=last.format.name, layout=last.layout.name, rate=rate)
+            frame.pts, frame.time_base = round(Fraction(at, rate) / last.time_base), last.time_base
+            at += samples
+            yield frame
 
     def _decoded(self, packet: av.Packet | None) -> list[av.AudioFrame]:
         try:

@@ -20,11 +20,13 @@ from av.video.stream import VideoStream
 from causvid_cli.errors import MediaError
 from causvid_cli.media.probe import Chapter, open_video, read_info
 from causvid_cli.media.recipe import RECIPE_KEY
+from causvid_cli.media.sound import Soundtrack
 from causvid_cli.media.view import damage_noted, decoded, deinterlace, flattened
 from causvid_cli.video.join.audio import add_tracks, choose_tracks, keep_marks, other_packets, shift
 from causvid_cli.video.join.h264 import ParameterSets, parse_header, units, with_lengths
 from causvid_cli.video.join.mp4 import mux, write_mp4
 from causvid_cli.video.join.plan_join import JoinPlan, make_stamp, open_source
+from causvid_cli.video.sound import add_soundtrack, due_s
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as Mark
@@ -40,15 +42,15 @@ _OF_THE_CONTAINER = frozenset({"major_brand", "minor_version", "compatible_brand
 
 
 class ExactJoin:
-    """The source's own packets, then those of the `.part`, in one H.264 track; its sound beside them.
+    """The source's own packets, then those of the `.part`, in one H.264 track; its sound, or another, beside them.
 
     Both have parameter sets with numbers of their own, all in the track's header (`avc1`); the new key frames carry
     theirs once more, for decoders that take but the first set of a header.
     """
 
-    def __init__(self, plan: JoinPlan) -> None:
+    def __init__(self, plan: JoinPlan, soundtrack: Soundtrack | None = None) -> None:
         assert plan.exact, plan.reason
-        self._plan = plan
+        self._plan, self._soundtrack = plan, soundtrack
         self.frames_before = plan.frames
         """Pictures of the finished file before the first new one."""
 
@@ -68,19 +70,18 @@ class ExactJoin:
             stream = output.add_stream_from_template(source, opaque=True, time_base=base)
             stream.codec_context.extradata = plan.sets.add(new.sets).header()
             keep_marks(source, stream)
-            converts = add_tracks(output, others, plan.tracks)
+            beside = _beside(output, others, plan, self._soundtrack, end=plan.end + new.frames * new.step)
             _describe(output, container, plan, new, metadata, chapters)
             pictures = _reading(plan.source, _source_packets(plan, container, source, stream))
             tail = _reading(part, new.packets(stream, base, plan.end))
-            sound = _reading(plan.source, other_packets(others, converts, start=plan.start), plan.tolerate_damage)
-            mux(output, heapq.merge(chain(pictures, tail), sound, key=_seconds))
+            mux(output, heapq.merge(chain(pictures, tail), *beside, key=due_s))
 
 
 class ReencodeJoin:
-    """The source's pictures encoded anew at a high quality, then the packets of the `.part`; its sound beside them."""
+    """The source's pictures encoded anew at a high quality, then the packets of the `.part`; sound as in ExactJoin."""
 
-    def __init__(self, plan: JoinPlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: JoinPlan, soundtrack: Soundtrack | None = None) -> None:
+        self._plan, self._soundtrack = plan, soundtrack
         self.frames_before = plan.frames
         """Pictures of the finished file before the first new one; as many as could be decoded, once it is called."""
 
@@ -101,12 +102,11 @@ class ReencodeJoin:
             stream.codec_context.extradata = encoder.sets.add(new.sets).header()
             stream.set_display_matrix(plan.display_matrix)
             keep_marks(source, stream)
-            converts = add_tracks(output, others, plan.tracks)
+            beside = _beside(output, others, plan, self._soundtrack, end=plan.end + new.frames * new.step)
             _describe(output, container, plan, new, metadata, chapters)
             pictures = _reading(plan.source, encoder.packets(container, source, stream))
             tail = _reading(part, _later(lambda: new.packets(stream, base, max(plan.end, encoder.end))))
-            sound = _reading(plan.source, other_packets(others, converts, start=plan.start), plan.tolerate_damage)
-            mux(output, heapq.merge(chain(pictures, tail), sound, key=_seconds))
+            mux(output, heapq.merge(chain(pictures, tail), *beside, key=due_s))
             self.frames_before = encoder.frames
 
 
@@ -143,7 +143,16 @@ class WithSound:
             output.set_chapters(new.chapters(chapters, Fraction(0)))
             pictures = _reading(part, new.plain_packets(stream))
             sound = other_packets(container, converts, start=self._start, end=new.frames * new.step)
-            mux(output, heapq.merge(pictures, _reading(self._source, sound, self._tolerate_damage), key=_seconds))
+            mux(output, heapq.merge(pictures, _reading(self._source, sound, self._tolerate_damage), key=due_s))
+
+
+def _beside(
+    output: OutputContainer, source: InputContainer, plan: JoinPlan, soundtrack: Soundtrack | None, *, end: Fraction
+) -> list[Iterator[av.Packet]]:
+    """Add the tracks beside the frames, and return their packets; sound goes on to `end`, in seconds."""
+    converts = add_tracks(output, source, plan.tracks, end=plan.start + end)
+    beside = [_reading(plan.source, other_packets(source, converts, start=plan.start), plan.tolerate_damage)]
+    return [*beside, add_soundtrack(output, soundtrack, end=end)] if soundtrack else beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,9 +360,3 @@ def _reading(path: Path, packets: Iterable[av.Packet], tolerate_damage: bool = F
 def _later(make: Callable[[], Iterator[av.Packet]]) -> Iterator[av.Packet]:
     """Packets that are made when the first is asked for."""
     yield from make()
-
-
-def _seconds(packet: av.Packet) -> float:
-    """When a packet is due."""
-    ticks = packet.dts if packet.dts is not None else packet.pts or 0
-    return float(ticks * packet.time_base)

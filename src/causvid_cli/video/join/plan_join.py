@@ -124,8 +124,8 @@ class JoinPlan:
             yield opened
 
 
-def plan_join(source: Path, *, tolerate_damage: bool = False) -> JoinPlan:
-    """Look at a clip from its first packet to its last.
+def plan_join(source: Path, *, keeps_sound: bool = True, tolerate_damage: bool = False) -> JoinPlan:
+    """Look at a clip from its first packet to its last. keeps_sound: else another takes the place of its own.
 
     Raises MediaError when it cannot be read or, unless that is tolerated, is damaged or cut short.
     """
@@ -137,7 +137,9 @@ def plan_join(source: Path, *, tolerate_damage: bool = False) -> JoinPlan:
         matrix = _display_matrix(first)
         obstacles = [*_obstacles(container, stream, first, matrix), *times.obstacles]
         start = Fraction(0) if "mov" in container.format.name else Fraction(container.start_time or 0, av.time_base)
-        tracks, notes = choose_tracks(source, container, stream, tolerate_damage=tolerate_damage)
+        tracks, notes = choose_tracks(
+            source, container, stream, keeps_sound=keeps_sound, pads=True, tolerate_damage=tolerate_damage
+        )
         sets = None if obstacles else times.sets
         tail = _tail(stream, first, sets)
         if (tail.width, tail.height) != (first.width, first.height):
