@@ -224,6 +224,23 @@ def test_a_clip_goes_on_at_its_own_rate_and_speed(rate, tiny):
     assert info.recipe["fps"] == rate
 
 
+def test_motion_is_not_looked_for_in_tiny_frames(tiny):
+    encoder = FragmentEncoder(VideoFormat(width=64, height=30, fps=Fraction(25)))
+    Path("clip.mp4").write_bytes(encoder.encode(walk(9, width=64, height=30)))
+    way = ["--interpolate", "motion"]
+    complaint = "--interpolate motion: frames of 64x30 are too small for that; try --interpolate blend"
+    fails(run("extend", "clip.mp4", PROMPT, "-m", tiny, "-o", "x.mp4", *way), 2, complaint)
+
+
+def test_restyle_sees_a_clip_at_the_models_rate_where_it_is_asked_to_interpolate(tiny, clip):
+    for way, chunks in (("none", 6), ("repeat", 2)):
+        options = ["--fps", 25, "--interpolate", way, "--json-lines"]
+        shown = makes("restyle", clip, PROMPT, "-m", tiny, "-s", 7, "-o", f"{way}.mp4", *options).stdout
+        assert sum(json.loads(line)["event"] == "chunk" for line in shown.splitlines()) == chunks * 2 + (way == "none")
+        info = read_info(Path(f"{way}.mp4"))
+        assert (info.frames, info.fps) == (50, 25)
+
+
 def test_extend_continues_what_it_sees(tiny, clip):
     for name, options in (("all", ()), ("same", ("--context", "1h")), ("less", ("--context", "0.5s"))):
         makes("extend", clip, PROMPT, "-m", tiny, "-s", 7, "-o", f"{name}.mp4", "--length", "1s", *options)

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 BYTES_PER_PIXEL = 0.004
 """The least that a video takes on disk: what storybook's flat colours do. For a first look at the free space."""
 
+SMALLEST_MOTION = 32
+"""Pixels along a side, below which ffmpeg's minterpolate finds no motion."""
+
 NEVER = 10**12
 """Pictures: later than any cue."""
 
@@ -172,6 +175,9 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         shows_given=given is not None and given.kind == "photo",
     )
     retiming = retiming_of(way, made_fps, asked_fps, given)
+    if way == "motion" and min(size) < SMALLEST_MOTION and not retiming.is_same:
+        own = "{}x{}".format(*size)
+        raise UsageError(f"--interpolate motion: frames of {own} are too small for that; try --interpolate blend")
     sound_length = length_of_sound(script, making, soundtrack, retiming) if command == "edit-script" else None
     length, snapped, frames = _snapped(script, making, grid, retiming, given, sound_length)
     check_endless(frames, facts)

@@ -51,8 +51,9 @@ class Interpolator:
         return np.stack(shown) if shown else frames[:0]
 
     def rest(self) -> np.ndarray:
-        """Return the frames for which no later one was waited for in vain: the last made one stays on the screen."""
-        assert self._last is not None
+        """Return the frames that waited for a later made one: the last that there was stays on the screen."""
+        if self._last is None:
+            return np.empty((0, 1, 1, 3), np.uint8)
         return self._last[None].repeat(len(self._due(self._retiming.shown_until(self._made))), axis=0)
 
     def _due(self, stop: int) -> range:
