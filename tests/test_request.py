@@ -6,7 +6,7 @@ from tiny import tiny_codec, tiny_facts
 
 from causvid_cli.errors import UsageError
 from causvid_cli.request import LARGEST_SEED, Loading, check_device, check_seed, check_size, check_steps, random_seed
-from causvid_cli.sampling.plan import make_plan
+from causvid_cli.sampling.plan import GenerateOptions, make_plan
 
 
 def test_it_loads_nothing_slow():
@@ -52,8 +52,8 @@ def test_the_models_own_number_of_steps_changes_nothing():
     for warp_steps in (True, False):
         facts = tiny_facts(steps=(1000.0, 700.0, 300.0), warp_steps=warp_steps)
         assert check_steps(None, facts) == 3
-        options = {"codec": tiny_codec().facts, "frames": 8, "size": None, "seed": 1}
-        asked, default = (make_plan(facts, steps=steps, **options) for steps in (3, None))
+        options = (GenerateOptions(length="8f", seed=1, steps=steps) for steps in (3, None))
+        asked, default = (make_plan(facts, chosen, codec=tiny_codec().facts) for chosen in options)
         assert asked == default
 
 
