@@ -15,8 +15,10 @@ import torch
 from causvid_cli import pipeline as pipelines
 from causvid_cli.device import peak_memory_bytes
 from causvid_cli.models.catalogue import catalogue
-from causvid_cli.models.load import empty_transformer, make_ready
+from causvid_cli.models.empty import empty_network
+from causvid_cli.models.load import make_ready
 from causvid_cli.models.memory import Video, estimate, networks_of
+from causvid_cli.models.memory_terms import TransformerTerms
 from causvid_cli.models.random_weights import fill, random_codec, random_text
 from causvid_cli.models.resolve import find_model
 from causvid_cli.network.backbone import quietly
@@ -36,7 +38,7 @@ def main(dtype: str, size: str, quantize: str, vae: str = "full", layers: str = 
     networks = networks_of(folder, facts, loading)
     assert networks is not None
     video = Video(height=height, width=width, latent_frames=3)
-    told = estimate(replace(networks, transformer=config), video, loading, dtype=dtype)
+    told = estimate(replace(networks, transformer=TransformerTerms.count(config)), video, loading, dtype=dtype)
     if quantize != "none":
         with quietly():
             import torchao.quantization  # noqa: F401
@@ -46,7 +48,7 @@ def main(dtype: str, size: str, quantize: str, vae: str = "full", layers: str = 
     before = peak_memory_bytes(CPU)
 
     kind = getattr(torch, dtype)
-    network = empty_transformer(config)
+    network = empty_network("transformer", config)
     fill(network, device=CPU, dtype=kind)
     model = CausalTransformer(network).eval().requires_grad_(False)
     make_ready(model, facts, loading, lora_files=(), device=CPU, dtype=kind)

@@ -11,7 +11,7 @@ from causvid_cli.bench.flops import TokenGroup, call_flops, parts_of
 from causvid_cli.bench.network_calls import network_calls
 from causvid_cli.geometry import Chunk
 from causvid_cli.models.catalogue import catalogue
-from causvid_cli.models.load import empty_transformer
+from causvid_cli.models.empty import empty_network
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.rollout import rollout
@@ -53,7 +53,7 @@ def calls_of_wan(model: CausalTransformer, window_frames: int) -> Iterator[dict]
 @torch.inference_mode()
 def test_the_count_is_torchs_own_at_the_sizes_of_wan(name, window):
     """Within 1e-4; what is left out is the embedding of the timestep. No weights are needed for it."""
-    network = empty_transformer(catalogue().architectures[name].config).to(torch.bfloat16)
+    network = empty_network("transformer", catalogue().architectures[name].config).to(torch.bfloat16)
     model = CausalTransformer(network).eval().requires_grad_(False).fuse()
     for number, call in enumerate(calls_of_wan(model, window)):
         parts = parts_of(call["x_t"], call["timestep"], call["cache"], call["chunk"], call.get("merged_clean_pass"))
@@ -65,7 +65,7 @@ def test_the_count_is_torchs_own_at_the_sizes_of_wan(name, window):
 
 def test_a_step_of_the_1_3b_model_is_what_its_layers_are():
     """By hand: 30 blocks of 1536, 4680 new tokens that see 21 latent frames; the floor of a chunk is known from it."""
-    config = empty_transformer(catalogue().architectures["wan2.1-1.3b"].config).config
+    config = empty_network("transformer", catalogue().architectures["wan2.1-1.3b"].config).config
     new, seen, dim = 3 * 1560, 21 * 1560, 1536
     block = new * (6 * dim**2 + 2 * dim * 8960 + 2 * (seen + 512) * dim)
     step = 2 * (30 * block + new * 2 * 64 * dim)

@@ -18,19 +18,11 @@ from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.errors import DeviceError
 from causvid_cli.geometry import take_chunks
-from causvid_cli.models import memory
+from causvid_cli.models import memory, memory_terms
 from causvid_cli.models.catalogue import catalogue
-from causvid_cli.models.load import empty_transformer
+from causvid_cli.models.empty import empty_network
 from causvid_cli.models.memory import Networks, Video, check_fits, estimate, networks_of
-from causvid_cli.models.memory_terms import (
-    network_work,
-    taehv_decode,
-    taehv_weights,
-    transformer_weights,
-    umt5_weights,
-    vae_decode,
-    vae_weights,
-)
+from causvid_cli.models.memory_terms import TaehvTerms, TransformerTerms, VaeTerms, count_weights, part_weights
 from causvid_cli.models.resolve import find_model
 from causvid_cli.network import fused, model
 from causvid_cli.network.model import CausalTransformer
@@ -47,10 +39,6 @@ WAN = catalogue().architectures["wan2.1-1.3b"].config
 VIDEO = Video(height=480, width=832, latent_frames=21)
 
 
-def count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def self_forcing(**changes: object) -> Networks:
     networks = networks_of(*find_model("self-forcing", loading=RANDOM), RANDOM)
     assert networks is not None
@@ -61,30 +49,30 @@ def self_forcing(**changes: object) -> Networks:
 
 
 @pytest.mark.parametrize("name", list(catalogue().architectures))
-def test_the_weights_of_transformers_are_counted_exactly(name):
-    config = catalogue().architectures[name].config
-    assert transformer_weights(config) == count(empty_transformer(config))
+def test_one_block_of_a_transformer_stands_for_all(name):
+    architecture = catalogue().architectures[name]
+    terms = TransformerTerms.count(architecture.config)
+    assert terms.weights == architecture.parameters == count_weights(empty_network("transformer", architecture.config))
+    dim, ffn_dim = terms.dim, architecture.config["ffn_dim"]
+    assert terms.block_linear == 8 * dim * dim + 2 * dim * ffn_dim
+    assert terms.ffn_dim == ffn_dim
 
 
-@pytest.mark.parametrize("changes", [{}, {"base_dim": 16}, {"num_res_blocks": 1}, {"dim_mult": [1, 2, 2, 4]}], ids=str)
-def test_the_weights_of_vaes_are_counted_exactly(changes):
-    config = catalogue().parts["vae"].config | changes
-    with torch.device("meta"):
-        assert vae_weights(config) == count(AutoencoderKLWan.from_config(config))
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_published_part_has_the_weights_that_are_said_of_it_and_is_not_built(part, monkeypatch):
+    pytest.importorskip("transformers")
+    config = catalogue().parts[part].config
+    counted = count_weights(empty_network(part, config))
+    smaller = config | ({"base_dim": 16} if part == "vae" else {"num_layers": 2})
+    assert part_weights(part, smaller) == count_weights(empty_network(part, smaller)) < counted / 3
+    monkeypatch.setattr(memory_terms, "empty_network", lambda *_: pytest.fail("it was built"))
+    assert part_weights(part, config) == counted
 
 
-def test_the_weights_of_taehv_are_counted_exactly():
-    config = catalogue().parts["tiny_vae"].config
-    with torch.device("meta"):
-        assert taehv_weights(config) == count(TAEHV.from_config(config))
-
-
-def test_the_weights_of_umt5_are_counted_exactly():
-    transformers = pytest.importorskip("transformers")
-    config = catalogue().parts["text_encoder"].config
-    with torch.device("meta"):
-        encoder = transformers.UMT5EncoderModel(transformers.UMT5Config.from_dict(config))
-    assert umt5_weights(config) == count(encoder)
+def test_a_transformer_of_countless_blocks_is_counted_without_building_them():
+    """2**40 of them, one by one, would take months."""
+    many, one = (TransformerTerms.count(WAN | {"num_layers": layers}) for layers in (2**40, 1))
+    assert many.weights == one.weights + (2**40 - 1) * one.block
 
 
 # --- work, counted at full size on no device -----------------------------------------------------------------------
@@ -103,7 +91,7 @@ def test_decoding_by_the_vae_takes_what_is_told(size, dtype, base):
         for _ in range(3):
             codec._decode(latent, state)
     held = sum(kept.nbytes for kept in state if isinstance(kept, Tensor))
-    told = vae_decode(config, size[0] // 8, size[1] // 8, BYTES[dtype])
+    told = VaeTerms(config, 0).decode(size[0] // 8, size[1] // 8, BYTES[dtype])
     assert told == (held, pytest.approx(allocations.peak - held, rel=CLOSE))
 
 
@@ -119,7 +107,7 @@ def test_decoding_by_taehv_takes_what_is_told(size, dtype):
         for _ in range(3):
             codec._decode(latent, state)
     held = sum(kept.untyped_storage().nbytes() for kept in state.values())
-    told = taehv_decode(config, size[0] // 8, size[1] // 8, BYTES[dtype])
+    told = TaehvTerms(config, 0).decode(size[0] // 8, size[1] // 8, BYTES[dtype])
     assert told == (pytest.approx(held, rel=CLOSE), pytest.approx(allocations.peak - held, rel=CLOSE))
 
 
@@ -136,7 +124,7 @@ def no_attention(monkeypatch) -> None:
 def test_a_step_and_the_past_take_what_is_told(name, is_fused, dtype, no_attention):
     config = catalogue().architectures[name].config | {"num_layers": 2}
     height, width = SIZES[0]
-    network = CausalTransformer(empty_transformer(config)).to(dtype).eval().requires_grad_(False)
+    network = CausalTransformer(empty_network("transformer", config)).to(dtype).eval().requires_grad_(False)
     if is_fused:
         network.fuse()
     rows, columns = height // 8, width // 8
@@ -152,9 +140,10 @@ def test_a_step_and_the_past_take_what_is_told(name, is_fused, dtype, no_attenti
                 if chunk.index:  # the first computes the prompt's keys and values besides
                     work = max(work, allocations.peak - before)
             cache.commit()
-    assert network_work(config, 3 * rows * columns // 4, BYTES[dtype], fused=is_fused) == pytest.approx(work, rel=CLOSE)
+    terms = TransformerTerms.count(config)
+    assert terms.work(3 * rows * columns // 4, BYTES[dtype], fused=is_fused) == pytest.approx(work, rel=CLOSE)
     told = estimate(
-        replace(self_forcing(), transformer=config),
+        self_forcing(transformer=terms),
         VIDEO,
         RANDOM,
         dtype=str(dtype).removeprefix("torch."),
@@ -193,8 +182,13 @@ def test_quantizing_offloading_and_the_tiny_vae_take_less():
     assert 0.5 < int8.network / whole.network < 0.55
     assert group.network < 0.15 * whole.network
     tiny = estimate(
-        self_forcing(codec=catalogue().parts["tiny_vae"].config), VIDEO, RANDOM, dtype="bfloat16", device="cuda"
+        networks_of(*find_model("self-forcing", loading=RANDOM), replace(RANDOM, vae="tiny")),
+        VIDEO,
+        RANDOM,
+        dtype="bfloat16",
+        device="cuda",
     )
+    assert tiny.codec == 2 * count_weights(empty_network("vae_tiny", catalogue().parts["tiny_vae"].config))
     assert tiny.codec_state + tiny.codec_work + tiny.codec < 0.25 * (whole.codec_state + whole.codec_work + whole.codec)
 
 
@@ -208,19 +202,19 @@ def test_a_short_video_and_a_small_one_take_less_of_the_past():
 
 
 def test_umt5_takes_memory_only_where_it_works():
-    text = catalogue().parts["text_encoder"].config
+    text = catalogue().parts["text_encoder"].parameters
 
     def of(offload: str, device: str) -> int:
         loading = replace(RANDOM, offload=offload)  # type: ignore[arg-type]
-        return estimate(self_forcing(text=text), VIDEO, loading, dtype="bfloat16", device=device).text  # type: ignore[arg-type]
+        return estimate(self_forcing(text_weights=text), VIDEO, loading, dtype="bfloat16", device=device).text  # type: ignore[arg-type]
 
-    assert of("none", "cuda") == 2 * umt5_weights(text)
+    assert of("none", "cuda") == 2 * text
     assert (of("text", "cuda"), of("group", "cuda")) == (0, 0)
-    assert of("text", "cpu") == of("none", "cpu") == 2 * umt5_weights(text)
+    assert of("text", "cpu") == of("none", "cpu") == 2 * text
 
 
 def test_a_file_of_another_format_is_read_beside_what_it_becomes():
-    half = {"transformer": 2 * transformer_weights(WAN)}
+    half = {"transformer": 2 * TransformerTerms.count(WAN).weights}
     converted = estimate(self_forcing(file_bytes=half), VIDEO, RANDOM, dtype="float32")
     assert converted.reading == half["transformer"]
     assert estimate(self_forcing(file_bytes=half), VIDEO, RANDOM, dtype="bfloat16").reading == 0
@@ -268,7 +262,7 @@ def test_auto_offloads_what_there_is_no_room_for_and_says_so(free, wanted):
 
 
 def test_auto_keeps_the_text_encoder_off_first():
-    networks = self_forcing(text=catalogue().parts["text_encoder"].config)
+    networks = self_forcing(text_weights=catalogue().parts["text_encoder"].parameters)
     loading = replace(RANDOM, offload="auto")
     chosen, _ = check_fits(
         networks, VIDEO, loading, dtype="bfloat16", device="cuda", free=round(15.5 * GB), name="cuda:0"

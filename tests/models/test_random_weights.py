@@ -15,7 +15,7 @@ from causvid_cli.errors import ModelError
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import catalogue as known
 from causvid_cli.models import random_weights
-from causvid_cli.models.load import empty_transformer
+from causvid_cli.models.empty import empty_network
 from causvid_cli.models.random_weights import NOTE, RandomText, fill, random_codec, random_transformer
 from causvid_cli.models.resolve import resolve_model
 from causvid_cli.pipeline import load
@@ -46,7 +46,7 @@ def test_every_student_runs_at_once(small_networks, name, vae):
 @pytest.mark.parametrize("name", ["wan2.1-1.3b", "wan2.1-14b"])
 def test_networks_have_as_many_weights_as_published(name):
     architecture = known.catalogue().architectures[name]
-    network = empty_transformer(architecture.config)
+    network = empty_network("transformer", architecture.config)
     assert sum(weight.numel() for weight in network.parameters()) == architecture.parameters
 
 

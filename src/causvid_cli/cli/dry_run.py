@@ -15,7 +15,6 @@ from causvid_cli.cli.progress import duration
 from causvid_cli.cli.stream import open_interpolator, open_stream
 from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
-from causvid_cli.models.memory_terms import transformer_weights
 
 if TYPE_CHECKING:
     from causvid_cli.pipeline import Pipeline
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 TRIED_CHUNKS = 4
 """The first is slower, the others tell the pace."""
 LEAST_TOLD = 10_000_000
-"""Bytes of a part of the memory that is worth a line."""
+"""Bytes of a term of the memory that is worth a line."""
 
 
 def show_dry_run(tasks: Sequence[Task], load: "Callable[[], Pipeline]", *, as_json: bool) -> None:
@@ -58,7 +57,7 @@ def _memory(task: Task) -> tuple[dict[str, Any], bool]:
     needed = estimate(networks, task.video, loading, dtype=str(dtype).removeprefix("torch."), device=kind)
     facts["memory"] = {name.replace(" ", "_"): size for name, size in needed.rows()}
     facts["memory"]["peak"] = needed.peak
-    return facts, transformer_weights(networks.transformer) > LARGEST_TRIED
+    return facts, networks.transformer.weights > LARGEST_TRIED
 
 
 def _plan(task: Task) -> dict[str, Any]:
@@ -139,8 +138,8 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if "peak_memory_bytes" in facts:
         yield "memory", f"{console.bytes_text(facts['peak_memory_bytes'])} at its peak so far"
     elif facts["memory"]:
-        parts = dict(facts["memory"])
-        yield "memory", f"about {console.bytes_text(parts.pop('peak'))} at its peak"
-        for name, size in parts.items():
+        terms = dict(facts["memory"])
+        yield "memory", f"about {console.bytes_text(terms.pop('peak'))} at its peak"
+        for name, size in terms.items():
             if size >= LEAST_TOLD:
                 yield name.replace("_", " "), console.bytes_text(size)

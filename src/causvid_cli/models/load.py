@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,10 +9,10 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.device import free_memory_bytes
+from causvid_cli.models.empty import empty_network
 from causvid_cli.models.memory import Video, check_fits, networks_of
 from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts
 from causvid_cli.network.attention import set_attention
-from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.offload import offload_blocks
 from causvid_cli.network.quantize import quantize_network
@@ -82,19 +81,14 @@ def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
 
     A GGUF file in the place of safetensors keeps its bits (`weights/gguf.py`).
     """
-    network, name = empty_transformer(load_config(folder, "WanTransformer3DModel")), f"{facts.name} {folder.name}"
+    network = empty_network("transformer", load_config(folder, "WanTransformer3DModel"))
+    name = f"{facts.name} {folder.name}"
     if packed := find_gguf(folder):
         take_gguf(network, load_gguf(packed), name=name)
     else:
         load_state(network, load_safetensors(folder), name=name)
     model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
     return model.eval().requires_grad_(False)
-
-
-def empty_transformer(config: dict[str, Any]) -> Any:
-    """Return a transformer of this configuration, without weights (on the meta device)."""
-    with torch.device("meta"):  # no random start: of 14 B weights it would take minutes
-        return WanTransformer3DModel.from_config(config)
 
 
 def make_ready(

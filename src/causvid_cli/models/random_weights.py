@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from causvid_cli.codec import Codec
 from causvid_cli.config import PackFacts
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
-from causvid_cli.models.load import empty_transformer
+from causvid_cli.models.empty import empty_network
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.umt5 import ROWS
@@ -32,7 +32,7 @@ STEP = 1_000_003
 def random_transformer(facts: PackFacts, *, device: torch.device, dtype: torch.dtype) -> CausalTransformer:
     """A transformer of a known checkpoint's architecture."""
     architecture = catalogue().architectures[find_checkpoint(facts.name).architecture]
-    network = empty_transformer(architecture.config)
+    network = empty_network("transformer", architecture.config)
     fill(network, device=device, dtype=dtype)
     model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
     return model.eval().requires_grad_(False)
@@ -41,15 +41,12 @@ def random_transformer(facts: PackFacts, *, device: torch.device, dtype: torch.d
 def random_codec(vae: Vae, *, device: torch.device, dtype: torch.dtype) -> Codec:
     """The Wan VAE, or TAEHV."""
     if vae == "tiny":
-        from causvid_cli.codec.taehv import TAEHV
-
-        with torch.device("meta"):
-            tiny = TAEHV.from_config(_config("tiny_vae"))
+        tiny = empty_network("vae_tiny", _config("tiny_vae"))
         fill(tiny, device=device, dtype=dtype)
         return tiny.ready(device, dtype)
-    from causvid_cli.codec.wan import WanCodec, empty_vae
+    from causvid_cli.codec.wan import WanCodec
 
-    full = empty_vae(_config("vae"))
+    full = empty_network("vae", _config("vae"))
     fill(full, device=device, dtype=dtype)
     return WanCodec(full)
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 from causvid_cli.errors import ModelError
 from causvid_cli.models.catalogue import catalogue
+from causvid_cli.models.empty import PartName, empty_network
 from causvid_cli.weights.names import (
     Names,
     bare_names,
@@ -23,7 +24,6 @@ from causvid_cli.weights.names import (
 )
 from causvid_cli.weights.stored import Shape
 
-PartName = Literal["transformer", "vae", "text_encoder", "vae_tiny"]
 Shapes = Mapping[str, Shape]
 
 HEAD_DIM = 128
@@ -99,30 +99,8 @@ TITLES: dict[PartName, str] = {
 
 def module_shapes(part: PartName, config: Mapping[str, Any]) -> dict[str, Shape]:
     """Names and shapes of all tensors of a network, as its class has them."""
-    import torch
-
-    module: Any
-    with torch.device("meta"):
-        if part == "transformer":
-            from causvid_cli.network.layers import WanTransformer3DModel
-
-            module = WanTransformer3DModel.from_config(dict(config))
-        elif part == "vae":
-            from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-            module = AutoencoderKLWan.from_config(dict(config))
-        elif part == "vae_tiny":
-            from causvid_cli.codec.taehv import TAEHV
-
-            module = TAEHV.from_config(dict(config))
-        else:
-            from causvid_cli.prompt.umt5 import check_installed
-
-            check_installed()
-            from transformers import UMT5Config, UMT5EncoderModel
-
-            module = UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
-    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    state = empty_network(part, config).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes.pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
     return shapes
 
