@@ -3,7 +3,6 @@
 It is the recipe in the video's metadata, what `causvid rerun` and `causvid resume` begin from. Imports no torch.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self
 
 from causvid_cli.config import from_data
 from causvid_cli.errors import CausvidError, MediaError, ModelError
+from causvid_cli.files import sha256_of_file
 from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.request import AUTO, LOADING, AudioFit, Interpolate, Loading
 from causvid_cli.timecode import Retiming
@@ -181,9 +181,8 @@ def _told(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes. Raises MediaError when it cannot be read."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises MediaError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from causvid_cli.errors import ModelError, UsageError
-from causvid_cli.files import check_file
+from causvid_cli.files import check_file, sha256_of_file
 from causvid_cli.request import LoraUse
 
 WEIGHTS = "adapter_model.safetensors"
@@ -74,8 +74,7 @@ def _sha256(path: Path) -> str:
         for file in files:
             if file.exists():
                 check_file(file)
-            with file.open("rb") as opened:
-                digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+            digests.append(sha256_of_file(file))
     except OSError as error:
         raise ModelError(f"--lora {path}: cannot be read: {(error.strerror or '').lower()}") from error
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

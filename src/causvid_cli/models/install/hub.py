@@ -3,7 +3,6 @@
 HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to every program of the hub. Imports no torch.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import CausvidError, ModelError
+from causvid_cli.files import sha256_of_file
 from causvid_cli.models.catalogue import Checkpoint, RemoteFile, RemoteSource, catalogue
 from causvid_cli.models.install.build_pack import NO_ROOM, PackRecipe, check_room, packs_with
 from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec
@@ -215,9 +215,7 @@ def _check_whole(item: Download, path: Path) -> None:
     """Raise ModelError unless a download has its hash; one that has not is removed, so that it is fetched again."""
     if item.sha256 is None:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != item.sha256:
+    if (found := sha256_of_file(path)) != item.sha256:
         size, content = path.stat().st_size, path.resolve()
         remedy = "and was removed; run this again"
         if not _remove(path):

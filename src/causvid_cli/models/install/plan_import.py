@@ -4,7 +4,6 @@ Names and shapes do not tell how a transformer was trained, so that is known fro
 or from what the user says; it is never guessed. Imports no torch.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from causvid_cli.config import FACTS_FILE, PackFacts
 from causvid_cli.errors import ModelError, UsageError
+from causvid_cli.files import sha256_of_file
 from causvid_cli.models.catalogue import REQUIRED_FACTS, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
 from causvid_cli.models.install.build_pack import PackRecipe, pack_name_of, packs_with
 from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec, Recognised
@@ -140,8 +140,7 @@ def identify_checkpoint(path: Path) -> Checkpoint | None:
     ]
     if not alike:
         return None
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of_file(path)
     return next((checkpoint for sha256, checkpoint in alike if sha256 == found), None)
 
 
