@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from causvid_cli.errors import DeviceError
 from causvid_cli.request import AUTO, check_device, check_dtype
+from causvid_cli.units import bytes_text
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux keeps what a container may use."""
@@ -240,7 +241,7 @@ def describe_devices() -> list[str]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
-            lines.append(f"cuda:{index}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+            lines.append(f"cuda:{index}: {facts.name}, {bytes_text(facts.total_memory)}")
     if torch.backends.mps.is_available():
         lines.append("mps: Apple GPU")
     return lines

@@ -8,7 +8,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from causvid_cli.cli.app import app
-from causvid_cli.cli.distill import RunProgress, StageProgress, duration, lines
+from causvid_cli.cli.distill import RunProgress, StageProgress, lines
 from causvid_cli.cli.progress import LINE_EVERY_S
 from causvid_cli.train.distill import Distillation
 
@@ -208,8 +208,3 @@ def test_tensorboard_is_said_where_it_is(config, tmp_path, stages, monkeypatch):
         monkeypatch.setattr("causvid_cli.cli.distill.has_tensorboard", lambda there=there: there)
         done = distill(config, "--run-dir", tmp_path, "--stage", "export")
         assert (said in done.stderr) == there
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(9, "9 s"), (61, "1 min 1 s"), (3725, "1 h 2 min")])
-def test_durations_are_said_in_two_units(seconds, text):
-    assert duration(seconds) == text

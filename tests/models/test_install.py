@@ -975,7 +975,7 @@ def test_a_pack_that_is_being_made_has_no_name_yet(models, pack):
 def test_a_disk_without_room_is_told_before_anything_is_written(folder, state, wan, models, monkeypatch):
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: SimpleNamespace(free=9))
     with pytest.raises(
-        ModelError, match="not enough room: 0.0 GB are needed in .*, 0.0 GB are free; make room, or name"
+        ModelError, match=r"not enough room: \d+\.\d MB are needed in .*, 9 bytes are free; make room, or name"
     ):
         install(write_form("flat", folder, state), base=str(wan))
     assert left(models) == []
@@ -986,7 +986,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing(folder, state, wan, mode
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(convert, "_put", full)
-    with pytest.raises(ModelError, match="not enough room in .*; make room, or name another folder by CAUSVID_MODELS"):
+    with pytest.raises(ModelError, match=r"not enough room in .*; make room, or name another folder by CAUSVID_MODELS"):
         install(write_form("flat", folder, state), base=str(wan))
     assert left(models) == []
 

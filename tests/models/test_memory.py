@@ -248,6 +248,18 @@ def test_what_does_not_fit_is_refused_in_one_line_with_what_would():
         fits(0.5)
 
 
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (14, "takes about 13.5 GB and a tenth to spare, and cuda:0 has 14.0 GB free"),
+        (4e-5, "takes about 13.5 GB, and cuda:0 has 40.0 kB free"),
+    ],
+)
+def test_what_is_said_of_memory_explains_the_refusal(free, said):
+    with pytest.raises(DeviceError, match=said):
+        fits(free)
+
+
 def test_on_a_cpu_other_remedies_are_named():
     with pytest.raises(DeviceError, match=r"cpu has 20.0 GB free; try --dtype bfloat16 \(15.3 GB\) or --size"):
         fits(20, dtype="float32", device="cpu", name="cpu")

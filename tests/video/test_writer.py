@@ -488,7 +488,7 @@ def test_a_folder_that_refuses_files_is_found(tmp_path, monkeypatch):
 
 def test_too_little_room_is_found(tmp_path):
     with pytest.raises(
-        OutputError, match=r"needs 2000000000000\.0 MB and folder .* has [0-9.]+ MB free; free some space"
+        OutputError, match=r"needs 2000000000\.0 GB and folder .* has [0-9.]+ [MG]B free; free some space"
     ):
         check_output(tmp_path / "a.mp4", video_format(), overwrite=False, expected_bytes=10**18)
 

@@ -20,6 +20,7 @@ from causvid_cli.bench.network_calls import NetworkCall, network_calls
 from causvid_cli.bench.subjects import Maker
 from causvid_cli.codec import Codec
 from causvid_cli.device import DeviceEvent, peak_memory_bytes, reset_peak_memory
+from causvid_cli.units import duration_text
 
 MATRIX_SIZE = {"cpu": 2048}
 LARGE_MATRIX_SIZE = 8192
@@ -152,8 +153,8 @@ def measure(measured: Measured, *, note: Note) -> None:
             measured.warm_ups[student.setting] = warm_up(student)
     if teacher:
         run_clip(teacher)
-    if (minutes := expected_s(measured) / 60) > 1:
-        note(f"about {minutes:.0f} min to go")
+    if (seconds := expected_s(measured)) > 60:
+        note(f"about {duration_text(seconds)} to go")
     for turn in range(config.repeats):
         for student in measured.student:
             note(f"round {turn + 1} of {config.repeats}{_of(student, measured)}")

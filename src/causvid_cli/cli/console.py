@@ -169,14 +169,6 @@ def table(rows: Iterable[Sequence[object]], *, header: Sequence[str] = ()) -> No
         result("  ".join([*padded, last]).rstrip())
 
 
-def bytes_text(count: int) -> str:
-    """1234567 -> "1.2 MB"."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
 # --- the terminal --------------------------------------------------------------------------------------------------
 
 

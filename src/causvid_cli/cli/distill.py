@@ -18,6 +18,7 @@ from causvid_cli.errors import CausvidError, ExitCode
 from causvid_cli.request import AUTO, check_device
 from causvid_cli.train.config import STAGES, check_stages, load_config
 from causvid_cli.train.logs import has_tensorboard, read_log, sparkline
+from causvid_cli.units import duration_text
 
 if TYPE_CHECKING:
     from causvid_cli.train.distill import Distillation, StageReport
@@ -180,9 +181,11 @@ class StageProgress:
     def time(self) -> str:
         """How long it will take, or took."""
         if self.took is not None:
-            return f"took {duration(self.took)}" if self.row else ""
+            return f"took {duration_text(self.took)}" if self.row else ""
         rate = self.rate()
-        return "" if rate is None or self.done == self.total else f"{duration((self.total - self.done) / rate)} left"
+        if rate is None or self.done == self.total:
+            return ""
+        return f"{duration_text((self.total - self.done) / rate)} left"
 
     def details(self) -> str:
         """All that its last row says."""
@@ -288,12 +291,3 @@ def lines(progress: RunProgress) -> "StageReport":
             console.message(", ".join(part for part in parts if part))
 
     return report
-
-
-def duration(seconds: float) -> str:
-    """3725 -> "1 h 2 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -11,10 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
-from causvid_cli.cli.progress import duration
 from causvid_cli.cli.stream import open_interpolator, open_stream
 from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
+from causvid_cli.units import bytes_text, duration_text
 
 if TYPE_CHECKING:
     from causvid_cli.pipeline import Pipeline
@@ -132,14 +132,14 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield "first frame", f"after {facts['first_frame_s']:.2f} s"
         yield "each chunk", f"{facts['chunk_s']:.3f} s"
     if facts.get("generate_s") is not None:
-        yield "in all", f"about {duration(facts['generate_s'])}, without loading"
-        yield "file", f"about {console.bytes_text(facts['file_bytes'])}"
-        yield "disk", f"about {console.bytes_text(facts['disk_bytes'])} while it is made"
+        yield "in all", f"about {duration_text(facts['generate_s'])}, without loading"
+        yield "file", f"about {bytes_text(facts['file_bytes'])}"
+        yield "disk", f"about {bytes_text(facts['disk_bytes'])} while it is made"
     if "peak_memory_bytes" in facts:
-        yield "memory", f"{console.bytes_text(facts['peak_memory_bytes'])} at its peak so far"
+        yield "memory", f"{bytes_text(facts['peak_memory_bytes'])} at its peak so far"
     elif facts["memory"]:
         terms = dict(facts["memory"])
-        yield "memory", f"about {console.bytes_text(terms.pop('peak'))} at its peak"
+        yield "memory", f"about {bytes_text(terms.pop('peak'))} at its peak"
         for name, size in terms.items():
             if size >= LEAST_TOLD:
-                yield name.replace("_", " "), console.bytes_text(size)
+                yield name.replace("_", " "), bytes_text(size)

@@ -9,6 +9,7 @@ import typer
 
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
+from causvid_cli.units import bytes_text
 
 if TYPE_CHECKING:
     from causvid_cli.media.probe import VideoInfo
@@ -56,6 +57,6 @@ def _rows(info: "VideoInfo") -> Iterator[tuple[str, object]]:
         "colour",
         f"{color.primaries} primaries, {color.transfer} transfer, {color.matrix} matrix, {color.range} range",
     )
-    yield "file", f"{info.path}, {console.bytes_text(info.size_bytes)}"
+    yield "file", f"{info.path}, {bytes_text(info.size_bytes)}"
     for chapter in info.chapters:
         yield "chapter", f"from frame {chapter.start_frame}: {chapter.title}"

@@ -16,6 +16,7 @@ from causvid_cli.models.catalogue import Checkpoint, catalogue
 from causvid_cli.models.packs import find_pack, list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DEFAULT_MODEL
+from causvid_cli.units import bytes_text
 
 app = typer.Typer()
 models = typer.Typer(
@@ -66,11 +67,11 @@ def list_(context: typer.Context, as_json: options.Json = False) -> None:
         console.result_json({"v": 1, "models": entries, "available": [_available(each) for each in known]})
         return
     rows: list[tuple[str, ...]] = [
-        (name, _makes(facts), console.bytes_text(_bytes(folder)) + ", default" * (name == default), facts.license)
+        (name, _makes(facts), bytes_text(_bytes(folder)) + ", default" * (name == default), facts.license)
         for name, (folder, facts) in found.items()
     ]
     for each in known:
-        size = f"{console.bytes_text(each.bytes)} to pull" if each.bytes else "to pull"
+        size = f"{bytes_text(each.bytes)} to pull" if each.bytes else "to pull"
         rows.append((each.name, _makes(each.facts()), size, each.license))
     console.table(rows, header=("name", "makes", "on disk", "licence"))
     if not found:
@@ -181,7 +182,7 @@ def rm(
         raise UsageError(f"{name} is not an installed model; remove its folder yourself")
     if folder.parent.resolve() != models_folder().resolve():
         raise UsageError(f"{name} came with causvid and stays")
-    models_get.ask(f"remove {name} ({console.bytes_text(_bytes(folder))}) from {folder.parent}?", yes=yes)
+    models_get.ask(f"remove {name} ({bytes_text(_bytes(folder))}) from {folder.parent}?", yes=yes)
     from causvid_cli.models.install.build_pack import remove_pack
 
     was_default = name == _default(context)
@@ -189,7 +190,7 @@ def rm(
     if as_json:
         console.result_json({"v": 1, "name": name, "freed_bytes": freed})
     else:
-        console.note(f"{name} is removed; {console.bytes_text(freed)} are free again")
+        console.note(f"{name} is removed; {bytes_text(freed)} are free again")
     if was_default:
         console.warning(f"{name} was the default model; `causvid models use {DEFAULT_MODEL}` sets another")
 
@@ -227,7 +228,7 @@ def _available(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _known_rows(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
-    size = console.bytes_text(checkpoint.bytes) if checkpoint.bytes else "the hub will say"
+    size = bytes_text(checkpoint.bytes) if checkpoint.bytes else "the hub will say"
     yield "name", checkpoint.name
     yield "title", checkpoint.title
     if checkpoint.paper:
@@ -247,7 +248,7 @@ def _rows(folder: Path, facts: PackFacts, problem: ModelError | None) -> Iterato
     yield from _shared_rows(facts)
     yield "source", facts.source
     yield "folder", folder
-    yield "on disk", console.bytes_text(_bytes(folder))
+    yield "on disk", bytes_text(_bytes(folder))
     yield "files", "damaged" if problem else f"{len(facts.files)}, all verified by sha256"
 
 

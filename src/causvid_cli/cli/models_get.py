@@ -16,6 +16,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DTYPES
+from causvid_cli.units import bytes_text
 from causvid_cli.weights.names import mismatch
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def pull(
     recipe = hub.recipe_of(plan, files, name=own_name, dtype=dtype)
     folder = _build(recipe, checkpoint, replacing=yes)
     if not keep_download and (freed := hub.forget(plan.items, files)):
-        console.note(f"{console.bytes_text(freed)} of downloads are removed again; --keep-download keeps them")
+        console.note(f"{bytes_text(freed)} of downloads are removed again; --keep-download keeps them")
     _report(folder, as_json=as_json)
 
 
@@ -254,9 +255,7 @@ def _build(recipe: "PackRecipe", checkpoint: Checkpoint | None, *, replacing: bo
         for each in seen:
             if left := mismatch({"left out, which are counters or have an average beside them": each.left_out}):
                 console.note(f"{each.part}: {left}")
-            console.detail(
-                f"{each.part}: {each.parameters / 1e6:.0f} million numbers, {console.bytes_text(each.bytes)}"
-            )
+            console.detail(f"{each.part}: {each.parameters / 1e6:.0f} million numbers, {bytes_text(each.bytes)}")
 
     with bar.shown():
         return build_pack(recipe, replacing=replacing, approve=approve, report=bar.add)
@@ -285,7 +284,7 @@ def _report(folder: Path, *, as_json: bool) -> None:
     else:
         console.result(str(folder))
     use = "base = " if facts.kind == "base" else "--model "
-    console.note(f"{folder.name} is installed, {console.bytes_text(size)}: {use}{folder.name}")
+    console.note(f"{folder.name} is installed, {bytes_text(size)}: {use}{folder.name}")
 
 
 def _tell(pull: "PullPlan") -> None:
@@ -297,9 +296,9 @@ def _tell(pull: "PullPlan") -> None:
         sources.setdefault((item.source.repository, item.revision), []).append(item)
     for (repository, revision), items in sources.items():
         known = [item.bytes for item in items]
-        size = console.bytes_text(sum(known)) if None not in known else "of unknown size"
+        size = bytes_text(sum(known)) if None not in known else "of unknown size"
         cached = sum(item.bytes or 0 for item in items if item.cached)
-        here = f", {console.bytes_text(cached)} of them here already" if cached else ""
+        here = f", {bytes_text(cached)} of them here already" if cached else ""
         own = items[0].source == checkpoint
         licence = (pull.licence if own else None) or items[0].source.license
         files = ", ".join(item.remote.path for item in items)
@@ -325,7 +324,7 @@ def _ask_download(pull: "PullPlan", *, yes: bool) -> None:
     size = pull.download_bytes
     if size == 0:
         return
-    text = console.bytes_text(size) if size is not None else "a download of unknown size"
+    text = bytes_text(size) if size is not None else "a download of unknown size"
     import sys
 
     if size is not None and size <= MUCH_BYTES and not (sys.stdin and sys.stdin.isatty()):

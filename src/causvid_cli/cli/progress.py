@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from causvid_cli.cli import console
 from causvid_cli.errors import UsageError
+from causvid_cli.units import bytes_text, duration_text
 
 LINE_EVERY_S = 10.0
 """Seconds between two lines where no bar can be drawn."""
@@ -150,27 +151,18 @@ def _pace(done: int, frames: int | None, seconds: float, *, before: int = 0, rat
     parts = [f"{done} frames" if frames is None else f"{done} of {frames} frames"]
     made = done - before
     if frames is None and rate:
-        parts.append(f"{duration(done / rate)} long")
+        parts.append(f"{duration_text(done / rate)} long")
     if made and seconds > 0:
         times = f" ({_number(made / seconds / rate, digits=2)}x)" if rate else ""
         parts.append(f"{_number(made / seconds)} frames/s{times}")
         if frames is not None:
-            parts.append(f"{duration(seconds / made * (frames - done))} left")
+            parts.append(f"{duration_text(seconds / made * (frames - done))} left")
     return ", ".join(parts)
 
 
 def _number(value: float, *, digits: int = 3) -> str:
     """So many digits, and never an exponent for what is large."""
     return f"{value:.{digits}g}" if value < 99 else f"{value:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """3725 -> "1 h 2 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class ByteBar:
@@ -200,7 +192,7 @@ class ByteBar:
     def _text(self) -> str:
         if not self.total:
             return f"{self._what}: reading"
-        return f"{self._what}: {console.bytes_text(self._done)} of {console.bytes_text(self.total)}"
+        return f"{self._what}: {bytes_text(self._done)} of {bytes_text(self.total)}"
 
     def __rich_console__(self, _console: Any, rich_options: Any) -> Iterator[Any]:
         yield bar(self._text(), rich_options.max_width, total=self.total, done=self._done)

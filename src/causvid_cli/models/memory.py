@@ -26,6 +26,7 @@ from causvid_cli.models.memory_terms import (
 )
 from causvid_cli.models.packs import CODECS, codec_folder
 from causvid_cli.request import Loading, Offload, Vae
+from causvid_cli.units import bytes_text
 
 Memory = Literal["cpu", "cuda"]
 """Main memory, which holds all, or a GPU's own."""
@@ -244,7 +245,7 @@ def check_fits(
                 continue
             way = replace(loading, offload=offload)
             if needed(way) * SPARE <= free:
-                told = f"about {_gb(needed(way))} of {_gb(free)} free on {name}"
+                told = f"about {bytes_text(needed(way))} of {bytes_text(free)} free on {name}"
                 return way, f"--offload auto: {offload}, which takes {told}"
         loading = replace(loading, offload="none")
     asked = needed(loading)
@@ -266,11 +267,12 @@ def check_fits(
                 video, height=round(video.height * share / 16) * 16, width=round(video.width * share / 16) * 16
             )
             others.append((f"--size {small.size}", needed(loading, video=small)))
-    fitting = [f"{option} ({_gb(size)})" for option, size in others if size * SPARE <= free]
+    fitting = [f"{option} ({bytes_text(size)})" for option, size in others if size * SPARE <= free]
     remedy = f"try {' or '.join(fitting[:3])}" if fitting else "no single option makes it fit; try a smaller model"
+    takes = f"{bytes_text(asked)}{' and a tenth to spare' if asked <= free else ''}"
     raise DeviceError(
-        f"{networks.facts.name} at {video.size} in {dtype} takes about {_gb(asked)}, and {name} has {_gb(free)} free; "
-        f"{remedy}"
+        f"{networks.facts.name} at {video.size} in {dtype} takes about {takes}, "
+        f"and {name} has {bytes_text(free)} free; {remedy}"
     )
 
 
@@ -293,7 +295,3 @@ def _with_tiny_vae(networks: Networks) -> Networks | None:
     if networks.facts.codec != "wan" or tiny is None or (networks.file_bytes and "vae_tiny" not in networks.file_bytes):
         return None
     return replace(networks, codec=_codec_terms(networks.facts, "tiny", tiny, {}))
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -14,6 +14,7 @@ from pathlib import Path
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.media.sound import Soundtrack
+from causvid_cli.units import bytes_text
 from causvid_cli.video.encode import FFV1, H264, VP9, Encoding, VideoFormat
 from causvid_cli.video.files import check_unlocked, output_errors
 from causvid_cli.video.publish import GIF_FPS, Finish, Gif, Remux, Webp
@@ -148,7 +149,7 @@ def check_output(
     ):
         needed, free = max(2 * times * expected_bytes, MIN_FREE_BYTES), shutil.disk_usage(folder).free
         if free < needed:
-            room = f"{path} needs {needed / 1e6:.1f} MB and folder {folder} has {free / 1e6:.1f} MB free"
+            room = f"{path} needs {bytes_text(needed)} and folder {folder} has {bytes_text(free)} free"
             raise OutputError(f"{room}; free some space or choose another -o")
 
 

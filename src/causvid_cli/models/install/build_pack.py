@@ -28,6 +28,7 @@ from causvid_cli.models.packs import (
     write_pack_manifest,
 )
 from causvid_cli.paths import models_folder
+from causvid_cli.units import bytes_text
 
 SPARE_BYTES = 2**28
 """Left free on the disk."""
@@ -148,16 +149,12 @@ def check_name(name: str, *, replacing: bool) -> None:
 def check_room(folder: Path, count: int) -> None:
     """Raise ModelError unless a disk has room for so many bytes more."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < count + SPARE_BYTES:
+    needed, free = count + SPARE_BYTES, shutil.disk_usage(there).free
+    if free < needed:
         raise ModelError(
-            f"not enough room: {_gb(count)} are needed in {folder}, {_gb(free)} are free; "
+            f"not enough room: {bytes_text(needed)} are needed in {folder}, {bytes_text(free)} are free; "
             "make room, or name another folder by CAUSVID_MODELS"
         )
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"
 
 
 @contextmanager
