@@ -14,6 +14,7 @@ import torch
 
 from causvid_cli import pipeline as pipelines
 from causvid_cli.device import peak_memory_bytes
+from causvid_cli.extras import quietly
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.empty import empty_network
 from causvid_cli.models.load import make_ready
@@ -21,7 +22,6 @@ from causvid_cli.models.memory import Video, estimate, networks_of
 from causvid_cli.models.memory_terms import TransformerTerms
 from causvid_cli.models.random_weights import fill, random_codec, random_text
 from causvid_cli.models.resolve import find_model
-from causvid_cli.network.backbone import quietly
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Loading
 

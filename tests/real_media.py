@@ -36,5 +36,5 @@ def real_photos() -> list[Path]:
 def _folder(package: str, inside: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        pytest.skip(f"needs the files of {package}: pip install 'causvid[test]'")
+        pytest.skip(f"needs the files of {package}: pip install '.[test]'")
     return Path(spec.origin).parent / inside

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from causvid_cli.errors import CausvidError, ModelError, UsageError
+from causvid_cli.extras import UPDATE
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ def load_facts(pack: Path) -> PackFacts:
         raise ModelError(f"{path}: not JSON: {error}") from None
     format_ = data.get("format") if isinstance(data, dict) else None
     if isinstance(format_, int) and format_ > PACK_FORMAT:
-        raise ModelError(f"{path}: format {format_} was made for a newer causvid; try pip install --upgrade causvid")
+        raise ModelError(f"{path}: format {format_} was made for a newer causvid; {UPDATE}")
     return from_json(PackFacts, text, where=str(path), error=ModelError)
 
 

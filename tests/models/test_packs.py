@@ -252,7 +252,10 @@ def test_facts_survive_being_saved(tmp_path):
         ({"warp_steps": 1}, "warp_steps: must be a valid boolean, got 1"),
         ({"steps": [1000, "500"]}, "steps.1: must be a valid number, got '500'"),
         ({"rope": "relativ"}, "rope: must be 'relative' or 'absolute', got 'relativ'"),
-        ({"format": 2, "novelty": 1}, "format 2 was made for a newer causvid; try pip install --upgrade causvid"),
+        (
+            {"format": 2, "novelty": 1},
+            "format 2 was made for a newer causvid; try git pull and pip install . in causvid's source folder",
+        ),
     ],
 )
 def test_facts_that_are_wrong_name_the_key(tmp_path, changes, message):

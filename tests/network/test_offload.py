@@ -200,7 +200,7 @@ def test_too_little_memory_is_one_line_before_anything_is_loaded(pack, here, mon
     for options in ([], ["--dry-run"]):
         result = run("t2v", CAR, "-m", pack, "--device", "cpu", *options, code=5)
         (line,) = result.stderr.strip().splitlines()
-        assert "tiny at 64x64 in float32 takes about 0.0 GB, and cpu has 0.0 GB free" in line
+        assert "tiny at 64x64 in float32 takes about 2.1 MB, and cpu has 1.0 kB free" in line
     assert list(here.iterdir()) == []
 
 

@@ -131,7 +131,7 @@ def test_fp8_is_near_the_dense_network(dense):
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(ModelError, match=r"needs the package torchao; try pip install 'causvid\[quantize\]'"):
+    with pytest.raises(ModelError, match=r"needs the package torchao; try pip install '\.\[quantize\]' in"):
         check_quantize("int8", CPU)
 
 
@@ -139,6 +139,7 @@ def test_packages_say_nothing_while_they_load_and_loggers_speak_again_afterwards
     code = (
         "import torch; from causvid_cli import pipeline; from causvid_cli.network.quantize import check_quantize;"
         "check_quantize('int8', torch.device('cpu')); import logging, sys; assert 'torchao' in sys.modules;"
+        "import causvid_cli.codec.wan; assert 'diffusers' in sys.modules;"
         "assert logging.getLogger('a').isEnabledFor(logging.WARNING)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

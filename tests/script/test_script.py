@@ -185,7 +185,7 @@ def test_what_stands_before_broken_yaml_is_checked_and_nothing_is_missed_after_i
 def test_the_version_is_required_and_a_newer_one_is_all_that_is_said():
     assert problems_of("cues: [prompt: a]") == ["bad.yaml:1:1: 'version' is missing; write 'version: 1' at the top"]
     assert problems_of("version: 2\nfoo: 1") == [
-        "bad.yaml:1:10: version 2: made for a newer causvid; try pip install --upgrade causvid"
+        "bad.yaml:1:10: version 2: made for a newer causvid; try git pull and pip install . in causvid's source folder"
     ]
     assert problems_of("version: one\ncues: [prompt: a]") == ["bad.yaml:1:10: version 'one': write version: 1"]
 

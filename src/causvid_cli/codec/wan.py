@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, patchify, unpatchify
 from torch import Tensor, nn
 
 from causvid_cli.codec.codec import check_pictures, enlarged
 from causvid_cli.errors import MediaError
+from causvid_cli.extras import quietly
 from causvid_cli.geometry import CodecFacts, check_multiple
 from causvid_cli.weights.files import load_config, load_safetensors, load_state
+
+with quietly():
+    from diffusers.models.autoencoders.autoencoder_kl_wan import (
+        AutoencoderKLWan,
+        WanCausalConv3d,
+        patchify,
+        unpatchify,
+    )
 
 State = list[Any]
 """One slot per causal convolution, None until its first call; written by diffusers' layers."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from causvid_cli.config import from_data
 from causvid_cli.errors import CausvidError, MediaError, ModelError
+from causvid_cli.extras import UPDATE
 from causvid_cli.files import sha256_of_file
 from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.request import AUTO, LOADING, AudioFit, Interpolate, Loading
@@ -138,7 +139,7 @@ class Job:
         """The job that a recipe tells. Raises MediaError when it is of a newer program, damaged, or cannot be read."""
         version = recipe.get("v")
         if isinstance(version, int) and version > RECIPE_VERSION:
-            raise MediaError(f"{where}: its recipe was made by a newer causvid; try pip install --upgrade causvid")
+            raise MediaError(f"{where}: its recipe was made by a newer causvid; {UPDATE}")
         facts = {name: value for name, value in recipe.items() if name not in ("v", "prompt", "versions")}
         try:
             return from_data(cls, facts, where=f"{where}: its recipe", error=MediaError)

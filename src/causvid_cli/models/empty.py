@@ -29,9 +29,6 @@ def empty_network(part: PartName, config: Mapping[str, Any]) -> Any:
             from causvid_cli.codec.taehv import TAEHV
 
             return TAEHV.from_config(dict(config))
-        from causvid_cli.prompt.umt5 import check_installed
+        from causvid_cli.prompt.umt5 import empty_umt5
 
-        check_installed()
-        from transformers import UMT5Config, UMT5EncoderModel
-
-        return UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+        return empty_umt5(dict(config))

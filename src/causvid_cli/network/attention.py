@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from causvid_cli.errors import DeviceError
-from causvid_cli.network.backbone import dispatched, quietly
+from causvid_cli.extras import quietly
+from causvid_cli.network.backbone import dispatched
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import AUTO
 

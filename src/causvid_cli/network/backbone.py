@@ -1,30 +1,11 @@
-"""Scaled dot-product attention: torch's own, or one of those that diffusers dispatches to, loaded when it is asked for.
+"""Scaled dot-product attention: torch's own, or one of diffusers', loaded when it is asked for."""
 
-diffusers loads torchao, peft and transformers where they are installed, which takes seconds, and some of them report
-which of their own parts suit another torch: nothing that a user could mend, or needs to know.
-"""
-
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep what packages say while they load off the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+from causvid_cli.extras import quietly
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None = None, backend: Any = None) -> Tensor:

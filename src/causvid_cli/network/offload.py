@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from causvid_cli.errors import ModelError
+from causvid_cli.extras import require
 
 HOOK = "group_offloading"
 """What diffusers calls it."""
@@ -16,7 +16,7 @@ HOOK = "group_offloading"
 
 def offload_blocks(network: Any, device: torch.device) -> None:
     """Let the blocks of a `WanTransformer3DModel`, which lies in main memory, be fetched when they are called."""
-    check_installed()
+    require("accelerate", "diffusers.hooks", extra="wan", what="--offload group")
     from diffusers.hooks import apply_group_offloading
 
     for name, module in network.named_children():
@@ -48,11 +48,3 @@ def _chain(hooks: list[Any]) -> None:
     for hook, later in zip(hooks, hooks[1:], strict=False):
         hook.next_group = later.group
         later.group.onload_self = False
-
-
-def check_installed() -> None:
-    """Raise ModelError unless accelerate, which diffusers' hooks move inputs with, is here."""
-    try:
-        import accelerate  # noqa: F401
-    except ImportError:
-        raise ModelError("--offload group needs the package accelerate; try pip install 'causvid[wan]'") from None

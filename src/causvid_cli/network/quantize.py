@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from causvid_cli.device import computes_fp8
 from causvid_cli.errors import DeviceError, ModelError
-from causvid_cli.network.backbone import quietly
+from causvid_cli.extras import quietly, require
 from causvid_cli.request import Quantize
 
 
@@ -35,14 +35,7 @@ def check_quantize(quantize: Quantize, device: torch.device) -> None:
             f"--quantize fp8 needs an NVIDIA GPU that computes in it (compute capability 8.9 or later), not {device}; "
             "try --quantize int8"
         )
-    try:
-        with quietly():
-            import torchao.quantization  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            f"--quantize {quantize} needs the package {(error.name or 'torchao').partition('.')[0]}; "
-            "try pip install 'causvid[quantize]'"
-        ) from None
+    require("torchao.quantization", extra="quantize", what=f"--quantize {quantize}")
 
 
 def quantize_network(network: Any, quantize: Quantize, *, device: torch.device) -> None:

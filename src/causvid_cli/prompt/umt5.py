@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from causvid_cli.errors import ModelError
+from causvid_cli.extras import require
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.request import check_prompt
 from causvid_cli.weights.files import load_config, load_safetensors, load_state
@@ -53,13 +54,9 @@ class UMT5TextEncoder:
         float16 becomes bfloat16, because T5's activations overflow it. A bfloat16 file stays so in a float32 model: its
         11 GB would become 23, and the published programs compute in bfloat16 too.
         """
-        check_installed()
+        model = empty_umt5(load_config(folder / "text_encoder", CLASS))
         from tokenizers import Tokenizer
-        from transformers import UMT5Config, UMT5EncoderModel
 
-        config = load_config(folder / "text_encoder", CLASS)
-        with torch.device("meta"):
-            model = UMT5EncoderModel(UMT5Config.from_dict(config))
         state = load_safetensors(folder / "text_encoder")
         tied = {"shared.weight", "encoder.embed_tokens.weight"}  # one tensor, which a file holds under either name
         if given := tied & state.keys():
@@ -100,16 +97,18 @@ def padded(rows: Tensor, count: int) -> Tensor:
     return F.pad(rows, (0, 0, 0, count - len(rows))).unsqueeze(0)
 
 
+def empty_umt5(config: dict[str, Any]) -> Any:
+    """Return transformers' encoder of this configuration, without weights (on the meta device)."""
+    check_installed()
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    with torch.device("meta"):
+        return UMT5EncoderModel(UMT5Config.from_dict(config))
+
+
 def check_installed() -> None:
     """Raise ModelError unless the packages that umT5 needs are here."""
-    try:
-        import ftfy  # noqa: F401
-        import tokenizers  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ModelError(
-            f"this model reads prompts by umT5, which needs the package {error.name}; try pip install 'causvid[wan]'"
-        ) from None
+    require("ftfy", "tokenizers", "transformers", extra="wan", what="this model reads prompts by umT5, which")
 
 
 def clean(prompt: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import UsageError
+from causvid_cli.extras import UPDATE
 from causvid_cli.request import LARGEST_SEED, LONGEST_PROMPT, TRANSITIONS, Transition
 from causvid_cli.timecode import Time, parse_fps, parse_size, parse_time
 
@@ -118,7 +119,7 @@ def _version(text: str, name: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII):
         raise FieldError(f"{name} {text!r}: write version: {VERSION}")
     if int(text) > VERSION:
-        raise FieldError(f"{name} {text}: {NEWER}", "try pip install --upgrade causvid")
+        raise FieldError(f"{name} {text}: {NEWER}", UPDATE)
     return int(text)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError
+from causvid_cli.extras import require
 from causvid_cli.files import check_file
 from causvid_cli.weights.files import check_state
 from causvid_cli.weights.names import bare_names, official_to_diffusers_transformer
@@ -117,16 +118,8 @@ def dequantize_layer(network: nn.Module, path: str) -> nn.Linear:
     return layer
 
 
-def check_installed() -> None:
-    """Raise ModelError unless the packages that read GGUF are here."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise ModelError("GGUF weights need the package gguf; try pip install 'causvid[quantize]'") from None
-
-
 def _reader(path: Path) -> Any:
-    check_installed()
+    require("gguf", "diffusers", extra="quantize", what="GGUF weights")
     check_file(path)
     import gguf
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from causvid_cli.config import from_json
 from causvid_cli.errors import ModelError
+from causvid_cli.extras import require
 from causvid_cli.network.quantize import is_plain
 from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.gguf import dequantize_layer
@@ -278,7 +279,7 @@ def add_loras(network: Any, loras: Sequence[tuple[Lora, float]]) -> None:
 
 def _add_beside(network: Any, loras: Sequence[tuple[Lora, float]], parameters: set[str]) -> None:
     """Let peft compute these changes next to weights that cannot be changed."""
-    check_installed()
+    require("peft", extra="lora", what="a LoRA on GGUF weights")
     dtype = network.patch_embedding.weight.dtype
     names = []
     for number, (lora, _) in enumerate(loras):
@@ -296,14 +297,6 @@ def _add_beside(network: Any, loras: Sequence[tuple[Lora, float]], parameters: s
     used = [(name, weight) for name, (_, weight) in zip(names, loras, strict=True) if name]
     network.set_adapters([name for name, _ in used], [weight for _, weight in used])
     network.requires_grad_(False)
-
-
-def check_installed() -> None:
-    """Raise ModelError unless peft, which LoRAs beside GGUF weights need, is here."""
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        raise ModelError("a LoRA on GGUF weights needs the package peft; try pip install 'causvid[lora]'") from None
 
 
 def bidirectional_note(name: str, header: Mapping[str, str]) -> str:

@@ -1,0 +1,41 @@
+"""Packages that only some things need, loaded in silence, and how causvid itself is installed. Imports nothing slow."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Literal
+
+from causvid_cli.errors import ModelError
+
+INSTALL = "try pip install '.[{extra}]' in causvid's source folder"
+UPDATE = "try git pull and pip install . in causvid's source folder"
+
+
+def require(*packages: str, extra: Literal["wan", "lora", "quantize"], what: str) -> None:
+    """Load optional packages. Raises ModelError, which says what needs a missing one and which extra brings it."""
+    try:
+        with quietly():
+            for package in packages:
+                import_module(package)
+    except ImportError as error:
+        missing = (error.name or packages[0]).partition(".")[0]
+        raise ModelError(f"{what} needs the package {missing}; {INSTALL.format(extra=extra)}") from None
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what packages say while they load off the user's terminal.
+
+    diffusers loads torchao, peft and transformers where they are installed, and some of them report which of their own
+    parts suit another torch: nothing that a user could mend, or needs to know.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
