@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 from weights.test_lora import ROUNDING, expected, kijai, save
 
@@ -18,6 +17,7 @@ import gguf
 
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.geometry import take_chunks
+from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize, is_plain, is_quantized, quantize_network
 from causvid_cli.weights.gguf import ORIGINAL_SHAPE, compute_in, gguf_shapes, load_gguf, take_gguf
@@ -170,7 +170,6 @@ def write_gguf(path: Path, net: WanTransformer3DModel, kind: str, *, prefix: str
 def opened(path: Path, dtype: torch.dtype = torch.float32) -> CausalTransformer:
     with torch.device("meta"):
         net = WanTransformer3DModel(**SHAPE, num_layers=2)
-    net.rope = nn.Identity()
     take_gguf(net, load_gguf(path), name=path.name)
     compute_in(net, dtype)
     return CausalTransformer(net).eval().requires_grad_(False).to(dtype)

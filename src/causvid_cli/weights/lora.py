@@ -14,7 +14,6 @@ changes some of the layers only: so names are mapped here, by `weights/names.py`
 
 import json
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -278,24 +277,23 @@ def add_loras(network: Any, loras: Sequence[tuple[Lora, float]]) -> None:
 
 
 def _add_beside(network: Any, loras: Sequence[tuple[Lora, float]], parameters: set[str]) -> None:
-    """Let peft compute these changes next to weights that cannot be changed."""
+    """Let peft compute these changes next to weights that cannot be changed: one adapter of all LoRAs' ranks."""
     require("peft", extra="lora", what="a LoRA on GGUF weights")
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
     dtype = network.patch_embedding.weight.dtype
-    names = []
-    for number, (lora, _) in enumerate(loras):
-        state = {}
-        for parameter, low in lora.products.items():
-            if parameter in parameters and isinstance(low, LowRank):
-                layer = parameter.removesuffix(".weight")
-                state[f"{layer}.lora_A.weight"] = low.down.to(dtype)
-                state[f"{layer}.lora_B.weight"] = (low.scale * low.up.float()).to(dtype)
-        names.append(f"lora_{number}" if state else "")
-        if state:
-            with warnings.catch_warnings():  # peft wonders about a second one
-                warnings.simplefilter("ignore")
-                network.load_lora_adapter(state, prefix=None, adapter_name=names[-1])
-    used = [(name, weight) for name, (_, weight) in zip(names, loras, strict=True) if name]
-    network.set_adapters([name for name, _ in used], [weight for _, weight in used])
+    state: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    for parameter in parameters:
+        layer = parameter.removesuffix(".weight")
+        changes = [(weight, lora.products.get(parameter)) for lora, weight in loras]
+        low = [(weight * each.scale, each) for weight, each in changes if isinstance(each, LowRank)]
+        down = torch.cat([each.down.to(dtype) for _, each in low])
+        state[f"{layer}.lora_A.weight"], ranks[layer] = down, len(down)
+        state[f"{layer}.lora_B.weight"] = torch.cat([(scale * each.up.float()).to(dtype) for scale, each in low], dim=1)
+    config = LoraConfig(r=1, lora_alpha=1, target_modules=list(ranks), rank_pattern=ranks, alpha_pattern=ranks)
+    inject_adapter_in_model(config, network, low_cpu_mem_usage=True)
+    set_peft_model_state_dict(network, state, low_cpu_mem_usage=True)
     network.requires_grad_(False)
 
 
