@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import torch
 
 from causvid_cli import pipeline as pipelines
+from causvid_cli.codec.wan import WanCodec  # noqa: F401  diffusers takes memory of its own, once
 from causvid_cli.device import peak_memory_bytes
 from causvid_cli.extras import quietly
 from causvid_cli.models.catalogue import catalogue
