@@ -12,7 +12,6 @@ adapter_config.json), diffusers' (`transformer.blocks.0.attn1.to_q.lora_A.weight
 changes some of the layers only: so names are mapped here, by `weights/names.py`.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.config import from_json
+from causvid_cli.config import from_data, from_json
 from causvid_cli.errors import ModelError
 from causvid_cli.extras import require
 from causvid_cli.network.quantize import is_plain
@@ -385,4 +384,4 @@ def _diffusers_config(text: str, *, where: str) -> PeftConfig:
     """What the header of a safetensors file, written by diffusers, says of the transformer's adapter."""
     told = from_json(dict[str, Any], text, where=where, error=ModelError)
     own = {key.removeprefix("transformer."): value for key, value in told.items()}
-    return from_json(PeftConfig, json.dumps(own), where=where, error=ModelError)
+    return from_data(PeftConfig, own, where=where, error=ModelError)

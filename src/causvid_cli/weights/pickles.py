@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.weights.names import CAUSAL_LORA, ENTRIES
 from causvid_cli.weights.stored import StoredTensor, Tensors
@@ -90,7 +91,7 @@ def main(path: str, key: str | None = None) -> None:
     except MemoryError:
         raise SystemExit(OUT_OF_MEMORY) from None
     with out:
-        out.write(json.dumps(answer).encode() + b"\n" + numbers)
+        out.write(to_json(answer).encode() + b"\n" + numbers)
 
 
 # --- in the process that opens a pickle ----------------------------------------------------------------------------
