@@ -252,6 +252,25 @@ def test_extend_continues_what_it_sees(tiny, clip):
     assert contexts == [2, 1]
 
 
+def test_a_clip_with_sound_goes_into_matroska_and_webm(tiny, loud, monkeypatch):
+    result = makes("extend", loud, PROMPT, "-m", tiny, "-s", 7, "-o", "a.webm", "--length", "1s")
+    assert [note for note in notes(result) if "encoded anew" in note] == [
+        "loud.mp4: its sound (aac) is encoded anew as Opus, since WebM does not hold it as it is",
+        "loud.mp4: H.264 and the new frames' VP9 cannot share a track: its frames are encoded anew",
+    ]
+    assert len(packets("a.webm", "video")) == 24 and packets("a.webm", "audio")
+    makes("restyle", loud, PROMPT, "-m", tiny, "-s", 7, "-o", "b.mkv", "--lossless", "--length", "1s")
+    assert packets("b.mkv", "audio") == packets(loud, "audio")[: len(packets("b.mkv", "audio"))]
+    monkeypatch.setattr(packs, "pack_roots", lambda: [tiny.parent])
+    makes("extend", loud, PROMPT, "-m", tiny, "-s", 7, "-o", "whole.mkv", "--length", "2s")
+    assert packets("whole.mkv", "video")[:16] == packets(loud, "video")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "rollout", after_chunks(2, lambda: signal.raise_signal(signal.SIGINT)))
+        fails(run("extend", loud, PROMPT, "-m", tiny, "-s", 7, "-o", "x.mkv", "--length", "2s", "-q"), 130, "stopped")
+    makes("resume", "x.partial.mkv")
+    assert Path("x.mkv").read_bytes() == Path("whole.mkv").read_bytes()
+
+
 def test_each_prompt_of_what_is_added_is_a_chapter_after_the_clip(tiny, clip):
     makes("extend", clip, PROMPT, "-m", tiny, "--then", "1s: it jumps", "-o", "longer.mp4", "--length", "2s")
     chapters = read_info(Path("longer.mp4")).chapters
@@ -266,9 +285,9 @@ EXTEND = {
     "size": (["--size", "64x64"], 2, "--size 64x64: the new part has the clip's own size, 96x64; leave it out"),
     "context 0": (["--context", "0s"], 2, "--context 0s: must be more than 0; try 2s"),
     "context abc": (["--context", "abc"], 2, "--context 'abc' is not a time"),
-    "mkv": (["-o", "x.mkv"], 7, "x.mkv: a clip and its sound go into an MP4; try -o x.mp4"),
-    "gif": (["-o", "x.gif"], 7, "x.gif: a clip and its sound go into an MP4; try -o x.mp4"),
-    "stdout": (["-o", "-"], 2, "-o -: the clip and what follows it go into one MP4 file; name one"),
+    "lossless": (["-o", "x.mkv", "--lossless"], 2, "--lossless: what follows a clip is encoded like the clip"),
+    "gif": (["-o", "x.gif"], 7, "x.gif: a clip and its sound go into an MP4, MKV or WebM; try -o x.mp4"),
+    "stdout": (["-o", "-"], 2, "-o -: the clip and what follows it go into one file; name one"),
     "itself": (["-o", "clip.mp4", "-y"], 7, "clip.mp4 is the input; choose another -o"),
     "itself by another name": (["-o", "link.mp4", "-y"], 7, "link.mp4 is the input; choose another -o"),
 }
@@ -492,7 +511,6 @@ def test_restyle_without_sound_goes_into_any_format(tiny, clip, loud):
     makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.mp4", "--length", "1s")
     result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.gif", "--length", "1s")
     assert notes(result) == [stretched("96x64"), "its sound is left out: .gif gets pictures only"]
-    fails(run("restyle", loud, PROMPT, "-m", tiny, "-o", "a.webm"), 7, "a clip and its sound go into an MP4")
     result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "-", "--format", "rawvideo", "--length", "1s")
     assert len(result.stdout_bytes) == 8 * 64 * 96 * 3
     assert notes(result) == [stretched("96x64"), "its sound is left out: stdout gets pictures only"]
@@ -639,7 +657,7 @@ def test_a_script_begins_from_an_image_or_a_video_beside_it(tiny, photo, clip):
     for options, complaint in (
         (["--hold", "frame"], "--hold frame: the script begins from a video; leave --hold out"),
         (["--fit", "zoom"], "--fit zoom: unknown"),
-        (["-o", "-"], "go into one MP4 file"),
+        (["-o", "-"], "go into one file"),
     ):
         fails(run("edit-script", script, "-m", tiny, *options), 2, complaint)
     plain = write_script(CUES)

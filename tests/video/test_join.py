@@ -2,9 +2,9 @@
 
 import errno
 import hashlib
-import io
 import os
 import subprocess
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from real_media import real_clip
 
-from causvid_cli.errors import MediaError
+from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.video import VideoFormat, open_writer
-from causvid_cli.video.join import ExactJoin, JoinPlan, ReencodeJoin, Tail, WithSound, plan_join
+from causvid_cli.video.files import OutputFile
+from causvid_cli.video.join import Join, JoinPlan, Tail, WithSound, container_of, plan_join
 from causvid_cli.video.join.h264 import parse_header, units, with_lengths
 
 FPS = Fraction(8)
@@ -104,7 +105,7 @@ def write_clip(
 
 
 def finish(
-    make: ExactJoin | ReencodeJoin | WithSound,
+    make: Join | WithSound,
     part: Path,
     path: Path,
     *,
@@ -120,7 +121,7 @@ def extend(source: Path, path: Path, **given: object) -> tuple[JoinPlan, Path]:
     """The clip and new pictures, joined; and the file with only those."""
     plan = plan_join(source)
     part = write_part(path.with_suffix(".part"), plan)
-    make = ExactJoin(plan) if plan.exact else ReencodeJoin(plan)
+    make = Join(plan)
     finish(make, part, path, **given)  # type: ignore[arg-type]
     assert read_info(path).frames == make.frames_before + read_info(part).frames
     return plan, part
@@ -190,25 +191,115 @@ def test_every_picture_and_every_sound_of_a_real_clip_stays_bit_for_bit(name: st
     assert {later - earlier for earlier, later in pairwise(shown[1:])} == {1 / FPS}
 
 
-def test_the_writer_publishes_the_joined_video(tmp_path: Path) -> None:
-    source, path = real_clip("bikes.mp4"), tmp_path / "out.mp4"
-    plan = plan_join(source)
-    made = np.stack([rgb(number, *plan.shown_size) for number in range(24)])
-    recipe = {"prompt": "it snows", "seed": 1}
-    video = VideoFormat(
-        width=plan.tail.width,
-        height=plan.tail.height,
-        fps=FPS,
-        metadata=recipe_to_metadata(recipe),
-        encoding=plan.tail.encoding,
-    )
-    with open_writer(path, video, finish=ExactJoin(plan)) as writer:
+RECIPE = {"prompt": "it snows", "seed": 1}
+
+
+def publish(source: Path, path: Path) -> tuple[JoinPlan, list[str]]:
+    """Let the writer make a file in which a clip goes on; the plan, and the checksums of the new frames."""
+    plan = plan_join(source, container_of(path))
+    tail, made = plan.tail, np.stack([rgb(number, *plan.shown_size) for number in range(24)])
+    metadata = recipe_to_metadata(RECIPE)
+    video = VideoFormat(width=tail.width, height=tail.height, fps=FPS, metadata=metadata, encoding=tail.encoding)
+    with open_writer(path, video, finish=Join(plan)) as writer:
         for start in range(0, 24, 6):
             writer.write(plan.to_coded(made[start : start + 6]))
         part = checksums(writer.part_path)
         writer.publish()
+    assert read_info(path).recipe == RECIPE
+    return plan, part
+
+
+def test_the_writer_publishes_the_joined_video(tmp_path: Path) -> None:
+    source, path = real_clip("bikes.mp4"), tmp_path / "out.mp4"
+    _, part = publish(source, path)
     assert checksums(path) == checksums(source) + part
-    assert read_info(path).recipe == recipe and read_info(path).frames == 250 + 24
+    assert read_info(path).frames == 250 + 24
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "made"),
+    [
+        ("in.mp4", "libx264", "aac", "out.mkv"),
+        ("in.mkv", "libx264", "pcm_s16le", "out.mkv"),
+        ("in.webm", "libvpx-vp9", "libopus", "out.mkv"),
+        ("in.webm", "libvpx-vp9", "libopus", "out.webm"),
+    ],
+)
+def test_a_clip_stays_bit_for_bit_in_matroska_and_webm(
+    name: str, codec: str, sound: str, made: str, tmp_path: Path
+) -> None:
+    source = write_clip(tmp_path / name, codec=codec, sounds=(sound,), options=H264 if codec == "libx264" else {})
+    plan, part = publish(source, tmp_path / made)
+    assert plan.exact and plan.notes == ()
+    assert checksums(tmp_path / made) == checksums(source) + part
+    assert data(tmp_path / made) == data(source)
+    shown = times(tmp_path / made)
+    assert float(shown[12] - shown[0]) == pytest.approx(1, abs=0.001)
+    assert float(shown[-1] - shown[0]) == pytest.approx(1 + 23 / FPS, abs=0.001)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_clip_goes_on_in_webm_as_vp9_and_opus_and_that_is_said(codec: str, tmp_path: Path) -> None:
+    options = H264 if codec == "libx264" else {"q": "2"}
+    source, path = write_clip(tmp_path / "in.mkv", codec=codec, sounds=("aac",), options=options), tmp_path / "out.webm"
+    plan, part = publish(source, path)
+    assert "and the new frames' VP9 cannot share a track: its frames are encoded anew" in plan.reason
+    assert plan.notes == (f"{source}: its sound (aac) is encoded anew as Opus, since WebM does not hold it as it is",)
+    assert checksums(path)[12:] == part
+    with av.open(str(source)) as a, av.open(str(path)) as b:
+        assert [stream.codec_context.name for stream in b.streams] == ["vp9", "opus"]
+        for given, kept in zip(a.decode(video=0), b.decode(video=0), strict=False):
+            error = given.to_rgb().to_ndarray().astype(float) - kept.to_rgb().to_ndarray()
+            assert np.abs(error).mean() < 6
+    with av.open(str(path)) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 48_000
+
+
+SUBTITLES = "1\n00:00:00,100 --> 00:00:00,400\nHello <i>you</i>\nand me\n\n2\n00:00:00,600 --> 00:00:00,900\nBye\n"
+
+
+def subtitles(path: Path) -> str:
+    """The subtitles of a video as SubRip, by another FFmpeg."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-map", "0:s:0", "-f", "srt", "-"]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "codec"),
+    [("in.mkv", "a.mp4", "mov_text"), ("in.mkv", "a.webm", "webvtt"), ("in.mp4", "a.mkv", "subrip")],
+)
+def test_subtitles_are_converted_to_what_the_container_holds(given: str, made: str, codec: str, tmp_path: Path) -> None:
+    silent, source, path = write_clip(tmp_path / "silent.mkv"), tmp_path / given, tmp_path / made
+    (tmp_path / "in.srt").write_text(SUBTITLES)
+    kind = "mov_text" if given == "in.mp4" else "srt"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", silent, "-i", tmp_path / "in.srt"]
+    tags = ["-metadata:s:s:0", "language=deu", "-c:v", "copy", "-c:s", kind]
+    subprocess.run([*command, *tags, source], check=True)
+    plan, _ = publish(source, path)
+    assert any("its subtitles" in note and f"converted to {codec}" in note for note in plan.notes)
+    assert subtitles(path) == subtitles(source) == SUBTITLES
+    with av.open(str(path)) as container:
+        (track,) = container.streams.subtitles
+        assert (track.codec_context.codec.canonical_name, track.language) == (codec, "deu")
+
+
+def test_frames_that_an_edit_list_hides_at_the_start_stay_hidden_in_matroska(tmp_path: Path) -> None:
+    whole, source = write_clip(tmp_path / "whole.mp4"), tmp_path / "in.mp4"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-ss", "0.5", "-i", whole, "-c", "copy", source]
+    subprocess.run(command, check=True)
+    assert len(times(source)) == 6
+    plan, part = publish(source, tmp_path / "out.mkv")
+    assert not plan.exact and "hides frames at its start" in plan.reason
+    assert checksums(tmp_path / "out.mkv")[6:] == part
+    assert plan_join(source).exact
+
+
+@pytest.mark.parametrize("made", ["out.mkv", "out.webm"])
+def test_a_turned_clip_stays_turned_in_matroska_and_webm(made: str, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", degrees=90)
+    publish(source, tmp_path / made)
+    given, kept = open_clip(source), open_clip(tmp_path / made)
+    assert (kept.rotation, kept.width, kept.height) == (given.rotation, given.width, given.height) == (270, 48, 64)
 
 
 def test_a_clip_that_was_extended_is_extended_again_and_stays_exact(tmp_path: Path) -> None:
@@ -381,7 +472,7 @@ def test_tags_and_chapters_of_the_clip_stay_and_ours_come_after(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("codec", "pixels", "reason"),
     [
-        ("mpeg4", "yuv420p", "MPEG4 and the new pictures' H.264 cannot share a track"),
+        ("mpeg4", "yuv420p", "MPEG4 and the new frames' H.264 cannot share a track"),
         ("ffv1", "bgr0", "FFV1 and"),
         ("libx264", "yuv420p10le", "yuv420p10le cannot go on"),
         ("libx264", "yuv444p", "yuv444p cannot go on"),
@@ -471,29 +562,30 @@ def test_a_clip_without_sound_restyles_to_one_without(tmp_path: Path) -> None:
     assert packets(finish(WithSound(source), part, tmp_path / "out.mp4")) == []
 
 
-class FullDisk(io.FileIO):
+class FullDisk(OutputFile):
     """A file on a disk that has room for so many bytes."""
 
     room = 0
 
     def write(self, data: bytes, /) -> int:
         if self.tell() + len(data) > self.room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self.failure
         return super().write(data)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-@pytest.mark.parametrize("kind", [ExactJoin, WithSound])
-def test_a_full_disk_is_an_error_wherever_it_strikes(kind: type, share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Join, WithSound])
+def test_a_full_disk_is_remembered_wherever_it_strikes(kind: type, share: float, tmp_path: Path) -> None:
     source = real_clip("carphone_pristine.mp4")
     plan = plan_join(source)
     part = write_part(tmp_path / "x.part", plan)
-    make = ExactJoin(plan) if kind is ExactJoin else WithSound(source)
+    make = Join(plan) if kind is Join else WithSound(source)
     target = FullDisk(tmp_path / "out.mp4", "w+")
     target.room = round(share * finish(make, part, tmp_path / "whole.mp4").stat().st_size)
-    with target, pytest.raises(OSError, match="No space left") as caught:
+    with target, suppress(MediaError, OutputError, OSError):
         make(part, target, metadata={}, chapters=())
-    assert caught.value.errno == errno.ENOSPC
+    assert isinstance(target.failure, OSError) and target.failure.errno == errno.ENOSPC
 
 
 def test_a_source_that_vanishes_or_changes_is_named(tmp_path: Path) -> None:
@@ -503,11 +595,11 @@ def test_a_source_that_vanishes_or_changes_is_named(tmp_path: Path) -> None:
     content = source.read_bytes()
     source.unlink()
     source.write_bytes(content[:-1] + b"x")
-    for make in (ExactJoin(plan), ReencodeJoin(plan), restyle):
+    for make in (Join(plan), restyle):
         with pytest.raises(MediaError, match=r"in\.mp4: was changed"):
             finish(make, part, tmp_path / "out.mp4")
     source.unlink()
-    for make in (ExactJoin(plan), ReencodeJoin(plan), restyle):
+    for make in (Join(plan), restyle):
         with pytest.raises(MediaError, match=r"in\.mp4: does not exist"):
             finish(make, part, tmp_path / "out.mp4")
 

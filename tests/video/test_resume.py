@@ -201,9 +201,9 @@ def test_a_finish_that_loses_frames_is_found_out(tmp_path):
     assert names(tmp_path) == {"a.mp4.part"}
 
 
-def test_a_finish_is_for_mp4_only(tmp_path):
-    with pytest.raises(OutputError, match=r"a clip and its sound go into an MP4; try -o .*/a\.mp4"):
-        writer(tmp_path / "a.mkv", finish=Twice(9))
+def test_a_finish_is_for_containers_that_hold_sound(tmp_path):
+    with pytest.raises(OutputError, match=r"a clip and its sound go into an MP4, MKV or WebM; try -o .*/a\.mp4"):
+        writer(tmp_path / "a.gif", finish=Twice(9))
 
 
 def test_a_video_without_metadata_is_published(tmp_path):

@@ -93,10 +93,10 @@ def extend(
     fit: options.Fit = None,
     tolerate_damage: options.TolerateDamage = False,
 ) -> None:
-    """Go on where a clip ends: the clip, then --length of new pictures, in one file.
+    """Go on where a clip ends: the clip, then --length of new frames, in one MP4, MKV or WebM.
 
-    The clip's own pictures and sound are copied as they are where their format allows that (H.264, 8 bits); otherwise
-    the pictures are encoded anew, and that is said.
+    The clip's own frames and sound are copied as they are where that file can hold them (H.264 of 8 bits in MP4 and
+    MKV, VP9 in MKV and WebM); otherwise they are encoded anew, and that is said.
     """
     end = ClipEnd(
         path=_file(clip, "CLIP"),

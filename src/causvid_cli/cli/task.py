@@ -155,7 +155,9 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     if given is not None:
         given.replaces_sound = soundtrack is not None
     if given is not None and given.kind == "clip" and making.output == "-":
-        raise UsageError("-o -: the clip and what follows it go into one MP4 file; name one, such as -o longer.mp4")
+        raise UsageError("-o -: the clip and what follows it go into one file; name one, such as -o longer.mp4")
+    if given is not None and given.kind == "clip" and making.lossless:
+        raise UsageError("--lossless: what follows a clip is encoded like the clip; leave it out")
     steps = None if making.steps is None else parse_whole(making.steps, name="--steps")
     seed = _seed(script, making)
     chosen = chosen_model(script, making)
@@ -163,7 +165,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     way, made_fps, asked_fps = chosen_rates(script, making, facts, given)
     wanted = _size(script, making)
     if given:
-        given.check(facts, codec, size=wanted, fps=made_fps)
+        given.check(facts, codec, size=wanted, fps=made_fps, output=Path(making.output or ""))
         cells, size = given.cells, given.size
     else:
         width, height, times = check_size(wanted, facts)

@@ -55,8 +55,11 @@ class InputMedia:
     """Whether the model's pictures are shown as blocks of whole cells."""
     kind: Literal["photo", "clip", "source"] = "photo"
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
-        """Read what the file is. Raises MediaError where it cannot be used, UsageError where an option does not fit."""
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
+        """Read what the file is; `output` says by its name in what container the video goes.
+
+        Raises MediaError where it cannot be used, UsageError where an option does not fit.
+        """
         raise NotImplementedError
 
     def read_through(self, seconds: Fraction | None) -> None:
@@ -106,7 +109,7 @@ class InputMedia:
         return None
 
     def joins(self, output: Path) -> bool:
-        """Whether the file holds packets of the input, which only MP4 does."""
+        """Return whether a file of this name would hold packets of the input."""
         return False
 
     @property
@@ -153,7 +156,7 @@ class Photo(InputMedia):
     _photo: "Picture | None" = None
     _held: int = 0
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
         from causvid_cli.media.stills import open_image
 
         assert self.path is not None
@@ -192,13 +195,18 @@ class ClipEnd(InputMedia):
     _wanted: int = 0
     _fps: Fraction = Fraction(1)
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
         from causvid_cli.media.clips import open_clip
-        from causvid_cli.video.join import plan_join
+        from causvid_cli.video.join import container_of, plan_join
 
         assert self.path is not None
         self._clip = open_clip(self.path, tolerate_damage=self.tolerate_damage)
-        self._plan = plan_join(self.path, keeps_sound=not self.replaces_sound, tolerate_damage=self.tolerate_damage)
+        self._plan = plan_join(
+            self.path,
+            container_of(output),
+            keeps_sound=not self.replaces_sound,
+            tolerate_damage=self.tolerate_damage,
+        )
         self.size = (self._plan.tail.width, self._plan.tail.height)
         if size is not None and size != self.size:
             own = "{}x{}".format(*self.size)
@@ -271,10 +279,10 @@ class ClipEnd(InputMedia):
         return self._plan.tail.encoding
 
     def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish":
-        from causvid_cli.video.join import ExactJoin, ReencodeJoin
+        from causvid_cli.video.join import Join
 
         assert self._plan is not None
-        return (ExactJoin if self._plan.exact else ReencodeJoin)(self._plan, soundtrack)
+        return Join(self._plan, soundtrack)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -289,7 +297,7 @@ class Source(InputMedia):
     _clip: "Clip | LiveClip | None" = None
     _keep_size: bool = False
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction) -> None:
+    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
         from causvid_cli.media.clips import open_clip, open_stream
 
         check_strength(self.strength)
@@ -350,11 +358,11 @@ class Source(InputMedia):
         return has_sound and not self.replaces_sound
 
     def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish | None":
-        from causvid_cli.video.join import WithSound
+        from causvid_cli.video.join import WithSound, container_of
 
         if self.path is None or not self.joins(output):
             return None
-        return WithSound(self.path, tolerate_damage=self.tolerate_damage)
+        return WithSound(self.path, container_of(output), tolerate_damage=self.tolerate_damage)
 
 
 def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> InputMedia:

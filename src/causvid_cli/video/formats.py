@@ -162,9 +162,9 @@ def _check_folder(folder: Path) -> None:
 
 def _check_form(path: Path, form: Form, video: VideoFormat, *, joins: bool) -> None:
     """Raise UsageError or OutputError when such a video cannot have this form."""
-    if joins and form.container != "mp4":
+    if joins and not form.has_tags:
         instead = shlex.quote(str(path.with_suffix(".mp4")))
-        raise OutputError(f"{path}: a clip and its sound go into an MP4; try -o {instead}")
+        raise OutputError(f"{path}: a clip and its sound go into an MP4, MKV or WebM; try -o {instead}")
     if video.soundtrack and not form.has_tags:
         instead = shlex.quote(str(path.with_suffix(".mp4") if path.suffix.lower() != ".png" else Path("video.mp4")))
         raise UsageError(f"--audio: {path.suffix} holds no sound; leave it out, or try -o {instead}")

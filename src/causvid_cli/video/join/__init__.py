@@ -1,14 +1,14 @@
-"""New pictures joined to the clip that they came from: its own pictures and its sound stay as they are.
+"""New frames joined to the clip that they came from: its own frames and its sound stay as they are.
 
-    plan = plan_join(Path("clip.mp4"))          # can its packets be kept, and what must the new pictures be like?
-    finish = ExactJoin(plan) if plan.exact else ReencodeJoin(plan)
-    finish(part, target, metadata={}, chapters=())
+    plan = plan_join(Path("clip.mp4"))          # can its packets be kept, and what must the new frames be like?
+    Join(plan)(part, target, metadata={}, chapters=())
 
-plan_join: what a clip is; ExactJoin: its packets, then the new ones; ReencodeJoin: where packets cannot be kept;
-WithSound: only the new pictures, with the clip's sound.
+plan_join: what a clip is. Join: its packets, or where they cannot be kept its frames encoded anew, then the new ones.
+WithSound: only the new frames, with the clip's sound. container_of: MP4, Matroska or WebM by a file's name.
 """
 
-from causvid_cli.video.join.joins import ExactJoin, ReencodeJoin, WithSound
+from causvid_cli.video.join.containers import JoinContainer, container_of
+from causvid_cli.video.join.joins import Join, WithSound
 from causvid_cli.video.join.plan_join import JoinPlan, Tail, plan_join
 
-__all__ = ["ExactJoin", "JoinPlan", "ReencodeJoin", "Tail", "WithSound", "plan_join"]
+__all__ = ["Join", "JoinContainer", "JoinPlan", "Tail", "WithSound", "container_of", "plan_join"]

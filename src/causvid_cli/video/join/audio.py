@@ -1,9 +1,8 @@
-"""The sound and the subtitles of a clip, beside new pictures: copied packet by packet where MP4 holds them."""
+"""The sound and subtitles of a clip, beside new frames: copied packet by packet where the container holds them."""
 
 import io
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count, islice
@@ -15,16 +14,16 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
 
 from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.media.probe import open_video
 from causvid_cli.media.sound import silence
-from causvid_cli.video.join.mp4 import mux, write_mp4
+from causvid_cli.video.files import OutputFile
+from causvid_cli.video.join.containers import JoinContainer, mux, write_container
+from causvid_cli.video.publish import MILLISECOND
 from causvid_cli.video.sound import BITS_PER_CHANNEL, add_encoder
 
-SOUND_IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-"""Codecs that players expect in an MP4."""
-SUBTITLES_IN_MP4 = frozenset({"mov_text"})
 MARKS = frozenset({"creation_time", "handler_name", "language", "title", "vendor_id"})
 """What a track says of itself that stays true in another file."""
 _ENCODERS = {"opus": "libopus"}
@@ -41,74 +40,86 @@ Convert = Callable[[av.Packet], Iterable[av.Packet]]
 class Track:
     """A stream of the source that the new file holds as well.
 
-    encode: as AAC. tolerate_damage: packets that cannot be decoded for that are left out.
+    encoder: with which it is encoded anew; "" copies its packets. tolerate_damage: packets that cannot be decoded for
+    that are left out.
     """
 
     index: int
-    encode: bool = False
+    encoder: str = ""
     tolerate_damage: bool = False
 
 
 def choose_tracks(
     source: Path,
-    container: InputContainer,
+    file: InputContainer,
     video: Stream,
+    container: JoinContainer,
     *,
     sound_only: bool = False,
     keeps_sound: bool = True,
     pads: bool = False,
     tolerate_damage: bool = False,
 ) -> tuple[tuple[Track, ...], list[str]]:
-    """The streams beside the frames that are kept, and a line for each that is not, or not as it is.
+    """Return the streams beside the frames that are kept, and a line for each that is not, or not as it is.
 
     keeps_sound: else another takes its place. pads: silence is to follow the sound.
     Raises MediaError with the remedy for sound that cannot be copied, unless damage is tolerated.
     """
-    tracks, notes = [], []
-    for stream in container.streams:
-        codec = "" if stream.codec_context is None else stream.codec_context.codec.canonical_name
-        if stream.index == video.index or (stream.type == "data" and container.chapters()):
+    tracks, notes, anew = [], [], f"encoded anew as {container.audio_encoder_name}"
+    for stream in file.streams:
+        codec = None if stream.codec_context is None else stream.codec_context.codec
+        name, encoder = "" if codec is None else codec.canonical_name, ""
+        if stream.index == video.index or (stream.type == "data" and file.chapters()):
             continue  # MP4 keeps the titles of chapters in a track of their own
+        if sound_only and stream.type != "audio":
+            continue
         if stream.type == "audio" and not keeps_sound:
             notes.append("its sound makes way for --audio")
-        elif stream.type == "audio" and codec:
-            encode = codec not in SOUND_IN_MP4
-            if encode:
-                notes.append(f"its sound ({codec}) is encoded anew as AAC, since MP4 does not hold it as it is")
+            continue
+        if stream.type == "audio" and codec:
+            reason = ""
+            if name not in container.audio:
+                reason = f"since {container.name} does not hold it as it is"
             elif pads and isinstance(stream, AudioStream) and not _takes_silence(stream):
-                encode = True
-                notes.append(f"its sound ({codec}) is encoded anew as AAC, so that silence can follow it")
-            tracks.append(Track(stream.index, encode=encode, tolerate_damage=tolerate_damage))
-        elif stream.type == "subtitle" and codec in SUBTITLES_IN_MP4 and not sound_only:
-            tracks.append(Track(stream.index))
-        elif not sound_only:
-            notes.append(f"track {stream.index + 1} ({stream.type}{f', {codec}' if codec else ''}) is left out")
-    if pads and container.streams.audio and keeps_sound:
+                reason = "so that silence can follow it"
+            if reason:
+                encoder = container.audio_encoder
+                notes.append(f"its sound ({name}) is {anew}, {reason}")
+        elif stream.type == "subtitle" and codec and codec.text_sub and name not in container.subtitles:
+            encoder = container.subtitle_encoder
+            notes.append(f"its subtitles ({name}) are converted to {encoder}, which {container.name} holds")
+        elif stream.type != "subtitle" or name not in container.subtitles:
+            notes.append(f"track {stream.index + 1} ({stream.type}{f', {name}' if name else ''}) is left out")
+            continue
+        tracks.append(Track(stream.index, encoder=encoder, tolerate_damage=tolerate_damage))
+    if pads and file.streams.audio and keeps_sound:
         notes.append("silence follows its sound, to the video's end")
-    if not _can_be_written(source, container, tracks):
+    if not _can_be_written(source, file, tracks, container):
         if not tolerate_damage:
             name, copy = shlex.quote(str(source)), shlex.quote(f"{source.stem}-mended.mp4")
             remedy = f"ffmpeg -i {name} -c:v copy -c:a aac {copy} makes a clip that can be used"
             raise MediaError(f"{source}: its sound is damaged; {remedy}, and --tolerate-damage goes on without that")
-        kept = [replace(track, encode=True) for track in tracks if container.streams[track.index].type == "audio"]
-        tracks = kept if _can_be_written(source, container, kept) else []
-        notes.append(f"its sound is damaged, and {'encoded anew as AAC' if tracks else 'left out'}")
+        encoder = container.audio_encoder
+        kept = [replace(track, encoder=encoder) for track in tracks if file.streams[track.index].type == "audio"]
+        tracks = kept if _can_be_written(source, file, kept, container) else []
+        notes.append(f"its sound is damaged, and {anew if tracks else 'left out'}")
     return tuple(tracks), notes
 
 
-def _can_be_written(source: Path, container: InputContainer, tracks: Sequence[Track]) -> bool:
+def _can_be_written(source: Path, file: InputContainer, tracks: Sequence[Track], container: JoinContainer) -> bool:
     """Write the tracks once, alone: what cannot be copied is found before new frames are made.
 
-    MP4 stores them as it holds them, so there nothing is tried.
+    MP4 stores them as it holds them, so from one into another nothing is tried.
     """
-    if not tracks or ("mov" in container.format.name and not any(track.encode for track in tracks)):
+    as_it_is = "mov" in file.format.name and container.muxer == "mp4" and not any(track.encoder for track in tracks)
+    if not tracks or as_it_is:
         return True
-    with TemporaryFile(buffering=0) as target, suppress(OSError):  # no room to try is no reason not to begin
+    with TemporaryFile(buffering=0) as place, OutputFile(place.fileno(), "r+", closefd=False) as target:
         try:
-            with write_mp4(target) as output, open_video(source) as (_, again, _):
+            with write_container(target, container) as output, open_video(source) as (_, again, _):
                 mux(output, other_packets(again, add_tracks(output, again, tracks), start=Fraction(0)))
-        except (MediaError, OutputError):
-            return False
+        except (MediaError, OutputError, OSError):
+            return target.failure is not None  # no room to try is no reason not to begin
     return True
 
 
@@ -123,11 +134,13 @@ def add_tracks(
 
 
 def _add_track(output: OutputContainer, stream: Stream, track: Track, end: Fraction | None) -> Convert:
-    if track.encode:
-        assert isinstance(stream, AudioStream)
-        encoder = _SoundEncoder(output, stream, end=end, tolerate_damage=track.tolerate_damage)
+    if track.encoder and isinstance(stream, AudioStream):
+        encoder = _SoundEncoder(output, stream, track.encoder, end=end, tolerate_damage=track.tolerate_damage)
         added: Stream = encoder.stream
         convert: Convert = encoder
+    elif track.encoder:
+        assert isinstance(stream, SubtitleStream)
+        added, convert = _subtitle_converter(output, stream, track.encoder)
     else:
         added = output.add_stream_from_template(stream, opaque=True)
         convert = _SoundCopier(added, stream, end) if isinstance(stream, AudioStream) else _copier(added)
@@ -175,6 +188,26 @@ def _copier(added: Stream) -> Convert:
         return (packet,)
 
     return copy
+
+
+def _subtitle_converter(output: OutputContainer, source: SubtitleStream, codec: str) -> tuple[Stream, Convert]:
+    """Put a track of subtitles into a file as another kind of text; return it, and what makes its packets."""
+    source.codec_context.open()  # which fills the header with the styles
+    added = output.add_stream(codec)
+    assert isinstance(added, SubtitleStream)
+    encoder, added.time_base = added.codec_context, MILLISECOND
+    encoder.time_base, encoder.subtitle_header = MILLISECOND, source.codec_context.subtitle_header
+
+    def convert(packet: av.Packet) -> Iterator[av.Packet]:
+        found = source.decode2(packet) if packet.size else None
+        if found is not None:  # MP4 has empty ones between two
+            made = encoder.encode_subtitle(found)
+            made.stream, made.time_base = added, packet.time_base
+            made.pts = made.dts = packet.pts
+            made.duration = packet.duration
+            yield made
+
+    return added, convert
 
 
 class _SoundCopier:
@@ -256,15 +289,18 @@ def _takes_silence(source: AudioStream) -> bool:
 
 
 class _SoundEncoder:
-    """A track of sound, decoded and encoded as AAC, and silence until the end."""
+    """A track of sound, decoded and encoded anew, and silence until the end."""
 
     def __init__(
-        self, output: OutputContainer, source: AudioStream, *, end: Fraction | None, tolerate_damage: bool
+        self, output: OutputContainer, source: AudioStream, codec: str, *, end: Fraction | None, tolerate_damage: bool
     ) -> None:
         self._source, self._end, self._tolerate_damage = source, end, tolerate_damage
-        self.stream = add_encoder(output, rate=source.rate, layout=source.layout.name)
+        self.stream = add_encoder(output, rate=source.rate, layout=source.layout.name, codec=codec)
         context = self.stream.codec_context
-        self._resampler = av.AudioResampler(format="fltp", layout=context.layout, rate=context.rate, frame_size=1024)
+        context.open()  # now it knows how many samples a packet takes
+        self._resampler = av.AudioResampler(
+            format=context.format.name, layout=context.layout, rate=context.rate, frame_size=context.frame_size
+        )
         self._last: av.AudioFrame | None = None
 
     def __call__(self, packet: av.Packet) -> Iterator[av.Packet]:

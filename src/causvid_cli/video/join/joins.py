@@ -1,4 +1,4 @@
-"""The finished file of a clip and new pictures: what `publish()` calls to make it, in constant memory."""
+"""What makes the finished file of a clip and new frames; `publish()` calls it. Memory does not grow with the length."""
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,108 +22,81 @@ from causvid_cli.media.probe import Chapter, open_video, read_info
 from causvid_cli.media.recipe import RECIPE_KEY
 from causvid_cli.media.sound import Soundtrack
 from causvid_cli.media.view import damage_noted, decoded, deinterlace, flattened
+from causvid_cli.video.encode import VP9
 from causvid_cli.video.join.audio import add_tracks, choose_tracks, keep_marks, other_packets, shift
+from causvid_cli.video.join.containers import MP4, JoinContainer, mux, write_container
 from causvid_cli.video.join.h264 import ParameterSets, parse_header, units, with_lengths
-from causvid_cli.video.join.mp4 import mux, write_mp4
 from causvid_cli.video.join.plan_join import JoinPlan, make_stamp, open_source
 from causvid_cli.video.sound import add_soundtrack, due_s
 
 if TYPE_CHECKING:
     from av.container.core import Chapter as Mark
 
-CRF = 16
-"""x264's quality for pictures that are encoded anew: 43 dB and more to the source."""
-PRESET = "fast"
+X264_OPTIONS = {"preset": "fast", "crf": "16", "x264-params": "sps-id=0"}
+"""Of frames that are encoded anew: 43 dB and more to the source."""
 THREADS = 4
-"""A fixed number, so that equal pictures give equal bytes on every machine."""
+"""A fixed number, so that equal frames give equal bytes on every machine."""
 FINEST = 1_000_000
 """Ticks per second of a track, at most."""
 _OF_THE_CONTAINER = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration", RECIPE_KEY})
 
 
-class ExactJoin:
-    """The source's own packets, then those of the `.part`, in one H.264 track; its sound, or another, beside them.
+class Join:
+    """Makes the finished file of a clip and new frames, with the clip's sound, or another, beside them.
 
-    Both have parameter sets with numbers of their own, all in the track's header (`avc1`); the new key frames carry
-    theirs once more, for decoders that take but the first set of a header.
+    Where the plan is exact, the clip's own packets come before those of the `.part`; else its frames are encoded anew
+    at a high quality. Both parts of an H.264 track have parameter sets with numbers of their own, all in the track's
+    header (`avc1`); the new key frames carry theirs once more, for decoders that take but the first set of a header.
     """
 
     def __init__(self, plan: JoinPlan, soundtrack: Soundtrack | None = None) -> None:
-        assert plan.exact, plan.reason
         self._plan, self._soundtrack = plan, soundtrack
         self.frames_before = plan.frames
-        """Pictures of the finished file before the first new one."""
+        """Frames of the finished file before the first new one; as many as could be decoded, once it is called."""
 
     def __call__(
         self, part: Path, target: BinaryIO, *, metadata: Mapping[str, str], chapters: Sequence[Chapter]
     ) -> None:
-        """Write the finished file. Raises MediaError for the source, OSError or OutputError for the target."""
+        """Write the finished file. Raises MediaError for the source, OutputError for what its container cannot hold."""
         plan = self._plan
-        assert plan.sets is not None
         with (
-            write_mp4(target) as output,
+            write_container(target, plan.container) as output,
             plan.open_source() as (container, source),
             plan.open_source() as (others, _),
             _open_part(part) as new,
         ):
             base = common_base(source.time_base or Fraction(1, FINEST), new.step)
-            stream = output.add_stream_from_template(source, opaque=True, time_base=base)
-            stream.codec_context.extradata = plan.sets.add(new.sets).header()
+            old = _SourceCopier(plan) if plan.exact else _SourceEncoder(plan, base, source.average_rate)
+            stream = output.add_stream_from_template(source if plan.exact else new.stream, opaque=True, time_base=base)
+            if old.sets and new.sets:
+                stream.codec_context.extradata = old.sets.add(new.sets).header()
+            if not plan.exact:
+                stream.set_display_matrix(plan.display_matrix)
             keep_marks(source, stream)
             beside = _beside(output, others, plan, self._soundtrack, end=plan.end + new.frames * new.step)
-            _describe(output, container, plan, new, metadata, chapters)
-            pictures = _reading(plan.source, _source_packets(plan, container, source, stream))
-            tail = _reading(part, new.packets(stream, base, plan.end))
-            mux(output, heapq.merge(chain(pictures, tail), *beside, key=due_s))
-
-
-class ReencodeJoin:
-    """The source's pictures encoded anew at a high quality, then the packets of the `.part`; sound as in ExactJoin."""
-
-    def __init__(self, plan: JoinPlan, soundtrack: Soundtrack | None = None) -> None:
-        self._plan, self._soundtrack = plan, soundtrack
-        self.frames_before = plan.frames
-        """Pictures of the finished file before the first new one; as many as could be decoded, once it is called."""
-
-    def __call__(
-        self, part: Path, target: BinaryIO, *, metadata: Mapping[str, str], chapters: Sequence[Chapter]
-    ) -> None:
-        """Write the finished file. Raises MediaError for the source, OSError or OutputError for the target."""
-        plan = self._plan
-        with (
-            write_mp4(target) as output,
-            plan.open_source() as (container, source),
-            plan.open_source() as (others, _),
-            _open_part(part) as new,
-        ):
-            base = common_base(source.time_base or Fraction(1, FINEST), new.step)
-            encoder = _SourceEncoder(plan, base, source.average_rate)
-            stream = output.add_stream_from_template(new.stream, opaque=True, time_base=base)
-            stream.codec_context.extradata = encoder.sets.add(new.sets).header()
-            stream.set_display_matrix(plan.display_matrix)
-            keep_marks(source, stream)
-            beside = _beside(output, others, plan, self._soundtrack, end=plan.end + new.frames * new.step)
-            _describe(output, container, plan, new, metadata, chapters)
-            pictures = _reading(plan.source, encoder.packets(container, source, stream))
-            tail = _reading(part, _later(lambda: new.packets(stream, base, max(plan.end, encoder.end))))
-            mux(output, heapq.merge(chain(pictures, tail), *beside, key=due_s))
-            self.frames_before = encoder.frames
+            output.metadata.update(join_metadata(container.metadata, metadata))
+            marks = _chapters(container, plan, or_one=bool(chapters))
+            output.set_chapters(marks + new.chapters(chapters, plan.end, first_id=len(marks)))
+            frames = _reading(plan.source, old.packets(container, source, stream))
+            added = _reading(part, _later(lambda: new.packets(stream, base, max(plan.end, old.end))))
+            mux(output, heapq.merge(chain(frames, added), *beside, key=due_s))
+            self.frames_before = old.frames
 
 
 class WithSound:
-    """The pictures of the `.part` with the sound of the source, which stops when they do.
+    """Makes the finished file of the frames of the `.part` and the sound of the source, which stops when they do.
 
-    Raises MediaError when the source cannot be read. notes: what of its sound is changed.
+    notes: what of its sound is changed. Raises MediaError when the source cannot be read.
     """
 
     frames_before = 0
 
-    def __init__(self, source: Path, *, tolerate_damage: bool = False) -> None:
-        self._source, self._tolerate_damage = source, tolerate_damage
-        with open_video(source) as (file, container, video):
+    def __init__(self, source: Path, container: JoinContainer = MP4, *, tolerate_damage: bool = False) -> None:
+        self._source, self._container, self._tolerate_damage = source, container, tolerate_damage
+        with open_video(source) as (file, opened, video):
             self._stamp = make_stamp(file)
             self._tracks, notes = choose_tracks(
-                source, container, video, sound_only=True, tolerate_damage=tolerate_damage
+                source, opened, video, container, sound_only=True, tolerate_damage=tolerate_damage
             )
             self._start = Fraction(video.start_time or 0) * (video.time_base or 1)
         self.notes = tuple(f"{source}: {note}" for note in notes)
@@ -131,9 +104,9 @@ class WithSound:
     def __call__(
         self, part: Path, target: BinaryIO, *, metadata: Mapping[str, str], chapters: Sequence[Chapter]
     ) -> None:
-        """Write the finished file. Raises MediaError for the source, OSError or OutputError for the target."""
+        """Write the finished file. Raises MediaError for the source, OutputError for what its container cannot hold."""
         with (
-            write_mp4(target) as output,
+            write_container(target, self._container) as output,
             open_source(self._source, self._stamp) as (container, _),
             _open_part(part) as new,
         ):
@@ -141,9 +114,9 @@ class WithSound:
             converts = add_tracks(output, container, self._tracks)
             output.metadata.update(metadata)
             output.set_chapters(new.chapters(chapters, Fraction(0)))
-            pictures = _reading(part, new.plain_packets(stream))
+            frames = _reading(part, new.plain_packets(stream))
             sound = other_packets(container, converts, start=self._start, end=new.frames * new.step)
-            mux(output, heapq.merge(pictures, _reading(self._source, sound, self._tolerate_damage), key=due_s))
+            mux(output, heapq.merge(frames, _reading(self._source, sound, self._tolerate_damage), key=due_s))
 
 
 def _beside(
@@ -152,37 +125,42 @@ def _beside(
     """Add the tracks beside the frames, and return their packets; sound goes on to `end`, in seconds."""
     converts = add_tracks(output, source, plan.tracks, end=plan.start + end)
     beside = [_reading(plan.source, other_packets(source, converts, start=plan.start), plan.tolerate_damage)]
-    return [*beside, add_soundtrack(output, soundtrack, end=end)] if soundtrack else beside
+    if soundtrack:
+        beside.append(add_soundtrack(output, soundtrack, end=end, codec=plan.container.audio_encoder))
+    return beside
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The new pictures: constant rate, in order, lengths of 4 bytes. step: time of one, in seconds."""
+class _NewFrames:
+    """The frames of a `.part`: at a constant rate, in order; of H.264 with lengths of 4 bytes.
+
+    sets: None for another codec. step: how long a frame is shown, in seconds.
+    """
 
     container: InputContainer
     stream: VideoStream
-    sets: ParameterSets
+    sets: ParameterSets | None
     step: Fraction
     frames: int
 
     def packets(self, stream: VideoStream, base: Fraction, begin: Fraction) -> Iterator[av.Packet]:
-        """Its packets from `begin` (seconds) on, in another track; key frames bring their parameter sets."""
+        """Yield the packets, from `begin` (seconds) on, in another track; key frames bring their parameter sets."""
+        in_band = self.sets.in_band() if self.sets else b""
         for number, packet in enumerate(self._whole()):
-            data = bytes(packet)
-            moved = av.Packet(self.sets.in_band() + data if packet.is_keyframe else data)
+            moved = av.Packet(in_band + bytes(packet) if packet.is_keyframe else bytes(packet))
             moved.stream, moved.time_base, moved.is_keyframe = stream, base, packet.is_keyframe
             moved.pts = moved.dts = round((begin + number * self.step) / base)
             moved.duration = round((begin + (number + 1) * self.step) / base) - moved.pts
             yield moved
 
     def plain_packets(self, stream: VideoStream) -> Iterator[av.Packet]:
-        """Its packets as they are."""
+        """Yield the packets as they are."""
         for packet in self._whole():
             packet.stream = stream
             yield packet
 
     def chapters(self, chapters: Sequence[Chapter], begin: Fraction, *, first_id: int = 0) -> "list[Mark]":
-        """The titles as PyAV takes them; those beyond the last picture are left out."""
+        """Return the titles as PyAV takes them; those beyond the last frame are left out."""
         kept = [chapter for chapter in chapters if chapter.start_frame < self.frames]
         starts = [begin + chapter.start_frame * self.step for chapter in kept]
         ends = [*starts[1:], begin + self.frames * self.step]
@@ -195,28 +173,52 @@ class _Part:
         return (packet for packet in self.container.demux(self.stream) if packet.size and not packet.is_corrupt)
 
 
+class _SourceCopier:
+    """The source's packets, their bytes unchanged where the track can hold them: all that the plan counted."""
+
+    end = Fraction(0)
+
+    def __init__(self, plan: JoinPlan) -> None:
+        self._plan, self.sets, self.frames = plan, plan.sets, plan.frames
+
+    def packets(self, container: InputContainer, source: VideoStream, stream: VideoStream) -> Iterator[av.Packet]:
+        plan, number = self._plan, 0
+        whole = (packet for packet in container.demux(source) if packet.size and not packet.is_corrupt)
+        for number, packet in enumerate(islice(whole, plan.frames), 1):
+            if plan.decode_times is not None:
+                packet.dts = plan.decode_times[number - 1]
+            if plan.sets is None or plan.sets.length_size == 4:
+                packet.stream = stream
+            else:
+                packet = _with_lengths(packet, plan.sets.length_size, stream, packet.time_base)
+            yield shift(packet, -plan.start)
+        if number != plan.frames:
+            held = f"holds {number} frames, and held {plan.frames} before"
+            raise MediaError(f"{plan.source}: {held}; put the old one back")
+
+
 class _SourceEncoder:
-    """The pictures of a source as H.264 packets, each at its own time, in the colours and the place it had."""
+    """The frames of a source encoded anew, each at its own time, in the colours and the place it had."""
 
     def __init__(self, plan: JoinPlan, base: Fraction, rate: Fraction | None) -> None:
         self.frames = 0
         self.end = Fraction(0)
-        """When the last picture begins, and a tick; in seconds."""
+        """When the last frame begins, and a tick; in seconds."""
         self._plan, self._base, self._last = plan, base, -1
-        encoder = av.CodecContext.create("libx264", "w")
+        tail, is_h264 = plan.tail, plan.tail.codec == "h264"
+        encoder = av.CodecContext.create("libx264" if is_h264 else VP9.codec, "w")
         assert isinstance(encoder, VideoCodecContext)
-        tail = plan.tail
         encoder.width, encoder.height, encoder.pix_fmt = tail.width, tail.height, "yuv420p"
         encoder.time_base, encoder.framerate = base, rate or Fraction(25)
         encoder.sample_aspect_ratio = tail.sample_aspect_ratio
         encoder.color_primaries, encoder.color_trc = tail.primaries, tail.transfer
         encoder.colorspace, encoder.color_range = tail.tagged_matrix, tail.tagged_range
-        encoder.options = {"preset": PRESET, "crf": str(CRF), "x264-params": "sps-id=0"}
+        encoder.options = dict(X264_OPTIONS if is_h264 else VP9.options)
         encoder.thread_count = THREADS
         encoder.flags |= Flags.global_header
         encoder.open()
         self._encoder = encoder
-        self.sets = parse_header(encoder.extradata or b"")
+        self.sets = parse_header(encoder.extradata or b"") if is_h264 else None
 
     def packets(self, container: InputContainer, source: VideoStream, stream: VideoStream) -> Iterator[av.Packet]:
         for frame in self._frames(container, source):
@@ -256,10 +258,11 @@ class _SourceEncoder:
 
     def _encode(self, frame: av.VideoFrame | None, stream: VideoStream) -> Iterator[av.Packet]:
         for packet in self._encoder.encode(frame):
-            moved = av.Packet(with_lengths(units(bytes(packet), 0)))
-            moved.stream, moved.time_base, moved.is_keyframe = stream, self._base, packet.is_keyframe
-            moved.pts, moved.dts, moved.duration = packet.pts, packet.dts, packet.duration
-            yield moved
+            if self.sets:
+                yield _with_lengths(packet, 0, stream, self._base)
+            else:
+                packet.stream, packet.time_base = stream, self._base
+                yield packet
 
 
 def common_base(source: Fraction, step: Fraction) -> Fraction:
@@ -269,51 +272,19 @@ def common_base(source: Fraction, step: Fraction) -> Fraction:
 
 
 @contextmanager
-def _open_part(part: Path) -> Iterator[_Part]:
+def _open_part(part: Path) -> Iterator[_NewFrames]:
     info = read_info(part)
     with open_video(part) as (_, container, stream):
-        sets = parse_header(stream.codec_context.extradata or b"")
-        yield _Part(container, stream, sets, 1 / info.fps, info.frames)
+        sets = parse_header(stream.codec_context.extradata or b"") if stream.codec_context.name == "h264" else None
+        yield _NewFrames(container, stream, sets, 1 / info.fps, info.frames)
 
 
-def _source_packets(
-    plan: JoinPlan, container: InputContainer, source: VideoStream, stream: VideoStream
-) -> Iterator[av.Packet]:
-    """The source's packets, their bytes unchanged where MP4 can hold them; all that the plan counted."""
-    assert plan.sets is not None
-    whole = (packet for packet in container.demux(source) if packet.size and not packet.is_corrupt)
-    number = 0
-    for number, packet in enumerate(islice(whole, plan.frames), 1):
-        if plan.decode_times is not None:
-            packet.dts = plan.decode_times[number - 1]
-        yield shift(_with_long_lengths(packet, plan.sets.length_size, stream), -plan.start)
-    if number != plan.frames:
-        raise MediaError(f"{plan.source}: holds {number} frames, and held {plan.frames} before; put the old one back")
-
-
-def _with_long_lengths(packet: av.Packet, length_size: int, stream: VideoStream) -> av.Packet:
-    """A packet in our track, whose NAL units have lengths of 4 bytes."""
-    if length_size == 4:
-        packet.stream = stream
-        return packet
+def _with_lengths(packet: av.Packet, length_size: int, stream: VideoStream, base: Fraction) -> av.Packet:
+    """Return an H.264 packet in our track, whose NAL units have lengths of 4 bytes. length_size: those it has now."""
     moved = av.Packet(with_lengths(units(bytes(packet), length_size)))
-    moved.stream, moved.time_base, moved.is_keyframe = stream, packet.time_base, packet.is_keyframe
+    moved.stream, moved.time_base, moved.is_keyframe = stream, base, packet.is_keyframe
     moved.pts, moved.dts, moved.duration = packet.pts, packet.dts, packet.duration
     return moved
-
-
-def _describe(
-    output: OutputContainer,
-    container: InputContainer,
-    plan: JoinPlan,
-    new: _Part,
-    metadata: Mapping[str, str],
-    chapters: Sequence[Chapter],
-) -> None:
-    """The source's tags and chapters, and ours."""
-    output.metadata.update(join_metadata(container.metadata, metadata))
-    old = _chapters(container, plan, or_one=bool(chapters))
-    output.set_chapters(old + new.chapters(chapters, plan.end, first_id=len(old)))
 
 
 def _chapters(container: InputContainer, plan: JoinPlan, *, or_one: bool) -> "list[Mark]":
@@ -331,9 +302,14 @@ def _chapters(container: InputContainer, plan: JoinPlan, *, or_one: bool) -> "li
 
 
 def join_metadata(source: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
-    """The tags of both: the source's own come first, but what causvid wrote into it told how that was made."""
-    dropped = _OF_THE_CONTAINER | ({"comment"} if RECIPE_KEY in source else set())
-    return {**ours, **{key: value for key, value in source.items() if key.lower() not in dropped}}
+    """Return the tags of both: the source's own win, but what causvid wrote into it told how that was made.
+
+    Names are compared without case: Matroska's are in capitals.
+    """
+    names = {key.lower() for key in source}
+    dropped = _OF_THE_CONTAINER | ({"comment"} if RECIPE_KEY in names else set())
+    kept = {key: value for key, value in source.items() if key.lower() not in dropped}
+    return {**{key: value for key, value in ours.items() if key.lower() not in {k.lower() for k in kept}}, **kept}
 
 
 def _chapter(index: int, start: Fraction, end: Fraction, metadata: Mapping[str, str]) -> "Mark":

@@ -20,8 +20,9 @@ from av.video.stream import VideoStream
 from causvid_cli.errors import MediaError
 from causvid_cli.media.probe import missing_frames, open_video
 from causvid_cli.media.view import Damaged, damage_noted, decoded, reason_of
-from causvid_cli.video.encode import BT601, BT709, FULL, H264, LIMITED, Encoding
+from causvid_cli.video.encode import BT601, BT709, FULL, H264, LIMITED, VP9, Encoding
 from causvid_cli.video.join.audio import Track, choose_tracks
+from causvid_cli.video.join.containers import MP4, JoinContainer
 from causvid_cli.video.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
 
 UNSPECIFIED = 2
@@ -35,10 +36,11 @@ _PROFILES = {66: "baseline", 77: "main", 88: "main"}
 class Tail:
     """What the new pictures must be encoded with, to go on in the source's track.
 
-    width, height: as coded. The colours are H.273 codes (`UNSPECIFIED`: leave them out, and encode with `matrix`);
-    full_range: 0..255 in place of 16..235. options: for libx264.
+    codec: "h264" or "vp9". width, height: as coded. The colours are H.273 codes (`UNSPECIFIED`: leave them out, and
+    encode with `matrix`); full_range: 0..255 in place of 16..235. options: for the encoder.
     """
 
+    codec: str
     width: int
     height: int
     primaries: int
@@ -63,8 +65,10 @@ class Tail:
     @property
     def encoding(self) -> Encoding:
         """What the writer of the new pictures takes."""
+        base = H264 if self.codec == "h264" else VP9
         return Encoding(
-            options=MappingProxyType({**H264.options, **self.options}),
+            codec=base.codec,
+            options=MappingProxyType({**base.options, **self.options}),
             primaries=self.primaries,
             transfer=self.transfer,
             matrix=self.matrix,
@@ -80,6 +84,8 @@ class JoinPlan:
     """How a clip goes on. exact: its pictures can be kept as they are; else `reason` says why not."""
 
     source: Path
+    container: JoinContainer
+    """In which the finished file is written."""
     exact: bool
     reason: str
     notes: tuple[str, ...]
@@ -124,31 +130,41 @@ class JoinPlan:
             yield opened
 
 
-def plan_join(source: Path, *, keeps_sound: bool = True, tolerate_damage: bool = False) -> JoinPlan:
-    """Look at a clip from its first packet to its last. keeps_sound: else another takes the place of its own.
+def plan_join(
+    source: Path, container: JoinContainer = MP4, *, keeps_sound: bool = True, tolerate_damage: bool = False
+) -> JoinPlan:
+    """Look at a clip from its first packet to its last, as it is to go on in `container`.
 
+    keeps_sound: else another takes the place of its own.
     Raises MediaError when it cannot be read or, unless that is tolerated, is damaged or cut short.
     """
     damaged = damage_noted(str(source), [], tolerate=tolerate_damage)  # `open_clip` notes where
-    first = _first_picture(source, damaged)
-    with open_video(source) as (file, container, stream):
-        times = _read_packets(source, file, container, stream, damaged)
+    first = _first_frame(source, damaged)
+    with open_video(source) as (file, opened, stream):
+        times = _read_packets(source, file, opened, stream, damaged)
         step = times.step or 1 / (stream.average_rate or Fraction(25))
         matrix = _display_matrix(first)
-        obstacles = [*_obstacles(container, stream, first, matrix), *times.obstacles]
-        start = Fraction(0) if "mov" in container.format.name else Fraction(container.start_time or 0, av.time_base)
+        obstacles = [*_obstacles(container, opened, stream, first, matrix), *times.obstacles(container)]
+        start = Fraction(0) if "mov" in opened.format.name else Fraction(opened.start_time or 0, av.time_base)
         tracks, notes = choose_tracks(
-            source, container, stream, keeps_sound=keeps_sound, pads=True, tolerate_damage=tolerate_damage
+            source,
+            opened,
+            stream,
+            container,
+            keeps_sound=keeps_sound,
+            pads=True,
+            tolerate_damage=tolerate_damage,
         )
         sets = None if obstacles else times.sets
-        tail = _tail(stream, first, sets)
+        tail = _tail(stream, first, sets, _codec(stream, container))
         if (tail.width, tail.height) != (first.width, first.height):
             own, even = f"{first.width}x{first.height}", f"{tail.width}x{tail.height}"
             notes.append(f"its frames of {own} are scaled to {even}: H.264 needs even sides")
         return JoinPlan(
             source=source,
+            container=container,
             exact=not obstacles,
-            reason=f"{source}: {obstacles[0]}: its pictures are encoded anew" if obstacles else "",
+            reason=f"{source}: {obstacles[0]}: its frames are encoded anew" if obstacles else "",
             notes=tuple(f"{source}: {note}" for note in notes),
             tail=tail,
             frames=times.frames,
@@ -162,6 +178,12 @@ def plan_join(source: Path, *, keeps_sound: bool = True, tolerate_damage: bool =
             stamp=make_stamp(file),
             tolerate_damage=tolerate_damage,
         )
+
+
+def _codec(stream: VideoStream, container: JoinContainer) -> str:
+    """Return the codec in which a clip goes on: its own, where the container can hold it and frames can be made so."""
+    own = stream.codec_context.codec.canonical_name
+    return own if own in container.video else container.video[0]
 
 
 def make_stamp(file: BinaryIO) -> tuple[int, ...]:
@@ -187,7 +209,7 @@ class _Packets:
         self._tick = stream.time_base
         self._shown, self._decoded = array("q"), array("q")
         self._ordered, self._untimed = True, False
-        self._hidden, self._hides_between = False, False
+        self._hidden, self._hides_between, self._hides_first = False, False, False
         self._last, self._last_duration = 0, 0
         self._begins_with_key = True
         self._count = 0
@@ -207,6 +229,7 @@ class _Packets:
         self._count += 1
         if packet.is_discard:  # by an edit list; before time 0, MP4 hides it by itself
             self._hidden |= packet.pts is not None and packet.pts >= 0
+            self._hides_first |= packet.pts is not None and packet.pts < 0
         else:
             self._hides_between |= self._hidden
             self.frames = self._count
@@ -251,15 +274,16 @@ class _Packets:
         """Mean time from picture to picture; 0 for a single one."""
         return (self.last - self.first) / max(1, self.frames - 1)
 
-    @property
-    def obstacles(self) -> Iterator[str]:
-        """What keeps the packets from being copied."""
+    def obstacles(self, container: JoinContainer) -> Iterator[str]:
+        """Yield what keeps the packets from being copied."""
         if self.error:
             yield self.error
         if self._untimed or len(set(self._shown)) < len(self._shown):
             yield "its packets do not tell when each picture is shown"
         if self._hides_between:
-            yield "its edit list hides pictures between others"
+            yield "its edit list hides frames between others"
+        if self._hides_first and not container.hides_first_frames:
+            yield f"its edit list hides frames at its start, which {container.name} cannot do"
         if not self._begins_with_key:
             yield "it does not begin with a key frame"
         if self.sets and (len(self.sets.sps) >= MOST_SETS or not _free_ids(self.sets)):
@@ -292,7 +316,7 @@ def _read_packets(
     return packets
 
 
-def _first_picture(source: Path, damaged: Damaged) -> av.VideoFrame:
+def _first_frame(source: Path, damaged: Damaged) -> av.VideoFrame:
     with open_video(source) as (_, container, stream):
         for frame in decoded(container, stream, damaged, strict=False):
             return frame
@@ -308,37 +332,44 @@ def _display_matrix(first: av.VideoFrame) -> tuple[int, ...] | None:
 
 
 def _obstacles(
-    container: InputContainer, stream: VideoStream, first: av.VideoFrame, matrix: tuple[int, ...] | None
+    container: JoinContainer,
+    opened: InputContainer,
+    stream: VideoStream,
+    first: av.VideoFrame,
+    matrix: tuple[int, ...] | None,
 ) -> Iterator[str]:
-    """What of the track cannot go on in ours, the weightiest first."""
-    codec = stream.codec_context.codec.canonical_name
-    if codec != "h264":
-        yield f"{codec.upper()} and the new pictures' H.264 cannot share a track"
+    """Yield what of the track cannot go on in ours, the weightiest first."""
+    own, codec = stream.codec_context.codec.canonical_name, _codec(stream, container)
+    if own != codec:
+        names = {"h264": "H.264", "vp9": "VP9"}
+        yield f"{names.get(own, own.upper())} and the new frames' {names[codec]} cannot share a track"
     elif first.format.name not in ("yuv420p", "yuvj420p"):
         yield f"{first.format.name} cannot go on as yuv420p"
     if first.interlaced_frame:
         yield "it is interlaced, and the new pictures are not"
-    if not any(name in container.format.name for name in _CONTAINERS):
-        yield f"the packets of {container.format.name} do not tell when each picture is shown"
+    if not any(name in opened.format.name for name in _CONTAINERS):
+        yield f"the packets of {opened.format.name} do not tell when each picture is shown"
     if matrix and not (matrix[0] == matrix[4] == 0 or matrix[1] == matrix[3] == 0):
         yield "it is turned by something else than 90 degrees"
 
 
-def _tail(stream: VideoStream, first: av.VideoFrame, sets: ParameterSets | None) -> Tail:
-    context = stream.codec_context
-    number = 1 if sets is None else min(_free_ids(sets))
-    options = {"x264-params": f"sps-id={number}"}
+def _tail(stream: VideoStream, first: av.VideoFrame, sets: ParameterSets | None, codec: str) -> Tail:
+    width, height, options = first.width, first.height, {}
+    if codec == "h264":
+        width, height = width - width % 2, height - height % 2
+        options["x264-params"] = f"sps-id={1 if sets is None else min(_free_ids(sets))}"
     if sets and sets.profile in _PROFILES:
         options["profile"] = _PROFILES[sets.profile]
     full = first.format.name.startswith("yuvj")
     return Tail(
-        width=first.width - first.width % 2,
-        height=first.height - first.height % 2,
+        codec=codec,
+        width=width,
+        height=height,
         primaries=int(first.color_primaries),
         transfer=int(first.color_trc),
         tagged_matrix=int(first.colorspace) or UNSPECIFIED,  # 0 is RGB, which no tail of ours is
         tagged_range=FULL if full else int(first.color_range),
-        sample_aspect_ratio=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
+        sample_aspect_ratio=stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1),
         options=MappingProxyType(options),
     )
 
