@@ -1,5 +1,6 @@
 """i2v, extend, restyle and edit-script as a user meets them: videos that begin from a file."""
 
+import functools
 import hashlib
 import io
 import json
@@ -28,6 +29,14 @@ from causvid_cli.video.formats import FORMS
 from causvid_cli.video.pipe import PIPE_FORMATS
 
 pytestmark = pytest.mark.usefixtures("work")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """A model that was loaded for one command serves the next that asks for the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "load", functools.cache(pipeline.load))
+        yield
 
 
 def halves(width: int, height: int) -> np.ndarray:
@@ -344,12 +353,14 @@ def test_fit_means_the_same_into_the_model_and_out_of_it(how, tiny, wide, monkey
 # --- damage --------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def whole(suffix: str) -> bytes:
     """A clip of 2.5 s with two key frames a second and sound, in this container."""
     path, codec = Path(f"whole{suffix}"), "mpeg4" if suffix == ".avi" else "libx264"
-    options = {"movflags": "faststart"} if suffix == ".mp4" else {}
+    options = {"movflags": "faststart"} if suffix == ".mp4" else {"fflags": "+bitexact"}
     with av.open(str(path), "w", options=options) as output:
         stream = output.add_stream(codec, rate=8, width=96, height=64, pix_fmt="yuv420p", options={"g": "4"})
+        stream.thread_count = 1  # with several, not every run gives the same bytes
         sound = output.add_stream("mp3" if suffix == ".avi" else "aac", rate=48_000, layout="mono")
         noise = np.random.default_rng(0).integers(0, 60, (20, 64, 96, 3), dtype=np.uint8)
         for number, picture in enumerate(walk(20) // 2 + noise):
@@ -412,18 +423,25 @@ HOPELESS = {
     "mp4 with a zeroed table",
 }
 """Nothing tells where a frame lies, or tells it wrongly."""
+RESTYLED = ("mp4 cut at 0.6", "mkv cut at 0.6", "mp4 zeroed", "ts zeroed")
+QUICK = {
+    *HOPELESS,
+    *RESTYLED,
+    *("mp4 cut at 0.995", "ts cut at 0.6", "avi cut at 0.6", "mkv zeroed", "mp4 zeroed at its first frame"),
+    *("mp4 flipped", "ts flipped", "avi flipped", "mp4 flipped at its end", "mp4 with a hole", "mkv with a hole"),
+}
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in DAMAGE]
+)
 def test_damage_is_met_before_anything_is_made_and_tolerated_where_asked(kind, tiny):
     suffix, damage = DAMAGE[kind]
     name = f"in{suffix}"
     Path(name).write_bytes(damage(whole(suffix)))
-    made = {"extend": ["--length", "4f"], "restyle": ["--steps", 1]}
-    if not kind.endswith(("0.6", "zeroed")):
-        del made["restyle"]
-    for command, options in made.items():
-        common = [command, name, PROMPT, "-m", tiny, "-s", 1, "-o", "x.mp4", *options]
+    for command in ("extend", "restyle") if kind in RESTYLED else ("extend",):
+        options = ["--length", "4f"] if command == "extend" else []
+        common = [command, name, PROMPT, "-m", tiny, "-s", 1, "--steps", 1, "-o", "x.mp4", *options]
         result = run(*common)
         if result.exit_code:  # else the damage lies where nothing is decoded, or shows not at all
             fails(result, 3, f"{name}: ")
@@ -437,6 +455,19 @@ def test_damage_is_met_before_anything_is_made_and_tolerated_where_asked(kind, t
         assert names() == [name, "x.mp4"]
         assert 4 < len(decode("x.mp4")) <= 24
         os.unlink("x.mp4")
+
+
+@pytest.mark.parametrize("command", ["extend", "restyle"])
+def test_damaged_sound_is_told_before_the_model_loads(command, tiny, monkeypatch):
+    content = bytearray(whole(".ts"))
+    header = content.rindex(b"\xff\xf1")  # of a packet of sound
+    content[header : header + 7] = bytes(7)
+    Path("in.ts").write_bytes(content)
+    arguments = [command, "in.ts", PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "4f"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+        fails(run(*arguments), 3, "in.ts: its sound is damaged; ffmpeg -i in.ts .* --tolerate-damage goes on")
+    assert any("its sound is damaged, and" in note for note in notes(makes(*arguments, "--tolerate-damage")))
 
 
 # --- what causvid writes -------------------------------------------------------------------------------------------

@@ -251,7 +251,7 @@ def task_of(
         given = given_of(job.input, file, tolerate_damage=tolerate_damage)
         given.replaces_sound = soundtrack is not None
         size = None if job.input.keep_size else parse_size(job.size)
-        given.check(facts, codec, size=size, fps=job.retiming.made, output=output or Path())
+        given.check(facts, codec, size=size, fps=job.retiming.made, output=output)
         if given.sha256 != job.input.sha256:
             raise MediaError(f"{file}: not the {job.input.kind} that {where} began from; give that one by --input")
         given.read_through(None if job.frames is None else job.frames / job.rate)

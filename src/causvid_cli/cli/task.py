@@ -165,7 +165,8 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     way, made_fps, asked_fps = chosen_rates(script, making, facts, given)
     wanted = _size(script, making)
     if given:
-        given.check(facts, codec, size=wanted, fps=made_fps, output=Path(making.output or ""))
+        named = None if making.output == "-" else Path(making.output or "")
+        given.check(facts, codec, size=wanted, fps=made_fps, output=named)
         cells, size = given.cells, given.size
     else:
         width, height, times = check_size(wanted, facts)

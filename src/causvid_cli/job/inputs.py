@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from causvid_cli.media.sound import Soundtrack
     from causvid_cli.media.stills import Picture
     from causvid_cli.video import Encoding, Finish
-    from causvid_cli.video.join import JoinPlan
+    from causvid_cli.video.join import JoinPlan, WithSound
 
 FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
 HOLDS: tuple[Hold, ...] = ("frame", "chunk")
@@ -55,8 +55,10 @@ class InputMedia:
     """Whether the model's pictures are shown as blocks of whole cells."""
     kind: Literal["photo", "clip", "source"] = "photo"
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
-        """Read what the file is; `output` says by its name in what container the video goes.
+    def check(
+        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+    ) -> None:
+        """Read what the file is; `output` says by its name into what container the video goes, None is a pipe.
 
         Raises MediaError where it cannot be used, UsageError where an option does not fit.
         """
@@ -156,7 +158,9 @@ class Photo(InputMedia):
     _photo: "Picture | None" = None
     _held: int = 0
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
+    def check(
+        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+    ) -> None:
         from causvid_cli.media.stills import open_image
 
         assert self.path is not None
@@ -195,7 +199,9 @@ class ClipEnd(InputMedia):
     _wanted: int = 0
     _fps: Fraction = Fraction(1)
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
+    def check(
+        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+    ) -> None:
         from causvid_cli.media.clips import open_clip
         from causvid_cli.video.join import container_of, plan_join
 
@@ -296,8 +302,11 @@ class Source(InputMedia):
     kind: Literal["photo", "clip", "source"] = "source"
     _clip: "Clip | LiveClip | None" = None
     _keep_size: bool = False
+    _with_sound: "WithSound | None" = None
 
-    def check(self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path) -> None:
+    def check(
+        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+    ) -> None:
         from causvid_cli.media.clips import open_clip, open_stream
 
         check_strength(self.strength)
@@ -313,6 +322,10 @@ class Source(InputMedia):
         even = (own[0] + own[0] % 2, own[1] + own[1] % 2)
         self.size = even if self._keep_size else (self.cells[0] * times, self.cells[1] * times)
         self.crisp = facts.enlarge > 1
+        if self.path is not None and output is not None and self.joins(output):
+            from causvid_cli.video.join import WithSound, container_of
+
+            self._with_sound = WithSound(self.path, container_of(output), tolerate_damage=self.tolerate_damage)
 
     def read_through(self, seconds: Fraction | None) -> None:
         from causvid_cli.media.clips import Clip
@@ -328,7 +341,8 @@ class Source(InputMedia):
     def notes(self) -> list[str]:
         assert self._clip is not None
         own = (self._clip.width, self._clip.height)
-        found = [*self._clip.notes, *self._shape_notes(own)]
+        sound = self._with_sound.notes if self._with_sound else ()
+        found = [*self._clip.notes, *self._shape_notes(own), *sound]
         if not self._keep_size or own == self.size:
             return found
         scaled = "its frames of {}x{} are scaled to {}x{}: H.264 needs even sides".format(*own, *self.size)
@@ -358,11 +372,7 @@ class Source(InputMedia):
         return has_sound and not self.replaces_sound
 
     def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish | None":
-        from causvid_cli.video.join import WithSound, container_of
-
-        if self.path is None or not self.joins(output):
-            return None
-        return WithSound(self.path, container_of(output), tolerate_damage=self.tolerate_damage)
+        return self._with_sound
 
 
 def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> InputMedia:
