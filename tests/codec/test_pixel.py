@@ -66,7 +66,7 @@ def test_pictures_on_the_palette_come_back_as_their_entries(codec):
 @pytest.mark.parametrize("height", [1, 3])
 def test_the_entry_that_is_taken_has_the_best_score(codec, height):
     cells = 3 * torch.randn(5, codec.cell_channels, height, 2, generator=torch.Generator().manual_seed(3))
-    scores, taken = codec.decode_pictures(cells), copy.deepcopy(codec).fuse().best_entries(cells)
+    scores, taken = codec.decode_frames(cells), copy.deepcopy(codec).fuse().best_entries(cells)
     assert taken.shape == (5, 8 * height, 16)
     assert torch.equal(codec.best_entries(cells), scores.argmax(dim=1))
     missed = scores.amax(dim=1) - scores.gather(1, taken.long().unsqueeze(1)).squeeze(1)
@@ -116,7 +116,7 @@ def test_stacking_normalises_each_channel(codec):
 
 @pytest.mark.parametrize("frames", [0, 1, 3, 5, 7])
 def test_a_number_of_pictures_that_fills_no_latent_frames_is_refused(codec, frames):
-    with pytest.raises(MediaError, match=f"^{frames} pictures do not fill whole latent frames of 4$"):
+    with pytest.raises(MediaError, match=f"^{frames} frames do not fill whole latent frames of 4$"):
         codec.encode_chunk(torch.zeros(1, frames, HEIGHT, WIDTH, 3, dtype=torch.uint8), state=None)
 
 

@@ -215,10 +215,10 @@ def test_pixels_are_clamped_and_rounded_to_pictures(codec):
 
 def test_what_cannot_be_is_refused_as_the_wan_vae_does(codec):
     state: dict = {}
-    with pytest.raises(MediaError, match="^7 pictures do not fill whole latent frames; try 5 or 9$"):
+    with pytest.raises(MediaError, match="^7 frames do not fill whole latent frames; try 5 or 9$"):
         codec.encode_chunk(pictures(1, 7, 16, 16, 3), state=state)
     codec.encode_chunk(pictures(1, 1, 16, 16, 3), state=state)
-    with pytest.raises(MediaError, match="^5 pictures do not fill whole latent frames; try 4 or 8$"):
+    with pytest.raises(MediaError, match="^5 frames do not fill whole latent frames; try 4 or 8$"):
         codec.encode_chunk(pictures(1, 5, 16, 16, 3), state=state)
     with pytest.raises(MediaError, match="0 latent frames"):
         codec.decode_chunk(noise(1, 4, 0, 2, 3), state={})

@@ -120,12 +120,12 @@ def test_pictures_are_clamped_and_rounded_pixels(codec):
 def test_a_number_of_pictures_that_fills_no_latent_frames_names_the_nearest():
     codec = WanCodec(tiny_vae(WAN21))
     pixels, state = pixels_of(codec, 3), codec.encode_state()
-    with pytest.raises(MediaError, match="^7 pictures do not fill whole latent frames; try 5 or 9$"):
+    with pytest.raises(MediaError, match="^7 frames do not fill whole latent frames; try 5 or 9$"):
         codec.encode_pixels(pixels[:, :, :7], state=state)
     with pytest.raises(MediaError, match="try 1$"):
         codec.encode_pixels(pixels[:, :, :0], state=state)
     codec.encode_pixels(pixels[:, :, :5], state=state)
-    with pytest.raises(MediaError, match="^5 pictures do not fill whole latent frames; try 4 or 8$"):
+    with pytest.raises(MediaError, match="^5 frames do not fill whole latent frames; try 4 or 8$"):
         codec.encode_pixels(pixels[:, :, :5], state=state)
     with pytest.raises(MediaError, match="0 latent frames"):
         codec.decode_pixels(noise(1, 4, 0, 2, 3), state=codec.decode_state())

@@ -1,4 +1,4 @@
-"""Streaming video codecs: latent chunks <-> pictures, their state carried from chunk to chunk."""
+"""Streaming video codecs: latent chunks <-> frames, their state carried from chunk to chunk."""
 
 from causvid_cli.codec.codec import Codec, enlarged
 

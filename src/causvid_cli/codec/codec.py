@@ -25,14 +25,14 @@ class Codec(Protocol):
     def decode_state(self) -> Any: ...
 
     def encode_chunk(self, frames: Tensor, *, state: Any) -> Tensor:
-        """Pictures uint8 [B, T, H, W, 3] -> clean latents x0 [B, C, F, h, w], normalised as the transformer wants.
+        """Return clean latents x0 [B, C, F, h, w] of frames uint8 [B, T, H, W, 3], as the transformer wants them.
 
         T of the first call is `facts.frames(F)`, of later calls F * `facts.frames_next`; MediaError otherwise.
         """
         ...
 
     def decode_chunk(self, x0: Tensor, *, state: Any, enlarge: int = 1) -> Tensor:
-        """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device.
+        """Return the frames uint8 [B, T, H, W, 3], on x0's device, of clean latents x0 [B, C, F, h, w].
 
         enlarge: each pixel is painted as a square of so many times so many; H and W are those after it.
         """
@@ -40,7 +40,7 @@ class Codec(Protocol):
 
 
 def enlarged(frames: Tensor, times: int) -> Tensor:
-    """Each pixel as a square of times x times: [..., H, W, 3] -> [..., H * times, W * times, 3]."""
+    """Paint each pixel as a square of times x times: [..., H, W, 3] -> [..., H * times, W * times, 3]."""
     if times == 1:
         return frames
     columns = torch.arange(frames.shape[-2] * times, device=frames.device) // times
@@ -48,13 +48,13 @@ def enlarged(frames: Tensor, times: int) -> Tensor:
 
 
 def rows_enlarged(frames: Tensor, times: int) -> Tensor:
-    """Each row of pixels `times` times: [..., H, W, 3] -> [..., H * times, W, 3]."""
+    """Repeat each row of pixels `times` times: [..., H, W, 3] -> [..., H * times, W, 3]."""
     *_, width, channels = frames.shape
     return frames.unsqueeze(-3).expand(*frames.shape[:-2], times, width, channels).flatten(-4, -3)
 
 
-def check_pictures(frames: int, facts: CodecFacts, *, begun: bool) -> Sequence[int]:
-    """How many of these pictures go into each latent frame; the first of a video takes `facts.frames_first`.
+def frames_per_latent_frame(frames: int, facts: CodecFacts, *, begun: bool) -> Sequence[int]:
+    """Return how many of these frames go into each latent frame; the first of a video takes `facts.frames_first`.
 
     Raises MediaError for a number that does not fill whole latent frames.
     """
@@ -62,5 +62,5 @@ def check_pictures(frames: int, facts: CodecFacts, *, begun: bool) -> Sequence[i
     count, extra = divmod(frames - first, following)
     if frames <= 0 or count < 0 or extra:
         near = [n for n in (frames - extra, frames - extra + following) if n > 0]
-        raise MediaError(f"{frames} pictures do not fill whole latent frames; try {' or '.join(map(str, near))}")
+        raise MediaError(f"{frames} frames do not fill whole latent frames; try {' or '.join(map(str, near))}")
     return [first] * (first > 0) + [following] * count

@@ -1,4 +1,4 @@
-"""Pictures that a video begins from, or is made after -> clean latents.
+"""Frames that a video begins from, or is made after -> clean latents.
 
 A photo (i2v) or the tail of a clip (extend) becomes a prefix that the roll-out commits and does not make again; a clip
 to be restyled gives each chunk its start.
@@ -15,7 +15,7 @@ from causvid_cli.geometry import Chunk
 
 
 def prefix_chunks(latent_frames: int, chunk_frames: int) -> list[Chunk]:
-    """Given latent frames as chunks, whole ones counted back from the first that is made; numbers below 0."""
+    """Return given latent frames as chunks, whole ones counted back from the first that is made; numbers below 0."""
     first = latent_frames % chunk_frames
     sizes = [first] * (first > 0) + [chunk_frames] * (latent_frames // chunk_frames)
     chunks, start = [], 0
@@ -25,30 +25,30 @@ def prefix_chunks(latent_frames: int, chunk_frames: int) -> list[Chunk]:
     return chunks
 
 
-def encode_prefix(codec: Codec, pictures: np.ndarray, chunk_frames: int) -> list[tuple[Chunk, Tensor]]:
-    """Pictures uint8 RGB [T, H, W, 3] that fill whole latent frames -> (chunk, x0 [1, C, f, h, w]), oldest first."""
+def encode_prefix(codec: Codec, frames: np.ndarray, chunk_frames: int) -> list[tuple[Chunk, Tensor]]:
+    """Encode frames uint8 RGB [T, H, W, 3] that fill whole latent frames; return chunks and x0 [1, C, f, h, w]."""
     state = codec.encode_state()
-    x0 = codec.encode_chunk(torch.from_numpy(np.ascontiguousarray(pictures))[None], state=state)
+    x0 = codec.encode_chunk(torch.from_numpy(np.ascontiguousarray(frames))[None], state=state)
     return [
         (chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in prefix_chunks(x0.shape[2], chunk_frames)
     ]
 
 
 class SourceLatents:
-    """Another video as the start of each chunk: its pictures, one after another, -> latents.
+    """Encodes another video, whose frames come one after another, as the start of each chunk.
 
-    pictures: uint8 RGB [H, W, 3] each, at the model's size and rate; perhaps without end, taken when wanted.
+    frames: uint8 RGB [H, W, 3] each, at the model's size and rate; perhaps without end, taken when wanted.
     """
 
-    def __init__(self, codec: Codec, pictures: Iterator[np.ndarray]) -> None:
-        self._codec, self._pictures, self._state = codec, pictures, codec.encode_state()
+    def __init__(self, codec: Codec, frames: Iterator[np.ndarray]) -> None:
+        self._codec, self._frames, self._state = codec, frames, codec.encode_state()
         self.read = 0
-        """Pictures taken so far: at the end, how long the video is."""
+        """How many frames were taken; at the end, how long the video is."""
 
     def latents(self, chunk: Chunk) -> Tensor | None:
-        """x0 [1, C, f, h, w] of the next chunk, its last picture repeated where the source ends in it; None after."""
+        """Return x0 [1, C, f, h, w] of the next chunk, the last frame repeated where the source ends; None after."""
         wanted = self._codec.facts.frames(chunk.frames, start=chunk.start_frame)
-        taken = [picture for _, picture in zip(range(wanted), self._pictures, strict=False)]
+        taken = [frame for _, frame in zip(range(wanted), self._frames, strict=False)]
         self.read += len(taken)
         if not taken:
             return None

@@ -1,8 +1,8 @@
-"""The pixel-art codec: pictures on a fixed palette, one palette entry per pixel.
+"""The pixel-art codec: frames on a fixed palette, one palette entry per pixel.
 
-Every picture is encoded by itself (a small 2-D network, 8 pixels to a cell) and `stack` neighbouring pictures share
+Every frame is encoded by itself (a small 2-D network, 8 pixels to a cell) and `stack` neighbouring frames share
 one latent frame as more channels, so there is no state to stream. The decoder scores the palette for each pixel and
-takes the best entry: pictures are crisp however small the network is, and small latent errors change nothing.
+takes the best entry: frames are crisp however small the network is, and small latent errors change nothing.
 """
 
 from typing import Any, Self
@@ -19,16 +19,16 @@ SPATIAL_FACTOR = 8
 
 
 class PixelCodec(nn.Module):
-    """Palette pictures <-> latents; implements `codec.Codec`.
+    """Encodes frames of palette colours as latents, and back; implements `codec.Codec`.
 
-    palette: uint8 [P, 3]. cell_channels: numbers per picture and 8x8 cell; a latent frame has stack * cell_channels.
+    palette: uint8 [P, 3]. cell_channels: numbers per frame and 8x8 cell; a latent frame has stack * cell_channels.
     encoder_widths, decoder_widths: channels at 1/2, 1/4 and 1/8 of the size. blocks: the decoder's residual blocks at
     each of these sizes, or at all of them.
     """
 
     palette: Tensor
     latents_mean: Tensor
-    """Per cell channel, over training pictures: latents are cells that these two have normalised."""
+    """The mean of each cell channel over training frames: latents are cells that these two have normalised."""
     latents_std: Tensor
 
     def __init__(
@@ -86,7 +86,7 @@ class PixelCodec(nn.Module):
         return super()._apply(*args, **options)
 
     def channels_last(self) -> Self:
-        """The codec with its weights laid out for a CPU, on which it then runs about twice as fast."""
+        """Lay the weights out for a CPU, on which the codec then runs about twice as fast, and return it."""
         return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -104,38 +104,38 @@ class PixelCodec(nn.Module):
     def decode_state(self) -> None:
         """Nothing is carried from chunk to chunk."""
 
-    def encode_pictures(self, indices: Tensor) -> Tensor:
-        """Palette entries [N, H, W] -> cells [N, c, H / 8, W / 8], not normalised."""
+    def encode_frames(self, indices: Tensor) -> Tensor:
+        """Return the cells [N, c, H / 8, W / 8], not normalised, of palette entries [N, H, W]."""
         pixels = self.embed(indices.long()).movedim(-1, 1)
         return self.encoder(pixels.contiguous(memory_format=torch.channels_last))
 
-    def decode_pictures(self, cells: Tensor) -> Tensor:
-        """Cells [N, c, h, w], not normalised -> scores of each palette entry [N, P, 8 h, 8 w]."""
+    def decode_frames(self, cells: Tensor) -> Tensor:
+        """Return the scores of each palette entry [N, P, 8 h, 8 w] of cells [N, c, h, w] that are not normalised."""
         return self.decoder(cells.contiguous(memory_format=torch.channels_last))
 
     def best_entries(self, cells: Tensor) -> Tensor:
-        """Cells as `decode_pictures` has them -> the palette entry with the best score, uint8 [N, 8 h, 8 w]."""
-        return self._fused(cells) if self._fused else self.decode_pictures(cells).argmax(dim=1).to(torch.uint8)
+        """Return the palette entry with the best score, uint8 [N, 8 h, 8 w], of cells as `decode_frames` has them."""
+        return self._fused(cells) if self._fused else self.decode_frames(cells).argmax(dim=1).to(torch.uint8)
 
     def encode_indices(self, indices: Tensor) -> Tensor:
-        """Palette entries [B, T, H, W] -> normalised latents [B, stack * c, T / stack, h, w]."""
+        """Return the normalised latents [B, stack * c, T / stack, h, w] of palette entries [B, T, H, W]."""
         batch, frames, height, width = indices.shape
         if frames == 0 or frames % self.stack:
-            raise MediaError(f"{frames} pictures do not fill whole latent frames of {self.stack}")
+            raise MediaError(f"{frames} frames do not fill whole latent frames of {self.stack}")
         for name, side in (("height", height), ("width", width)):
             check_multiple(name, side, SPATIAL_FACTOR)
-        # One latent frame at a time: with another number of pictures convolutions round in another way.
-        parts = [self.encode_pictures(part.flatten(0, 1)) for part in indices.split(self.stack, dim=1)]
+        # One latent frame at a time: with another number of frames convolutions round in another way.
+        parts = [self.encode_frames(part.flatten(0, 1)) for part in indices.split(self.stack, dim=1)]
         return torch.cat([self.stack_cells(part.unflatten(0, (batch, self.stack))) for part in parts], dim=2)
 
     def stack_cells(self, cells: Tensor) -> Tensor:
-        """Cells of pictures [B, T, c, h, w] -> normalised latents [B, stack * c, T / stack, h, w]."""
+        """Return the normalised latents [B, stack * c, T / stack, h, w] of the cells of frames [B, T, c, h, w]."""
         cells = (cells - _per_channel(self.latents_mean)) / _per_channel(self.latents_std)
         cells = cells.unflatten(1, (-1, self.stack))  # [B, F, stack, c, h, w]
         return cells.flatten(2, 3).transpose(1, 2).contiguous()
 
     def decode_indices(self, x0: Tensor) -> Tensor:
-        """Normalised latents [B, stack * c, F, h, w] -> palette entries uint8 [B, F * stack, 8 h, 8 w]."""
+        """Return the palette entries uint8 [B, F * stack, 8 h, 8 w] of normalised latents [B, stack * c, F, h, w]."""
         cells = x0.transpose(1, 2).unflatten(2, (self.stack, self.cell_channels))  # [B, F, stack, c, h, w]
         batch, frames = cells.shape[:2]
         cells = cells.flatten(0, 2) * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
@@ -162,7 +162,7 @@ class PixelCodec(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PixelCodec":
-        """An untrained codec of this shape; its palette comes with the weights."""
+        """Return an untrained codec of this shape; its palette comes with the weights."""
         options: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in config.items()
@@ -172,5 +172,5 @@ class PixelCodec(nn.Module):
 
 
 def _per_channel(values: Tensor) -> Tensor:
-    """One value per channel, to go with [..., c, h, w]."""
+    """Shape one value per channel to go with [..., c, h, w]."""
     return values.view(-1, 1, 1)

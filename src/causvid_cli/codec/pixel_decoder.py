@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from causvid_cli.network.packed_linear import Product
 
 Sizes = tuple[int, int, int]
-"""Of each of the three sizes that pictures have on their way: 1/2, 1/4 and 1/8."""
+"""One number for each of the sizes that frames have on their way: 1/2, 1/4 and 1/8."""
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions whose sum starts as the identity; no norm, so a picture's neighbours change nothing."""
+    """Two 3x3 convolutions whose sum starts as the identity; no norm, so a frame's neighbours change nothing."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
 
 class Decoder(nn.Sequential):
-    """Cells [N, c, h, w] -> scores of each palette entry [N, P, 8 h, 8 w].
+    """Scores each palette entry [N, P, 8 h, 8 w] from cells [N, c, h, w].
 
     widths, blocks: channels and residual blocks at 1/2, 1/4 and 1/8 of the size.
     """
@@ -51,7 +51,7 @@ class Decoder(nn.Sequential):
 
 
 class FusedDecoder:
-    """Cells [N, c, h, w] -> the palette entry with the best score, uint8 [N, 8 h, 8 w], by a `Decoder` as it is now.
+    """Finds the palette entry with the best score, uint8 [N, 8 h, 8 w], as a `Decoder` would as it is now.
 
     Entries are chosen before pixels are laid out, and laying out copies runs of channels, not single numbers.
     """
@@ -88,7 +88,7 @@ def laid_out(pixels: Tensor) -> Tensor:
 
 
 def _fused(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A layer for inference, with the pixel shuffle that comes after a 1x1 convolution."""
+    """Return a layer for inference, with the pixel shuffle that comes after a 1x1 convolution."""
     if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (1, 1):
         return layer
     four = FourPixels(layer)

@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from causvid_cli.codec.codec import check_pictures, enlarged
+from causvid_cli.codec.codec import enlarged, frames_per_latent_frame
 from causvid_cli.errors import MediaError, ModelError
 from causvid_cli.geometry import CodecFacts, check_multiple
 from causvid_cli.weights.files import load_config, load_safetensors, load_state
 
 CLASS = "TAEHV"
 STRIDE = 2
-"""Time steps that one becomes, or that become one, where a layer changes their number."""
+"""How many time steps one becomes, or become one, where a layer changes their number."""
 FRAMES = STRIDE**2
-"""Pictures of a latent frame; of a video's first one only the last is shown, as the Wan VAE makes one there."""
+"""How many frames a latent frame has; of a video's first only the last is shown, as the Wan VAE makes one there."""
 
 ONLY: dict[str, Any] = {
     "image_channels": 3,
@@ -34,7 +34,7 @@ ONLY: dict[str, Any] = {
 """What a configuration may say of the architecture besides its sizes: relatives for other latents differ here."""
 
 State = dict[int, Tensor]
-"""Number of a layer -> what it was given in the last time step [B, C, h, w]; empty before the first."""
+"""By a layer's number, what it was given in the last time step [B, C, h, w]; empty before the first."""
 
 
 class MemBlock(nn.Module):
@@ -53,7 +53,7 @@ class MemBlock(nn.Module):
 
 
 class Pool(nn.Module):
-    """`stride` time steps -> one."""
+    """Makes one time step of `stride`."""
 
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Pool(nn.Module):
 
 
 class Grow(nn.Module):
-    """One time step -> `stride` of them, of twice the size.
+    """Makes `stride` time steps, of twice the size, of one.
 
     The published network enlarges first; a 1x1 convolution and the nearest neighbour give the same in either order,
     and this one is four times less work.
@@ -85,14 +85,14 @@ class Grow(nn.Module):
 
 
 class Clamp(nn.Module):
-    """Softly to -3..3."""
+    """Clamps softly to -3..3."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
 class TAEHV(nn.Module):
-    """Tiny latents <-> pictures; implements `codec.Codec`.
+    """Encodes and decodes Wan's latents with small networks; implements `codec.Codec`.
 
     encoder_channels: of all its layers. channels: of the decoder's, from the smallest size to the largest.
 
@@ -110,7 +110,7 @@ class TAEHV(nn.Module):
         sizes = {"latent_channels": latent_channels, "encoder_channels": encoder_channels, "channels": list(channels)}
         self.config: dict[str, Any] = ONLY | sizes
         self.facts = CodecFacts(latent_channels=latent_channels, spatial_factor=8, frames_first=1, frames_next=FRAMES)
-        # The places of the layers are part of their names, so those without weights are there too.
+        # The numbers of the layers are part of their names, so those without weights are there too.
         layers: list[nn.Module] = [conv3(3, encoder_channels), nn.ReLU()]
         for stride in (STRIDE, STRIDE, 1):
             layers += [Pool(encoder_channels, stride), conv3(encoder_channels, encoder_channels, stride=2, bias=False)]
@@ -121,11 +121,11 @@ class TAEHV(nn.Module):
             layers += [MemBlock(width) for _ in range(3)]
             layers += [nn.Identity(), Grow(width, stride), conv3(width, narrower, bias=False)]
         self.decoder = nn.Sequential(*layers, nn.ReLU(), conv3(channels[-1], 3))
-        self._last_grow = max(place for place, layer in enumerate(self.decoder) if isinstance(layer, Grow))
+        self._last_grow = max(number for number, layer in enumerate(self.decoder) if isinstance(layer, Grow))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TAEHV":
-        """A network of this shape, as its config.json tells. Raises ModelError for what that cannot mean."""
+        """Return a network of this shape, as its config.json tells. Raises ModelError for what that cannot mean."""
         given = {key: value for key, value in config.items() if not key.startswith("_")}
         if other := [f"{key} {given[key]!r}" for key in ONLY.keys() & given.keys() if given[key] != ONLY[key]]:
             raise ModelError(f"a {CLASS} of another kind than Wan2.1's: {', '.join(sorted(other))}")
@@ -139,7 +139,7 @@ class TAEHV(nn.Module):
 
     @classmethod
     def from_pack(cls, folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> "TAEHV":
-        """The codec in a folder. Raises ModelError unless every tensor is there and fits."""
+        """Load the codec in a folder. Raises ModelError unless every tensor is there and fits."""
         config = load_config(folder, CLASS)
         with torch.device("meta"):
             codec = cls.from_config(config)
@@ -147,7 +147,7 @@ class TAEHV(nn.Module):
         return codec.ready(device, dtype)
 
     def ready(self, device: torch.device | str, dtype: torch.dtype) -> "TAEHV":
-        """The codec for inference, its weights laid out as convolutions are fastest."""
+        """Return the codec for inference, its weights laid out as convolutions are fastest."""
         self.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.eval().requires_grad_(False)
 
@@ -158,25 +158,25 @@ class TAEHV(nn.Module):
         return {}
 
     def encode_chunk(self, frames: Tensor, *, state: State) -> Tensor:
-        """Pictures uint8 [B, T, H, W, 3] -> clean latents x0 [B, C, F, h, w], float32.
+        """Return the clean latents x0 [B, C, F, h, w] of frames uint8 [B, T, H, W, 3], float32.
 
         T is 1 + 4k in the first call of a video and 4k later; MediaError otherwise.
         """
         for name, side in zip(("height", "width"), frames.shape[2:4], strict=True):
             check_multiple(name, side, self.facts.spatial_factor)
         weight = self.get_parameter("encoder.0.weight")
-        counts = check_pictures(frames.shape[1], self.facts, begun=bool(state))
+        counts = frames_per_latent_frame(frames.shape[1], self.facts, begun=bool(state))
         pixels = frames.to(weight.device).permute(1, 0, 4, 2, 3)  # [T, B, 3, H, W]
         x0 = [self._encode(group.to(weight.dtype) / 255, state) for group in pixels.split(counts)]
         return torch.stack(x0, dim=2).float()
 
     def decode_chunk(self, x0: Tensor, *, state: State, enlarge: int = 1) -> Tensor:
-        """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device."""
+        """Return the frames uint8 [B, T, H, W, 3], on x0's device, of clean latents x0 [B, C, F, h, w]."""
         pixels = self.decode_pixels(x0, state=state).clamp(0, 1)
         return enlarged((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1), enlarge)
 
     def decode_pixels(self, x0: Tensor, *, state: State) -> Tensor:
-        """Clean latents x0 [B, C, F, h, w] -> pixels [B, 3, T, H, W], float32, about 0..1 and not clamped."""
+        """Return pixels [B, 3, T, H, W], float32, about 0..1 and not clamped, of clean latents x0 [B, C, F, h, w]."""
         if x0.shape[2] == 0:
             raise MediaError("0 latent frames cannot be decoded; try 1 or more")
         weight = self.get_parameter("decoder.1.weight")
@@ -184,20 +184,20 @@ class TAEHV(nn.Module):
         return torch.cat([self._decode(latent, state).float() for latent in latents], dim=2).to(x0.device)
 
     def _encode(self, group: Tensor, state: State) -> Tensor:
-        """Pictures of one latent frame [1 or 4, B, 3, H, W] -> it [B, C, h, w].
+        """Encode the frames [1 or 4, B, 3, H, W] of one latent frame [B, C, h, w].
 
-        A video's first picture stands for the three before it as well, which are those that the decoder does not
-        show. The published program repeats a video's last picture instead; for a single one that is the same, for
-        more of them it lets latents run ahead of the pictures that the decoder makes of them.
+        A video's first frame stands for the three before it as well, which are those that the decoder does not
+        show. The published program repeats a video's last frame instead; for a single one that is the same, for
+        more of them it lets latents run ahead of the frames that the decoder makes of them.
         """
         x = group.expand(FRAMES, *group.shape[1:]).flatten(0, 1)  # [T * B, 3, H, W]
         return _run(self.encoder, x, group.shape[1], state)
 
     def _decode(self, latent: Tensor, state: State) -> Tensor:
-        """One latent frame [B, C, h, w] -> its pictures [B, 3, 1 or 4, H, W]."""
+        """Decode one latent frame [B, C, h, w] to its frames [B, 3, 1 or 4, H, W]."""
         batch, first = len(latent), not state
         x = _run(self.decoder[: self._last_grow + 1], latent, batch, state)
-        if first:  # no later layer looks back, so the other pictures need not be finished
+        if first:  # no later layer looks back, so the other frames need not be finished
             x = x[-batch:]
         x = self.decoder[self._last_grow + 1 :](x)
         return x.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
@@ -208,14 +208,14 @@ def conv3(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> n
 
 
 def _run(layers: Any, x: Tensor, batch: int, state: State) -> Tensor:
-    """All layers in turn, over time steps one after another: [T * B, C, h, w], changing the state in place."""
+    """Run all layers in turn over time steps one after another, [T * B, C, h, w]; changes the state in place."""
     x = x.contiguous(memory_format=torch.channels_last)
-    for place, layer in enumerate(layers):
+    for number, layer in enumerate(layers):
         if isinstance(layer, MemBlock):
-            before = state.get(place)
+            before = state.get(number)
             if before is None:
                 before = torch.zeros_like(x[:batch])
-            state[place] = x[-batch:]
+            state[number] = x[-batch:]
             x = layer(x, before)
         elif isinstance(layer, Pool | Grow):
             x = layer(x, batch)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.codec.codec import check_pictures, enlarged
+from causvid_cli.codec.codec import enlarged, frames_per_latent_frame
 from causvid_cli.errors import MediaError
 from causvid_cli.extras import quietly
 from causvid_cli.geometry import CodecFacts, check_multiple
@@ -26,11 +26,11 @@ with quietly():
     )
 
 State = list[Any]
-"""One slot per causal convolution, None until its first call; written by diffusers' layers."""
+"""A slot for each causal convolution, None until its first call; written by diffusers' layers."""
 
 
 class WanCodec:
-    """The Wan VAE chunk by chunk (`codec.base.Codec`).
+    """Runs the Wan VAE chunk by chunk; implements `codec.Codec`.
 
     The network is run one latent frame at a time, whatever the chunks: so they change no bit of the result, and
     memory does not grow with them.
@@ -53,7 +53,7 @@ class WanCodec:
 
     @classmethod
     def from_pack(cls, folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> "WanCodec":
-        """The codec in a folder in diffusers layout. Raises ModelError unless every tensor is there and fits."""
+        """Load the codec in a folder in diffusers layout. Raises ModelError unless every tensor is there and fits."""
         vae = empty_vae(load_config(folder, "AutoencoderKLWan"))
         load_state(vae, load_safetensors(folder), name=str(folder))
         return cls(nn.Module.to(vae, device, dtype))  # diffusers' own `to` warns about nothing here
@@ -65,7 +65,7 @@ class WanCodec:
         return _empty_state(self.vae.decoder)
 
     def encode_chunk(self, frames: Tensor, *, state: State) -> Tensor:
-        """Pictures uint8 [B, T, H, W, 3] -> clean latents x0 [B, C, F, h, w], float32, normalised.
+        """Return the clean latents x0 [B, C, F, h, w] of frames uint8 [B, T, H, W, 3], float32, normalised.
 
         T is 1 + 4k in the first call of a video and 4k later; MediaError otherwise.
         """
@@ -73,24 +73,24 @@ class WanCodec:
         return self.encode_pixels(pixels / 127.5 - 1, state=state)
 
     def decode_chunk(self, x0: Tensor, *, state: State, enlarge: int = 1) -> Tensor:
-        """Clean latents x0 [B, C, F, h, w] -> pictures uint8 [B, T, H, W, 3] on x0's device."""
+        """Return the frames uint8 [B, T, H, W, 3], on x0's device, of clean latents x0 [B, C, F, h, w]."""
         pixels = self.decode_pixels(x0, state=state).clamp(-1, 1)
         return enlarged(((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1), enlarge)
 
     def encode_pixels(self, pixels: Tensor, *, state: State) -> Tensor:
-        """Pixels -1..1 [B, 3, T, H, W] -> mean of the latents' distribution [B, C, F, h, w], float32, normalised.
+        """Return the latents' mean [B, C, F, h, w], float32, normalised, of pixels -1..1 [B, 3, T, H, W].
 
         T as in `encode_chunk`.
         """
         for name, side in zip(("height", "width"), pixels.shape[-2:], strict=True):
             check_multiple(name, side, self.facts.spatial_factor)
-        counts = check_pictures(pixels.shape[2], self.facts, begun=_is_begun(state))
+        counts = frames_per_latent_frame(pixels.shape[2], self.facts, begun=_is_begun(state))
         groups = pixels.to(self.vae.device, self.vae.dtype).split(counts, dim=2)
         means = [self._encode(group, state).chunk(2, dim=1)[0].float() for group in groups]
         return (torch.cat(means, dim=2) - self._mean) / self._std
 
     def decode_pixels(self, x0: Tensor, *, state: State) -> Tensor:
-        """Clean latents x0 [B, C, F, h, w] -> pixels [B, 3, T, H, W], float32, about -1..1 and not clamped."""
+        """Return pixels [B, 3, T, H, W], float32, about -1..1 and not clamped, of clean latents x0 [B, C, F, h, w]."""
         if x0.shape[2] == 0:
             raise MediaError("0 latent frames cannot be decoded; try 1 or more")
         z = x0.to(self.vae.device, torch.float32) * self._std + self._mean
@@ -98,12 +98,12 @@ class WanCodec:
         return torch.cat(pixels, dim=2).to(x0.device)
 
     def _encode(self, group: Tensor, state: State) -> Tensor:
-        """Pictures of one latent frame -> mean and log-variance [B, 2 C, 1, h, w]."""
+        """Return mean and log-variance [B, 2 C, 1, h, w] of the frames of one latent frame."""
         group = patchify(group.contiguous(), self._patch)
         return self.vae.quant_conv(self.vae.encoder(group, feat_cache=state, feat_idx=[0]))
 
     def _decode(self, latent: Tensor, state: State) -> Tensor:
-        """One latent frame, not normalised -> its pictures [B, 3, 1 or 4, H, W]."""
+        """Decode one latent frame, not normalised, to its frames [B, 3, 1 or 4, H, W]."""
         latent = self.vae.post_quant_conv(latent.contiguous())
         first = not _is_begun(state)
         return unpatchify(
@@ -112,13 +112,13 @@ class WanCodec:
 
 
 def empty_vae(config: dict[str, Any]) -> AutoencoderKLWan:
-    """The network of this configuration, without weights (on the meta device)."""
+    """Return the network of this configuration, without weights (on the meta device)."""
     with torch.device("meta"):
         return AutoencoderKLWan.from_config(config)
 
 
 def _laid_out(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """The network with its weights laid out for a CPU, on which it then takes a fifth less time."""
+    """Lay the weights out for a CPU, on which the network then takes a fifth less time."""
     for weight in vae.parameters() if vae.device.type == "cpu" else ():
         if weight.ndim > 3:  # of 3-D convolutions, and of 2-D ones
             layout = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last

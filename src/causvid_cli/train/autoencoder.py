@@ -77,9 +77,9 @@ def train_autoencoder(
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         indices, mask = (t.to(device) for t in sample(step, rng))
-        cells = codec.encode_pictures(indices)
+        cells = codec.encode_frames(indices)
         noise = torch.from_numpy(rng.standard_normal(cells.shape, dtype=np.float32)).to(device)
-        scores = codec.decode_pictures(cells + NOISE * noise)
+        scores = codec.decode_frames(cells + NOISE * noise)
         weight = torch.where(mask, SPRITE_WEIGHT, 1.0)
         entropy = palette_cross_entropy(scores, indices, weight)
         right = scores.argmax(dim=1) == indices
@@ -140,12 +140,12 @@ def distinct_frames(plan: VideoPlan, codec: PixelCodec) -> list[np.ndarray]:
 def redrawn(frame: np.ndarray, codec: PixelCodec) -> np.ndarray:
     """Return a frame uint8 [H, W] as it comes out of the codec."""
     indices = torch.from_numpy(frame)[None].to(codec.palette.device)
-    return codec.decode_pictures(codec.encode_pictures(indices))[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return codec.decode_frames(codec.encode_frames(indices))[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 @torch.no_grad()
 def measure_latents(codec: PixelCodec, rng: np.random.Generator, device: torch.device, count: int = 512) -> None:
     """Set the codec's mean and standard deviation per channel from whole frames."""
-    cells = codec.encode_pictures(story_clips.sample_frames(rng, count)[0].to(device))
+    cells = codec.encode_frames(story_clips.sample_frames(rng, count)[0].to(device))
     codec.latents_mean.copy_(cells.mean(dim=(0, 2, 3)))
     codec.latents_std.copy_(cells.std(dim=(0, 2, 3)))

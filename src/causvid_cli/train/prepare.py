@@ -291,7 +291,7 @@ def _parts(total: int, most: int) -> Iterator[int]:
 def encode_clip(codec: PixelCodec, indices: Tensor) -> Tensor:
     """Return normalised latents [1, C, F, h, w] of one clip [T, H, W]; frames that repeat are encoded once."""
     frames, places = torch.unique(indices, dim=0, return_inverse=True)
-    cells = codec.encode_pictures(frames)
+    cells = codec.encode_frames(frames)
     return codec.stack_cells(cells[places].unsqueeze(0))
 
 
