@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -278,14 +279,20 @@ def _takes_silence(source: AudioStream) -> bool:
         decoder = av.CodecContext.create(source.codec_context.name, "r")
         decoder.extradata = source.codec_context.extradata
         assert isinstance(decoder, av.AudioCodecContext)
-        heard = []
+        decoder.rate, decoder.layout = source.rate, source.layout  # which PCM does not tell
+        heard: list[bool] = []
         for data, size in islice(_silent_packets(source), _TRIED):
             for frame in decoder.decode(av.Packet(data)):
                 alike = (frame.sample_rate, frame.layout.name) == (source.rate, source.layout.name)
-                heard.append(alike and frame.samples == size and np.abs(frame.to_ndarray()).max() <= _SILENT)
+                whole = frame.samples == size or not heard  # the first may lack Opus's pre-skip
+                heard.append(alike and whole and bool(np.abs(frame.to_ndarray()).max() <= _SILENT))
         return bool(heard) and all(heard)
     except (av.error.FFmpegError, ValueError, IndexError, LookupError):  # no such encoder; not these channels
         return False
+
+
+def _kind(frame: av.AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 class _SoundEncoder:
@@ -297,14 +304,18 @@ class _SoundEncoder:
         self._source, self._end, self._tolerate_damage = source, end, tolerate_damage
         self.stream = add_encoder(output, rate=source.rate, layout=source.layout.name, codec=codec)
         context = self.stream.codec_context
-        context.open()  # now it knows how many samples a packet takes
-        self._resampler = av.AudioResampler(
-            format=context.format.name, layout=context.layout, rate=context.rate, frame_size=context.frame_size
+        context.open()  # now it knows its format
+        self._make_resampler = partial(
+            av.AudioResampler, format=context.format.name, layout=context.layout, rate=context.rate
         )
+        self._resampler = self._make_resampler()
         self._last: av.AudioFrame | None = None
 
     def __call__(self, packet: av.Packet) -> Iterator[av.Packet]:
         for frame in self._decoded(packet if packet.size else None):
+            if self._last is not None and _kind(frame) != _kind(self._last):  # damage can do that, and broadcasts do
+                yield from self._encode(None)
+                self._resampler = self._make_resampler()
             self._last = frame
             yield from self._encode(frame)
         if not packet.size:
