@@ -541,10 +541,10 @@ def test_restyle_takes_the_size_and_the_length_that_are_asked_for(tiny, clip):
 def test_restyle_without_sound_goes_into_any_format(tiny, clip, loud):
     makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.mp4", "--length", "1s")
     result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "a.gif", "--length", "1s")
-    assert notes(result) == [stretched("96x64"), "its sound is left out: .gif gets pictures only"]
+    assert notes(result) == [stretched("96x64"), "its sound is left out: .gif gets frames only"]
     result = makes("restyle", loud, PROMPT, "-m", tiny, "-o", "-", "--format", "rawvideo", "--length", "1s")
     assert len(result.stdout_bytes) == 8 * 64 * 96 * 3
-    assert notes(result) == [stretched("96x64"), "its sound is left out: stdout gets pictures only"]
+    assert notes(result) == [stretched("96x64"), "its sound is left out: stdout gets frames only"]
     makes("extend", "a.gif", PROMPT, "-m", tiny, "-o", "b.mp4", "--length", "4f")
 
 
@@ -608,7 +608,7 @@ def test_a_live_video_needs_its_facts_and_another_place_for_the_prompt(tiny, mon
         (["-", PROMPT, "--input-size", "96x64"], 2, "need both --input-size and --input-fps"),
         (["-", PROMPT, "--input-size", "96", "--input-fps", "8"], 2, "--input-size '96' is not a size"),
         (["-", PROMPT], 3, "stdin: no video that can be read as it arrives"),
-        (["x.mp4", PROMPT, "--input-fps", "8"], 2, "--input-size and --input-fps are for raw pictures on stdin"),
+        (["x.mp4", PROMPT, "--input-fps", "8"], 2, "--input-size and --input-fps are for raw frames on stdin"),
     ):
         fails(run("restyle", *arguments, "-m", tiny), code, complaint)
 

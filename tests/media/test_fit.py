@@ -53,7 +53,7 @@ def test_cropping_keeps_the_middle_and_the_proportions():
 def test_padding_shows_all_between_black_bars():
     way = fit((200, 100), (100, 100), "pad")
     there = way.apply(ramp(200, 100))[0]
-    assert way.place == (0, 25, 100, 75)
+    assert way.target_box == (0, 25, 100, 75)
     assert not there[:25].any() and not there[75:].any()
     assert there[50, 0, 0] <= 2 and there[50, -1, 0] >= 253
 

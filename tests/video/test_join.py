@@ -1,4 +1,4 @@
-"""A clip goes on: its own pictures and its sound stay bit for bit, and the new pictures follow at once."""
+"""A clip goes on: its own frames and its sound stay bit for bit, and the new frames follow at once."""
 
 import errno
 import hashlib

@@ -12,7 +12,7 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.errors import UsageError
-from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, Source, check_choice
+from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, SourceClip, check_choice
 from causvid_cli.request import LONGEST_PROMPT, STRENGTH, check_prompt
 from causvid_cli.script import Script, script_of
 from causvid_cli.timecode import parse_fps, parse_size
@@ -126,7 +126,7 @@ def restyle(
     input_fps: options.InputFps = None,
     tolerate_damage: options.TolerateDamage = False,
 ) -> None:
-    """Make a clip anew, chunk by chunk, as a prompt says: its pictures are noised and denoised again.
+    """Make a clip anew, chunk by chunk, as a prompt says: its frames are noised and denoised again.
 
     The video is as long as the clip and keeps its sound. A live video on stdin is a container that streams (MKV,
     MPEG-TS, fragmented MP4, NUT, Y4M) or, with --input-size and --input-fps, raw RGB pictures.
@@ -136,11 +136,13 @@ def restyle(
         if prompt in (None, "-"):
             raise UsageError("the clip comes on stdin, so the prompt cannot; say it in quotes, or as @FILE")
         raw = raw_format(input_size, input_fps)
-        source = Source(path=None, pipe=_stdin(), raw=raw, fit=how, strength=strength, tolerate_damage=tolerate_damage)
+        source = SourceClip(
+            path=None, pipe=_stdin(), raw=raw, fit=how, strength=strength, tolerate_damage=tolerate_damage
+        )
     else:
         if input_size or input_fps:
-            raise UsageError("--input-size and --input-fps are for raw pictures on stdin; leave them out for a file")
-        source = Source(path=clip, fit=how, strength=strength, tolerate_damage=tolerate_damage)
+            raise UsageError("--input-size and --input-fps are for raw frames on stdin; leave them out for a file")
+        source = SourceClip(path=clip, fit=how, strength=strength, tolerate_damage=tolerate_damage)
     make("restyle", prompt, then, making, given=source)
 
 
@@ -168,11 +170,11 @@ def _file(path: Path, name: str) -> Path:
 
 
 def raw_format(size: str | None, fps: str | None) -> "RawFormat | None":
-    """How raw pictures on stdin lie, if they are raw."""
+    """How raw frames on stdin lie, if they are raw."""
     if size is None and fps is None:
         return None
     if size is None or fps is None:
-        raise UsageError("raw pictures on stdin need both --input-size and --input-fps")
+        raise UsageError("raw frames on stdin need both --input-size and --input-fps")
     from causvid_cli.media.clips import RawFormat
 
     return RawFormat(size=parse_size(size, name="--input-size"), fps=parse_fps(fps, name="--input-fps"))

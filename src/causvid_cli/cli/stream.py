@@ -65,7 +65,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         seed=job.seed,
         steps=job.steps,
         guidance=job.guidance,
-        given=given.pictures(rate) if given else None,
+        given=given.frames(rate) if given else None,
         shows_given=task.grid.shows_given,
         source=given.source(rate) if given else None,
         strength=job.input.strength if job.input else None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from causvid_cli.media.clips import Clip, LiveClip, RawFormat
     from causvid_cli.media.fit import Fit, Mode
     from causvid_cli.media.sound import Soundtrack
-    from causvid_cli.media.stills import Picture
+    from causvid_cli.media.stills import StillImage
     from causvid_cli.video import Encoding, Finish
     from causvid_cli.video.join import JoinPlan, WithSound
 
@@ -28,7 +28,7 @@ FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
 HOLDS: tuple[Hold, ...] = ("frame", "chunk")
 DEFAULT_HOLD: Hold = "chunk"
 SILENT = frozenset({".gif", ".webp", ".png"})
-"""Names of outputs that hold no sound."""
+"""The endings of outputs that hold no sound."""
 MILD_STRETCH = 1.1
 """A change of proportions that is not remarked upon."""
 Size = tuple[int, int]
@@ -36,9 +36,9 @@ Size = tuple[int, int]
 
 @dataclass(slots=True, kw_only=True)
 class InputMedia:
-    """What the three have in common. `check` comes first: it reads the file's facts and settles the sizes.
+    """What photo, clip and source have in common. `check` comes first: it reads the file's facts and settles the sizes.
 
-    cells: (width, height) as the codec makes pictures. size: of the file's pictures.
+    cells: (width, height) as the codec makes frames. size: of the file's frames.
     """
 
     path: Path | None
@@ -47,12 +47,12 @@ class InputMedia:
     cells: Size = (0, 0)
     size: Size = (0, 0)
     latent_frames: int = 0
-    """How many are given before the first chunk."""
+    """How many latent frames are given before the first chunk."""
     sha256: str = ""
     replaces_sound: bool = False
     """Whether other sound takes the place of the file's own."""
     crisp: bool = False
-    """Whether the model's pictures are shown as blocks of whole cells."""
+    """Whether the model's frames are shown as blocks of whole cells."""
     kind: Literal["photo", "clip", "source"] = "photo"
 
     def check(
@@ -91,23 +91,23 @@ class InputMedia:
 
     @property
     def notes(self) -> list[str]:
-        """What is done to the file's pictures."""
+        """What is done to the file's frames, a line each."""
         return []
 
     def left_out(self, output: Path | None) -> list[str]:
-        """What of the file does not get into the output."""
+        """Return what of the file does not get into the output, a line each."""
         return []
 
-    def pictures(self, fps: Fraction) -> "np.ndarray | None":
-        """Pictures uint8 RGB [T, h, w, 3] before the first chunk, filling `latent_frames`."""
+    def frames(self, fps: Fraction) -> "np.ndarray | None":
+        """Return frames uint8 RGB [T, h, w, 3] before the first chunk, which fill `latent_frames`."""
         return None
 
     def source(self, fps: Fraction) -> "Iterator[np.ndarray] | None":
-        """The pictures [h, w, 3] of a clip to be made anew."""
+        """Return the frames [h, w, 3] of a clip to be made anew."""
         return None
 
     def show(self) -> "Callable[[np.ndarray], np.ndarray] | None":
-        """The model's pictures -> those of the file, where they differ."""
+        """Return what makes frames of the file's size of the model's; None where they are the same."""
         return None
 
     def joins(self, output: Path) -> bool:
@@ -120,7 +120,7 @@ class InputMedia:
         return None
 
     def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish | None":
-        """What makes the finished file, where that depends on the input. soundtrack: what is laid under it."""
+        """Return what makes the finished file, where that depends on the input. soundtrack: what is laid under it."""
         return None
 
     def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: Size | None) -> int:
@@ -135,7 +135,7 @@ class InputMedia:
         return times
 
     def _shape_notes(self, own: Size) -> list[str]:
-        """That a clip is stretched to a model of another shape, which shows."""
+        """Return the line that a clip is stretched to a model of another shape, where it shows."""
         stretched = own[0] * self.cells[1] / (own[1] * self.cells[0])
         if self.fit != "stretch" or 1 / MILD_STRETCH <= stretched <= MILD_STRETCH:
             return []
@@ -150,12 +150,12 @@ class InputMedia:
 
 @dataclass(slots=True, kw_only=True)
 class Photo(InputMedia):
-    """i2v: the video's first pictures are the photo, as the codec shows it."""
+    """i2v: the video's first frames are the photo, as the codec shows it."""
 
     hold: Hold = DEFAULT_HOLD
     background: str = ""
     kind: Literal["photo", "clip", "source"] = "photo"
-    _photo: "Picture | None" = None
+    _photo: "StillImage | None" = None
     _held: int = 0
 
     def check(
@@ -180,14 +180,14 @@ class Photo(InputMedia):
         assert self._photo is not None
         return list(self._photo.notes)
 
-    def pictures(self, fps: Fraction) -> "np.ndarray":
+    def frames(self, fps: Fraction) -> "np.ndarray":
         assert self._photo is not None
         return self._fit(self._photo.size).apply([self._photo.pixels]).repeat(self._held, axis=0)
 
 
 @dataclass(slots=True, kw_only=True)
 class ClipEnd(InputMedia):
-    """extend: the video goes on where the clip ends, in the clip's own picture size."""
+    """extend: the video goes on where the clip ends, in the clip's own frame size."""
 
     context: str | None = None
     context_frames: int = 0
@@ -261,12 +261,12 @@ class ClipEnd(InputMedia):
         shape = self._shape_notes((self._clip.width, self._clip.height))
         return [*self._clip.notes, *shape, *self._plan.notes, *([self._plan.reason] if self._plan.reason else [])]
 
-    def pictures(self, fps: Fraction) -> "np.ndarray":
+    def frames(self, fps: Fraction) -> "np.ndarray":
         import numpy as np
 
         assert self._clip is not None
         fit = self._fit((self._clip.width, self._clip.height))
-        tail = self._clip.tail(self._wanted / fps, fps, shape=lambda picture: fit.apply([picture])[0])
+        tail = self._clip.tail(self._wanted / fps, fps, shape=lambda frame: fit.apply([frame])[0])
         missing = self._wanted - len(tail)  # of a clip shorter than one latent frame
         return np.concatenate([tail[:1].repeat(missing, axis=0), tail])
 
@@ -292,7 +292,7 @@ class ClipEnd(InputMedia):
 
 
 @dataclass(slots=True, kw_only=True)
-class Source(InputMedia):
+class SourceClip(InputMedia):
     """restyle: every chunk starts from the clip's own, noised; a live pipe will do."""
 
     strength: float
@@ -351,7 +351,7 @@ class Source(InputMedia):
     def source(self, fps: Fraction) -> "Iterator[np.ndarray]":
         assert self._clip is not None
         fit = self._fit((self._clip.width, self._clip.height))
-        return (fit.apply([picture])[0] for picture in self._clip.frames(fps))
+        return (fit.apply([frame])[0] for frame in self._clip.frames(fps))
 
     def show(self) -> "Callable[[np.ndarray], np.ndarray] | None":
         assert self._clip is not None
@@ -361,7 +361,7 @@ class Source(InputMedia):
     def left_out(self, output: Path | None) -> list[str]:
         if not self._has_sound or (output is not None and self.joins(output)):
             return []
-        return [f"its sound is left out: {'stdout' if output is None else output.suffix} gets pictures only"]
+        return [f"its sound is left out: {'stdout' if output is None else output.suffix} gets frames only"]
 
     def joins(self, output: Path) -> bool:
         return self._has_sound and output.suffix.lower() not in SILENT
@@ -376,16 +376,16 @@ class Source(InputMedia):
 
 
 def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -> InputMedia:
-    """The input of a recipe, in a file of this machine."""
+    """Return the input of a recipe, in a file of this machine."""
     if used.kind == "photo":
         return Photo(path=path, fit=used.fit, hold=used.hold or DEFAULT_HOLD, background=used.background)
     if used.kind == "clip":
         return ClipEnd(path=path, fit=used.fit, context_frames=used.context_frames, tolerate_damage=tolerate_damage)
-    return Source(path=path, fit=used.fit, strength=used.strength or STRENGTH, tolerate_damage=tolerate_damage)
+    return SourceClip(path=path, fit=used.fit, strength=used.strength or STRENGTH, tolerate_damage=tolerate_damage)
 
 
 def find_soundtrack(used: AudioUsed | None, path: Path | None, *, where: str) -> "Soundtrack | None":
-    """The soundtrack of a recipe, in a file of this machine. Raises MediaError when it is not there, or another."""
+    """Return the soundtrack of a recipe, in a file of this machine. Raises MediaError when that is another or gone."""
     from causvid_cli.media.sound import open_soundtrack
 
     if used is None:
@@ -399,12 +399,12 @@ def find_soundtrack(used: AudioUsed | None, path: Path | None, *, where: str) ->
 
 
 def base_used(given: InputMedia) -> Input:
-    """What the recipe says of any input."""
+    """Return what the recipe says of any input."""
     return Input(kind=given.kind, name=given.name, sha256=given.sha256, fit=given.fit)
 
 
 def shown_at(cells: Size, own: Size, how: "Mode", size: Size, *, crisp: bool) -> "Callable[[np.ndarray], np.ndarray]":
-    """The model's frames -> those of a clip of the size `own`, as it is stored in `size`. crisp: cells stay blocks."""
+    """Return what makes a clip's frames (of size `own`, stored in `size`) of the model's. crisp: cells stay blocks."""
     from causvid_cli.media.fit import fit
 
     filled, stored = fit(cells, own, how), fit(own, size, "stretch")
@@ -414,7 +414,7 @@ def shown_at(cells: Size, own: Size, how: "Mode", size: Size, *, crisp: bool) ->
 
 
 def parse_colour(text: str, *, name: str = "--background") -> tuple[int, int, int]:
-    """#RRGGBB -> (red, green, blue); nothing is black."""
+    """Return (red, green, blue) of #RRGGBB; nothing is black. Raises UsageError."""
     if not text:
         return (0, 0, 0)
     match = re.fullmatch("#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
@@ -425,7 +425,7 @@ def parse_colour(text: str, *, name: str = "--background") -> tuple[int, int, in
 
 
 def check_choice(value: str, known: Sequence[str], *, name: str) -> Any:
-    """A word of a short list."""
+    """Return a word of a short list. Raises UsageError for another."""
     if value not in known:
         raise UsageError(
             f"{name} {value}: unknown; try {', '.join(known[:-1])} or {known[-1]}{did_you_mean(value, known)}"

@@ -1,7 +1,7 @@
-"""A video file -> pictures at a constant rate, upright, with square pixels, in true colours.
+"""A video file -> frames at a constant rate, upright, with square pixels, in true colours.
 
     clip = open_clip(path)              facts first; nothing stays open
-    clip.frames(Fraction(16))           all of it, picture by picture
+    clip.frames(Fraction(16))           all of it, frame by frame
     clip.tail(2, Fraction(16))          the last two seconds, [T, H, W, 3]
 
 No more than a few frames are held: a clip may last a day.
@@ -38,9 +38,9 @@ from causvid_cli.media.view import (
     damage_noted,
     decoded,
     deinterlace,
-    pictures,
     reason_of,
     resample,
+    rgb_frames,
     view_of,
 )
 from causvid_cli.timecode import LONGEST_S
@@ -52,11 +52,11 @@ _SHORT_S = Fraction(1, 2)  # a Matroska file may end so much before the length i
 
 @dataclass(slots=True, kw_only=True)
 class Clip:
-    """A video file: what it holds, and its pictures.
+    """A video file: what it holds, and its frames.
 
     width, height: upright, with square pixels. fps: exact where the rate is constant, else the average (`variable`).
     frame_count: of its packets. rotation: degrees clockwise. pixel_aspect: width of a stored pixel over its height.
-    notes: what is done to its pictures, as parts of a sentence; damage that is tolerated is added as it is met.
+    notes: what is done to its frames, as parts of a sentence; damage that is tolerated is added as it is met.
     """
 
     path: Path
@@ -79,27 +79,27 @@ class Clip:
     tolerate_damage: bool = False
 
     def frames(self, fps: Fraction, *, start_s: Fraction | float = 0) -> Iterator[np.ndarray]:
-        """What is seen at each tick of `fps` a second from `start_s` to the end: uint8 RGB [H, W, 3], read-only.
+        """Yield what is seen at each tick of `fps` a second from `start_s` to the end: uint8 RGB [H, W, 3], read-only.
 
         Raises MediaError where the file is damaged, unless that is tolerated.
         """
         start = Fraction(start_s)
-        return pictures(resample(self._timed(start), fps=fps, start=start), self.view)
+        return rgb_frames(resample(self._timed(start), fps=fps, start=start), self.view)
 
     def tail(self, seconds: Fraction | float, fps: Fraction, *, shape: Shape | None = None) -> np.ndarray:
-        """The last pictures at `fps` a second: uint8 RGB [T, H, W, 3], T as many as `seconds` hold, or the clip.
+        """Return the last frames at `fps` a second: uint8 RGB [T, H, W, 3], T as many as `seconds` hold, or the clip.
 
-        The last is the clip's last, and the ones before lie on ticks counted back from there, so that a picture made
-        for the next tick follows on. shape: done to each picture on the way, such as scaling, to save memory.
+        The last is the clip's last, and the ones before lie on ticks counted back from there, so that a frame made
+        for the next tick follows on. shape: done to each frame on the way, such as scaling, to save memory.
         """
         step = 1 / fps
         last = max(self.times.last_s, self.duration_s - step)
         count = min(max(1, round(Fraction(seconds) * fps)), math.floor((last + LATE_S) * fps) + 1)
         start = max(Fraction(0), last - (count - 1) * step)
-        shown = pictures(resample(self._timed(start), fps=fps, start=start), self.view)
-        found = deque((shape(picture) if shape else picture for picture in islice(shown, count)), maxlen=count)
+        shown = rgb_frames(resample(self._timed(start), fps=fps, start=start), self.view)
+        found = deque((shape(frame) if shape else frame for frame in islice(shown, count)), maxlen=count)
         if not found and self.tolerate_damage:  # its end is lost: what comes last of the rest
-            found.extend(shape(picture) if shape else picture for picture in self.frames(fps))
+            found.extend(shape(frame) if shape else frame for frame in self.frames(fps))
         if not found:
             raise MediaError(f"{self.path}: its last {float(seconds):g} s cannot be read")
         return np.stack([*found, *[found[-1]] * (count - len(found))])
@@ -111,7 +111,7 @@ class Clip:
                 return
 
     def _timed(self, start: Fraction) -> Iterator[Timed]:
-        """(when it comes, how long it lasts, frame), from the frame that is seen at `start` on, or from before it."""
+        """Yield (when it comes, how long it lasts, frame), from the frame that is seen at `start` on, or before."""
         begin = self.times.before(start - (2 / self.fps if self.view.interlaced else 0))
         frames = self._decoded(begin)
         first = next(frames, None)
@@ -125,7 +125,7 @@ class Clip:
             yield *self.times.of(frame, number), frame
 
     def _decoded(self, start_pts: int | None) -> Iterator[VideoFrame]:
-        """Frames from the key frame at `start_pts` on, or all."""
+        """Yield frames from the key frame at `start_pts` on, or all."""
         number = 0 if start_pts is None else self.times.number(start_pts)
         with open_video(self.path) as (_, container, stream):
             stream.thread_type = "AUTO"
@@ -162,20 +162,20 @@ class _Times:
         return self.last_s + self.last_lasts
 
     def before(self, start: Fraction) -> int | None:
-        """The last key frame that comes before what is seen at `start`; None for the first frame of all."""
+        """Return the last key frame that comes before what is seen at `start`; None for the first frame of all."""
         if self.counted or start <= 0:
             return None
         wanted = int(self.pts[0]) + math.floor(start / self.time_base)
         shown = self.pts[max(0, int(np.searchsorted(self.pts, wanted, side="right")) - 1)]
-        place = int(np.searchsorted(self.keys, shown, side="right")) - 1
-        return int(self.keys[place]) if place > 0 else None
+        number = int(np.searchsorted(self.keys, shown, side="right")) - 1
+        return int(self.keys[number]) if number > 0 else None
 
     def number(self, pts: int) -> int:
-        """How many frames come before a time."""
+        """Return how many frames come before a time."""
         return int(np.searchsorted(self.pts, pts))
 
     def of(self, frame: VideoFrame, number: int) -> tuple[Fraction, Fraction]:
-        """When a frame comes and how long it lasts; `number` counts from the first that was decoded."""
+        """Return when a frame comes and how long it lasts; `number` counts from the first that was decoded."""
         usual = 1 / self.fps
         if self.counted or frame.pts is None or frame.time_base is None:
             return number / self.fps, usual
@@ -211,7 +211,7 @@ def open_clip(
             raise MediaError(f"{path}: holds no whole frame")
         view = view_of(first, aspect=aspect, name=str(path), sdr_name=f"{path.stem}-sdr.mp4")
     if times.variable:
-        notes.append(f"its pictures come at an uneven rate, about {float(times.fps):.4g} a second")
+        notes.append(f"its frames come at an uneven rate, about {float(times.fps):.4g} a second")
     notes[:0] = view.notes
     return Clip(
         path=path,
@@ -236,7 +236,7 @@ def open_clip(
 
 
 def _scan(container: InputContainer, stream: VideoStream, path: Path, damaged: Damaged) -> _Times:
-    """When each frame comes, by the packets; nothing is decoded."""
+    """Return when each frame comes, by the packets; nothing is decoded."""
     pts, keys, last, lasts, end = array("q"), array("q"), None, 0, Fraction(0)
     untimed = container.format.name == "avi"  # it keeps a rate, and FFmpeg's guesses at its times stumble
     try:
@@ -282,7 +282,7 @@ def _scan(container: InputContainer, stream: VideoStream, path: Path, damaged: D
 
 
 def _rate(pts: np.ndarray, stream: VideoStream, *, untimed: bool) -> tuple[Fraction, bool]:
-    """(frames per second, whether that is only an average) from sorted times."""
+    """Return (frames per second, whether that is only an average) for sorted times."""
     stated = [rate for rate in (stream.guessed_rate, stream.average_rate) if rate]
     if untimed or len(pts) == 1 or stream.time_base is None:
         return (stated or [USUAL_FPS])[0], False

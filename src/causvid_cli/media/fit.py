@@ -17,7 +17,7 @@ stretch: the frame is filled with all of it, and the proportions change.
 """
 
 LONGEST_SHAPE = 4.0
-"""A model is asked for pictures at most so many times as wide as they are high, or the other way round."""
+"""A model is asked for frames at most so many times as wide as they are high, or the other way round."""
 
 _TWO_STEPS = 3.0  # from 3 times smaller on, whole pixels are averaged first: as good to the eye and much faster
 
@@ -31,8 +31,8 @@ class Fit:
     mode: Mode
 
     @property
-    def shown(self) -> tuple[float, float, float, float]:
-        """What is seen of the source: left, top, right, bottom; all of it but when cropped."""
+    def source_box(self) -> tuple[float, float, float, float]:
+        """The part of the source that is seen: left, top, right, bottom; all of it but when cropped."""
         width, height = self.source
         if self.mode == "crop":
             scale = max(self.target[0] / width, self.target[1] / height)
@@ -42,8 +42,8 @@ class Fit:
         return 0, 0, width, height
 
     @property
-    def place(self) -> tuple[int, int, int, int]:
-        """Where that lies in the new frame: left, top, right, bottom; everywhere but when padded."""
+    def target_box(self) -> tuple[int, int, int, int]:
+        """The part of the new frame in which that lies: left, top, right, bottom; all of it but when padded."""
         width, height = self.target
         if self.mode == "pad":
             scale = min(width / self.source[0], height / self.source[1])
@@ -53,20 +53,22 @@ class Fit:
         return 0, 0, width, height
 
     def apply(self, frames: Iterable[np.ndarray], *, nearest: bool = False) -> np.ndarray:
-        """Frames uint8 RGB [T, H, W, 3] of `source` -> [T, h, w, 3] of `target`.
+        """Return frames uint8 RGB [T, h, w, 3] of the size `target` for those [T, H, W, 3] of the size `source`.
 
         nearest: blow up each pixel to a crisp block, as pixel art wants it.
         """
-        return _scaled(frames, self.source, box=self.shown, to=self.target, place=self.place, nearest=nearest)
+        return _scaled(
+            frames, self.source, box=self.source_box, to=self.target, placed=self.target_box, nearest=nearest
+        )
 
 
 def fit(source_size: tuple[int, int], target_size: tuple[int, int], mode: Mode) -> Fit:
-    """How frames of `source_size` are shown at `target_size`; both (width, height)."""
+    """Return how frames of `source_size` are shown at `target_size`; both (width, height)."""
     return Fit(source_size, target_size, mode)
 
 
 def model_size_for(source_size: tuple[int, int], native: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The (width, height) with the source's shape and about as many pixels as `native`; sides are multiples.
+    """Return the (width, height) with the source's shape and about as many pixels as `native`; sides are multiples.
 
     For models that take any size. A shape beyond LONGEST_SHAPE is taken for that.
     """
@@ -88,11 +90,11 @@ def _scaled(
     *,
     box: tuple[float, float, float, float],
     to: tuple[int, int],
-    place: tuple[int, int, int, int],
+    placed: tuple[int, int, int, int],
     nearest: bool = False,
 ) -> np.ndarray:
-    """The part `box` of each picture of `size`, scaled into `place` on black ones of the size `to`."""
-    left, top, right, bottom = place
+    """Scale the part `box` of each frame of `size` into the part `placed` of black ones of the size `to`."""
+    left, top, right, bottom = placed
     wide, high = right - left, bottom - top
     near = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
     inside = box[0] - near[0], box[1] - near[1], box[2] - near[0], box[3] - near[1]
@@ -105,16 +107,16 @@ def _scaled(
     scaled = []
     for frame in frames:
         assert frame.dtype == np.uint8 and frame.shape == (size[1], size[0], 3), (frame.dtype, frame.shape, size)
-        picture = np.zeros((to[1], to[0], 3), np.uint8)
+        canvas = np.zeros((to[1], to[0], 3), np.uint8)
         wanted = frame[near[1] : near[3], near[0] : near[2]]  # else a filter would reach for the black around it
         part = Image.fromarray(np.ascontiguousarray(wanted)).resize(
             (wide, high), filter_, box=inside, reducing_gap=_TWO_STEPS if smaller and not nearest else None
         )
-        picture[top:bottom, left:right] = np.asarray(part)
-        scaled.append(picture)
+        canvas[top:bottom, left:right] = np.asarray(part)
+        scaled.append(canvas)
     return np.stack(scaled) if scaled else np.zeros((0, to[1], to[0], 3), np.uint8)
 
 
 def _whole(box: tuple[float, float, float, float], wide: int, high: int) -> bool:
-    """Whether each of wide x high pixels covers a whole number of pixels of the box, along both sides."""
+    """Return whether each of wide x high pixels covers a whole number of pixels of the box, along both sides."""
     return (box[2] - box[0]) % wide == 0 and (box[3] - box[1]) % high == 0

@@ -90,7 +90,7 @@ class VideoInfo:
 
 
 def read_info(path: Path) -> VideoInfo:
-    """What the first video stream of a file holds; nothing is decoded.
+    """Return what the first video stream of a file holds; nothing is decoded.
 
     Reads a `.part` too: the whole frames that are there, even when a kill tore the last fragment.
     Raises MediaError when the file is missing, empty, no video, or cut short.
@@ -161,7 +161,7 @@ def check_input(path: Path) -> None:
 
 
 def _why_absent(path: Path) -> str:
-    """What is said of a file that does not exist."""
+    """Return what is said of a file that does not exist."""
     if _ADDRESS.match(str(path)):
         return "is an address, and only files are read; download it first, and give the file"
     if re.search(r"%\d*d", path.name):
@@ -172,7 +172,7 @@ def _why_absent(path: Path) -> str:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, VideoStream]]:
-    """The file, its container and its first video stream. What goes wrong inside the block becomes MediaError.
+    """Yield the file, its container and its first video stream. What goes wrong inside the block becomes MediaError.
 
     The container of an animated WebP is the same frames as a lossless video.
     """
@@ -206,7 +206,7 @@ def open_sound(path: Path) -> Iterator[tuple[BinaryIO, InputContainer, AudioStre
 
 
 class _File(io.BufferedReader):
-    """A file for PyAV, which would raise where a demuxer merely tries a place: NUT without an index looks for one."""
+    """A file for PyAV, which would raise where a demuxer tries a position: NUT without an index looks for one."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         try:
@@ -228,7 +228,7 @@ def _open_container(file: IO[bytes], formats: Sequence[str] = CONTAINERS) -> Inp
 
 
 def _why_refused(path: Path) -> str:
-    """Of a file whose format is none of CONTAINERS: what it is, and what to do. Empty for any other file."""
+    """Return what a file is whose format is none of CONTAINERS, and what to do; "" for any other file."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)  # FFmpeg names the format in its log, and nowhere else
     try:
@@ -254,7 +254,7 @@ def _why_refused(path: Path) -> str:
 
 
 def first_video(container: InputContainer, name: str) -> VideoStream:
-    """The first video stream of a container that can be decoded. Raises MediaError if there is none."""
+    """Return the first video stream of a container that can be decoded. Raises MediaError if there is none."""
     pictures = av.stream.Disposition.attached_pic  # the cover of a song is no video
     stream = next((s for s in container.streams.video if not s.disposition & pictures), None)
     if stream is None or stream.codec_context is None:
@@ -263,7 +263,7 @@ def first_video(container: InputContainer, name: str) -> VideoStream:
 
 
 def missing_frames(file: BinaryIO, stream: VideoStream) -> int:
-    """How many frames lie, by the file's own index, beyond its end.
+    """Return how many frames lie, by the file's own index, beyond its end.
 
     MP4 says where each frame lies. In fragments (stream.frames == 0) a torn end is what a kill leaves: none is missing.
     """
@@ -273,7 +273,7 @@ def missing_frames(file: BinaryIO, stream: VideoStream) -> int:
 
 
 def transfer_name(code: int) -> str:
-    """A transfer characteristic of ITU-T H.273 by name."""
+    """Return a transfer characteristic of ITU-T H.273 by its name."""
     return _TRANSFERS.get(code, str(code))
 
 

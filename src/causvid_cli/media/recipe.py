@@ -12,7 +12,7 @@ RECIPE_KEY = "causvid"
 
 
 def recipe_to_metadata(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata tags that hold a recipe: `causvid` (all of it, JSON), `title` (its prompt), `comment` (one line).
+    """Return metadata tags that hold a recipe: `causvid` (all of it, JSON), `title` (its prompt), `comment` (a line).
 
     recipe: what JSON can hold: prompt, seed, model and whatever else a rerun needs. It travels with the video, so
     the caller puts no host names and no absolute paths into it. Raises ValueError for NaN and infinity.
@@ -30,7 +30,7 @@ def recipe_to_metadata(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def metadata_to_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The recipe that the tags hold, or None for a video without one. Raises MediaError when it is damaged."""
+    """Return the recipe that the tags hold, or None for a video without one. Raises MediaError when it is damaged."""
     text = next((value for key, value in metadata.items() if key.lower() == RECIPE_KEY), None)  # Matroska: CAUSVID
     if text is None:
         return None
@@ -44,5 +44,5 @@ def metadata_to_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _printable(text: str) -> str:
-    """One line without control characters and lone surrogates."""
+    """Return one line without control characters and lone surrogates."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text).strip()

@@ -35,7 +35,7 @@ _KINDS = {b"%PDF": "a PDF document", b"%!PS": "a PostScript document", b"\xc5\xd
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StillImage:
     """pixels: uint8 RGB [H, W, 3], sRGB. notes: what was done to it, as parts of a sentence."""
 
     pixels: np.ndarray
@@ -47,7 +47,7 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
 
-def open_image(path: Path, *, background: tuple[int, int, int] = (0, 0, 0)) -> Picture:
+def open_image(path: Path, *, background: tuple[int, int, int] = (0, 0, 0)) -> StillImage:
     """Read a photo or drawing.
 
     background: what shows through transparent parts. Raises MediaError when the file is missing, damaged, too large,
@@ -67,7 +67,7 @@ def open_image(path: Path, *, background: tuple[int, int, int] = (0, 0, 0)) -> P
         raise MediaError(f"{path}: is damaged, or cut short: {reason}") from error
 
 
-def _read(file: io.BufferedReader, path: Path, background: tuple[int, int, int]) -> Picture:
+def _read(file: io.BufferedReader, path: Path, background: tuple[int, int, int]) -> StillImage:
     heif = _with_heif()
     try:
         image: Image.Image = Image.open(file, formats=_known_formats())
@@ -90,7 +90,7 @@ def _read(file: io.BufferedReader, path: Path, background: tuple[int, int, int])
     if turn is not None:
         notes.append("turned upright by its EXIF")
         rgb = rgb.transpose(turn)
-    return Picture(np.array(rgb), tuple(notes))
+    return StillImage(np.array(rgb), tuple(notes))
 
 
 def _check(image: Image.Image, path: Path) -> None:

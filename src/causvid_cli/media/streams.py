@@ -1,4 +1,4 @@
-"""A live video, arriving through a pipe -> pictures at a constant rate, each as soon as it is there.
+"""A live video, arriving through a pipe -> frames at a constant rate, each as soon as it is there.
 
 stream = open_stream(sys.stdin.buffer)
 stream.frames(Fraction(16))
@@ -25,9 +25,9 @@ from causvid_cli.media.view import (
     check_frame_size,
     decoded,
     deinterlace,
-    pictures,
     reason_of,
     resample,
+    rgb_frames,
     view_of,
 )
 
@@ -36,13 +36,13 @@ STREAM_CONTAINERS = ("matroska", "mpegts", "mov", "nut", "yuv4mpegpipe", "avi", 
 LONGEST_GAP_S = 10
 """A live stream whose clock jumps further goes on from the frame before."""
 
-_PROBE_BYTES = 32_768  # read before a stream's first picture; FFmpeg's own 5 MB would be seconds
+_PROBE_BYTES = 32_768  # read before a stream's first frame; FFmpeg's own 5 MB would be seconds
 _READ_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawFormat:
-    """What a stream of bare pictures cannot say of itself. fps: pictures per second. Raises UsageError for nonsense."""
+    """What a stream of bare frames cannot say of itself. fps: frames per second. Raises UsageError for nonsense."""
 
     size: tuple[int, int]
     """(width, height)"""
@@ -52,14 +52,14 @@ class RawFormat:
     def __post_init__(self) -> None:
         width, height = self.size
         if min(width, height) < 1 or width * height > MAX_PIXELS or self.fps <= 0:
-            raise UsageError(f"raw pictures of {width}x{height} at {self.fps}/s cannot be; try 832x480 at 16")
+            raise UsageError(f"raw frames of {width}x{height} at {self.fps}/s cannot be; try 832x480 at 16")
         if self.pixel_format == "yuv420p" and (width % 2 or height % 2):
             even = f"{width + width % 2}x{height + height % 2}"
             raise UsageError(f"yuv420p of {width}x{height}: needs even sides; try {even}")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the bytes of one picture."""
+        """The shape of the bytes of one frame."""
         width, height = self.size
         if self.pixel_format == "yuv420p":
             return height * 3 // 2, width
@@ -67,7 +67,7 @@ class RawFormat:
 
 
 class LiveClip:
-    """A video that arrives. size: (width, height) of its pictures. fps: what it says, if it does. notes: as in Clip."""
+    """A video that arrives. size: (width, height) of its frames. fps: what it says, if it does. notes: as in Clip."""
 
     def __init__(self, timed: Iterator[Timed], view: View, *, fps: Fraction | None, notes: list[str]) -> None:
         self._timed, self._view = timed, view
@@ -75,17 +75,17 @@ class LiveClip:
         self.fps, self.notes = fps, notes
 
     def frames(self, fps: Fraction) -> Iterator[np.ndarray]:
-        """What is seen at each tick of `fps` a second, as soon as that is known: uint8 RGB [H, W, 3].
+        """Yield what is seen at each tick of `fps` a second, as soon as that is known: uint8 RGB [H, W, 3].
 
         They are read-only. To be called once.
         """
-        return pictures(resample(self._timed, fps=fps, start=Fraction(0)), self._view)
+        return rgb_frames(resample(self._timed, fps=fps, start=Fraction(0)), self._view)
 
 
 def open_stream(file: BinaryIO, *, raw: RawFormat | None = None, name: str = "stdin") -> LiveClip:
-    """Begin to read a live video; waits for its first picture.
+    """Begin to read a live video; waits for its first frame.
 
-    file: a pipe, such as sys.stdin.buffer; the caller closes it. raw: the format of bare pictures; else a container.
+    file: a pipe, such as sys.stdin.buffer; the caller closes it. raw: the format of bare frames; else a container.
     Raises MediaError when nothing comes, or no video, or HDR. Damage on the way is noted, and the stream goes on.
     """
     notes: list[str] = []
@@ -93,7 +93,7 @@ def open_stream(file: BinaryIO, *, raw: RawFormat | None = None, name: str = "st
     frames = iter(source)
     first = next(frames, None)
     if first is None:
-        raise MediaError(f"{name}: ended before its first picture")
+        raise MediaError(f"{name}: ended before its first frame")
     view = view_of(first, aspect=source.aspect, name=name, sdr_name="-")
     notes[:0] = view.notes
     whole = chain([first], frames)
@@ -102,7 +102,7 @@ def open_stream(file: BinaryIO, *, raw: RawFormat | None = None, name: str = "st
 
 
 class _RawSource:
-    """Bare pictures, one after another."""
+    """Reads bare frames, one after another."""
 
     aspect = Fraction(1)
 
@@ -112,16 +112,16 @@ class _RawSource:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         size = math.prod(self._raw.shape)
-        while data := self._file.read(size):  # waits until the picture is whole
+        while data := self._file.read(size):  # waits until the frame is whole
             if len(data) < size:
-                self._notes.append(f"its last picture came in part ({len(data)} of {size} bytes) and was left out")
+                self._notes.append(f"its last frame came in part ({len(data)} of {size} bytes) and was left out")
                 return
             pixels = np.frombuffer(data, np.uint8).reshape(self._raw.shape)
             yield VideoFrame.from_ndarray(pixels, format=self._raw.pixel_format)
 
 
 class _ContainerSource:
-    """The video of a container that cannot be rewound."""
+    """Reads the video of a container that cannot be rewound."""
 
     def __init__(self, file: BinaryIO, name: str, notes: list[str]) -> None:
         self._pipe, self._name, self._notes = _Pipe(file), name, notes
@@ -186,7 +186,7 @@ class _Pipe:
 
 
 def _live_times(frames: Iterator[VideoFrame], fps: Fraction | None) -> Iterator[Timed]:
-    """(when it comes, how long it lasts, frame) by the stream's own clock, from 0 on.
+    """Yield (when it comes, how long it lasts, frame) by the stream's own clock, from 0 on.
 
     A clock that is set back, or jumps by more than LONGEST_GAP_S, goes on from the frame before.
     """

@@ -1,7 +1,7 @@
-"""Decoded frames -> RGB pictures as they are meant to be seen, and which of them is seen when.
+"""Decoded frames -> RGB as they are meant to be seen, and which of them is seen when.
 
 A frame is what a decoder gives: YUV of some matrix and range, pixels that need not be square, perhaps lying on its
-side, perhaps two half pictures. A picture is uint8 RGB [H, W, 3].
+side, perhaps two fields. What is seen is uint8 RGB [H, W, 3].
 """
 
 import math
@@ -25,7 +25,7 @@ LATE_S = Fraction(1, 500)
 """A frame counts as shown at a tick when it comes at most so much later: Matroska rounds times to milliseconds."""
 
 USUAL_FPS = Fraction(25)
-"""Of a video that does not say."""
+"""The rate of a video that does not say its own."""
 
 Timed = tuple[Fraction, Fraction, VideoFrame]
 """When a frame comes and how long it lasts, seconds; the frame."""
@@ -45,7 +45,7 @@ _TONE_MAP = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How all frames of a video become pictures.
+    """How all frames of a video are shown.
 
     stored: size of its frames. square: the same with square pixels.
     sideways, mirrored, upside_down: rows and columns swapped first, then columns, then rows reversed.
@@ -61,7 +61,7 @@ class View:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the pictures."""
+        """(width, height) as shown."""
         return self.square[::-1] if self.sideways else self.square
 
     @property
@@ -71,8 +71,8 @@ class View:
             return 90 if self.mirrored else 270
         return 180 if self.upside_down else 0
 
-    def picture(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 RGB [H, W, 3]; transparent parts on black, colours by the matrix that the frame tells."""
+    def rgb(self, frame: VideoFrame) -> np.ndarray:
+        """Return uint8 RGB [H, W, 3]: transparent parts on black, colours by the matrix that the frame tells."""
         pixels = (
             flattened(frame)
             .reformat(
@@ -90,7 +90,7 @@ class View:
 
 
 def view_of(frame: VideoFrame, *, aspect: Fraction | None, name: str, sdr_name: str) -> View:
-    """The view of a video by its first frame.
+    """Return the view of a video by its first frame.
 
     aspect: width of a stored pixel over its height. name: of the video, for errors; sdr_name: for what HDR becomes.
     Raises MediaError for HDR and for frames that are too large.
@@ -115,7 +115,7 @@ def view_of(frame: VideoFrame, *, aspect: Fraction | None, name: str, sdr_name: 
             notes.append(f"its pixels of {aspect.numerator}:{aspect.denominator} made square")
     sideways, mirrored, upside_down = _orientation(frame, notes)
     if frame.interlaced_frame:
-        notes.append("its half pictures put together (deinterlaced)")
+        notes.append("its fields put together (deinterlaced)")
     if has_alpha(frame) and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
         notes.append("its transparent parts filled with black")
     return View(
@@ -130,7 +130,7 @@ def view_of(frame: VideoFrame, *, aspect: Fraction | None, name: str, sdr_name: 
 
 
 def flattened(frame: VideoFrame) -> VideoFrame:
-    """A frame with its transparent parts filled with black, as RGB; one without transparency as it is."""
+    """Return a frame with its transparent parts filled with black, as RGB; one without transparency as it is."""
     if not has_alpha(frame):
         return frame
     rgba = frame.reformat(format="rgba", src_colorspace=_matrix_of(frame), interpolation=_SCALING).to_ndarray()
@@ -141,12 +141,12 @@ def flattened(frame: VideoFrame) -> VideoFrame:
 
 
 def has_alpha(frame: VideoFrame) -> bool:
-    """Whether the format of a frame can hold transparency."""
+    """Return whether the format of a frame can hold transparency."""
     return any(component.is_alpha for component in frame.format.components)
 
 
 def _matrix_of(frame: VideoFrame) -> Colorspace | None:
-    """The matrix of a frame's colours where it does not say: what players take for its size. None: it says."""
+    """Return the matrix of a frame's colours that players take for its size; None where the frame says it."""
     if frame.colorspace != _UNSPECIFIED:
         return None
     return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
@@ -160,11 +160,11 @@ def check_frame_size(width: int, height: int, name: str) -> None:
 
 
 REMEDY = "; --tolerate-damage goes on with what can be read"
-"""How a message about damage ends."""
+"""The end of a message about damage."""
 
 
 def damage_noted(name: str, notes: list[str], *, tolerate: bool, remedy: str = REMEDY) -> Damaged:
-    """What is told of the damage of a file: adds a note for the first where it is tolerated, else raises MediaError."""
+    """Return what is told of a file's damage: it notes the first where that is tolerated, else raises MediaError."""
 
     def damaged(number: int, reason: str) -> None:
         where = f"damaged at frame {number} ({reason})"
@@ -185,7 +185,7 @@ def decoded(
     number: int = 0,
     first_pts: int | None = None,
 ) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded. damaged(frame number, reason) is told of the others, and may raise.
+    """Yield every frame that can be decoded. damaged(frame number, reason) is told of the others, and may raise.
 
     number: of the first frame. strict: the decoder reports what it would otherwise patch up.
     first_pts: of the key frame sought. Frames shown before it may need what was skipped: they are left out, and the
@@ -213,18 +213,18 @@ def decoded(
             if first_pts is not None and frame.pts is not None and frame.pts < first_pts:
                 continue
             if frame.is_corrupt:
-                damaged(number, "parts of its picture are lost")
+                damaged(number, "parts of it are lost")
             yield frame
             number += 1
 
 
 def reason_of(error: OSError | av.error.FFmpegError) -> str:
-    """Why the system or FFmpeg failed, to be put in brackets."""
+    """Return why the system or FFmpeg failed, to be put in brackets."""
     return (error.strerror or str(error)).lower()
 
 
 def resample(timed: Iterable[Timed], *, fps: Fraction, start: Fraction) -> Iterator[VideoFrame]:
-    """The frame that is seen at each tick of `fps` a second, from `start` to the end of the last frame.
+    """Yield the frame that is seen at each tick of `fps` a second, from `start` to the end of the last frame.
 
     timed: in order. A frame is handed on as soon as it is due.
     """
@@ -245,18 +245,18 @@ def resample(timed: Iterable[Timed], *, fps: Fraction, start: Fraction) -> Itera
         tick = start + count / fps
 
 
-def pictures(frames: Iterable[VideoFrame], view: View) -> Iterator[np.ndarray]:
-    """Each frame as a picture; one that is seen again is not converted again, and must not be written to."""
-    seen, picture = None, None
+def rgb_frames(frames: Iterable[VideoFrame], view: View) -> Iterator[np.ndarray]:
+    """Yield each frame as RGB; one that is seen again is not converted again, and must not be written to."""
+    seen, pixels = None, None
     for frame in frames:
-        if frame is not seen or picture is None:
-            seen, picture = frame, view.picture(frame)
-            picture.flags.writeable = False
-        yield picture
+        if frame is not seen or pixels is None:
+            seen, pixels = frame, view.rgb(frame)
+            pixels.flags.writeable = False
+        yield pixels
 
 
 def deinterlace(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """Whole pictures from interlaced frames, at the same rate; frames that are whole pass unchanged."""
+    """Yield whole frames for interlaced ones, at the same rate; frames that are whole pass unchanged."""
     graph = None
     for frame in frames:
         if graph is None:
@@ -287,7 +287,7 @@ def pulled(graph: av.filter.Graph) -> Iterator[VideoFrame]:
 
 
 def _orientation(frame: VideoFrame, notes: list[str]) -> tuple[bool, bool, bool]:
-    """(sideways, mirrored, upside_down) from the display matrix (ISO 14496-12): x' = ax + cy, y' = bx + dy."""
+    """Return (sideways, mirrored, upside_down) by the display matrix (ISO 14496-12): x' = ax + cy, y' = bx + dy."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, Buffer):
         return False, False, False
@@ -308,6 +308,6 @@ def _even(side: Fraction) -> int:
 
 
 def _file_argument(name: str) -> str:
-    """A file's name for a command line: quoted, and no option or URL."""
+    """Return a file's name for a command line: quoted, and no option or URL."""
     plain = name if name == "-" or name.startswith(("/", "./", "../")) else f"./{name}"
     return shlex.quote(plain)

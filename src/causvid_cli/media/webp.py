@@ -18,7 +18,7 @@ _ANIMATION = 2  # the flag in byte 20, of the chunk VP8X (RFC 9649, 2.7)
 
 
 def is_animated_webp(file: BinaryIO) -> bool:
-    """Whether a file is an animated WebP, by its first bytes; reads from its start and goes back there."""
+    """Return whether a file is an animated WebP, by its first bytes; reads from its start and goes back there."""
     start = file.read(21)
     file.seek(0)
     return len(start) == 21 and start[:4] + start[8:16] == b"RIFFWEBPVP8X" and bool(start[20] & _ANIMATION)
@@ -26,7 +26,9 @@ def is_animated_webp(file: BinaryIO) -> bool:
 
 @lru_cache(maxsize=1)
 def webp_as_video(path: str, stamp: tuple[int, ...], max_pixels: int) -> IO[bytes]:
-    """FFV1 in Matroska: every frame at its time, transparency kept. A clip is opened several times and converted once.
+    """Return FFV1 in Matroska: every frame at its time, transparency kept.
+
+    A clip is opened several times and converted once.
 
     stamp: tells one version of the file from the next. Raises MediaError for a damaged file and for frames of more
     than `max_pixels`, OSError when the temporary file cannot be written.
@@ -58,7 +60,7 @@ def webp_as_video(path: str, stamp: tuple[int, ...], max_pixels: int) -> IO[byte
 
 
 def _shown(image: Image.Image, number: int) -> int:
-    """Decode a frame; returns for how many milliseconds it is shown."""
+    """Decode a frame; return for how many milliseconds it is shown."""
     image.seek(number)
     image.load()
     return max(1, round(image.info["duration"]))

@@ -28,11 +28,11 @@ from causvid_cli.video.sound import BITS_PER_CHANNEL, add_encoder
 MARKS = frozenset({"creation_time", "handler_name", "language", "title", "vendor_id"})
 """What a track says of itself that stays true in another file."""
 _ENCODERS = {"opus": "libopus"}
-"""By codec, where FFmpeg's own is none to be used."""
+"""The encoder of a codec where FFmpeg's own should not be used."""
 _SILENT = 1e-4
 """The most that silence comes to, of 1, once it was encoded: AC-3 makes some noise."""
 _TRIED = 4
-"""Packets of silence that are decoded, to see whether a track takes them."""
+"""How many packets of silence are decoded, to see whether a track takes them."""
 
 Convert = Callable[[av.Packet], Iterable[av.Packet]]
 
@@ -127,7 +127,7 @@ def _can_be_written(source: Path, file: InputContainer, tracks: Sequence[Track],
 def add_tracks(
     output: OutputContainer, container: InputContainer, tracks: Sequence[Track], *, end: Fraction | None = None
 ) -> dict[int, Convert]:
-    """Put the tracks into a new file: by the source's index, what makes its packets of the source's.
+    """Put the tracks into a new file; return, by the source's index, what makes its packets of the source's.
 
     end: until when silence follows sound, in seconds by the source's clock; None lets sound end as it does.
     """
@@ -158,7 +158,7 @@ def keep_marks(stream: Stream, added: Stream) -> None:
 def other_packets(
     container: InputContainer, converts: dict[int, Convert], *, start: Fraction, end: Fraction | None = None
 ) -> Iterator[av.Packet]:
-    """The packets of the tracks in the new file. start: taken off their times; end: when they stop, both in s."""
+    """Yield the packets of the tracks in the new file. start: taken off their times; end: when they stop, both in s."""
     if not converts:
         return
     for packet in container.demux(*converts):
@@ -174,7 +174,7 @@ def other_packets(
 
 
 def shift(packet: av.Packet, seconds: Fraction) -> av.Packet:
-    """A packet, so many seconds later."""
+    """Return a packet so many seconds later."""
     if ticks := round(seconds / packet.time_base):
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
@@ -212,7 +212,7 @@ def _subtitle_converter(output: OutputContainer, source: SubtitleStream, codec: 
 
 
 class _SoundCopier:
-    """A track of sound, copied, and packets of silence in its codec until the end."""
+    """Copies a track of sound, and adds packets of silence in its codec until the end."""
 
     def __init__(self, added: Stream, source: AudioStream, end: Fraction | None) -> None:
         self._copy, self._added, self._source, self._end = _copier(added), added, source, end
@@ -274,7 +274,7 @@ def _in_adts(data: bytes, source: AudioStream) -> bytes:
 
 
 def _takes_silence(source: AudioStream) -> bool:
-    """Whether a decoder of a track, set up as its header says, hears silence in the packets that would follow."""
+    """Return whether a decoder of a track, set up as its header says, hears silence in what would follow."""
     try:
         decoder = av.CodecContext.create(source.codec_context.name, "r")
         decoder.extradata = source.codec_context.extradata
@@ -296,7 +296,7 @@ def _kind(frame: av.AudioFrame) -> tuple[str, str, int]:
 
 
 class _SoundEncoder:
-    """A track of sound, decoded and encoded anew, and silence until the end."""
+    """Decodes a track of sound and encodes it anew, with silence until the end."""
 
     def __init__(
         self, output: OutputContainer, source: AudioStream, codec: str, *, end: Fraction | None, tolerate_damage: bool

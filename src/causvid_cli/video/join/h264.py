@@ -1,4 +1,4 @@
-"""H.264 as MP4 holds it: parameter sets in the track's header, pictures as NAL units behind their lengths.
+"""H.264 as MP4 and Matroska hold it: parameter sets in the track's header, NAL units behind their lengths.
 
 The header is the AVCDecoderConfigurationRecord of ISO/IEC 14496-15; NAL units and parameter sets: ITU-T H.264, 7.3.
 """
@@ -17,7 +17,7 @@ _PLAIN_PROFILES = (66, 77, 88)  # Baseline, Main, Extended: their headers end wi
 
 @dataclass(frozen=True, slots=True)
 class ParameterSets:
-    """What a decoder must know before the first picture. length_size: bytes of a NAL unit's length; 0: start codes."""
+    """What a decoder must know before the first frame. length_size: bytes of a NAL unit's length; 0: start codes."""
 
     sps: tuple[bytes, ...]
     pps: tuple[bytes, ...]
@@ -29,15 +29,15 @@ class ParameterSets:
 
     @property
     def ids(self) -> frozenset[int]:
-        """Numbers that are taken, by either kind of set."""
+        """The numbers that are taken, by either kind of set."""
         return frozenset([_golomb(unit, 4) for unit in self.sps] + [_golomb(unit, 1) for unit in self.pps])
 
     def add(self, other: "ParameterSets") -> "ParameterSets":
-        """These sets, then those of `other` that are not among them."""
+        """Return these sets, then those of `other` that are not among them."""
         return ParameterSets(_union(self.sps, other.sps), _union(self.pps, other.pps), self.length_size)
 
     def header(self) -> bytes:
-        """The header of a track that holds all of them, with lengths of 4 bytes.
+        """Return the header of a track that holds all of them, with lengths of 4 bytes.
 
         Its profile is the first set's, its constraints those that hold for all, its level the highest.
         """
@@ -51,12 +51,12 @@ class ParameterSets:
         return header if self.profile in _PLAIN_PROFILES else header + b"\xfd\xf8\xf8\0"  # 4:2:0, 8 bits, 8 bits, none
 
     def in_band(self) -> bytes:
-        """The sets as they go in front of a key frame."""
+        """Return the sets as they go in front of a key frame."""
         return with_lengths([*self.sps, *self.pps])
 
 
 def parse_header(data: bytes) -> ParameterSets:
-    """The parameter sets of a track's header, MP4's or with start codes. Raises ValueError when it is neither."""
+    """Return the parameter sets of a track's header, MP4's or with start codes. Raises ValueError for another."""
     if data[:1] == b"\1":
         return _parse_record(data)
     sets = sets_among(units(data, 0))
@@ -82,14 +82,14 @@ def _parse_record(data: bytes) -> ParameterSets:
 
 
 def sets_among(found: Iterable[bytes]) -> ParameterSets:
-    """The parameter sets among NAL units, each once."""
+    """Return the parameter sets among NAL units, each once."""
     kept = [unit for unit in found if unit and unit[0] & 31 in (SPS, PPS)]
     sps = tuple(dict.fromkeys(unit for unit in kept if unit[0] & 31 == SPS and len(unit) > 3))
     return ParameterSets(sps, tuple(dict.fromkeys(unit for unit in kept if unit[0] & 31 == PPS)))
 
 
 def units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """The NAL units of a packet. Raises ValueError when their lengths and the packet's do not agree."""
+    """Yield the NAL units of a packet. Raises ValueError when their lengths and the packet's do not agree."""
     if not length_size:
         yield from (unit.rstrip(b"\0") for unit in _START_CODE.split(data)[1:])
         return
@@ -98,12 +98,12 @@ def units(data: bytes, length_size: int) -> Iterator[bytes]:
         start = at + length_size
         at = start + int.from_bytes(data[at:start])
         if at > len(data):
-            raise ValueError("a picture is cut short")
+            raise ValueError("a frame is cut short")
         yield data[start:at]
 
 
 def with_lengths(found: Iterable[bytes]) -> bytes:
-    """NAL units as MP4 stores them, each behind its length of 4 bytes."""
+    """Return NAL units as MP4 stores them, each behind its length of 4 bytes."""
     return b"".join(len(unit).to_bytes(4) + unit for unit in found)
 
 
@@ -112,7 +112,7 @@ def _union(ours: tuple[bytes, ...], theirs: tuple[bytes, ...]) -> tuple[bytes, .
 
 
 def _golomb(unit: bytes, at: int) -> int:
-    """The Exp-Golomb number (H.264 9.1) that begins with byte `at`: a set's own number in both kinds of sets."""
+    """Return the Exp-Golomb number (H.264 9.1) that begins with byte `at`: a set's own number in both kinds of sets."""
     bits = f"{int.from_bytes(unit[at : at + 4].ljust(4, bytes([0x80]))):032b}"
     zeros = bits.index("1") if "1" in bits else 0
     return int(bits[zeros : 2 * zeros + 1], 2) - 1

@@ -198,12 +198,12 @@ class _SourceCopier:
 
 
 class _SourceEncoder:
-    """The frames of a source encoded anew, each at its own time, in the colours and the place it had."""
+    """The frames of a source encoded anew, each at its own time, in the colours it had."""
 
     def __init__(self, plan: JoinPlan, base: Fraction, rate: Fraction | None) -> None:
         self.frames = 0
         self.end = Fraction(0)
-        """When the last frame begins, and a tick; in seconds."""
+        """When the last frame begins, and a tick, in seconds."""
         self._plan, self._base, self._last = plan, base, -1
         tail, is_h264 = plan.tail, plan.tail.codec == "h264"
         encoder = av.CodecContext.create("libx264" if is_h264 else VP9.codec, "w")
@@ -225,7 +225,7 @@ class _SourceEncoder:
             yield from self._encode(self._prepared(frame), stream)
         yield from self._encode(None, stream)
         if not self.frames:
-            raise MediaError(f"{self._plan.source}: holds no picture that can be decoded")
+            raise MediaError(f"{self._plan.source}: holds no frame that can be decoded")
 
     def _frames(self, container: InputContainer, source: VideoStream) -> Iterator[av.VideoFrame]:
         source.thread_type = "AUTO"
@@ -234,7 +234,7 @@ class _SourceEncoder:
         return deinterlace(frames) if self._plan.interlaced else frames
 
     def _prepared(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A picture as the encoder takes it, at its time; one without a time follows the one before."""
+        """Return a frame as the encoder takes it, at its time; one without a time follows the one before."""
         tail, seconds = self._plan.tail, None
         if frame.pts is not None and frame.time_base:
             seconds = frame.pts * frame.time_base - self._plan.start
@@ -266,7 +266,7 @@ class _SourceEncoder:
 
 
 def common_base(source: Fraction, step: Fraction) -> Fraction:
-    """The tick of a track that counts the source's times, and where it can, pictures of `step` seconds, exactly."""
+    """Return the tick of a track that counts the source's times and, where it can, frames of `step` seconds exactly."""
     ticks = lcm(source.denominator, step.denominator)
     return Fraction(1, ticks) if ticks <= max(FINEST, source.denominator) else Fraction(1, source.denominator)
 
@@ -288,7 +288,7 @@ def _with_lengths(packet: av.Packet, length_size: int, stream: VideoStream, base
 
 
 def _chapters(container: InputContainer, plan: JoinPlan, *, or_one: bool) -> "list[Mark]":
-    """The source's chapters. or_one: where none begins with the video, as MP4's first does, one that has its name."""
+    """Return the source's chapters. or_one: where none begins with the video, one that has its name comes first."""
     kept = [
         (entry["start"] * entry["time_base"] - plan.start, entry["end"] * entry["time_base"] - plan.start, entry)
         for entry in container.chapters()
@@ -324,7 +324,7 @@ def _chapter(index: int, start: Fraction, end: Fraction, metadata: Mapping[str, 
 
 
 def _reading(path: Path, packets: Iterable[av.Packet], tolerate_damage: bool = False) -> Iterator[av.Packet]:
-    """Packets of a file; an error on the way names it, or where damage is tolerated is their end."""
+    """Yield packets of a file; an error on the way names it, or where damage is tolerated is their end."""
     try:
         yield from packets
     except (av.error.FFmpegError, ValueError) as error:
@@ -334,5 +334,5 @@ def _reading(path: Path, packets: Iterable[av.Packet], tolerate_damage: bool = F
 
 
 def _later(make: Callable[[], Iterator[av.Packet]]) -> Iterator[av.Packet]:
-    """Packets that are made when the first is asked for."""
+    """Yield packets that are made when the first is asked for."""
     yield from make()

@@ -1,5 +1,4 @@
-"""What can be kept of a clip that new pictures are appended to, and what those must be like; nothing is decoded but
-the first picture."""
+"""What can be kept of a clip that new frames follow, and what those must be like; only the first frame is decoded."""
 
 import os
 from array import array
@@ -26,15 +25,15 @@ from causvid_cli.video.join.containers import MP4, JoinContainer
 from causvid_cli.video.join.h264 import MOST_SETS, ParameterSets, parse_header, sets_among, units
 
 UNSPECIFIED = 2
-"""A colour of H.273 that a video does not tell."""
+"""The code of H.273 for a colour that a video does not tell."""
 _CONTAINERS = ("mov", "matroska", "mpegts", "flv")
-"""Whose packets carry the time at which each picture is shown."""
+"""The formats whose packets carry the time at which each frame is shown."""
 _PROFILES = {66: "baseline", 77: "main", 88: "main"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """What the new pictures must be encoded with, to go on in the source's track.
+    """What the new frames must be encoded with, to go on in the source's track.
 
     codec: "h264" or "vp9". width, height: as coded. The colours are H.273 codes (`UNSPECIFIED`: leave them out, and
     encode with `matrix`); full_range: 0..255 in place of 16..235. options: for the encoder.
@@ -64,7 +63,7 @@ class Tail:
 
     @property
     def encoding(self) -> Encoding:
-        """What the writer of the new pictures takes."""
+        """How the writer encodes the new frames."""
         base = H264 if self.codec == "h264" else VP9
         return Encoding(
             codec=base.codec,
@@ -81,7 +80,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinPlan:
-    """How a clip goes on. exact: its pictures can be kept as they are; else `reason` says why not."""
+    """How a clip goes on. exact: its frames can be kept as they are; else `reason` says why not."""
 
     source: Path
     container: JoinContainer
@@ -89,14 +88,14 @@ class JoinPlan:
     exact: bool
     reason: str
     notes: tuple[str, ...]
-    """What is left out or changed, beside the pictures."""
+    """What is left out or changed, beside the frames."""
     tail: Tail
     frames: int
-    """Packets of pictures that are kept."""
+    """How many packets of frames are kept."""
     start: Fraction
     """Time that is taken off every packet, in seconds: MPEG-TS and its like count from anywhere."""
     end: Fraction
-    """When the last picture has been shown for its time, in seconds; the first new one follows."""
+    """When the last frame has been shown for its time, in seconds; the first new one follows."""
     display_matrix: tuple[int, ...] | None
     """From coded to shown, as FFmpeg lays it out; None shows as coded."""
     interlaced: bool
@@ -110,22 +109,22 @@ class JoinPlan:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """(width, height) of the pictures that `to_coded` takes."""
+        """(width, height) of the frames that `to_coded` takes."""
         sides = self.tail.width, self.tail.height
         return sides[::-1] if self.display_matrix and not self.display_matrix[0] else sides
 
     def to_coded(self, frames: np.ndarray) -> np.ndarray:
-        """Upright pictures [T, H, W, 3] as the track stores them: [T, height, width, 3] of the tail."""
+        """Return upright frames [T, H, W, 3] as the track stores them: [T, height, width, 3] of the tail."""
         if self.display_matrix is None:
             return frames
         a, b, _, c, d, *_ = self.display_matrix
-        down, right = (b, c) if a == 0 else (d, a)  # along the shown picture's axes
+        down, right = (b, c) if a == 0 else (d, a)  # along the shown frame's axes
         frames = frames[:, :: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
         return np.ascontiguousarray(frames.swapaxes(1, 2) if a == 0 else frames)
 
     @contextmanager
     def open_source(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """The source as it was when it was planned. Raises MediaError when it is gone or another."""
+        """Yield the source as it was when it was planned. Raises MediaError when it is gone or another."""
         with open_source(self.source, self.stamp) as opened:
             yield opened
 
@@ -187,17 +186,17 @@ def _codec(stream: VideoStream, container: JoinContainer) -> str:
 
 
 def make_stamp(file: BinaryIO) -> tuple[int, ...]:
-    """What changes when a file is written to: its size and its date."""
+    """Return what changes when a file is written to: its size and its date."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
 def open_source(source: Path, stamp: tuple[int, ...]) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A video, if it still has this stamp. Raises MediaError when it is gone or another."""
+    """Yield a video, if it still has this stamp. Raises MediaError when it is gone or another."""
     with open_video(source) as (file, container, stream):
         if make_stamp(file) != stamp:
-            raise MediaError(f"{source}: was changed while the new pictures were made; put it back as it was")
+            raise MediaError(f"{source}: was changed while the new frames were made; put it back as it was")
         yield container, stream
 
 
@@ -247,7 +246,7 @@ class _Packets:
         self._look_for_sets(packet)
 
     def _look_for_sets(self, packet: av.Packet) -> None:
-        """Sets that come with the pictures take numbers too."""
+        """Gather the sets that come with the frames, which take numbers too."""
         if self.sets is None or self.error:
             return
         try:
@@ -271,7 +270,7 @@ class _Packets:
 
     @property
     def step(self) -> Fraction:
-        """Mean time from picture to picture; 0 for a single one."""
+        """The mean time from frame to frame; 0 for a single one."""
         return (self.last - self.first) / max(1, self.frames - 1)
 
     def obstacles(self, container: JoinContainer) -> Iterator[str]:
@@ -279,7 +278,7 @@ class _Packets:
         if self.error:
             yield self.error
         if self._untimed or len(set(self._shown)) < len(self._shown):
-            yield "its packets do not tell when each picture is shown"
+            yield "its packets do not tell when each frame is shown"
         if self._hides_between:
             yield "its edit list hides frames between others"
         if self._hides_first and not container.hides_first_frames:
@@ -290,7 +289,7 @@ class _Packets:
             yield f"it was extended {MOST_SETS - 1} times, and no more parameter sets fit"
 
     def decode_times(self) -> Sequence[int] | None:
-        """The latest times of decoding that keep the order; None where the packets' own do."""
+        """Return the latest times of decoding that keep the order; None where the packets' own do."""
         if self._ordered or self._untimed:
             return None
         kept = self._shown[: self.frames]
@@ -324,7 +323,7 @@ def _first_frame(source: Path, damaged: Damaged) -> av.VideoFrame:
 
 
 def _display_matrix(first: av.VideoFrame) -> tuple[int, ...] | None:
-    """How the picture is turned to be shown; None for upright ones."""
+    """Return how the frame is turned to be shown; None for upright ones."""
     every: Any = first.side_data  # a mapping by type; PyAV's stubs take it for a TypedDict
     found = every.get(Type.DISPLAYMATRIX)
     matrix = None if found is None else tuple(np.frombuffer(bytes(found), np.int32).tolist())
@@ -346,9 +345,9 @@ def _obstacles(
     elif first.format.name not in ("yuv420p", "yuvj420p"):
         yield f"{first.format.name} cannot go on as yuv420p"
     if first.interlaced_frame:
-        yield "it is interlaced, and the new pictures are not"
+        yield "it is interlaced, and the new frames are not"
     if not any(name in opened.format.name for name in _CONTAINERS):
-        yield f"the packets of {opened.format.name} do not tell when each picture is shown"
+        yield f"the packets of {opened.format.name} do not tell when each frame is shown"
     if matrix and not (matrix[0] == matrix[4] == 0 or matrix[1] == matrix[3] == 0):
         yield "it is turned by something else than 90 degrees"
 
@@ -375,5 +374,5 @@ def _tail(stream: VideoStream, first: av.VideoFrame, sets: ParameterSets | None,
 
 
 def _free_ids(sets: ParameterSets) -> set[int]:
-    """Numbers for the tail's parameter sets, which no set of the source has."""
+    """Return the numbers for the tail's parameter sets that no set of the source has."""
     return set(range(32)) - sets.ids
