@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import tiny_codec, tiny_facts, tiny_pack
 
-from causvid_cli.errors import ModelError, NumericsError, UsageError
+from causvid_cli.errors import CausvidError, ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.plan import GenerateOptions, make_plan
@@ -383,3 +383,32 @@ def test_what_was_told_is_a_script_that_makes_the_same_video(pipeline, seed):
             live.prompt = sets[chunk.index]
     again = stream(list(live.cues))
     assert_same(np.concatenate([chunk.frames for chunk in again]), np.concatenate(frames))
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (
+            {"given": np.zeros((4, 64, 48, 3), np.uint8)},
+            r"given frames have the shape \[4, 64, 48, 3\]; give \[T, 64, 64, 3\]",
+        ),
+        ({"given": np.zeros((4, 64, 64, 3), np.float32)}, "given frames are float32; give uint8, 0..255"),
+        ({"given": np.zeros((64, 64, 3), np.uint8)}, r"given frames have the shape \[64, 64, 3\]"),
+        ({"given": np.zeros((3, 64, 64, 3), np.uint8)}, "3 pictures do not fill whole latent frames; try 4"),
+        ({"guidance": 0}, "guidance 0: must be 1 to 20"),
+        ({"guidance": float("nan")}, "guidance nan: must be 1 to 20"),
+        ({"switch": "fade"}, "switch 'fade': unknown; try recache, soft, cut"),
+    ],
+)
+def test_what_a_call_cannot_mean_is_refused_at_the_call(asked, complaint, tiny):
+    pipeline = load(tiny, device="cpu")
+    with pytest.raises(CausvidError, match=complaint):
+        pipeline.stream("a red car", length="1s", **asked)
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((64, 64, 3)), np.zeros((64, 64, 4), np.uint8), np.zeros((64, 64), np.uint8)]
+)
+def test_a_source_of_other_frames_is_refused(frame, tiny):
+    with pytest.raises(UsageError, match=r"a source frame is .*; give uint8 \[H, W, 3\], all alike"):
+        next(iter(load(tiny, device="cpu").stream("a red car", source=iter([frame] * 8), strength=0.5)))

@@ -1,21 +1,36 @@
 """What the weights are and what the user chose: frozen dataclasses, checked and saved. Imports no torch."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from causvid_cli.errors import CausvidError, ModelError, UsageError
 from causvid_cli.extras import UPDATE
+from causvid_cli.untrusted import LARGE, MOST_BYTES, MOST_CHECKED, SHOWN, parse_object, read_text, shown
 
 T = TypeVar("T")
 
 FACTS_FILE = "causvid.json"
 PACK_FORMAT = 1
 """The newest `PackFacts.format` that this program reads."""
+
+PACK_NAME_RULE = "letters, digits, `.`, `_` and `-` make a name, such as my-model"
+
+RANGES: dict[tuple[float, float], tuple[str, ...]] = {
+    (1, 1024): ("chunk_frames", "enlarge", "teacher_steps"),
+    (0, 4096): ("sink_frames", "window_frames"),
+    (8, 4096): ("height", "width"),
+    (0, 1000): ("context_noise",),
+    (0.001, 1000): ("shift", "teacher_shift", "teacher_guidance"),
+    (0.01, 240): ("fps",),
+}
+"""Least and largest value -> the facts of a pack that it holds for."""
 
 Prediction = Literal["flow", "x0"]
 """What a network returns: noise - x0 (a rectified flow), or the clean latent itself."""
@@ -88,54 +103,66 @@ class PackFacts:
         self._need("steps", bool(self.steps), "lists no timestep")
         self._need("steps", all(0 <= t <= 1000 for t in self.steps), "must lie in 0..1000")
         self._need("steps", list(self.steps) == sorted(set(self.steps), reverse=True), "must fall, noisiest first")
-        for name in ("chunk_frames", "height", "width", "enlarge", "teacher_steps"):
-            self._need(name, getattr(self, name) >= 1, "must be 1 or more")
-        for name in ("sink_frames", "window_frames"):
-            self._need(name, getattr(self, name) >= 0, "must be 0 or more")
+        for (low, high), names in RANGES.items():
+            for name in names:
+                self._need(name, low <= getattr(self, name) <= high, f"must be {low} to {high:,}")
         if self.recompute:
             self._need("recompute", self.window_frames > self.chunk_frames, "needs a window larger than a chunk")
             self._need("recompute", not self.sink_frames, "goes without a sink")
             self._need("recompute", self.rope == "relative", "needs relative positions")
         self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")
-        self._need("context_noise", 0 <= self.context_noise <= 1000, "must lie in 0..1000")
-        for name in ("shift", "teacher_shift", "fps"):
-            self._need(name, getattr(self, name) > 0, "must be more than 0")
+        self._need("name", is_pack_name(self.name), PACK_NAME_RULE)
+        for name in ("teacher", "judge"):
+            part = getattr(self, name)
+            self._need(name, part is None or is_pack_name(part), "must be the name of a folder in the pack")
         for file in self.files:
             path = PurePosixPath(file)
             self._need(f"files.{file}", not path.is_absolute() and ".." not in path.parts, "is outside the pack")
+            told = self.files[file]
+            fits = told.bytes >= 0 and re.fullmatch("[0-9a-f]{64}", told.sha256) is not None
+            self._need(f"files.{file}", fits, "must have a size in bytes and a sha256 of 64 hexadecimal digits")
 
     def _need(self, name: str, fits: bool, complaint: str) -> None:
         if not fits:
-            raise ModelError(f"{FACTS_FILE}: {name}: {complaint}, got {getattr(self, name, name)!r}")
+            raise ModelError(f"{name}: {complaint}, got {shown(getattr(self, name, name))}")
+
+
+def is_pack_name(name: str) -> bool:
+    """Whether a pack, or a folder in one, may be called so: nothing that a shell or a path would read otherwise."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
 
 
 def load_facts(pack: Path) -> PackFacts:
     """The facts of the model pack in this folder. Raises ModelError when they are missing, wrong or too new."""
     path = pack / FACTS_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; a model pack is a folder with {FACTS_FILE}") from None
-    except ValueError as error:  # of JSON or of UTF-8
-        raise ModelError(f"{path}: not JSON: {error}") from None
-    format_ = data.get("format") if isinstance(data, dict) else None
+    text = read_text(path, error=ModelError, remedy=f"; a model pack is a folder with {FACTS_FILE}")
+    format_ = parse_object(text, where=str(path), error=ModelError).get("format")
     if isinstance(format_, int) and format_ > PACK_FORMAT:
         raise ModelError(f"{path}: format {format_} was made for a newer causvid; {UPDATE}")
     return from_json(PackFacts, text, where=str(path), error=ModelError)
 
 
-def from_json(kind: type[T], text: str, *, where: str, error: type[CausvidError] = UsageError) -> T:
-    """A dataclass from JSON, strictly: an unknown or missing key or a wrong type raises `error`, with its path."""
-    from pydantic import TypeAdapter, ValidationError  # here, so that --help answers at once
+def from_json(
+    kind: type[T], text: str, *, where: str, error: type[CausvidError] = UsageError, large: bool = False
+) -> T:
+    """A dataclass from JSON, strictly, as `untrusted.parse_json` reads it.
 
+    An unknown or missing key, a wrong type or what the dataclass itself refuses raises `error`, with its path.
+    large: whether it may be as large as the user has made it.
+    """
+    from pydantic import ValidationError  # here, so that --help answers at once
+
+    most = (LARGE, LARGE) if large else (MOST_BYTES, MOST_CHECKED)
+    parse_object(text, where=where, error=error, most_bytes=most[0], most_values=most[1])
     try:
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        return _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as failure:
         # An unknown key goes first: the key that is missing is often the same one, well spelt.
-        problems = sorted(failure.errors(), key=lambda problem: "unexpected" not in problem["type"])
+        problems = sorted(failure.errors(include_url=False), key=lambda problem: "unexpected" not in problem["type"])
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise error(f"{where}: {_complaint(kind, problems[0])}{others}") from None
+    except CausvidError as failure:
+        raise error(f"{where}: {failure}") from None
 
 
 def from_data(kind: type[T], data: Any, *, where: str, error: type[CausvidError] = UsageError) -> T:
@@ -169,16 +196,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 def _complaint(kind: Any, problem: Any) -> str:
     """One pydantic problem in our words: path, what is wrong, what was given."""
-    path = ".".join(map(str, problem["loc"]))
+    path = ".".join(
+        text if text.isprintable() else ascii(text) for part in problem["loc"] for text in [str(part)[:SHOWN]]
+    )
     if "unexpected" in problem["type"]:
         *parents, name = problem["loc"]
         return f"{path}: unknown{did_you_mean(name, _field_names(kind, parents))}"
     if problem["type"] == "missing":
         return f"{path}: missing"
-    said = problem["msg"].removeprefix("Input ").replace("should be", "must be")
-    return f"{path}: {said}, got {problem['input']!r}"
+    said = problem["msg"].removeprefix("Input ").replace("should be", "must be").replace("should have", "must have")
+    return f"{path}: {said}, got {shown(problem['input'])}"
 
 
 def _field_names(kind: Any, path: Iterable[str | int]) -> list[str]:

@@ -1,8 +1,11 @@
 """Files written whole or not at all, and their hashes. Imports no torch."""
 
+import errno
 import hashlib
+import io
 import os
 import re
+import stat
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -49,9 +52,19 @@ def _remove_abandoned(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file opened for reading. Raises OSError, also for a folder, a pipe or a device, which may never end."""
+    # O_NONBLOCK: opening a named pipe would wait for its writer
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a regular file's bytes, in hexadecimal. Raises OSError."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.codec.condition import SourceLatents, encode_prefix
+from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
@@ -357,6 +357,8 @@ class Pipeline:
         options = replace(options, **changes)
         plan = self.plan(options, given_pictures=0 if given is None else len(given), shows_given=shows_given)
         cues = [Cue(prompt=prompt)] if isinstance(prompt, str) else prompt
+        if given is not None:
+            check_frames(given, height=plan.geometry.height, width=plan.geometry.width, facts=self.codec.facts)
         return Stream(
             self, plan, cues, options, given=given, source=source, made=made, first_chunk=first_chunk, ahead=ahead
         )

@@ -1,5 +1,6 @@
 """What a user may ask for: its defaults, and what can be refused before anything slow is imported. No torch here."""
 
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000
 WIDEST_WINDOW = 1000
 LONGEST_SIDE = 4096
+LARGEST_WEIGHT = 10.0
+"""Of a LoRA."""
 LONGEST_PROMPT = 20_000
 
 
@@ -73,6 +76,11 @@ class LoraUse:
     """Of the file's bytes."""
     weight: float = 1.0
     """How much of it is added."""
+
+    def __post_init__(self) -> None:
+        check_file_name(self.name, "loras.name")
+        if not abs(self.weight) <= LARGEST_WEIGHT:
+            raise UsageError(f"loras.weight {self.weight}: must be -{LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,15 @@ class Loading:
 
 LOADING = Loading()
 """As a model is loaded where nothing is asked."""
+
+
+def check_file_name(name: str, where: str) -> str:
+    """A file's name without a folder, such as a recipe tells. Raises UsageError for a path."""
+    if len(name.encode(errors="surrogatepass")) > 255:
+        raise UsageError(f"{where}: longer than the 255 bytes that the name of a file may have")
+    if not name or name in (".", "..") or any(separator in name for separator in (os.sep, os.altsep or os.sep, "\0")):
+        raise UsageError(f"{where} {name!r}: must be the name of a file, without a folder")
+    return name
 
 
 def check_prompt(prompt: str) -> str:

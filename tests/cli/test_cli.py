@@ -462,6 +462,23 @@ def test_a_bug_is_one_line_and_its_traceback_is_for_the_asking(tiny, monkeypatch
     assert debugged.exit_code == 1
     assert "Traceback" in debugged.stderr
     assert "in load_pipeline" in debugged.stderr
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: raise_(ZeroDivisionError("\x1b[31m")))
+    debugged = CliRunner(env={"CAUSVID_DEBUG": "1"}).invoke(app, arguments)
+    assert "\\x1b[31m" in debugged.stderr and "\x1b" not in debugged.stderr
+
+
+def test_a_prompt_of_undecodable_bytes_is_called_so():
+    result = run("t2v", "a red\udcff car")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == "PROMPT: prompt is not UTF-8 text: it holds the byte 0xff"
+
+
+@pytest.mark.parametrize("prompt", ["- a red car", "-a red car", "--a red car"])
+def test_a_prompt_that_begins_with_a_dash_is_told_where_it_goes(prompt):
+    fails(
+        run("t2v", prompt), 2, f"no such option: .*a text that begins with a dash goes last, behind --: -- '{prompt}'"
+    )
+    assert run("t2v", "--dry-run", "--", prompt).exit_code == 0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

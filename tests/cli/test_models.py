@@ -21,9 +21,9 @@ pytest.importorskip("transformers")
 
 from huggingface_hub import constants, errors
 
-from causvid_cli.cli import models_get
+from causvid_cli.cli import completion, models_get
 from causvid_cli.config import load_facts
-from causvid_cli.models import catalogue
+from causvid_cli.models import catalogue, packs
 from causvid_cli.models.install import build_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.weights import checkpoint, pickles
@@ -556,3 +556,42 @@ def test_the_shell_is_offered_what_there_is(installed):
 
     assert completion.checkpoints("s") == ["student"]
     assert [name for name, _ in completion.known_models("")] == [*SHIPPED, "student", "other", "base"]
+
+
+def test_a_pack_that_cannot_be_read_is_listed_and_keeps_no_other_from_it(tiny, monkeypatch, tmp_path):
+    shutil.copytree(tiny, tmp_path / "good")
+    for name, text in (("deep", "[" * 100_000), ("wrong", '{"format": 1, "name": "x"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "causvid.json").write_text(text)
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tmp_path])
+    listed = makes("models", "list")
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:4]] == [
+        ["good", "128x128"],
+        ["deep", "unreadable"],
+        ["wrong", "unreadable"],
+    ]
+    deep, wrong = listed.stderr.splitlines()
+    assert deep.endswith("deep/causvid.json: brackets nested deeper than 32 levels")
+    assert re.search(r"wrong/causvid.json: \w+: missing \(and \d+ more\)$", wrong)
+    told = json.loads(makes("models", "list", "--json").stdout)
+    assert [each["name"] for each in told["models"]] == ["good"]
+    assert [each["name"] for each in told["unreadable"]] == ["deep", "wrong"]
+    fails(run("models", "show", "deep"), 4, "deep/causvid.json: brackets nested deeper than 32 levels")
+    result = run("models", "verify")
+    assert result.exit_code == 4
+    assert result.stdout.splitlines() == ["deep: damaged", "good: whole", "wrong: damaged"]
+
+
+def test_a_folder_whose_name_a_shell_would_obey_is_no_model(tiny, monkeypatch, tmp_path):
+    for name in (r"a\$(touch X)", "a b", "$(touch X)", "-x", ".hidden", "a'b", "é"):
+        shutil.copytree(tiny, tmp_path / name)
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tmp_path])
+    assert packs.list_packs() == {}
+    assert completion.models("") == [] and json.loads(makes("models", "list", "--json").stdout)["models"] == []
+    facts = tmp_path / "a b" / "causvid.json"
+    facts.write_text(facts.read_text().replace('"tiny"', '"$(touch X)"', 1))
+    fails(
+        run("models", "show", tmp_path / "a b"),
+        4,
+        r"causvid.json: name: letters, digits.* make a name, .*got '\$\(touch X\)'",
+    )

@@ -1,6 +1,7 @@
 """A video that was broken off goes on, to the very frames that it would have had; a finished one is made again."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from causvid_cli import pipeline
 from causvid_cli.config import load_facts
+from causvid_cli.job.journal import Journal
 from causvid_cli.media.probe import read_info
 from causvid_cli.models.packs import write_pack_manifest
 
@@ -215,7 +217,20 @@ def test_the_same_command_goes_on(seed, tiny, broken_off):
 
 
 @pytest.mark.parametrize(
-    "changes", [["-s", "8"], ["--steps", "3"], ["--length", "2s"], ["--then", "1s: it jumps"], ["--fps", "9"]]
+    "asked",
+    [["--length", "3000ms"], ["--length", "0:03"], ["--length", "24f"], ["--guidance", "3"], ["--transition", "cut"]],
+)
+def test_the_same_video_asked_for_in_other_words_goes_on(asked, tiny, broken_off):
+    broken_off(*t2v(tiny), act=fail)
+    assert "causvid: going on with x.mp4.part, which has 8 frames\n" in makes(*t2v(tiny, *asked)).stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(["-s", "8"], ["--steps", "3"], ["--length", "2s"], ["--then", "1s: it jumps"], ["--fps", "9"]),
+        *(["--dtype", "bfloat16"], ["--negative", "snow"]),
+    ],
 )
 def test_another_video_does_not_take_its_place_unasked(changes, tiny, broken_off):
     broken_off(*t2v(tiny), act=fail)
@@ -286,10 +301,15 @@ def test_a_rerun_of_what_was_stopped_is_the_whole_video(tiny, broken_off, monkey
     ("name", "content", "code", "complaint"),
     [
         ("x.json", b"{", 3, "x.json: not JSON"),
-        ("x.json", b"[]", 3, "x.json: holds no recipe"),
+        ("x.json", b"{}", 3, "x.json: holds no recipe"),
+        ("x.json", b"[]", 3, r"x.json: must hold a JSON object, not \[\]"),
         ("x.json", b'{"recipe": {"v": 99}}', 3, "x.json: its recipe was made by a newer causvid"),
         ("x.json", b'{"recipe": {"v": 1, "seed": 7}}', 3, "x.json: its recipe: "),
-        ("x.json", b"\xff\xfe", 3, "x.json: not JSON"),
+        ("x.json", b"\xff\xfe", 3, "x.json: not UTF-8 text"),
+        ("x.json", b'{"recipe": {"seed": NaN}}', 3, "x.json: not JSON: NaN is no number"),
+        ("x.json", b'{"recipe": {"seed": 1e400}}', 3, "x.json: not JSON: 1e400 is too large a number"),
+        ("x.json", b'{"recipe": {"a": 1, "a": 2}}', 3, "x.json: not JSON: the key 'a' stands there twice"),
+        ("x.json", b'{"a":' * 100_000, 3, "x.json: brackets nested deeper than 32 levels"),
         ("x.json", None, 3, "x.json: cannot be read: no such file"),
         ("x.mp4", None, 3, "x.mp4: does not exist"),
         ("x.mp4", b"no video", 3, "x.mp4: cannot be read as a video"),
@@ -300,3 +320,132 @@ def test_what_holds_no_recipe_is_told(name, content, code, complaint):
         Path(name).write_bytes(content)
     fails(run("rerun", name), code, complaint)
     assert names() == ([] if content is None else [name])
+
+
+# --- what a stranger's files may do --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tiny, broken_off, monkeypatch, tmp_path) -> Callable[..., None]:
+    """Breaks a video off; then another user, who has another key, has the files. Their journal may be changed."""
+
+    def make(kind: str = "t2v", *options: object, change: Callable[[dict], object] = lambda request: None) -> None:
+        broken_off(*given(kind, tiny, "x.mp4"), *options)
+        Path("x.partial.mp4").unlink()
+        journal = Journal.open(Path("x.mp4.journal"))
+        request = json.loads(json.dumps(journal.request))
+        chunks = [(journal.latents(index), journal.mark_of(index)) for index in range(journal.chunks)]
+        journal.close()
+        change(request)
+        journal = Journal.create(Path("x.mp4.journal"), request)
+        for chunk in chunks:
+            journal.append(*chunk)
+        journal.close()
+        monkeypatch.setenv("CAUSVID_CACHE", str(tmp_path / "another user"))
+
+    return make
+
+
+def test_a_foreign_journal_overwrites_nothing_unasked(tiny, foreign, monkeypatch):
+    monkeypatch.setattr("causvid_cli.models.packs.pack_roots", lambda: [tiny.parent])
+    foreign("t2v", "-y")
+    Path("x.mp4").write_bytes(b"my own")
+    result = run("resume", "x.mp4.part")
+    assert result.exit_code == 7, result.output
+    told, complaint = result.stderr.splitlines()
+    assert told == (
+        "causvid: x.mp4.journal was not written by you on this machine: a video of 24 frames by tiny, into x.mp4"
+    )
+    assert "x.mp4 exists" in complaint and "-y" in complaint
+    assert Path("x.mp4").read_bytes() == b"my own"
+    makes("resume", "x.mp4.part", "-y")
+    assert read_info(Path("x.mp4")).frames == 24
+
+
+def test_a_foreign_journal_loads_no_model_from_a_path(tiny, foreign):
+    foreign()
+    left = names()
+    result = run("resume", "x.mp4")
+    assert result.exit_code == 4, result.output
+    assert result.stderr.endswith(
+        "causvid: x.mp4 was made by tiny, which is not installed; say where it lies by --model\n"
+    )
+    assert names() == left
+    makes("resume", "x.mp4", "--model", tiny)
+
+
+@pytest.mark.parametrize("kind", ["i2v", "extend"])
+def test_a_foreign_journal_finds_its_input_beside_it(kind, tiny, foreign):
+    elsewhere = lambda request: request["local"].update(input="/dev/zero", loras=["/dev/zero"])  # noqa: E731
+    foreign(kind, change=elsewhere)
+    makes("resume", "x.mp4", "-m", tiny)
+
+
+def test_a_changed_journal_is_not_ones_own(tiny, foreign, monkeypatch):
+    key = os.environ["CAUSVID_CACHE"]
+    foreign(change=lambda request: request["local"].update(overwrite=True))
+    monkeypatch.setenv("CAUSVID_CACHE", key)
+    assert run("resume", "x.mp4").exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"input": {"name": "/dev/zero"}}, r"input.*name '/dev/zero': must be the name of a file, without a folder"),
+        ({"input": {"name": "../in.png"}}, "must be the name of a file, without a folder"),
+        ({"model": {"name": "../tiny"}}, r"model.name '\.\./tiny': letters, digits"),
+        ({"model": {"name": "a$(touch X)"}}, "model.name .*: letters, digits"),
+        ({"loading": {"loras": [{"name": "/dev/zero", "sha256": "0"}]}}, "loras.name '/dev/zero': must be the name"),
+        (
+            {"loading": {"loras": [{"name": "a", "sha256": "0", "weight": -99}]}},
+            "loras.weight -99.0: must be -10 to 10",
+        ),
+        ({"fps": "0"}, "fps '0': must be more than 0 and at most 10000"),
+        ({"fps": "-8"}, "fps '-8': must be more than 0"),
+        ({"fps": "nan"}, "fps 'nan': must be more than 0"),
+        ({"fps": "1/0"}, "fps '1/0': must be more than 0"),
+        ({"fps": "1e999999999"}, "fps '1e999999999': must be more than 0"),
+        ({"model_fps": "0/1"}, "fps '0/1': must be more than 0"),
+        ({"size": "0x0"}, "size 0x0: each side must be 1 or more"),
+        ({"cells": "64x"}, "cells '64x' is not a size"),
+        ({"frames": -1}, "frames -1: must be 1 to "),
+        ({"seed": -1}, "seed -1: must be 0 to"),
+        ({"steps": 0}, "steps 0: must be 1 to 1000"),
+        ({"guidance": -1.0}, "guidance -1: must be 1 to 20"),
+        ({"device": "rm -rf"}, "device rm -rf: unknown; try auto"),
+        ({"command": "rm"}, "command 'rm': unknown; known: t2v"),
+    ],
+)
+def test_a_recipe_of_no_sense_is_refused_in_one_line(change, complaint, tiny):
+    makes(*given("i2v", tiny, "x.mp4"), "--sidecar")
+    told = json.loads(Path("x.mp4.json").read_text())
+    for name, value in change.items():
+        told["recipe"][name] = told["recipe"][name] | value if isinstance(value, dict) else value
+    Path("bad.json").write_text(json.dumps(told))
+    fails(run("rerun", "bad.json", "-m", tiny), 3, f"bad.json: its recipe: .*{complaint}")
+
+
+def test_an_input_that_never_ends_is_not_read(tiny):
+    makes(*given("i2v", tiny, "x.mp4"))
+    Path("in.png").unlink()
+    Path("in.png").symlink_to("/dev/zero")
+    fails(run("rerun", "x.mp4", "-m", tiny), 3, "in.png: not there, the photo that x.mp4 began from")
+    Path("in.png").unlink()
+    os.mkfifo("in.png")
+    fails(run("rerun", "x.mp4", "-m", tiny), 3, "in.png: not there, the photo that x.mp4 began from")
+
+
+def test_a_folder_of_the_models_name_is_not_the_model(tiny):
+    makes(*t2v(tiny))
+    shutil.copytree(tiny, "tiny")
+    fails(run("rerun", "x.mp4"), 4, "x.mp4 was made by tiny, which is not installed; say where it lies by --model")
+    makes("rerun", "x.mp4", "-m", "./tiny")
+
+
+@pytest.mark.parametrize("command", ["resume", "rerun"])
+def test_a_name_longer_than_the_system_allows_is_told(command):
+    fails(
+        run(command, "x" * 300 + ".mp4"),
+        3,
+        "not there, so there is nothing to resume|cannot be read: file name too long",
+    )

@@ -18,6 +18,8 @@ from causvid_cli.errors import UsageError
 ROOT = typer.main.get_command(app)
 COMMANDS = {" ".join(words): command for words, command in settings.tree(ROOT).items()}
 
+APP_DIR = typer.get_app_dir
+
 
 @pytest.fixture(autouse=True)
 def config(tmp_path, monkeypatch) -> Path:
@@ -166,6 +168,18 @@ def test_a_wrong_file_is_one_line_that_names_the_place(text, complaint, config):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CONFIG_HOME"])
+def test_a_home_that_is_no_folder_stops_nothing(variable, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(typer, "get_app_dir", APP_DIR)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    assert run("config", "show", "t2v").exit_code == 0
+    result = run("config", "set", "length", "5s")
+    assert result.exit_code == 7
+    assert result.stderr.endswith("config.toml: cannot be written: not a directory\n")
+
+
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"# \xe9\n")
     complains(run("t2v", "x", CAUSVID_CONFIG="no.toml"), "CAUSVID_CONFIG=no.toml: no such file; write it, or unset "
@@ -247,7 +261,8 @@ def test_set_and_unset_change_one_line_and_keep_the_rest(config):
                       ["unset", "t2v.fps"], ["set", "models.list.json", "true"], ["unset", "dtype"]):  # fmt: skip
         assert run("config", *arguments).exit_code == 0
     assert config.read_text() == (
-        '# mine\nlength = "1:30"\ndevice = "cpu"\n\n[t2v]\nseed = 42\n\n# end\n[bench]\n\n[models.list]\njson = true\n'
+        '# mine\nlength = "1:30" # short\ndevice = "cpu"\n\n[t2v]\n\n# end\nseed = 42\n[bench]\n'
+        "\n[models.list]\njson = true\n"
     )
 
 
@@ -267,14 +282,23 @@ def test_set_refuses_what_would_not_hold(arguments, complaint, config):
     assert not config.exists()
 
 
-def test_what_cannot_be_edited_safely_is_left_alone(config):
-    text = 't2v = {fps = 8}\nlength = """\n5s"""\n'
-    write(config, text)
-    for key in ("t2v.fps", "length"):
-        result = run("config", "set", key, "9")
-        assert result.exit_code == 2
-        assert "only you can change" in result.stderr
-    assert config.read_text() == text
+def test_a_file_is_edited_however_it_is_written(config):
+    write(config, '# mine\nt2v = {fps = 8} # inline\nlength = """\n5s"""\n"device" = "cpu"\nbench."length" = 3\n')
+    for arguments in (["set", "t2v.fps", "9"], ["set", "length", "9"], ["unset", "device"], ["set", "t2v.seed", "1"]):
+        assert run("config", *arguments).exit_code == 0
+    assert config.read_text() == '# mine\nt2v = {fps = 9,seed = 1} # inline\nlength = 9\nbench."length" = 3\n'
+
+
+def test_an_edited_file_keeps_its_mode_and_its_links(config, tmp_path):
+    real = tmp_path / "real.toml"
+    write(real, "length = 5\n")
+    real.chmod(0o600)
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.symlink_to(real)
+    assert run("config", "set", "length", "6").exit_code == 0
+    assert config.is_symlink() and real.read_text() == "length = 6\n"
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.glob("**/.*")) == []
 
 
 def test_unset_mends_a_file_with_an_unknown_option(config):
@@ -286,7 +310,7 @@ def test_unset_mends_a_file_with_an_unknown_option(config):
 @pytest.mark.parametrize("value", ["a b", 'say "x"', "\\", "é", "007", "1e5", "-3", "0.5", "true", "'", "\t", "#"])
 def test_any_value_is_read_back_as_it_was_given(value, config):
     option = settings.options_of(COMMANDS["t2v"])["seed"]
-    parsed = settings.read_toml(config, f"seed = {configure._as_toml(value, option)}")["seed"]
+    parsed = settings.read_toml(config, f"seed = {configure._item(value, option).as_string()}")["seed"]
     assert (str(parsed).lower() if isinstance(parsed, bool) else str(parsed)) == value
 
 
@@ -311,7 +335,7 @@ def test_settings_are_read_without_anything_heavy(config):
         "import sys; from causvid_cli.cli.app import app\n"
         "try: app(['config', 'show'])\n"
         "except SystemExit as end: assert not end.code\n"
-        "sys.exit(', '.join({'torch', 'av', 'numpy', 'rich'} & set(sys.modules)) or 0)"
+        "sys.exit(', '.join({'torch', 'av', 'numpy', 'rich', 'tomlkit'} & set(sys.modules)) or 0)"
     )
     environment = os.environ | {"CAUSVID_CONFIG": str(config)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -501,7 +501,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "tiny"
     (folder / "vae").mkdir(parents=True)
     (folder / "causvid.json").write_text(to_json(tiny_facts()))
-    (folder / "vae" / "config.json").write_text('{"stack": 4, "cell_channels": 6}')
+    (folder / "vae" / "config.json").write_text('{"_class_name": "PixelCodec", "colours": 48}')
     return folder
 
 
@@ -565,12 +565,19 @@ def test_the_command_refuses_what_contradicts_itself(arguments, complaint, tmp_p
 def test_codec_facts_are_read_without_the_codec(tiny):
     facts = load_facts(find_pack(tiny))
     assert codec_facts(tiny, facts) == PIXEL_GRID.codec
-    config = {"z_dim": 16, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
-    (tiny / "vae" / "config.json").write_text(json.dumps(config))
+    (tiny / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKLWan"}')
     assert codec_facts(tiny, replace(facts, codec="wan")) == WAN
-    for broken in ("{}", "[]", "{", '{"stack": "x", "cell_channels": 6}'):
+    kind = '"_class_name": "PixelCodec"'
+    for broken, complaint in (
+        ("{}", "_class_name: missing; 'PixelCodec' is wanted"),
+        ("[]", r"must hold a JSON object, not \[\]"),
+        ("{", "not JSON"),
+        (f'{{{kind}, "colours": 48, "stack": "x"}}', "stack: must be a valid integer, got 'x'"),
+        (f'{{{kind}, "colours": 48, "stack": -1}}', "stack: must be greater than or equal to 1, got -1"),
+        (f'{{{kind}, "colours": 48, "blocks": {2**40}}}', "blocks.*: must be"),
+    ):
         (tiny / "vae" / "config.json").write_text(broken)
-        with pytest.raises(ModelError, match="not the configuration of a pixel codec"):
+        with pytest.raises(ModelError, match=f"^{tiny}/vae/config.json: {complaint}"):
             codec_facts(tiny, facts)
     (tiny / "vae" / "config.json").unlink()
     with pytest.raises(ModelError, match="no such file"):

@@ -163,7 +163,8 @@ def guarded(run: Callable[[], None]) -> int:
             if code == ExitCode.INTERRUPTED and console.is_terminal():
                 print(file=sys.stderr)  # the terminal has shown ^C on a line of its own
             if os.environ.get("CAUSVID_DEBUG"):
-                traceback.print_exception(error)
+                for told in "".join(traceback.format_exception(error)).splitlines():
+                    print(console.shown(told), file=sys.stderr)  # file names and prompts may hold what terminals obey
             if problems := getattr(error, "problems", ()):
                 line = _show_problems(problems, more=getattr(error, "more", 0))
             if line:

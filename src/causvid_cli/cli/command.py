@@ -1,6 +1,7 @@
 """Our kind of command: its help is plain text with examples, and its options heed environment and config file."""
 
 import os
+import shlex
 from typing import Any
 
 import typer
@@ -49,6 +50,8 @@ class Configurable:
             for name in given:
                 if name.startswith("-") and hasattr(error, "possibilities") and os.path.isfile(name):
                     error.add_note(f"the file of that name is ./{name}")
+                if name.startswith("-") and " " in name and hasattr(error, "possibilities"):
+                    error.add_note(f"a text that begins with a dash goes last, behind --: -- {shlex.quote(name)}")
             if getattr(error, "ctx", ctx) is None:  # so that the boundary can say whose -h helps
                 error.ctx = ctx  # type: ignore[attr-defined]
             if hasattr(error, "format_message"):

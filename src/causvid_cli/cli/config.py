@@ -1,9 +1,7 @@
 """Commands `config`: what is set for all runs, from where, and how to change it."""
 
-import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +143,7 @@ def set_option(root: Any, key: str, value: str) -> None:
     """Set an option of the root or of one command (KEY as in `config set`) in the config file."""
     *words, name = key.split(".")
     option = _option(root, tuple(words), name)
-    _write(root, tuple(words), name, f"{name} = {_as_toml(value, option)}")
+    _write(root, tuple(words), name, _item(value, option))
 
 
 # --- what holds ----------------------------------------------------------------------------------------------------
@@ -207,71 +205,47 @@ def _option(root: Any, words: Words, name: str) -> Any:
     return options[name]
 
 
-def _as_toml(value: str, option: Any) -> str:
+def _item(value: str, option: Any) -> Any:
+    """A value as the config file has it: numbers, true and false as they were typed, all else as text."""
+    import tomlkit
+
     if option.multiple:
-        return json.dumps([value], ensure_ascii=False)
+        return tomlkit.item([value])
     if value in ("true", "false") or re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.\d+)?", value, re.ASCII):
-        return value
-    return json.dumps(value, ensure_ascii=False)  # a basic string of TOML is written alike
+        return tomlkit.value(value)
+    return tomlkit.item(value)
 
 
-def _write(root: Any, words: Words, name: str, line: str | None) -> None:
-    """Put a line into the config file, for the one with this key if there is one; None takes it out."""
+def _write(root: Any, words: Words, name: str, value: Any) -> None:
+    """Set a key of the config file, and leave all else in it as it is; None takes the key out."""
+    import tomlkit  # here: only who changes the file needs it
+
     path = settings.config_path()
     try:
         before = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # which writing says more of
         before = ""
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the config file cannot be read: {error}") from error
     settings.read_toml(path, before)
-    after = edit(before, words, name, line)
-    if not _differs_only_in(before, after, words, name):
-        raise UsageError(f"{path}: {name} is written in a way that only you can change; open the file in an editor")
+    try:
+        document = tomlkit.parse(before)
+    except tomlkit.exceptions.TOMLKitError as error:
+        raise UsageError(f"{path}: {name} cannot be changed there, but in an editor: {error}") from error
+    table: Any = document
+    for word in words:
+        table = table.setdefault(word, tomlkit.table())
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {word} is no table there, so {name} cannot be in it")
+    if value is None:
+        table.pop(name, None)
+    else:
+        table[name] = value
+    after = tomlkit.dumps(document)
     settings.parse_settings(path, after, root)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(os.path.realpath(path)), after)  # a link to the file stays one
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {(error.strerror or '').lower()}") from error
-    console.note(f"{path}: {line or f'{name} is not set'}")
-
-
-def edit(text: str, words: Words, name: str, line: str | None) -> str:
-    """A config file's text with this line for a key, at the end of its table when it is new."""
-    lines = text.splitlines()
-    at = settings.find_line(text, words, name)
-    if at is not None:
-        lines[at : at + 1] = [line] if line is not None else []
-    elif line is not None:
-        if words and settings.find_line(text, words, "") is None:
-            lines += [*([""] if lines else []), f"[{'.'.join(words)}]"]
-        lines.insert(_end_of(lines, words), line)
-    return "".join(f"{each}\n" for each in lines)
-
-
-def _end_of(lines: list[str], words: Words) -> int:
-    """Below the last entry of a table; comments that follow it are likely the next table's."""
-    head = settings.find_line("\n".join(lines), words, "")
-    begin = 0 if head is None else head + 1
-    end = next((i for i in range(begin, len(lines)) if lines[i].lstrip().startswith("[")), len(lines))
-    entries = [i for i in range(begin, end) if lines[i].strip() and not lines[i].lstrip().startswith("#")]
-    if entries:
-        return entries[-1] + 1
-    return next((i for i in range(begin, end) if not lines[i].strip()), end)
-
-
-def _differs_only_in(before: str, after: str, words: Words, name: str) -> bool:
-    """Whether an edit changed the value of one key and nothing else."""
-
-    def without(text: str) -> tuple[Any, bool]:
-        tables = tomllib.loads(text)
-        table = tables
-        for word in words:
-            table = table.setdefault(word, {})
-        return tables, table.pop(name, None) is not None
-
-    try:
-        return without(before)[0] == without(after)[0]
-    except tomllib.TOMLDecodeError:
-        return False
+    console.note(f"{path}: {name} is not set" if value is None else f"{path}: {name} = {value.as_string()}")

@@ -47,8 +47,14 @@ Name = Annotated[
 @models.command("list", cls=Command, epilog=examples("causvid models list", "causvid models list --json"))
 def list_(context: typer.Context, as_json: options.Json = False) -> None:
     """List the models that --model takes by name, and those that `models pull` gets."""
-    found = {name: (folder, load_facts(folder)) for name, folder in list_packs().items()}
-    known = [checkpoint for name, checkpoint in catalogue().checkpoints.items() if name not in found]
+    found: dict[str, tuple[Path, PackFacts]] = {}
+    unreadable: dict[str, tuple[Path, ModelError]] = {}
+    for name, folder in list_packs().items():
+        try:
+            found[name] = folder, load_facts(folder)
+        except ModelError as error:
+            unreadable[name] = folder, error
+    known = [checkpoint for name, checkpoint in catalogue().checkpoints.items() if name not in found | unreadable]
     default = _default(context)
     if as_json:
         entries = [
@@ -64,16 +70,24 @@ def list_(context: typer.Context, as_json: options.Json = False) -> None:
             }
             for name, (folder, facts) in found.items()
         ]
-        console.result_json({"v": 1, "models": entries, "available": [_available(each) for each in known]})
+        damaged = [
+            {"name": name, "folder": str(folder), "problem": str(problem)}
+            for name, (folder, problem) in unreadable.items()
+        ]
+        available = [_available(each) for each in known]
+        console.result_json({"v": 1, "models": entries, "unreadable": damaged, "available": available})
         return
     rows: list[tuple[str, ...]] = [
         (name, _makes(facts), bytes_text(_bytes(folder)) + ", default" * (name == default), facts.license)
         for name, (folder, facts) in found.items()
     ]
+    rows += [(name, "unreadable", "", "") for name in unreadable]
     for each in known:
         size = f"{bytes_text(each.bytes)} to pull" if each.bytes else "to pull"
         rows.append((each.name, _makes(each.facts()), size, each.license))
     console.table(rows, header=("name", "makes", "on disk", "licence"))
+    for _, problem in unreadable.values():
+        console.warning(str(problem))
     if not found:
         console.message("no model is installed; the embedded one is missing, so reinstall causvid")
 
@@ -100,7 +114,7 @@ def show(
         return
     folder = find_pack(name)
     facts = load_facts(folder)
-    problem = _problem(folder, facts)
+    problem = _problem(folder)
     if as_json:
         entry = asdict(facts) | {"folder": str(folder), "bytes": _bytes(folder)}
         console.result_json({"v": 1, "installed": True} | entry | {"verified": problem is None})
@@ -123,8 +137,7 @@ def verify(
     """Read every byte of models, and compare it with what was installed."""
     results: list[tuple[str, ModelError | None]] = []
     for each in name or list_packs():
-        folder = find_pack(each)
-        problem = _problem(folder, load_facts(folder), every=True)
+        problem = _problem(find_pack(each), every=True)
         results.append((each, problem))
         if not as_json:
             console.result(f"{each}: {'damaged' if problem else 'whole'}")
@@ -205,10 +218,10 @@ def _default(context: typer.Context) -> str:
     return str(settings.resolve("model", options_["model"], settings.load_settings(root).of(("t2v",))).value)
 
 
-def _problem(folder: Path, facts: PackFacts, *, every: bool = False) -> ModelError | None:
+def _problem(folder: Path, *, every: bool = False) -> ModelError | None:
     """What is wrong with the files of a pack."""
     try:
-        verify_pack(folder, facts, every=every)
+        verify_pack(folder, load_facts(folder), every=every)
     except ModelError as error:
         return error
     return None

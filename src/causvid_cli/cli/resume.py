@@ -1,6 +1,6 @@
 """Commands that make a video again: `resume` goes on with one that was broken off, `rerun` repeats a finished one."""
 
-import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,17 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.cli import console, options
+from causvid_cli.cli import completion, console, options, settings
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import Task, check_stdout, existing
 from causvid_cli.cli.video_options import Making
-from causvid_cli.errors import MediaError, UsageError
+from causvid_cli.errors import MediaError, ModelError, UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import find_soundtrack, given_of
 from causvid_cli.job.job import Job, journal_path
+from causvid_cli.models.catalogue import checkpoint_names
+from causvid_cli.models.packs import list_packs
 from causvid_cli.models.resolve import resolve_model
 from causvid_cli.request import AUTO, check_device, check_dtype
 from causvid_cli.timecode import parse_size
+from causvid_cli.untrusted import read_object
 from causvid_cli.weights.lora_files import find_loras
 
 app = typer.Typer()
@@ -57,14 +60,29 @@ LoraFiles = Annotated[
 ]
 
 
+ModelFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="The model that the video was made with, by name or folder, if it is not found.",
+        autocompletion=completion.models,
+        show_default=False,
+    ),
+]
+
+
 @app.command(
     cls=Command,
     epilog=examples("causvid resume car.mp4.part", "causvid resume car.mp4 --json"),
 )
 def resume(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .part of a video, or the name it was to have.")],
     input_file: InputFile = None,
     audio: AudioFile = None,
+    model: ModelFolder = None,
     lora: LoraFiles = None,
     overwrite: options.Overwrite = False,
     preview: options.Preview = False,
@@ -77,6 +95,9 @@ def resume(
     """Go on with a video that was broken off, to the very frames that it would have had.
 
     Needed are FILE.part and FILE.journal, which lie where the video was to be. No chunk is made twice.
+
+    Of a video that you began yourself, the journal tells where its model and input lie, and whether -y was given. Of
+    anybody else's it is asked for.
     """
     started = time.monotonic()
     from causvid_cli.cli.run import run_earlier
@@ -85,7 +106,7 @@ def resume(
 
     output = _wanted_name(file)
     earlier = find_earlier(output, part_of(output))
-    if earlier is None and not output.is_file():
+    if earlier is None and not os.path.isfile(output):
         raise MediaError(f"{journal_path(output)}: not there, so there is nothing to resume; make the video again")
     is_old = earlier is not None and earlier.journal.finished is None and not part_of(output).exists()  # kept latents
     if earlier is None or earlier.is_finished or (is_old and existing(output)):
@@ -93,12 +114,12 @@ def resume(
             earlier.clean_up(output)
         console.note(f"{output} is finished: nothing to resume")
         return
-    local = earlier.local
+    local, job = earlier.local, earlier.job
     making = Making(
-        overwrite=overwrite or bool(local.get("overwrite")),
-        no_metadata=bool(local.get("no_metadata")),
-        sidecar=bool(local.get("sidecar")),
-        keep_latents=bool(local.get("keep_latents")),
+        overwrite=overwrite or local.overwrite,
+        no_metadata=local.no_metadata,
+        sidecar=local.sidecar,
+        keep_latents=local.keep_latents,
         preview=preview,
         progress=progress,
         quiet=quiet,
@@ -106,18 +127,33 @@ def resume(
         as_json=as_json,
         json_lines=json_lines,
     )
-    place = input_file or (Path(local["input"]) if local.get("input") else None)
-    task = task_of(
-        earlier.job,
-        making,
-        model=local.get("model"),
-        output=output,
-        file=place,
-        lora_places=[*(lora or ()), *map(Path, local.get("loras") or ())],
-        audio_file=audio or (Path(local["audio"]) if local.get("audio") else None),
-        where=str(file),
-        tolerate_damage=bool(local.get("tolerate_damage")),
-    )
+    place = input_file or (Path(local.input) if local.input else None)
+    audio_file = audio or (Path(local.audio) if local.audio else None)
+    lora_places = [*(lora or ()), *map(Path, local.loras)]
+    if not earlier.is_own:
+        frames = "without end" if job.frames is None else f"of {job.frames} frames"
+        told = f"a video {frames} by {job.model.name}, into {output}"
+        console.note(f"{journal_path(output)} was not written by you on this machine: {told}")
+        place = place or (file.parent / job.input.name if job.input else None)
+        audio_file = audio_file or (file.parent / job.audio.name if job.audio else None)
+        lora_places += [file.parent / use.name for use in job.loading.loras]
+    given_model = model if settings.typed(context, "model") else None
+    own_folder = local.model if local.model and Path(local.model).is_dir() else None
+    try:
+        task = task_of(
+            job,
+            making,
+            model=given_model or own_folder,
+            output=output,
+            file=place,
+            lora_places=lora_places,
+            audio_file=audio_file,
+            where=str(file),
+            tolerate_damage=local.tolerate_damage,
+        )
+    except BaseException:
+        earlier.journal.close()
+        raise
     run_earlier(task, earlier, started=started)
 
 
@@ -126,10 +162,12 @@ def resume(
     epilog=examples("causvid rerun car.mp4 -o again.mp4", "causvid rerun car.mp4.json -o again.mp4 --device cpu"),
 )
 def rerun(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that causvid made, or the .json beside it.")],
     output: options.Output = None,
     input_file: InputFile = None,
     audio: AudioFile = None,
+    model: ModelFolder = None,
     lora: LoraFiles = None,
     device: options.Device = AUTO,
     dtype: options.Dtype = AUTO,
@@ -183,7 +221,7 @@ def rerun(
     task = task_of(
         job,
         making,
-        model=None,
+        model=model if settings.typed(context, "model") else None,
         output=target,
         file=place,
         lora_places=loras,
@@ -196,13 +234,7 @@ def rerun(
 def read_recipe(file: Path) -> dict[str, Any]:
     """The recipe in a video's metadata, or in the .json that --sidecar wrote. Raises MediaError where there is none."""
     if file.suffix.lower() == ".json":
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise MediaError(f"{file}: cannot be read: {(error.strerror or '').lower()}") from error
-        except ValueError as error:
-            raise MediaError(f"{file}: not JSON: {error}") from error
-        recipe = content.get("recipe") if isinstance(content, dict) else None
+        recipe = read_object(file, error=MediaError).get("recipe")
     else:
         from causvid_cli.media.probe import read_info
 
@@ -215,7 +247,12 @@ def read_recipe(file: Path) -> dict[str, Any]:
 def _frames(file: Path) -> int:
     """How many frames a video without end had when it was stopped."""
     if file.suffix.lower() == ".json":
-        return sum(chunk["frames"] for chunk in json.loads(file.read_text(encoding="utf-8")).get("chunks", ()))
+        chunks = read_object(file, error=MediaError).get("chunks")
+        told = [chunk.get("frames") for chunk in chunks if isinstance(chunk, dict)] if isinstance(chunks, list) else []
+        counted = sum(count for count in told if type(count) is int and count >= 0)
+        if not counted:
+            raise MediaError(f"{file}: chunks: tell no frames, so how long the video was is not known")
+        return counted
     from causvid_cli.media.probe import read_info
 
     return read_info(file).frames
@@ -233,8 +270,17 @@ def task_of(
     audio_file: Path | None = None,
     tolerate_damage: bool = False,
 ) -> Task:
-    """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now."""
-    chosen = resolve_model(Path(model) if model and Path(model).is_dir() else job.model.name, loading=job.loading)
+    """A job as a task on this machine. Raises ModelError or MediaError when its model or input is another by now.
+
+    model: a name or a folder that the user has given; without it the job's own name, of a model that is installed.
+    """
+    if model is None and not job.loading.random_weights and job.model.name not in list_packs():
+        known = job.model.name in checkpoint_names()
+        remedy = f"`causvid models pull {job.model.name}` gets it, or " if known else ""
+        raise ModelError(
+            f"{where} was made by {job.model.name}, which is not installed; {remedy}say where it lies by --model"
+        )
+    chosen = resolve_model(model or job.model.name, loading=job.loading)
     facts, codec = chosen.facts, chosen.codec
     job.check_model(chosen.sha256, where=where)
     soundtrack = find_soundtrack(job.audio, audio_file, where=where)
@@ -244,7 +290,7 @@ def task_of(
             raise UsageError(
                 f"{where}: it was made from a live video on stdin, which is gone; make it again from a file"
             )
-        if file is None or not file.exists():
+        if file is None or not file.is_file():
             raise MediaError(
                 f"{file}: not there, the {job.input.kind} that {where} began from; say where it lies by --input"
             )
@@ -278,4 +324,4 @@ def _wanted_name(file: Path) -> Path:
     if file.suffix in (".part", ".journal"):
         return file.with_suffix("")
     whole = file.with_name(file.stem.removesuffix(".partial") + file.suffix)
-    return whole if journal_path(whole).exists() else file
+    return whole if os.path.exists(journal_path(whole)) else file

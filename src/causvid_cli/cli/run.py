@@ -34,6 +34,7 @@ def run(tasks: Sequence[Task], *, started: float) -> None:
 
 def run_earlier(task: Task, earlier: "Earlier", *, started: float) -> None:
     """Go on with a video that was broken off."""
+    earlier.journal.check_latents(task.latent_shape)
     if check_output_of(task, earlier.named):
         _run([(task, earlier)], started=started)
 

@@ -95,7 +95,7 @@ def load_settings(root: Any) -> Settings:
     path = config_path()
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:  # also where HOME is no folder
         if os.environ.get(CONFIG_FILE):
             raise UsageError(f"{CONFIG_FILE}={path}: no such file; write it, or unset {CONFIG_FILE}") from error
         return Settings(path)

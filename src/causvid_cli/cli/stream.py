@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
@@ -34,7 +34,7 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
         if journal is not None:
             journal.check_unchanged()  # it was read before the lock was ours
         elif task.output is not None and not task.is_live:
-            journal = Journal.create(journal_path(task.output), {"recipe": recipe, "local": _local(task)})
+            journal = Journal.create(journal_path(task.output), _request(task, recipe))
         try:
             yield Recording(
                 open_stream(task, job, pipeline, earlier),
@@ -164,6 +164,7 @@ def find_earlier_run(task: Task) -> "Earlier | None":
     if earlier is None:
         return None
     if earlier.job.is_asked_again_by(task.job, seed_given=task.seed_given):
+        earlier.journal.check_latents(task.latent_shape)
         if earlier.chunks:
             console.note(f"going on with {part}, which has {earlier.frames} frames")
         return earlier
@@ -176,14 +177,22 @@ def find_earlier_run(task: Task) -> "Earlier | None":
     )
 
 
-def _local(task: Task) -> dict[str, Any]:
-    """Where a resumed run finds its things, and how it is to write: for this machine, not for the video."""
+def _request(task: Task, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What a journal begins with: the recipe, where its things lie on this machine, and this user's seal."""
+    from causvid_cli.job.recording import Local
+    from causvid_cli.job.seal import seal_of
+
     given, making = task.given, task.making
-    return {
-        "model": str(task.folder.resolve()) if task.folder else None,
-        "input": str(given.path.resolve()) if given and given.path else None,
-        "audio": str(task.soundtrack.path.resolve()) if task.soundtrack else None,
-        "loras": [str(path.resolve()) for path in task.lora_files],
-        "tolerate_damage": bool(given and getattr(given, "tolerate_damage", False)),
-        **{name: getattr(making, name) for name in ("overwrite", "no_metadata", "sidecar", "keep_latents")},
-    }
+    local = Local(
+        model=str(task.folder.resolve()) if task.folder else None,
+        input=str(given.path.resolve()) if given and given.path else None,
+        audio=str(task.soundtrack.path.resolve()) if task.soundtrack else None,
+        loras=tuple(str(path.resolve()) for path in task.lora_files),
+        tolerate_damage=bool(given and getattr(given, "tolerate_damage", False)),
+        overwrite=making.overwrite,
+        no_metadata=making.no_metadata,
+        sidecar=making.sidecar,
+        keep_latents=making.keep_latents,
+    )
+    request = {"recipe": recipe, "local": asdict(local) | {"loras": list(local.loras)}}
+    return request | {"seal": seal_of(request)}

@@ -98,6 +98,13 @@ class Task:
         )
 
     @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """[1, C, f, h, w] of each chunk."""
+        (width, height), codec = parse_size(self.job.cells), self.grid.codec
+        cells = height // codec.spatial_factor, width // codec.spatial_factor
+        return 1, codec.latent_channels, self.grid.chunk_frames, *cells
+
+    @property
     def is_live(self) -> bool:
         """Whether it is made of a pipe, which nobody can read twice: then there is nothing to resume."""
         return self.given is not None and self.given.path is None

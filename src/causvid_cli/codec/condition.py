@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec
-from causvid_cli.geometry import Chunk
+from causvid_cli.codec.codec import frames_per_latent_frame
+from causvid_cli.errors import UsageError
+from causvid_cli.geometry import Chunk, CodecFacts
+
+
+def check_frames(frames: np.ndarray, *, height: int, width: int, facts: CodecFacts) -> None:
+    """Raise UsageError unless these are uint8 [T, height, width, 3] that fill whole latent frames of a new video."""
+    if frames.dtype != np.uint8:
+        raise UsageError(f"given frames are {frames.dtype}; give uint8, 0..255")
+    if frames.ndim != 4 or frames.shape[1:] != (height, width, 3):
+        raise UsageError(f"given frames have the shape {list(frames.shape)}; give [T, {height}, {width}, 3]")
+    frames_per_latent_frame(len(frames), facts, begun=False)
 
 
 def prefix_chunks(latent_frames: int, chunk_frames: int) -> list[Chunk]:
@@ -52,5 +63,10 @@ class SourceLatents:
         self.read += len(taken)
         if not taken:
             return None
+        for frame in taken:
+            if frame.dtype != np.uint8 or frame.shape != (*taken[0].shape[:2], 3):
+                raise UsageError(
+                    f"a source frame is {frame.dtype} {list(frame.shape)}; give uint8 [H, W, 3], all alike"
+                )
         frames = torch.from_numpy(np.stack(taken + [taken[-1]] * (wanted - len(taken))))
         return self._codec.encode_chunk(frames[None], state=self._state)

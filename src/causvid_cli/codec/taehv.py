@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causvid_cli.architectures import load_config
 from causvid_cli.codec.codec import enlarged, frames_per_latent_frame
 from causvid_cli.errors import MediaError, ModelError
 from causvid_cli.geometry import CodecFacts, check_multiple
-from causvid_cli.weights.files import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_safetensors, load_state
 
 CLASS = "TAEHV"
 STRIDE = 2

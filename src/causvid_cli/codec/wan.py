@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from causvid_cli.architectures import load_config
 from causvid_cli.codec.codec import enlarged, frames_per_latent_frame
 from causvid_cli.errors import MediaError
 from causvid_cli.extras import quietly
 from causvid_cli.geometry import CodecFacts, check_multiple
-from causvid_cli.weights.files import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_safetensors, load_state
 
 with quietly():
     from diffusers.models.autoencoders.autoencoder_kl_wan import (

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli import storybook
+from causvid_cli.architectures import load_config
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import ModelError
 from causvid_cli.storybook import VOCABULARY, Story
-from causvid_cli.weights.files import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_safetensors, load_state
 
 FRAMES = 32
 """Frames that the judge looks at."""

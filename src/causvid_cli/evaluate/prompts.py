@@ -1,6 +1,5 @@
 """What an evaluation asks: the prompts of a file, or the built-in set. Imports no torch."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.config import BUILT_IN
 from causvid_cli.request import check_prompt
 from causvid_cli.storybook import Story
+from causvid_cli.untrusted import parse_json
 
 
 def built_in_prompts(count: int = BUILT_IN, *, held_out: bool = True) -> tuple[str, ...]:
@@ -55,10 +55,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 
 def _json_list(text: str, where: str) -> Sequence[str]:
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON: {error}") from None
+    entries = parse_json(text, where=where)
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise UsageError(f'{where}: must be a list of texts, such as ["a red car in the snow"]')
     return entries

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.config import to_json
-from causvid_cli.errors import OutputError
+from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
+from causvid_cli.untrusted import read_object
 
 Record = dict[str, Any]
 """What was measured of one clip: a line of clips.jsonl."""
@@ -108,11 +109,11 @@ class Folder:
         if (self.path / FIGURES).exists():
             return "holds a finished evaluation"
         try:
-            found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
-        except ValueError:
+            found = read_object(self.path / SETTINGS)
+        except UsageError:
             return f"holds an evaluation whose {SETTINGS} is damaged"
         for name, value in self._settings.items():
-            if not isinstance(found, dict) or found.get(name) != value:
+            if found.get(name) != value:
                 return f"holds an unfinished evaluation with another {name}"
         return None
 

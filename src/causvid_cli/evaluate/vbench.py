@@ -4,7 +4,6 @@ Each dimension stands for itself. VBench's total score belongs to its own prompt
 made from these (Huang et al., arXiv 2311.17982).
 """
 
-import json
 import sys
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.errors import UsageError
+from causvid_cli.untrusted import read_object
 
 DIMENSIONS = (
     "subject_consistency",
@@ -43,5 +43,5 @@ def measure_vbench(videos: Path, *, device: str, out: Path) -> dict[str, float]:
         measuring.evaluate(
             videos_path=str(videos), name=videos.name, dimension_list=list(DIMENSIONS), mode="custom_input"
         )
-    found: dict[str, Any] = json.loads((out / f"{videos.name}_eval_results.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_object(out / f"{videos.name}_eval_results.json")
     return {name: float(found[name][0]) for name in DIMENSIONS}

@@ -3,20 +3,41 @@
 It is the recipe in the video's metadata, what `causvid rerun` and `causvid resume` begin from. Imports no torch.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from causvid_cli.config import from_data
-from causvid_cli.errors import CausvidError, MediaError, ModelError
+from causvid_cli.config import PACK_NAME_RULE, from_data, is_pack_name
+from causvid_cli.errors import MediaError, ModelError, UsageError
 from causvid_cli.extras import UPDATE
 from causvid_cli.files import sha256_of_file
 from causvid_cli.prompt.cues import Cue, check_cues
-from causvid_cli.request import AUTO, LOADING, AudioFit, Interpolate, Loading
-from causvid_cli.timecode import Retiming
+from causvid_cli.request import (
+    AUTO,
+    GUIDANCE,
+    LOADING,
+    MOST_STEPS,
+    WIDEST_WINDOW,
+    AudioFit,
+    Interpolate,
+    Loading,
+    check_device,
+    check_dtype,
+    check_file_name,
+    check_guidance,
+    check_seed,
+    check_strength,
+)
+from causvid_cli.timecode import LONGEST_S, Retiming, parse_size
 
+COMMANDS = ("t2v", "i2v", "extend", "restyle", "edit-script")
+FASTEST = 10_000
+"""Frames per second of the fastest file: a clip that is continued keeps its own rate."""
+MOST_FRAMES = LONGEST_S * FASTEST
+_RATE = re.compile(r"\d{1,18}(/[1-9]\d{0,17})?", re.ASCII)
 RECIPE_VERSION = 1
 """The newest recipe that this program reads."""
 
@@ -30,6 +51,10 @@ class ModelUsed:
     name: str
     sha256: str
     """`packs.pack_digest`: equal for equal weights."""
+
+    def __post_init__(self) -> None:
+        if not is_pack_name(self.name):
+            raise UsageError(f"model.name {self.name!r}: {PACK_NAME_RULE}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +81,13 @@ class Input:
     keep_size: bool = False
     """Whether the video has the file's own picture size, not the model's."""
 
+    def __post_init__(self) -> None:
+        check_file_name(self.name, "input.name")
+        if not 0 <= self.context_frames <= WIDEST_WINDOW:
+            raise UsageError(f"input.context_frames {self.context_frames}: must be 0 to {WIDEST_WINDOW}")
+        if self.strength is not None:
+            check_strength(self.strength)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioUsed:
@@ -69,6 +101,9 @@ class AudioUsed:
     """Of its bytes."""
     fit: AudioFit = "pad"
     """What follows sound that is shorter than the video: silence, or the sound again."""
+
+    def __post_init__(self) -> None:
+        check_file_name(self.name, "audio.name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +142,21 @@ class Job:
 
     def __post_init__(self) -> None:
         check_cues(self.cues)
+        if self.command not in COMMANDS:
+            raise UsageError(f"command {self.command!r}: unknown; known: {', '.join(COMMANDS)}")
+        for name, rate in (("fps", self.fps), ("model_fps", self.model_fps or self.fps)):
+            if not _RATE.fullmatch(rate) or not Fraction(1, FASTEST) <= Fraction(rate) <= FASTEST:
+                raise UsageError(f"{name} {rate!r}: must be more than 0 and at most {FASTEST}, such as 8 or 30000/1001")
+        for name in ("size", "cells"):
+            if not 0 < min(parse_size(getattr(self, name), name=name)):
+                raise UsageError(f"{name} {getattr(self, name)}: each side must be 1 or more")
+        for name, number, most in (("frames", self.frames, MOST_FRAMES), ("steps", self.steps, MOST_STEPS)):
+            if number is not None and not 1 <= number <= most:
+                raise UsageError(f"{name} {number}: must be 1 to {most}")
+        check_seed(self.seed)
+        check_guidance(self.guidance)
+        check_device(self.device)
+        check_dtype(self.dtype)
 
     @property
     def prompt(self) -> str:
@@ -141,22 +191,25 @@ class Job:
         if isinstance(version, int) and version > RECIPE_VERSION:
             raise MediaError(f"{where}: its recipe was made by a newer causvid; {UPDATE}")
         facts = {name: value for name, value in recipe.items() if name not in ("v", "prompt", "versions")}
-        try:
-            return from_data(cls, facts, where=f"{where}: its recipe", error=MediaError)
-        except MediaError:
-            raise
-        except CausvidError as error:
-            raise MediaError(f"{where}: its recipe: {error}") from error
+        return from_data(cls, facts, where=f"{where}: its recipe", error=MediaError)
 
     def is_asked_again_by(self, other: "Job", *, seed_given: bool) -> bool:
         """Whether another job asks for this one: what it leaves open (a seed, "auto") may be anything."""
         asked = replace(
-            other,
+            other.plain,
             seed=other.seed if seed_given else self.seed,
             device=self.device if other.device == AUTO else other.device,
             dtype=self.dtype if other.dtype == AUTO else other.dtype,
         )
-        return asked == self
+        return asked == self.plain
+
+    @property
+    def plain(self) -> Self:
+        """This job without what changes no frame of it: how its length was written, options of no effect here."""
+        guided = self.guidance != 1 and any(cue.negative for cue in self.cues)
+        cues = self.cues if guided else tuple(replace(cue, negative="") for cue in self.cues)
+        first = replace(cues[0], transition=_FIRST.transition, blend_chunks=0, strength=_FIRST.strength)
+        return replace(self, length="", cues=(first, *cues[1:]), guidance=self.guidance if guided else GUIDANCE)
 
     def check_model(self, digest: str, *, where: str) -> None:
         """Raise ModelError unless this is the model that the job was begun with."""
@@ -172,7 +225,8 @@ def journal_path(output: Path) -> Path:
     return output.with_name(output.name + ".journal")
 
 
-_CUE_DEFAULTS = asdict(Cue(prompt="-"))
+_FIRST = Cue(prompt="-")
+_CUE_DEFAULTS = asdict(_FIRST)
 _LOADING_DEFAULTS = asdict(LOADING)
 
 

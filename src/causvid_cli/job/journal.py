@@ -8,31 +8,37 @@ Latents are kept as they are, so the frames of a resumed video are those of an u
 full disk tore is not there: its chunk is made again.
 """
 
-import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
-from safetensors import SafetensorError
+from annotated_types import Interval
 from safetensors.torch import load, save
 from torch import Tensor
 
-from causvid_cli.config import from_json, to_json
+from causvid_cli.config import from_data, from_json, to_json
 from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.untrusted import MOST_BYTES, parse_object
 from causvid_cli.video.files import open_file
 
 MAGIC = b"causvid journal 1\n"
 _HEAD = struct.Struct("<II")
-_LONGEST = 2**31
-"""Bytes of a record: more is damage."""
+_LONGEST = 2**29
+"""Bytes of a record: more is damage. A chunk's latents at 4096x4096 pixels are 50 MB to 350 MB."""
+_LONGEST_HEADER = 2**16
+_LONGEST_FINISHED = 2**26
+_BLOCK = 2**20
 _NEW = ".new"
 _FINISHED = b"finished "  # no safetensors file begins so: it would have a header of 10**18 bytes
 _REMEDY = "make the video again, with -y"
+
+Natural = Annotated[int, Interval(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,35 @@ class Mark:
     restart_crc: CRC-32 of the bytes before that place, by which the file is known again.
     """
 
-    frames: int
-    restart_bytes: int = 0
-    restart_frames: int = 0
-    restart_crc: int = 0
+    __pydantic_config__ = {"extra": "forbid"}
+
+    frames: Natural
+    restart_bytes: Natural = 0
+    restart_frames: Natural = 0
+    restart_crc: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.restart_frames > self.frames:
+            raise MediaError(f"restart_frames: must be at most frames ({self.frames}), is {self.restart_frames}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """What a safetensors header says of a chunk's latents."""
+
+    dtype: Literal["F32", "BF16", "F16"]
+    shape: tuple[Natural, Natural, Natural, Natural, Natural]
+    data_offsets: tuple[Natural, Natural]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Where a chunk's record lies, and what its header says."""
+
+    start: int
+    size: int
+    shape: tuple[int, ...]
+    mark: Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +97,8 @@ class Journal:
     def __init__(self, path: Path, file: BinaryIO, request: Mapping[str, Any]) -> None:
         self.path, self.request = path, request
         self._file = file
-        self._places: list[tuple[int, int]] = []  # of each chunk's payload: first byte, size
+        self._chunks: list[_Chunk] = []
         self._end = self._size = file.seek(0, os.SEEK_END)
-        self.mark: Mark | None = None
-        """Of the last chunk."""
         self.finished: Finished | None = None
 
     @classmethod
@@ -101,21 +130,20 @@ class Journal:
                 raise MediaError(f"{path}: not a journal of this causvid; {_REMEDY}")
             records = _places(file, len(MAGIC))
             start, size = next(records, (0, 0))
-            request = json.loads(_read(file, start, size) or b"null")
-            if not isinstance(request, dict):
+            if not size:
                 raise MediaError(f"{path}: damaged: its request is not whole; {_REMEDY}")
+            where = f"{path}: damaged"
+            request = parse_object(_read(file, start, min(size, MOST_BYTES + 1)), where=where, error=MediaError)
             journal = cls(path, file, request)
-            journal._places = list(records)
-            if journal._places and (payload := _read(file, *journal._places[-1])).startswith(_FINISHED):
-                said = payload.removeprefix(_FINISHED).decode()
-                journal.finished = from_json(Finished, said, where=str(path), error=MediaError)
-                journal._places.pop()
-            journal._end = sum((journal._places or [(start, size)])[-1])
-            journal.mark = journal._last_mark()
+            journal._end = start + size
+            for number, (start, size) in enumerate(records):
+                if _read(file, start, len(_FINISHED)) == _FINISHED:
+                    said = _read(file, start, min(size, _LONGEST_FINISHED))[len(_FINISHED) :].decode(errors="replace")
+                    journal.finished = from_json(Finished, said, where=where, error=MediaError, large=True)
+                    break
+                journal._chunks.append(_chunk(file, start, size, where=f"{where}: chunk {number}"))
+                journal._end = start + size
             return journal
-        except ValueError as error:
-            file.close()
-            raise MediaError(f"{path}: damaged: {error}; {_REMEDY}") from error
         except BaseException:
             file.close()
             raise
@@ -123,7 +151,21 @@ class Journal:
     @property
     def chunks(self) -> int:
         """How many chunks it holds: those numbered 0 .. chunks - 1."""
-        return len(self._places)
+        return len(self._chunks)
+
+    @property
+    def mark(self) -> Mark | None:
+        """What stood in the file after the last chunk."""
+        return self._chunks[-1].mark if self._chunks else None
+
+    def check_latents(self, shape: Sequence[int]) -> None:
+        """Raise MediaError unless each chunk's latents have this shape [1, C, f, h, w]."""
+        for number, chunk in enumerate(self._chunks):
+            if chunk.shape != tuple(shape):
+                found, wanted = list(chunk.shape), list(shape)
+                raise MediaError(
+                    f"{self.path}: damaged: chunk {number}: latents {found}, where this video has {wanted}; {_REMEDY}"
+                )
 
     def check_unchanged(self) -> None:
         """Raise OutputError when another run has gone on with it, or ended it, since it was opened."""
@@ -137,9 +179,8 @@ class Journal:
         """Add the next chunk: when this returns, it outlives the process. x0: [1, C, f, h, w]. Raises OutputError."""
         payload = save({"x0": x0.cpu().contiguous()}, metadata={"mark": to_json(mark)})
         self._put(payload)
-        self._places.append((self._end + _HEAD.size, len(payload)))
+        self._chunks.append(_Chunk(self._end + _HEAD.size, len(payload), tuple(x0.shape), mark))
         self._end += _HEAD.size + len(payload)
-        self.mark = mark
 
     def finish(self, finished: Finished) -> None:
         """Say that the video is about to get its names, until a chunk is added. Raises OutputError."""
@@ -148,13 +189,12 @@ class Journal:
 
     def latents(self, index: int) -> Tensor:
         """x0 [1, C, f, h, w] of a chunk, index < `chunks`."""
-        return load(_read(self._file, *self._places[index]))["x0"]
+        chunk = self._chunks[index]
+        return load(_read(self._file, chunk.start, chunk.size))["x0"]
 
     def mark_of(self, index: int) -> Mark:
         """What stood in the file after this chunk."""
-        payload = _read(self._file, *self._places[index])
-        header = payload[8 : 8 + int.from_bytes(payload[:8], "little")]  # of safetensors: its size, then JSON
-        return Mark(**json.loads(json.loads(header)["__metadata__"]["mark"]))
+        return self._chunks[index].mark
 
     def close(self) -> None:
         self._file.close()
@@ -175,12 +215,6 @@ class Journal:
                 self._file.truncate(self._end)
                 raise
 
-    def _last_mark(self) -> Mark | None:
-        try:
-            return self.mark_of(self.chunks - 1) if self.chunks else None
-        except (KeyError, TypeError, SafetensorError) as error:
-            raise MediaError(f"{self.path}: damaged: {error}; {_REMEDY}") from error
-
 
 def _record(payload: bytes) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
@@ -192,10 +226,34 @@ def _places(file: BinaryIO, start: int) -> Iterator[tuple[int, int]]:
     while start + _HEAD.size <= end:
         size, checksum = _HEAD.unpack(_read(file, start, _HEAD.size))
         start += _HEAD.size
-        if size > min(_LONGEST, end - start) or zlib.crc32(_read(file, start, size)) != checksum:
+        if not 0 < size <= min(_LONGEST, end - start) or _crc32(file, start, size) != checksum:
             return
         yield start, size
         start += size
+
+
+def _crc32(file: BinaryIO, start: int, size: int) -> int:
+    """CRC-32 of a record that is larger than should be held in memory."""
+    checksum = 0
+    for place in range(start, start + size, _BLOCK):
+        checksum = zlib.crc32(_read(file, place, min(_BLOCK, start + size - place)), checksum)
+    return checksum
+
+
+def _chunk(file: BinaryIO, start: int, size: int, *, where: str) -> _Chunk:
+    """What the record of a chunk says of itself; its latents are not read. Raises MediaError."""
+    length = int.from_bytes(_read(file, start, 8), "little")  # of safetensors: the header's size, the header, tensors
+    if length > min(_LONGEST_HEADER, size - 8):
+        raise MediaError(f"{where}: no safetensors; {_REMEDY}")
+    header = parse_object(_read(file, start + 8, length), where=where, error=MediaError)
+    about, tensor = header.pop("__metadata__", None), header.pop("x0", None)
+    if header or not isinstance(about, dict) or not isinstance(about.get("mark"), str) or not isinstance(tensor, dict):
+        raise MediaError(f"{where}: must hold a mark and latents x0; {_REMEDY}")
+    x0 = from_data(_Tensor, tensor, where=f"{where}: x0", error=MediaError)
+    count = prod(x0.shape) * (4 if x0.dtype == "F32" else 2)
+    if x0.data_offsets != (0, count) or 8 + length + count != size:
+        raise MediaError(f"{where}: x0: its header does not fit its size, {size} bytes; {_REMEDY}")
+    return _Chunk(start, size, x0.shape, from_json(Mark, about["mark"], where=f"{where}: mark", error=MediaError))
 
 
 def _read(file: BinaryIO, start: int, size: int) -> bytes:

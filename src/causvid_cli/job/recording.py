@@ -9,8 +9,9 @@ A resumed video is the same roll-out with the chunks that the journal has not de
 same clean passes, the encoder begins anew where it did before. So latents and frames are those of an unbroken run.
 """
 
+import os
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,16 +21,36 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from causvid_cli.errors import OutputError
+from causvid_cli.config import from_data
+from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import Chunk, ChunkGrid
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.job.journal import Finished, Journal, Mark
+from causvid_cli.job.seal import is_own
 from causvid_cli.pipeline import GIVEN, ChunkResult, Stream
 from causvid_cli.video import Interpolator, Restart, Writer, crc_of, part_of
 from causvid_cli.video.files import open_locked, remove_open
 from causvid_cli.video.formats import finished_files
 from causvid_cli.video.writer import remove_unpublished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """Where a video's things lie on this machine, and how it is to be written: nothing that its frames depend on."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    model: str | None = None
+    """The model pack's folder."""
+    input: str | None = None
+    audio: str | None = None
+    loras: tuple[str, ...] = ()
+    tolerate_damage: bool = False
+    overwrite: bool = False
+    no_metadata: bool = False
+    sidecar: bool = False
+    keep_latents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +59,10 @@ class Earlier:
 
     journal: Journal
     job: Job
-    local: Mapping[str, Any]
-    """Where its things lie on this machine."""
+    local: Local
+    """Where its things lie, and how it is to be written; nothing of a stranger's."""
+    is_own: bool
+    """Whether this user began it here."""
     restart: Restart
     """Where the file is taken up."""
     named: frozenset[str] = frozenset()
@@ -63,7 +86,7 @@ class Earlier:
 
     def clean_up(self, output: Path) -> bool:
         """Do what is left to do for a finished video; returns whether there was anything."""
-        keep_latents, part, finished = bool(self.local.get("keep_latents")), part_of(output), self.journal.finished
+        keep_latents, part, finished = self.local.keep_latents, part_of(output), self.journal.finished
         sidecar = finished.sidecar if finished else None
         if keep_latents and not part.exists() and (sidecar is None or sidecar_path(output).exists()):
             self.journal.close()
@@ -80,13 +103,20 @@ class Earlier:
 def find_earlier(output: Path, part: Path) -> Earlier | None:
     """What an earlier run has left of this video, if it left a journal. Raises MediaError when that is damaged."""
     path = journal_path(output)
-    if not path.exists():
+    if not os.path.exists(path):  # also for a name that is too long
         return None
     journal = Journal.open(path)
     try:
-        job = Job.from_recipe(journal.request.get("recipe", {}), where=str(path))
+        recipe, local = journal.request.get("recipe"), journal.request.get("local")
+        if not isinstance(recipe, dict) or not isinstance(local, dict):
+            raise MediaError(f"{path}: damaged: must hold a recipe and local; make the video again, with -y")
+        job = Job.from_recipe(recipe, where=str(path))
+        own = is_own({"recipe": recipe, "local": local}, journal.request.get("seal"))
+        if not own:  # what it says of its end could name files of others
+            journal.finished = None
         named, whole = _names_given(output, journal)
-        return Earlier(journal, job, journal.request.get("local", {}), _restart(journal, part), named, whole)
+        known = from_data(Local, local, where=f"{path}: local", error=MediaError) if own else Local()
+        return Earlier(journal, job, known, own, _restart(journal, part), named, whole)
     except BaseException:
         journal.close()
         raise

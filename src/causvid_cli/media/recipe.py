@@ -1,12 +1,12 @@
 """The recipe of a video as metadata of its file: what `causvid info` prints and `causvid rerun` repeats."""
 
-import json
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import MediaError
+from causvid_cli.untrusted import parse_object
 
 RECIPE_KEY = "causvid"
 
@@ -34,13 +34,7 @@ def metadata_to_recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     text = next((value for key, value in metadata.items() if key.lower() == RECIPE_KEY), None)  # Matroska: CAUSVID
     if text is None:
         return None
-    try:
-        recipe = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MediaError(f"its recipe is not JSON: {error}") from error
-    if not isinstance(recipe, dict):
-        raise MediaError(f"its recipe is a JSON {type(recipe).__name__}, not an object")
-    return recipe
+    return parse_object(text, where="its recipe", error=MediaError)
 
 
 def _printable(text: str) -> str:

@@ -1,14 +1,17 @@
 """The parts of a model pack, each loaded from its folder: text encoder, causal transformer, codec."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from causvid_cli.architectures import load_config
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.device import free_memory_bytes
+from causvid_cli.errors import ModelError
 from causvid_cli.models.empty import empty_network
 from causvid_cli.models.memory import Video, check_fits, networks_of
 from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts
@@ -22,9 +25,11 @@ from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
-from causvid_cli.weights.files import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import check_state, load_safetensors, load_state
 from causvid_cli.weights.gguf import compute_in, find_gguf, load_gguf, take_gguf
 from causvid_cli.weights.lora_files import find_loras
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 def load_codec(folder: Path, facts: PackFacts, *, vae: Vae = "full", device: torch.device, dtype: torch.dtype) -> Codec:
@@ -154,13 +159,26 @@ def fitting(
 
 
 def load_pixel_codec(folder: Path) -> PixelCodec:
-    codec = PixelCodec.from_config(load_config(folder, "PixelCodec"))
-    load_state(codec, load_safetensors(folder), name="PixelCodec")
+    """The pixel codec in a folder, in float32. Raises ModelError unless every tensor is there and fits."""
+    config = load_config(folder, "PixelCodec")
+    codec = _filled(lambda: PixelCodec.from_config(config), load_safetensors(folder), name="PixelCodec")
     return codec.channels_last().eval().requires_grad_(False)
 
 
 def load_story_text(folder: Path) -> StoryText:
+    """The storybook's text features in a folder, in float32. Raises ModelError unless all is there and fits."""
     config = load_config(folder, "StoryText")
-    text = StoryText(config["words"], dim=config["dim"])
-    load_state(text, load_safetensors(folder), name="StoryText")
+    for slot, known in StoryText.vocabulary().items():
+        if lacking := [word for word in known if word not in config["words"][slot]]:
+            raise ModelError(f"{folder / 'config.json'}: words.{slot}: lacks {lacking[0]!r}, which a prompt may say")
+    text = _filled(lambda: StoryText(config["words"], dim=config["dim"]), load_safetensors(folder), name="StoryText")
     return text.eval().requires_grad_(False)
+
+
+def _filled(build: Callable[[], M], state: dict[str, torch.Tensor], *, name: str) -> M:
+    """A module with these tensors, in its own dtype; room is made only when they are known to fit."""
+    with torch.device("meta"):
+        module = build()
+    check_state(module, {key: tensor.shape for key, tensor in state.items()}, name=name)
+    module.to_empty(device="cpu").load_state_dict(state)
+    return module

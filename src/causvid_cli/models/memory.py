@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from causvid_cli.architectures import load_config
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
@@ -153,8 +154,6 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
         return Networks(
             facts=facts, transformer=TransformerTerms.count(architecture.config), codec=codec, file_bytes={}
         )
-    from causvid_cli.weights.files import load_config
-
     sizes: dict[str, int] = {}
     for name, file in facts.files.items():
         part = name.partition("/")[0]
@@ -172,7 +171,7 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
             packed_bytes=packed[0] if packed else None,
             file_bytes=sizes,
         )
-    except (ArithmeticError, AttributeError, LookupError, ModelError, RuntimeError, TypeError, ValueError):
+    except ModelError:
         return None
 
 

@@ -1,7 +1,6 @@
 """Find and verify model packs: folders in diffusers layout with a causvid.json. Imports no torch."""
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -11,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, to_json
-from causvid_cli.errors import ModelError, OutputError
+from causvid_cli.architectures import load_config
+from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, is_pack_name, to_json
+from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.models.catalogue import checkpoint_names
 from causvid_cli.paths import models_folder
 from causvid_cli.request import Vae
+from causvid_cli.untrusted import read_object
 
 STAMPS_FILE = ".verified.json"
 
@@ -45,17 +46,12 @@ def pack_roots() -> list[Path]:
     return [*shipped_roots(), models_folder()]
 
 
-def is_pack_name(name: str) -> bool:
-    """Whether a pack may be called so: by nothing that a shell or a path would read otherwise."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
-
-
 def list_packs() -> dict[str, Path]:
     """Return the packs that can be named: name -> folder. One that is being made has no name yet."""
     folders = (file.parent for root in pack_roots() for file in sorted(root.glob(f"*/{FACTS_FILE}")))
     packs: dict[str, Path] = {}
     for folder in folders:
-        if is_pack_name(folder.name):
+        if is_pack_name(folder.name):  # not one that is being made, nor one that a shell would obey
             packs.setdefault(folder.name, folder)
     return packs
 
@@ -131,21 +127,16 @@ def codec_folder(path: Path, facts: PackFacts, vae: Vae = "full") -> Path:
 
 def codec_facts(path: Path, facts: PackFacts, vae: Vae = "full") -> CodecFacts:
     """What a pack's video codec does to counts and sizes, without loading it. Raises ModelError."""
-    file = codec_folder(path, facts, vae) / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        wanted = CODECS[facts.codec] if vae == "full" else "TAEHV"
-        if (found := config.get("_class_name", wanted)) != wanted:
-            raise ModelError(f"{file}: _class_name: {found!r} instead of {wanted!r}")
-        if facts.codec == "pixel":
-            stack = int(config["stack"])
-            channels, factor = stack * int(config["cell_channels"]), 8
-            return CodecFacts(latent_channels=channels, spatial_factor=factor, frames_first=stack, frames_next=stack)
-        return wan_codec_facts(config)
-    except OSError as error:
-        raise ModelError(f"{file}: {(error.strerror or '').lower()}; a model pack holds its codec there") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file}: not the configuration of a {facts.codec} codec: {error!r}") from None
+    config = load_config(codec_folder(path, facts, vae), CODECS[facts.codec] if vae == "full" else "TAEHV")
+    if facts.codec == "pixel":
+        stack = config["stack"]
+        return CodecFacts(
+            latent_channels=stack * config["cell_channels"],
+            spatial_factor=8,
+            frames_first=stack,
+            frames_next=stack,
+        )
+    return wan_codec_facts(config)
 
 
 def wan_codec_facts(config: Mapping[str, Any]) -> CodecFacts:
@@ -241,9 +232,8 @@ class Stamps:
         self._pack = pack
         self._stamps: dict[str, Stamp] = {}
         self._changed = False
-        with suppress(OSError, ValueError):  # a lost or damaged one only costs time
-            told = json.loads((pack / STAMPS_FILE).read_text(encoding="utf-8"))
-            self._stamps = told if isinstance(told, dict) else {}
+        with suppress(UsageError):  # a lost or damaged one only costs time
+            self._stamps = read_object(pack / STAMPS_FILE)
 
     def holds(self, name: str, sha256: str) -> bool:
         """Whether a file is large, had this hash, and looks as it did then."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from causvid_cli.errors import UsageError
 from causvid_cli.request import TRANSITIONS, Transition, check_prompt, check_seed
 
+MOST_CHUNKS = 10**8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cue:
@@ -38,6 +40,8 @@ class Cue:
             raise UsageError("blend and transition cut contradict each other; leave one out")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"strength {self.strength:g}: must be 0 to 1")
+        if not 0 <= self.start_chunk <= MOST_CHUNKS or not 0 <= self.blend_chunks <= MOST_CHUNKS:
+            raise UsageError(f"start_chunk and blend_chunks must be 0 to {MOST_CHUNKS:,}")
         if self.seed is not None:
             check_seed(self.seed)
 

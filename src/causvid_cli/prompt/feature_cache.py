@@ -9,7 +9,6 @@ depend on. Least used ones go first when the folder grows past its bound.
 """
 
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -32,6 +31,7 @@ from causvid_cli.paths import TEXT_CACHE, cache_folder
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.umt5 import ROWS, Features, UMT5TextEncoder, clean, padded
 from causvid_cli.request import check_prompt
+from causvid_cli.untrusted import parse_json
 
 DEFAULT_BOUND = 2**30
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -61,11 +61,12 @@ class TextCache:
                 about, rows = file.metadata() or {}, file.get_tensor("rows").clone()
             if about.get("sha256") != _sha256(rows):
                 raise ValueError("other bytes than were written")
-            found = Features(rows, tuple(json.loads(about["notes"])))
+            notes = parse_json(about["notes"], where=str(path))
+            found = Features(rows, tuple(map(str, notes)))
             os.utime(path)  # used now, so others go first
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        except (OSError, SafetensorError, UsageError, ValueError, KeyError, TypeError):
             with suppress(OSError):
                 path.unlink()
             return None

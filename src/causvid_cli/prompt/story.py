@@ -39,6 +39,11 @@ class StoryText(nn.Module):
     @classmethod
     def for_vocabulary(cls, *, dim: int = 64) -> "StoryText":
         """An untrained encoder for all that the storybook knows."""
+        return cls(cls.vocabulary(), dim=dim)
+
+    @staticmethod
+    def vocabulary() -> dict[str, list[str]]:
+        """All words that the storybook itself knows, for each slot."""
         names = {
             "subject": VOCABULARY.subjects,
             "colour": VOCABULARY.colours,
@@ -46,7 +51,7 @@ class StoryText(nn.Module):
             "action": VOCABULARY.actions,
             "target": VOCABULARY.subjects,
         }
-        return cls({slot: list(words) for slot, words in names.items()}, dim=dim)
+        return {slot: list(words) for slot, words in names.items()}
 
     @property
     def config(self) -> dict[str, Any]:

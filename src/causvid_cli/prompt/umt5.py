@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from causvid_cli.architectures import load_config
 from causvid_cli.errors import ModelError
 from causvid_cli.extras import require
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.request import check_prompt
-from causvid_cli.weights.files import load_config, load_safetensors, load_state
+from causvid_cli.weights.files import load_safetensors, load_state
 
 ROWS = 512
 """Text features of every prompt; longer ones are cut."""

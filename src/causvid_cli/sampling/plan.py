@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from causvid_cli.config import PackFacts
+from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.request import (
     DEFAULT_LENGTH,
     GUIDANCE,
+    TRANSITIONS,
     Transition,
     check_endless,
+    check_guidance,
     check_seed,
     check_size,
     check_steps,
@@ -84,6 +87,9 @@ def make_plan(
 
     given_pictures: how many pictures are there before the first chunk. shows_given: whether the video begins with them.
     """
+    check_guidance(options.guidance)
+    if options.switch not in TRANSITIONS:
+        raise UsageError(f"switch {options.switch!r}: unknown; try {', '.join(TRANSITIONS)}")
     frames = parse_length(options.length, fps=options.fps or frame_rate(facts))
     width, height, factor = check_size(options.size, facts)
     check_endless(frames, facts)

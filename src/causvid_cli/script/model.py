@@ -61,6 +61,8 @@ class Reader:
 def _prose(text: str, name: str) -> str:
     text = text.strip()
     if found := CONTROL.search(text):
+        if "\udc80" <= found[0] <= "\udcff":  # as Python keeps a byte of the command line that is no UTF-8
+            raise FieldError(f"{name} is not UTF-8 text: it holds the byte {ord(found[0]) - 0xDC00:#04x}")
         raise FieldError(f"{name} holds a control character, {found[0].encode('unicode_escape').decode()}")
     if len(text) > LONGEST_PROMPT:
         raise FieldError(f"{name} has {len(text)} characters; {LONGEST_PROMPT} are the most")

@@ -27,7 +27,7 @@ def verb_forms(verb: str) -> tuple[str, ...]:
     vowels = "aeiou"
     if verb.endswith("e"):
         return verb, f"{verb}s", f"{verb[:-1]}ing", f"{verb}d"
-    if verb.endswith("y") and verb[-2] not in vowels:
+    if verb.endswith("y") and verb[-2:-1] not in (*vowels, ""):
         return verb, f"{verb[:-1]}ies", f"{verb}ing", f"{verb[:-1]}ied"
     plural = f"{verb}es" if verb.endswith(("s", "sh", "ch", "x", "o")) else f"{verb}s"
     doubled = len(verb) > 2 and verb[-1] not in vowels + "wxy" and verb[-2] in vowels and verb[-3] not in vowels
@@ -38,7 +38,7 @@ def verb_forms(verb: str) -> tuple[str, ...]:
 
 def plural_of(noun: str) -> str:
     """cat -> cats, fish -> fishes, butterfly -> butterflies."""
-    if noun.endswith("y") and noun[-2] not in "aeiou":
+    if noun.endswith("y") and noun[-2:-1] not in (*"aeiou", ""):
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith(("s", "sh", "ch", "x")) else f"{noun}s"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from causvid_cli.architectures import load_config
 from causvid_cli.codec import Codec
 from causvid_cli.config import FACTS_FILE, PackFacts, load_facts
 from causvid_cli.device import resolve_dtype
@@ -24,7 +25,6 @@ from causvid_cli.prompt.story import StoryText
 from causvid_cli.prompt.umt5 import CLASS as UMT5
 from causvid_cli.prompt.umt5 import TOKENIZER
 from causvid_cli.request import AUTO
-from causvid_cli.weights.files import load_config
 
 WAN_PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
 

@@ -6,7 +6,6 @@ Captions are found where the usual trainers look for them: see `DataConfig`. Wha
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.request import check_prompt
+from causvid_cli.untrusted import LARGE, parse_json
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".flv", ".ogv"}
 VIDEO_SUFFIXES |= {".wmv", ".3gp"}
@@ -211,7 +211,4 @@ def _read_text(path: Path) -> str:
 
 
 def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON: {error}") from None
+    return parse_json(text, where=where, most_bytes=LARGE)

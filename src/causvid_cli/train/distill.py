@@ -37,6 +37,7 @@ from causvid_cli.train.student import Regression, train_student
 from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import Report, StageSetting
 from causvid_cli.train.videos import VideoPlan, plan_videos
+from causvid_cli.untrusted import read_object
 
 StageReport = Callable[[str, dict[str, float]], None]
 """(stage, row of its log); the row is empty when the stage begins."""
@@ -103,7 +104,7 @@ class Distillation(TrainingRun):
         path = self.folder / "config.json"
         begun = [stage for stage in self.config.stages() if self.leaves(stage).exists()]
         if path.exists():
-            old = json.loads(path.read_text())
+            old = read_object(path)
             # By the steps that it was asked for then: a stage that is done takes no more, as others have built on it.
             steps = {stage: (old.get(stage) or {}).get("steps", 0) for stage in begun if stage != "ode"}
             check_same_run(

@@ -1,6 +1,5 @@
 """A run's folder: which stages have run in it, and whether a configuration may go on there. Imports no torch."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from causvid_cli.config import to_json
 from causvid_cli.errors import UsageError
 from causvid_cli.train.config import STAGES
+from causvid_cli.untrusted import read_object
 
 FREE = frozenset({"name", "license", "source", "compute", "eval"})
 """Keys and sections that may change at any time: that does not reach the weights, or is looked at anew in every run."""
@@ -20,7 +20,7 @@ def last_step(folder: Path) -> int | None:
     for name in ("checkpoint", "checkpoint.old"):  # the old one when `Trainer.save` was killed between its renames
         state = folder / name / "state.json"
         if state.is_file():
-            return int(json.loads(state.read_text())["step"])
+            return int(read_object(state)["step"])
     return None
 
 

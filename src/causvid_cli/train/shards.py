@@ -1,6 +1,5 @@
 """Files of tensors that are whole or not there, whatever happens while they are written."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError, OutputError
+from causvid_cli.untrusted import parse_json
 
 
 def save_shard(tensors: Mapping[str, Tensor], path: Path, about: Any = None) -> None:
@@ -46,6 +46,6 @@ def shard_about(path: Path) -> Any:
     """Return what `save_shard` was given besides the tensors; None when that was nothing."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("about", "null"))
+            return parse_json((file.metadata() or {}).get("about", "null"), where=str(path), error=ModelError)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} is damaged: {error}; delete it, and the same command makes it again") from error

@@ -5,7 +5,6 @@ from its last checkpoint to the very weights that an unbroken run would have rea
 steps together (`parallel.py`), and a checkpoint does not tell how many there were.
 """
 
-import json
 import math
 import os
 import shutil
@@ -28,6 +27,7 @@ from causvid_cli.train import parallel
 from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.logs import StageLog
 from causvid_cli.train.resume import last_step
+from causvid_cli.untrusted import read_object
 
 Loss = Callable[[int, np.random.Generator], Mapping[str, Tensor]]
 """(step, rng) -> named scalars. The one called "loss" is minimised; where a trainer has several parts, those that are
@@ -342,7 +342,7 @@ class Trainer:
 
     def _load(self) -> None:
         folder = self.folder / "checkpoint"
-        state = json.loads((folder / "state.json").read_text())
+        state = read_object(folder / "state.json")
         tensors = load_file(folder / "state.safetensors")
         self._check_network(tensors)
         self.step = state["step"]

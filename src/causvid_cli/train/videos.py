@@ -247,7 +247,7 @@ def _kept_plan(folder: Path) -> VideoPlan | None:
     path = folder / PLAN_FILE
     if not path.exists():
         return None
-    return from_json(VideoPlan, path.read_text(encoding="utf-8"), where=str(path), error=ModelError)
+    return from_json(VideoPlan, path.read_text(encoding="utf-8"), where=str(path), error=ModelError, large=True)
 
 
 def _fingerprint(found: Sequence[Captioned], problems: Sequence[VideoProblem], *settings: object) -> str:

@@ -1,14 +1,14 @@
 """Open a checkpoint as it is published: a safetensors file, a pickle of torch, or the index of several of either."""
 
-import json
+import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from causvid_cli.errors import ModelError
 from causvid_cli.files import check_file
+from causvid_cli.untrusted import LARGE, parse_object, read_object
 from causvid_cli.weights.names import PICKLES
 from causvid_cli.weights.pickles import open_pickle
 from causvid_cli.weights.stored import StoredTensor, Tensors
@@ -58,8 +58,8 @@ def _open_safetensors(path: Path) -> Tensors:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
+            header = parse_object(file.read(length), where=str(path), error=ModelError, most_bytes=LARGE)
+    except (SafetensorError, OSError) as error:
         said = str(error).splitlines()[0][:200]
         raise ModelError(f"{path} cannot be read: {said}; get it again") from None
     metadata = header.pop("__metadata__", {})
@@ -74,16 +74,13 @@ def _open_safetensors(path: Path) -> Tensors:
 
 def _weight_map(index: Path) -> dict[str, Path]:
     """Tensor -> file, as the index of shards says."""
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {str(name): index.parent / str(file) for name, file in weight_map.items()}
-    except OSError as error:
-        raise ModelError(f"{index} cannot be read: {(error.strerror or '').lower()}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ModelError(f"{index} is no index of files of weights") from None
+    weight_map = read_object(index, error=ModelError).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelError(f"{index} is no index of files of weights")
+    files = {name: index.parent / str(file) for name, file in weight_map.items()}
     for path in set(files.values()):
         if path.parent != index.parent or path.name.endswith(INDEX):
             raise ModelError(f"{index}: weight_map must give each tensor the name of a file beside the index")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ModelError(f"{path} is missing, which {index.name} names; get it again")
     return files

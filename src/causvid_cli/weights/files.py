@@ -1,9 +1,7 @@
 """Load and save weights: safetensors in diffusers layout, strictly."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,20 +11,11 @@ from torch import Tensor, nn
 from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.files import write_text
+from causvid_cli.untrusted import read_object
 from causvid_cli.weights.names import mismatch
 
 STEM = "diffusion_pytorch_model"
 MIB = 2**20
-
-
-def load_config(folder: Path, class_name: str) -> dict[str, Any]:
-    """The config.json of a network of diffusers or transformers. Raises ModelError when it is of another class."""
-    path = folder / "config.json"
-    config = _read_json(path)
-    key = "_class_name" if "_class_name" in config else "architectures"
-    if (found := config.get(key)) not in (class_name, [class_name]):
-        raise ModelError(f"{path}: {key}: {found!r} instead of {class_name!r}")
-    return config
 
 
 def load_safetensors(folder: Path) -> dict[str, Tensor]:
@@ -113,7 +102,7 @@ def _shards(sizes: Mapping[str, int], shard_bytes: int) -> Iterator[list[str]]:
 
 
 def _load_shards(index: Path) -> dict[str, Tensor]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_object(index, error=ModelError).get("weight_map")
     if not isinstance(weight_map, dict) or any(Path(str(file)).name != file for file in weight_map.values()):
         raise ModelError(f"{index}: weight_map must give each tensor the name of a file beside the index")
     state: dict[str, Tensor] = {}
@@ -141,13 +130,3 @@ def _is_finite(tensor: Tensor) -> bool:
     # aminmax passes NaN on and is some 50 times faster than isfinite; it knows no 8-bit floats
     low, high = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())
     return bool(torch.isfinite(low) and torch.isfinite(high))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise ModelError(f"{path} must hold a JSON object")
-    return data

@@ -26,6 +26,7 @@ from causvid_cli.config import from_data, from_json
 from causvid_cli.errors import ModelError
 from causvid_cli.extras import require
 from causvid_cli.network.quantize import is_plain
+from causvid_cli.untrusted import parse_object, read_text
 from causvid_cli.weights.checkpoint import open_tensors
 from causvid_cli.weights.gguf import dequantize_layer
 from causvid_cli.weights.names import CAUSAL_LORA, bare_name, mismatch, transformer_names
@@ -369,12 +370,9 @@ def _why(shapes: Mapping[str, Shape], network: Any) -> str:
 
 def _config(path: Path) -> PeftConfig | None:
     """What adapter_config.json says; None where there is none."""
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        config = from_json(PeftConfig, path.read_text(encoding="utf-8"), where=str(path), error=ModelError)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
+    config = from_json(PeftConfig, read_text(path, error=ModelError), where=str(path), error=ModelError)
     if config.use_dora:
         raise ModelError(f"--lora {path.parent}: a DoRA, which cannot be used; look for a LoRA")
     return config
@@ -382,6 +380,6 @@ def _config(path: Path) -> PeftConfig | None:
 
 def _diffusers_config(text: str, *, where: str) -> PeftConfig:
     """What the header of a safetensors file, written by diffusers, says of the transformer's adapter."""
-    told = from_json(dict[str, Any], text, where=where, error=ModelError)
+    told = parse_object(text, where=where, error=ModelError)
     own = {key.removeprefix("transformer."): value for key, value in told.items()}
     return from_data(PeftConfig, own, where=where, error=ModelError)

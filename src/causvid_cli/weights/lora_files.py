@@ -8,11 +8,10 @@ from pathlib import Path
 
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.files import check_file, sha256_of_file
-from causvid_cli.request import LoraUse
+from causvid_cli.request import LARGEST_WEIGHT, LoraUse
 
 WEIGHTS = "adapter_model.safetensors"
 """In the folder that peft saves."""
-LARGEST_WEIGHT = 10.0
 
 
 def parse_lora(text: str) -> tuple[Path, float]:

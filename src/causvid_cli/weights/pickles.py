@@ -4,7 +4,6 @@ There torch's reader with `weights_only=True`, which runs none, finds where each
 all that this process hears, as JSON. The numbers themselves are then read here, as from any file (`weights/stored.py`).
 """
 
-import json
 import os
 import pickle
 import re
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import DeviceError, ModelError
+from causvid_cli.untrusted import LARGE, parse_object
 from causvid_cli.weights.names import CAUSAL_LORA, ENTRIES
 from causvid_cli.weights.stored import StoredTensor, Tensors
 
@@ -52,7 +52,7 @@ def open_pickle(path: Path, key: str | None = None) -> Tensors:
         said = done.stderr.decode(errors="replace")[-500:].strip()
         raise RuntimeError(f"{path}: the conversion ended with {done.returncode}: {said}")
     line, _, numbers = done.stdout.partition(b"\n")
-    answer = json.loads(line)
+    answer = parse_object(line, where=str(path), error=ModelError, most_bytes=LARGE)
     if "error" in answer:
         raise ModelError(answer["error"])
     stored = {

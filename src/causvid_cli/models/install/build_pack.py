@@ -15,12 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.config import PACK_NAME_RULE, PackFacts, is_pack_name, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.models.install.conversion import ConversionSpec, Recognised
 from causvid_cli.models.packs import (
     Stamps,
-    is_pack_name,
     list_packs,
     shipped_roots,
     sweep,
@@ -139,7 +138,7 @@ def packs_with(part: str) -> Iterator[tuple[str, Path]]:
 def check_name(name: str, *, replacing: bool) -> None:
     """Raise UsageError for what cannot be a name, OutputError for one that is taken."""
     if not is_pack_name(name):
-        raise UsageError(f"--name {name}: letters, digits, `.`, `_` and `-` make a name, such as my-model")
+        raise UsageError(f"--name {name}: {PACK_NAME_RULE}")
     if any((root / name).exists() for root in shipped_roots()):
         raise OutputError(f"{name} comes with causvid; choose another --name")
     if (models_folder() / name).exists() and not replacing:

@@ -4,7 +4,6 @@ Known are a checkpoint by itself; Wan's own repositories (`Wan2.1_VAE.pth`, `mod
 `google/umt5-xxl`); folders in diffusers layout, model packs among them; and folders of shards with their index.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from causvid_cli.errors import ModelError
 from causvid_cli.files import check_file
+from causvid_cli.untrusted import read_object
 from causvid_cli.weights.names import GGUF, PICKLES, SAFETENSORS
 
 WEIGHTS = {*PICKLES, *SAFETENSORS, GGUF}
@@ -66,13 +66,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     check_file(path)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} must hold a JSON object")
-    return config
+    return read_object(path, error=ModelError)
 
 
 def _in_folder(folder: Path, *, without: list[Path] = ()) -> PartFiles:  # type: ignore[assignment]
