@@ -40,6 +40,11 @@ class EvalClip:
     encoded: EncodedPrompt
 
     @property
+    def identity(self) -> dict[str, str | int]:
+        """What a record says of which clip it is."""
+        return {"group": self.group, "number": self.number, "take": self.take, "seed": self.seed}
+
+    @property
     def prompt(self) -> str:
         return self.encoded.prompt
 

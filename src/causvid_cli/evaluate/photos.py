@@ -109,10 +109,7 @@ def record(shot: Shot, clip: EvalClip, ways: Record) -> Record:
     """What is kept of one photo."""
     return {
         "maker": "student",
-        "group": clip.group,
-        "number": clip.number,
-        "take": clip.take,
-        "seed": clip.seed,
+        **clip.identity,
         "photo": shot.photo.caption(),
         "at": shot.at,
         "prompt": clip.prompt,

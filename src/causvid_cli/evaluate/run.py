@@ -251,10 +251,7 @@ class Watch:
             courses["as_drawn"] = Course.of(self._match.shares, fps=self._evaluation.student.fps)
         return {
             "maker": self._maker,
-            "group": clip.group,
-            "number": clip.number,
-            "take": clip.take,
-            "seed": clip.seed,
+            **clip.identity,
             "prompt": clip.prompt,
             "notes": list(clip.encoded.notes),
             "consistency": self._meter.consistency,

@@ -176,10 +176,7 @@ def record(script: SwitchScript, clip: EvalClip, ways: Record) -> Record:
     """What is kept of one script."""
     return {
         "maker": "student",
-        "group": clip.group,
-        "number": clip.number,
-        "take": clip.take,
-        "seed": clip.seed,
+        **clip.identity,
         "kind": script.kind,
         "prompt": script.before.caption(),
         "then": script.after.caption(),
