@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -32,6 +32,7 @@ SILENT = frozenset({".gif", ".webp", ".png"})
 MILD_STRETCH = 1.1
 """A change of proportions that is not remarked upon."""
 Size = tuple[int, int]
+Kind = Literal["photo", "clip", "source"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class InputMedia:
     """Whether other sound takes the place of the file's own."""
     crisp: bool = False
     """Whether the model's frames are shown as blocks of whole cells."""
-    kind: Literal["photo", "clip", "source"] = "photo"
+    kind: Kind = "photo"
 
     def check(
         self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
@@ -154,8 +155,8 @@ class Photo(InputMedia):
 
     hold: Hold = DEFAULT_HOLD
     background: str = ""
-    kind: Literal["photo", "clip", "source"] = "photo"
-    _photo: "StillImage | None" = None
+    kind: Kind = "photo"
+    _photo: "StillImage" = field(init=False)
     _held: int = 0
 
     def check(
@@ -177,11 +178,9 @@ class Photo(InputMedia):
 
     @property
     def notes(self) -> list[str]:
-        assert self._photo is not None
         return list(self._photo.notes)
 
     def frames(self, fps: Fraction) -> "np.ndarray":
-        assert self._photo is not None
         return self._fit(self._photo.size).apply([self._photo.pixels]).repeat(self._held, axis=0)
 
 
@@ -193,9 +192,9 @@ class ClipEnd(InputMedia):
     context_frames: int = 0
     """Latent frames of it, where they are settled already."""
     tolerate_damage: bool = False
-    kind: Literal["photo", "clip", "source"] = "clip"
+    kind: Kind = "clip"
     _clip: "Clip | None" = None
-    _plan: "JoinPlan | None" = None
+    _plan: "JoinPlan" = field(init=False)
     _wanted: int = 0
     _fps: Fraction = Fraction(1)
 
@@ -232,7 +231,7 @@ class ClipEnd(InputMedia):
         self.sha256 = sha256_of(self.path)
 
     def read_through(self, seconds: Fraction | None) -> None:
-        assert self._clip is not None and self._plan is not None
+        assert self._clip is not None
         start = Fraction(0)
         if self._plan.exact:  # only its end is decoded, and the rest is copied as it is
             start = max(start, self._clip.duration_s - self._wanted / self._fps)
@@ -248,7 +247,6 @@ class ClipEnd(InputMedia):
 
     @property
     def seconds_before(self) -> Fraction:
-        assert self._plan is not None
         return self._plan.end
 
     @property
@@ -257,7 +255,7 @@ class ClipEnd(InputMedia):
 
     @property
     def notes(self) -> list[str]:
-        assert self._clip is not None and self._plan is not None
+        assert self._clip is not None
         shape = self._shape_notes((self._clip.width, self._clip.height))
         return [*self._clip.notes, *shape, *self._plan.notes, *([self._plan.reason] if self._plan.reason else [])]
 
@@ -271,7 +269,7 @@ class ClipEnd(InputMedia):
         return np.concatenate([tail[:1].repeat(missing, axis=0), tail])
 
     def show(self) -> "Callable[[np.ndarray], np.ndarray]":
-        assert self._clip is not None and self._plan is not None
+        assert self._clip is not None
         plan, own = self._plan, (self._clip.width, self._clip.height)
         back = shown_at(self.cells, own, self.fit, plan.shown_size, crisp=self.crisp)
         return lambda frames: plan.to_coded(back(frames))
@@ -281,13 +279,11 @@ class ClipEnd(InputMedia):
 
     @property
     def encoding(self) -> "Encoding":
-        assert self._plan is not None
         return self._plan.tail.encoding
 
     def finish(self, output: Path, soundtrack: "Soundtrack | None") -> "Finish":
         from causvid_cli.video.join import Join
 
-        assert self._plan is not None
         return Join(self._plan, soundtrack)
 
 
@@ -299,8 +295,8 @@ class SourceClip(InputMedia):
     tolerate_damage: bool = False
     raw: "RawFormat | None" = None
     pipe: "BinaryIO | None" = None
-    kind: Literal["photo", "clip", "source"] = "source"
-    _clip: "Clip | LiveClip | None" = None
+    kind: Kind = "source"
+    _clip: "Clip | LiveClip" = field(init=False)
     _keep_size: bool = False
     _with_sound: "WithSound | None" = None
 
@@ -339,7 +335,6 @@ class SourceClip(InputMedia):
 
     @property
     def notes(self) -> list[str]:
-        assert self._clip is not None
         own = (self._clip.width, self._clip.height)
         sound = self._with_sound.notes if self._with_sound else ()
         found = [*self._clip.notes, *self._shape_notes(own), *sound]
@@ -349,12 +344,10 @@ class SourceClip(InputMedia):
         return [*found, scaled]
 
     def source(self, fps: Fraction) -> "Iterator[np.ndarray]":
-        assert self._clip is not None
         fit = self._fit((self._clip.width, self._clip.height))
         return (fit.apply([frame])[0] for frame in self._clip.frames(fps))
 
     def show(self) -> "Callable[[np.ndarray], np.ndarray] | None":
-        assert self._clip is not None
         own = (self._clip.width, self._clip.height)
         return shown_at(self.cells, own, self.fit, self.size, crisp=self.crisp) if self._keep_size else None
 

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 
 import av
 import numpy as np
@@ -228,21 +229,19 @@ def resample(timed: Iterable[Timed], *, fps: Fraction, start: Fraction) -> Itera
 
     timed: in order. A frame is handed on as soon as it is due.
     """
-    seen, tick, end, count = None, start, start, 0
+    ticks = (start + number / fps for number in count())
+    seen, tick, end = None, next(ticks), start
     for begin, lasts, frame in timed:
         while seen is not None and tick < begin - LATE_S:
             yield seen
-            count += 1
-            tick = start + count / fps
+            tick = next(ticks)
         seen, end = frame, begin + lasts
         while tick <= begin + LATE_S:
             yield seen
-            count += 1
-            tick = start + count / fps
+            tick = next(ticks)
     while seen is not None and tick < end - LATE_S:
         yield seen
-        count += 1
-        tick = start + count / fps
+        tick = next(ticks)
 
 
 def rgb_frames(frames: Iterable[VideoFrame], view: View) -> Iterator[np.ndarray]:
