@@ -1,6 +1,7 @@
 """Device, dtype, synchronisation and memory: the only file that says "cuda"."""
 
 import gc
+import os
 import re
 import sys
 import time
@@ -73,6 +74,18 @@ def training_arithmetic(device: torch.device, *, bf16: bool) -> Iterator[None]:
         if bf16:
             stack.enter_context(torch.autocast(device.type, torch.bfloat16))
         yield
+
+
+def use_threads(count: int | None, *, is_small: bool, device: torch.device) -> None:
+    """Let CPU work take `count` threads; None is one for a small model, else what OpenMP chose: all cores.
+
+    A small model's operations end within microseconds. Two threads then mostly wait for each other, and where another
+    program holds one of their cores, the other spins until the system takes turns. OMP_NUM_THREADS, if set, stays.
+    """
+    if count is None and is_small and device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
+        count = 1
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def synchronize(device: torch.device) -> None:

@@ -125,6 +125,17 @@ def test_a_seed_makes_the_same_frames_and_another_makes_others(tiny):
     assert not np.array_equal(frames["a"], frames["c"])
 
 
+def test_one_thread_and_two_make_the_same_frames(tiny, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            makes("t2v", PROMPT, "-m", tiny, "-o", f"{threads}.mkv", "--lossless", "-s", 7, "--threads", threads)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(decode("1.mkv"), decode("2.mkv"))
+
+
 def test_the_first_2_s_of_a_4_s_video_are_the_2_s_video(tiny):
     loaded = pipeline.load(tiny, device="cpu")
     short = list(loaded.stream(PROMPT, length="2s", seed=7))

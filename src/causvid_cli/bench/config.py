@@ -37,7 +37,7 @@ class BenchConfig:
     teacher: bool = True
     """Whether the teacher makes the clip too."""
     threads: int | None = None
-    """CPU threads; None leaves it to torch."""
+    """CPU threads; None is as in `device.use_threads`."""
     prompt: str = "a paper airplane turns into a swan"
     seed: int = 0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from causvid_cli.bench.config import BenchConfig, BenchSetting, Role
 from causvid_cli.codec import Codec
-from causvid_cli.device import synchronize
+from causvid_cli.device import synchronize, use_threads
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.sampling.plan import GenerateOptions, Plan
@@ -136,9 +136,10 @@ def without_decoding(pipeline: Pipeline) -> Pipeline:
 
 def open_maker(role: Role, config: BenchConfig) -> Maker:
     """The loaded student, in the first setting, or teacher."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
     if role == "teacher":
-        return Maker(load_teacher(config.model, device=config.device, dtype=config.dtype), config)
-    pipeline = load(config.model, device=config.device, dtype=config.dtype, loading=config.loading)
-    return Maker(pipeline, config, config.settings[0])
+        maker = Maker(load_teacher(config.model, device=config.device, dtype=config.dtype), config)
+    else:
+        pipeline = load(config.model, device=config.device, dtype=config.dtype, loading=config.loading)
+        maker = Maker(pipeline, config, config.settings[0])
+    use_threads(config.threads, is_small=maker.model.model.is_small, device=maker.device)
+    return maker

@@ -55,7 +55,9 @@ def distill(
         typer.Option(metavar="DIR", help="For checkpoints, logs and the pack; if not given, runs/NAME."),
     ] = None,
     device: options.Device = AUTO,
-    threads: options.Threads = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="CPU threads; if not given, torch's own choice.")
+    ] = None,
     quiet: options.Quiet = 0,
 ) -> None:
     """Train a model of your own, stage by stage, and print the path of its pack.

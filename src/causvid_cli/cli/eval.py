@@ -223,13 +223,11 @@ def carry_out(
     request: EvalRequest, folder: Folder, progress: Progress, *, threads: int | None, vbench: bool
 ) -> dict[str, Any]:
     """Load, make, measure; the figures."""
-    import torch  # so late, so that mistakes are found at once
-
+    from causvid_cli.device import use_threads  # torch loads here, so late that mistakes are found at once
     from causvid_cli.evaluate.run import open_evaluation, run
 
-    if threads:
-        torch.set_num_threads(threads)
     evaluation = open_evaluation(request)
+    use_threads(threads, is_small=evaluation.student.model.is_small, device=evaluation.student.device)
 
     def dimensions() -> dict[str, dict[str, float]] | None:
         if not vbench:
@@ -244,14 +242,12 @@ def carry_out_trials(
     request: ExperimentRequest, folder: Folder, progress: Progress, *, threads: int | None
 ) -> dict[str, Any]:
     """Load, make, measure; the figures."""
-    import torch
-
+    from causvid_cli.device import use_threads
     from causvid_cli.evaluate import photos, switches
     from causvid_cli.evaluate.experiments import open_trial_maker, run_trials
 
-    if threads:
-        torch.set_num_threads(threads)
     trials = open_trial_maker(request)
+    use_threads(threads, is_small=trials.student.model.is_small, device=trials.student.device)
     experiment = switches.experiment(trials) if request.kind == "switches" else photos.experiment(trials)
     return run_trials(trials, experiment, folder, on_frames=shower(progress))
 

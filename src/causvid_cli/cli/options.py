@@ -391,7 +391,17 @@ SkipExisting = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Threads = Annotated[int | None, Option(min=1, metavar="NUMBER", help="CPU threads; if not given, torch's own choice.")]
+Threads = Annotated[
+    int | None,
+    Option(
+        min=1,
+        metavar="NUMBER",
+        help="CPU threads; if not given, OMP_NUM_THREADS, else one for a small model such as storybook, which a second "
+        "one makes no faster, and all cores for a large one.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
 Overwrite = Annotated[
     bool,
     Option("--overwrite", "-y", help="Replace the output if it exists.", show_default=False, rich_help_panel=OUTPUT),

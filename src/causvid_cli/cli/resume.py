@@ -84,6 +84,7 @@ def resume(
     audio: AudioFile = None,
     model: ModelFolder = None,
     lora: LoraFiles = None,
+    threads: options.Threads = None,
     overwrite: options.Overwrite = False,
     preview: options.Preview = False,
     progress: options.Progress = "auto",
@@ -120,6 +121,7 @@ def resume(
         no_metadata=local.no_metadata,
         sidecar=local.sidecar,
         keep_latents=local.keep_latents,
+        threads=threads,
         preview=preview,
         progress=progress,
         quiet=quiet,
@@ -171,6 +173,7 @@ def rerun(
     lora: LoraFiles = None,
     device: options.Device = AUTO,
     dtype: options.Dtype = AUTO,
+    threads: options.Threads = None,
     overwrite: options.Overwrite = False,
     sidecar: options.Sidecar = False,
     preview: options.Preview = False,
@@ -201,6 +204,7 @@ def rerun(
     stem = file.with_suffix("").stem if file.suffix == ".json" else file.stem
     making = Making(
         output=output,
+        threads=threads,
         overwrite=overwrite,
         sidecar=sidecar,
         preview=preview,

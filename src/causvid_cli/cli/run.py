@@ -70,7 +70,7 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
 def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
     """The loaded model, and how long torch and the model took to load."""
     started = time.monotonic()
-    from causvid_cli.device import resolve_device, resolve_dtype  # torch loads here
+    from causvid_cli.device import resolve_device, resolve_dtype, use_threads  # torch loads here
     from causvid_cli.pipeline import load
 
     imported = time.monotonic()
@@ -83,6 +83,7 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
         lora_files=task.lora_files,
         video=task.video,
     )
+    use_threads(task.making.threads, is_small=pipeline.model.is_small, device=pipeline.device)
     loaded = time.monotonic()
     console.detail(
         f"{pipeline.facts.name} from {task.folder or 'random numbers'} on {pipeline.device} in {_dtype(pipeline)}; "

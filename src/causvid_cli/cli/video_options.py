@@ -36,6 +36,7 @@ class Making:
     compile: options.Compile = False
     attention: options.AttentionBy = AUTO
     random_weights: options.RandomWeights = None
+    threads: options.Threads = None
     count: options.Count = 1
     format: options.Format = None
     audio: options.Audio = None
