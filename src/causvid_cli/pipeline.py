@@ -51,7 +51,7 @@ from causvid_cli.request import (
 from causvid_cli.sampling.krea import Recomputed
 from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
-from causvid_cli.sampling.rollout import Latents, rollout
+from causvid_cli.sampling.rollout import Latents, OnStep, ignore_step, rollout
 
 DEFAULTS = GenerateOptions()
 GIVEN = -1
@@ -113,6 +113,8 @@ class Stream:
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         self._source = None if source is None else SourceLatents(pipeline.codec, source)
+        self.on_step: OnStep = ignore_step
+        """Told of every denoising step (`rollout.OnStep`); set it before the first chunk is asked for."""
         self._made = self._make()
 
     @property
@@ -216,6 +218,7 @@ class Stream:
                 source=self._source.latents if self._source else None,
                 recompute_context=recomputed,
                 merge_clean_pass=pipeline.merge_clean_pass,
+                on_step=self.on_step,
             )
             waiting: deque[Pending] = deque()
             ahead = 0  # of the first frames nothing is made: they come at once

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli import doctor, interrupts
 from causvid_cli.cli.app import EXIT_CODES, app
+from causvid_cli.cli.run import STOPPING
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import ExitCode
 from causvid_cli.media.probe import read_info
@@ -558,7 +559,7 @@ def test_a_real_process_that_is_stopped_leaves_what_plays(tiny):
     Path("x.partial.mp4").unlink()
     check_kept(frames)
     kept = f"stopped; {frames} of 144000 frames are kept in x.partial.mp4"
-    assert stderr == f"causvid: {kept}; `causvid resume x.mp4.part` goes on\n"
+    assert stderr == f"causvid: {STOPPING}\ncausvid: {kept}; `causvid resume x.mp4.part` goes on\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["models", "list", "--json"]])

@@ -172,13 +172,60 @@ def test_of_endless_problems_the_first_are_shown(capsys):
         (120, 400, 1.0, {"rate": 8.0, "before": 100}, "120 of 400 frames, 20 frames/s (2.5x), 14 s left"),
         (100, 400, 0.0, {"rate": 8.0, "before": 100}, "100 of 400 frames"),
         (0, 400, 0.0, {}, "0 of 400 frames"),
+        (1, 1, 2.0, {}, "1 of 1 frame, 0.5 frames/s, 0 s left"),
         (960, None, 10.0, {"rate": 16.0}, "960 frames, 1 min 0 s long, 96 frames/s (6x)"),
         (12, None, 600.0, {"rate": 16.0}, "12 frames, 1 s long, 0.02 frames/s (0.0013x)"),
         (250_000, 250_000, 10.0, {"rate": 8.0}, "250000 of 250000 frames, 25000 frames/s (3125x), 0 s left"),
     ],
 )
-def test_the_pace_is_told_in_frames_and_as_a_multiple(done, frames, seconds, options, text):
-    assert progress._pace(done, frames, seconds, **options) == text
+def test_the_pace_is_told_in_frames_and_as_a_multiple(done, frames, seconds, options, text, clock):
+    tally = progress._begin(frames, options.get("before", 0), options.get("rate"), None)
+    if seconds:
+        clock[0] = seconds
+        tally.update(done, "")
+    assert tally.pace() == text
+
+
+def test_a_slow_chunk_is_told_by_its_steps(clock, capsys):
+    """A network call of 3 minutes, four in a chunk, and a fifth of a minute to decode it."""
+    said = []
+    with show_progress("loading") as progress:
+        progress.start(18, rate=16.0, watch=Path("x.mp4.part"))
+        for chunk in (1, 2):
+            for done in range(5):
+                progress.step(f"chunk {chunk} of 2, step {min(done + 1, 4)} of 4", made=9 * done / 4)
+                clock[0] += 180.0 if done < 4 else 12.0
+            progress.update(9 * chunk)
+        said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "causvid: 0 of 18 frames, 21 min 0 s left, chunk 1 of 2, step 2 of 4",
+        "causvid: 0 of 18 frames, 18 min 0 s left, chunk 1 of 2, step 3 of 4",
+        "causvid: 0 of 18 frames, 15 min 0 s left, chunk 1 of 2, step 4 of 4",
+        "causvid: 0 of 18 frames, 12 min 0 s left, chunk 1 of 2, step 4 of 4",
+        "causvid: 9 of 18 frames, 0.0123 frames/s (0.00077x), 12 min 12 s left, watch meanwhile: x.mp4.part",
+        "causvid: 9 of 18 frames, 0.0123 frames/s (0.00077x), 9 min 7 s left, chunk 2 of 2, step 2 of 4",
+        "causvid: 9 of 18 frames, 0.0123 frames/s (0.00077x), 6 min 4 s left, chunk 2 of 2, step 3 of 4",
+        "causvid: 9 of 18 frames, 0.0123 frames/s (0.00077x), 3 min 2 s left, chunk 2 of 2, step 4 of 4",
+        "causvid: 9 of 18 frames, 0.0123 frames/s (0.00077x), 0 s left, chunk 2 of 2, step 4 of 4",
+    ]
+
+
+def test_a_bar_counts_down_while_a_step_is_at_work(clock):
+    bar = progress._Bar("loading")
+    bar.start(9, watch=Path("x.mp4.part"))
+    bar.step("chunk 1 of 1, step 1 of 4", made=0.0)
+    clock[0] = 0.5
+    assert [line.lstrip("━╺ ") for line in drawn(bar, 80)] == ["0 of 9 frames"]  # a quick model's steps would flicker
+    clock[0] = 60.0
+    assert [line.lstrip("━╺ ") for line in drawn(bar, 80)] == [
+        "0 of 9 frames, 1 min 0 s so far",
+        "chunk 1 of 1, step 1 of 4",
+    ]
+    bar.step("chunk 1 of 1, step 2 of 4", made=2.25)
+    clock[0] = 90.0
+    first, second = drawn(bar, 80)
+    assert first.endswith(" 0 of 9 frames, 2 min 30 s left")
+    assert second == "chunk 1 of 1, step 2 of 4"
 
 
 def test_lines_tell_the_cue_and_once_what_to_watch(clock, capsys):
@@ -237,6 +284,7 @@ def test_the_bar_fits_any_terminal(width, clock):
     bar = progress._Bar("loading [red]storybook")
     assert len(drawn(bar, width)) == 1
     bar.start(400, rate=8.0, watch=Path("video.mp4.part"))
+    assert len(drawn(bar, width)) == 1  # nothing to watch yet
     assert drawn(bar, width)[0][-1:] in "s…"
     clock[0] = 2.0
     bar.update(120, cue="cue 2 of 3: he takes out his [notebook] and writes in it for a long, long while")
@@ -289,7 +337,8 @@ def test_what_json_lines_say_stays_on_stdout_while_a_bar_is_drawn():
     assert (done.returncode, json.loads(done.stdout)) == (0, {"v": 1, "event": "chunk", "frames": 20})
 
 
-def test_a_terminal_that_closes_stops_it_like_sigterm(tiny, tmp_path):
+def in_terminal(command: list[str], folder: Path) -> tuple[subprocess.Popen, int]:
+    """A process with a terminal of its own, and our end of that."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
@@ -297,17 +346,67 @@ def test_a_terminal_that_closes_stops_it_like_sigterm(tiny, tmp_path):
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    maker = subprocess.Popen(
-        causvid("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "5h"),
+    process = subprocess.Popen(
+        command,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        cwd=tmp_path,
-        env=os.environ | {"TERM": "xterm-256color"},
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm-256color"},
         preexec_fn=own_terminal,
     )
     os.close(theirs)
+    return process, ours
+
+
+SLOWLY = """
+import time
+from causvid_cli.cli.app import main
+from causvid_cli.sampling import rollout
+real = rollout.predict
+def predict(*arguments, **options):
+    time.sleep(0.7)
+    return real(*arguments, **options)
+rollout.predict = predict
+main()
+"""
+"""causvid, whose network takes its time."""
+
+
+def test_a_slow_model_tells_its_steps_and_answers_ctrl_c_at_once(tiny, tmp_path):
+    arguments = causvid("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "5h", "--steps", 3)
+    maker, ours = in_terminal([sys.executable, "-c", SLOWLY, *arguments[3:]], tmp_path)
+    seen = ""
+
+    def until(pattern: str) -> None:
+        nonlocal seen
+        while not re.search(pattern, seen):
+            try:
+                seen += re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", os.read(ours, 65536).decode())
+            except OSError as error:  # how Linux ends a pty
+                raise AssertionError(seen) from error
+
+    try:
+        until("chunk 1 of 36000, step 3 of 3")
+        assert re.search(r"0 of 144000 frames, \d+ h \d+ min left", seen)
+        assert "watch meanwhile" not in seen
+        until("watch meanwhile: x.mp4.part")
+        until("chunk 2 of 36000, step 2 of 3")
+        os.write(ours, b"\x03")
+        until("causvid: stopping after this chunk; Ctrl-C again stops now")
+        assert "are kept" not in seen
+        until("stopped; 8 of 144000 frames are kept in")
+        assert maker.wait(timeout=300) == 130
+    finally:
+        maker.kill()
+        maker.wait()
+        os.close(ours)
+
+
+def test_a_terminal_that_closes_stops_it_like_sigterm(tiny, tmp_path):
+    maker, ours = in_terminal(causvid("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "5h"), tmp_path)
     os.set_blocking(ours, False)
     part, patience = tmp_path / "x.mp4.part", time.monotonic() + 300
     try:

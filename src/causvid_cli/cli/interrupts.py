@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,6 +22,8 @@ class Interrupts:
         self.raised = False
         """Whether it broke into the work; what is raised after that may be its doing (a half-done import, say)."""
         self._deferring = False
+        self._on_first: Callable[[], None] = lambda: None
+        self._telling: threading.Thread | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -43,19 +45,29 @@ class Interrupts:
                 signal.signal(number, handler)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Inside, the first signal is only remembered, for the work to end at a good place; a second one raises."""
-        self._deferring = True
+    def deferred(self, on_first: Callable[[], None]) -> Iterator[None]:
+        """Inside, the first signal is only remembered, for the work to end at a good place; a second one raises.
+
+        on_first: told of a first Ctrl-C, at once and in a thread of its own, since it may have come in the midst of a
+        print.
+        """
+        self._deferring, self._on_first = True, on_first
         try:
             yield
         finally:
             self._deferring = False
+            if self._telling is not None:
+                self._telling.join()  # what is said next comes after it
+                self._telling = None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         first, self.received = self.received is None, signal.Signals(number)
         if not (first and self._deferring):
             self.raised = True
             raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            self._telling = threading.Thread(target=self._on_first)
+            self._telling.start()
 
 
 interrupts = Interrupts()

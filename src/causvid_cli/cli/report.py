@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
+from causvid_cli.cli.progress import Progress
 from causvid_cli.cli.task import Task
 from causvid_cli.cli.versions import versions
 from causvid_cli.config import to_json
 from causvid_cli.job.job import Job
 
 if TYPE_CHECKING:
+    from causvid_cli.geometry import Chunk
     from causvid_cli.pipeline import ChunkResult, Stream
+    from causvid_cli.sampling.rollout import OnStep
     from causvid_cli.video import Writer
 
 
@@ -47,6 +50,19 @@ class Made:
 def watched(writer: "Writer", task: Task) -> Path | None:
     """The file that plays while it grows."""
     return writer.part_path if task.output is not None else None
+
+
+def step_reporter(task: Task, progress: Progress) -> "OnStep":
+    """What tells a progress bar of each denoising step."""
+    grid, steps, frames = task.grid, task.job.steps, task.job.frames
+    chunks = "" if frames is None else f" of {grid.chunk_of(frames - 1) + 1}"
+
+    def on_step(chunk: "Chunk", done: int) -> None:
+        frames = grid.start_picture(chunk.index + 1) - grid.start_picture(chunk.index)
+        text = f"chunk {chunk.index + 1}{chunks}, step {min(done + 1, steps)} of {steps}"
+        progress.step(text, made=frames * done / steps)
+
+    return on_step
 
 
 def cue_line(stream: "Stream", chunk: "ChunkResult") -> str:

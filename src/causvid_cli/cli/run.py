@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from causvid_cli.cli import console
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.progress import Progress, show_progress
-from causvid_cli.cli.report import Made, Sidecar, announcer, cue_line, open_preview, report, watched
+from causvid_cli.cli.report import Made, Sidecar, announcer, cue_line, open_preview, report, step_reporter, watched
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import OutputError
@@ -19,6 +19,8 @@ from causvid_cli.models.catalogue import length_warning
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
     from causvid_cli.pipeline import Pipeline
+
+STOPPING = "stopping after this chunk; Ctrl-C again stops now"
 
 
 def run(tasks: Sequence[Task], *, started: float) -> None:
@@ -100,7 +102,7 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
     if earlier:
         job = earlier.job
     made = Made(job=job, output=task.output, resumed_frames=earlier.frames if earlier else 0)
-    with interrupts.deferred(), ExitStack() as stack:
+    with interrupts.deferred(lambda: console.note(STOPPING)), ExitStack() as stack:
         recording = stack.enter_context(open_recording(task, job, pipeline, earlier))
         sidecar = Sidecar(job) if task.making.sidecar else None
         show = open_preview(task, stack)
@@ -111,6 +113,7 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
         for line in stream.details:
             console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=watched(writer, task))
+        stream.on_step = step_reporter(task, progress)
         announce = announcer(task, job, stream, before=writer.frames_written)
         made.warm_up_s = stream.warm_up()
         if made.warm_up_s:

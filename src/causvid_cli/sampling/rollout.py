@@ -15,6 +15,12 @@ Latents = Callable[[Chunk], Tensor | None]
 """chunk -> clean latents x0 [B, C, f, h, w], or None where there are none."""
 Past = list[tuple[Chunk, Tensor]]
 """Chunks, or parts of them, and their clean latents x0 [B, C, f, h, w], oldest first."""
+OnStep = Callable[[Chunk, int], None]
+"""Told of a chunk that is being denoised, and how many of its steps are done: 0, then 1 and so on."""
+
+
+def ignore_step(chunk: Chunk, done: int) -> None:
+    """The `OnStep` of who does not want to know."""
 
 
 def rollout(
@@ -31,6 +37,7 @@ def rollout(
     source: Latents | None = None,
     merge_clean_pass: bool = False,
     recompute_context: Callable[[Past], Past] | None = None,
+    on_step: OnStep = ignore_step,
 ) -> Iterator[tuple[Chunk, Tensor]]:
     """Yield each chunk and its clean latent x0 [B, C, f, h, w], oldest first.
 
@@ -45,6 +52,7 @@ def rollout(
     merge_clean_pass: whether a chunk's clean pass and the next chunk's first step are one network call where they can
       be: twice the tokens, one call less. Only rounding tells the difference.
     recompute_context: the past -> what fills an emptied cache before each chunk (`krea.py`).
+    on_step: told of every step (`OnStep`), as soon as a GPU is asked for it: nobody waits for its result.
 
     A chunk is yielded before its clean pass, which runs when the next chunk is asked for: the first frames come
     sooner, and the last chunk needs none.
@@ -63,7 +71,9 @@ def rollout(
         merged = context.prefill(merge_into=chunk if merge_clean_pass else None)
         x0 = made(chunk) if made else None
         if x0 is None:
-            x0 = denoise_chunk(model, chunk, current, steps, cache, noise, start=start, merged_clean_pass=merged)
+            x0 = denoise_chunk(
+                model, chunk, current, steps, cache, noise, start=start, merged_clean_pass=merged, on_step=on_step
+            )
         elif merged is None:
             cache.begin(chunk)  # evicts what denoising would have
         else:  # the call in which the clean pass was run: alone it would round in another way
@@ -130,11 +140,14 @@ def denoise_chunk(
     *,
     start: Tensor | None = None,
     merged_clean_pass: tuple[Chunk, Tensor] | None = None,
+    on_step: OnStep = ignore_step,
 ) -> Tensor:
     """Return the clean latent x0 [B, C, f, h, w] that a chunk's last step predicts; options as in `denoise_steps`."""
-    *_, (_, x0) = denoise_steps(
-        model, chunk, prompt, steps, cache, noise, start=start, merged_clean_pass=merged_clean_pass
-    )
+    on_step(chunk, 0)
+    made = denoise_steps(model, chunk, prompt, steps, cache, noise, start=start, merged_clean_pass=merged_clean_pass)
+    for done, (_, prediction) in enumerate(made, 1):
+        on_step(chunk, done)
+        x0 = prediction
     return x0
 
 
