@@ -54,13 +54,13 @@ def watched(writer: "Writer", task: Task) -> Path | None:
 
 def step_reporter(task: Task, progress: Progress) -> "OnStep":
     """What tells a progress bar of each denoising step."""
-    grid, steps, frames = task.grid, task.job.steps, task.job.frames
-    chunks = "" if frames is None else f" of {grid.chunk_of(frames - 1) + 1}"
+    grid, job, steps = task.grid, task.job, task.job.steps
+    chunks = "" if job.made_frames is None else f" of {grid.chunk_of(job.made_frames - 1) + 1}"
 
     def on_step(chunk: "Chunk", done: int) -> None:
-        frames = grid.start_picture(chunk.index + 1) - grid.start_picture(chunk.index)
+        start, end = (job.retiming.shown_until(grid.start_picture(index)) for index in (chunk.index, chunk.index + 1))
         text = f"chunk {chunk.index + 1}{chunks}, step {min(done + 1, steps)} of {steps}"
-        progress.step(text, made=frames * done / steps)
+        progress.step(text, made=(end - start) * done / steps)
 
     return on_step
 
