@@ -26,17 +26,22 @@ def makes(*arguments: object, **options: object) -> Result:
     return result
 
 
+def said(result: Result) -> str:
+    """What is on stderr besides how the prompt was read, which every command that makes a video says."""
+    return re.sub(r"^causvid: read as: .*\n", "", result.stderr, flags=re.MULTILINE)
+
+
 def fails(result: Result, code: int, complaint: str) -> None:
     """The command ended with this code, one line on stderr that matches, and nothing on stdout."""
     assert result.exit_code == code, result.output
-    assert re.fullmatch(r"causvid: [^\n]+\n", result.stderr), result.stderr
-    assert re.search(complaint, result.stderr), result.stderr
+    assert re.fullmatch(r"causvid: [^\n]+\n", said(result)), result.stderr
+    assert re.search(complaint, said(result)), result.stderr
     assert result.stdout == ""
 
 
 def notes(result: Result) -> list[str]:
-    """What was said on stderr before the line that sums up."""
-    return [line.removeprefix("causvid: ") for line in result.stderr.splitlines()[:-1]]
+    """What was said on stderr before the line that sums up, but for how the prompt was read."""
+    return [line.removeprefix("causvid: ") for line in said(result).splitlines()[:-1]]
 
 
 def decode(path: Path | str) -> np.ndarray:

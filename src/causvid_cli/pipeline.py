@@ -136,6 +136,16 @@ class Stream:
         return self._track.notes
 
     @property
+    def read_as(self) -> tuple[str, ...]:
+        """How each cue's prompt was read, as the embedded model tells it; empty for models that take any text."""
+        return self._track.read_as
+
+    @property
+    def not_understood(self) -> dict[str, tuple[str, ...]]:
+        """Prompts of which nothing was understood, and the notes on each."""
+        return self._track.not_understood
+
+    @property
     def details(self) -> tuple[str, ...]:
         """Where the features of the prompts are from, where that may differ."""
         return self._track.details

@@ -123,6 +123,7 @@ def test_the_options_of_t2v():
         "--seed -s",
         "--steps",
         "--negative -n",
+        "--strict",
         "--guidance",
         "--transition",
         "--model -m",
@@ -559,7 +560,10 @@ def test_a_real_process_that_is_stopped_leaves_what_plays(tiny):
     Path("x.partial.mp4").unlink()
     check_kept(frames)
     kept = f"stopped; {frames} of 144000 frames are kept in x.partial.mp4"
-    assert stderr == f"causvid: {STOPPING}\ncausvid: {kept}; `causvid resume x.mp4.part` goes on\n"
+    assert (
+        stderr.removeprefix(f"causvid: read as: {PROMPT}\n")
+        == f"causvid: {STOPPING}\ncausvid: {kept}; `causvid resume x.mp4.part` goes on\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["models", "list", "--json"]])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import PROMPT, after_chunks, decode, fails, makes, names, notes, run
+from commands import PROMPT, after_chunks, decode, fails, makes, names, notes, run, said
 from PIL import Image, ImageSequence
 from tiny import tiny_pack
 
@@ -37,6 +37,7 @@ def test_t2v_writes_the_frames_it_planned_and_prints_the_path(tiny):
     result = run("t2v", PROMPT, "-m", tiny, "-o", "car.mp4", "-s", 7, "--length", "2.3s")
     assert (result.exit_code, result.stdout) == (0, "car.mp4\n")
     pattern = (
+        rf"causvid: read as: {PROMPT}\n"
         r"causvid: 18 frames, 128x128, 2\.2 s at 8 fps, seed 7: "
         r"first frame after \d+\.\d\d s, [\d.e+]+ frames per second\n"
     )
@@ -99,6 +100,7 @@ def test_json_is_one_object_of_documented_keys(tiny):
         "load_s": float,
         "total_s": float,
         "peak_memory_bytes": int,
+        "read_as": list,
         "notes": list,
     }
     assert (made["v"], made["frames"], made["seed"], made["model"]) == (1, 8, 7, "tiny")
@@ -109,6 +111,48 @@ def test_json_is_one_object_of_documented_keys(tiny):
     [note] = made["notes"]
     assert "'blarfly' is not a word that this model knows" in note
     assert result.stderr.count(note) == 1
+
+
+def test_what_was_read_is_said_in_one_line_and_in_json(tiny):
+    arguments = ["t2v", "a red car drives left", "--then", "0.5s: it jumps in the snow", "-m", tiny, "--length", "1s"]
+    read_as = ["a red car moves left on the street", "a red car jumps in the snow"]
+    result = makes(*arguments, "--json", "--sidecar", "-o", "x.mp4")
+    assert f"causvid: read as: {'; then: '.join(read_as)}\n" in result.stderr
+    assert json.loads(result.stdout)["read_as"] == read_as
+    assert json.loads(Path("x.mp4.json").read_text())["read_as"] == read_as
+    start, *_, done = map(json.loads, makes(*arguments, "--json-lines", "-q", "-o", "y.mp4").stdout.splitlines())
+    assert start["read_as"] == done["read_as"] == read_as
+
+
+def test_a_note_names_the_prompt_that_it_is_about(tiny):
+    then = ["--then", "0.5s: he jupms", "--then", "1s: a zebra jupms"]
+    result = makes("t2v", "a man walks", *then, "-m", tiny, "--length", "2s", "--json")
+    first, second = json.loads(result.stdout)["notes"]
+    assert first.startswith("'he jupms': 'jupms' is not a word that this model knows; near: jump")
+    assert second.startswith("'a zebra jupms': 'zebra' is not a word that this model knows")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        (["the blarfly of a zog"], "the blarfly of a zog"),
+        ([PROMPT, "--then", "1s: blarfly"], "blarfly"),
+        (["..."], "..."),
+    ],
+)
+def test_strict_refuses_a_prompt_of_which_nothing_is_understood(arguments, prompt, tiny):
+    Path("x.mp4").write_bytes(b"another")
+    for more in ([], ["--dry-run"]):
+        result = run("t2v", *arguments, "-m", tiny, "-y", "-o", "x.mp4", "--strict", *more)
+        fails(result, 2, re.escape(f"--strict: nothing of {prompt!r} was understood"))
+    assert names() == ["x.mp4"]
+    assert Path("x.mp4").read_bytes() == b"another"
+    makes("t2v", *arguments, "-m", tiny, "-y", "-o", "x.mp4", "--length", "2s")
+
+
+def test_strict_is_content_with_one_word(tiny):
+    makes("t2v", "a blarfly car", "-m", tiny, "--strict", "--length", "1s")
+    makes("t2v", "only the sea", "-m", tiny, "--strict", "--length", "1s")
 
 
 def test_quiet_says_nothing_but_the_result(tiny):
@@ -334,7 +378,7 @@ def test_numbered_pictures_are_exact(tiny):
 def test_stdout_gets_the_video_and_nothing_else(format, tiny):
     options = [] if format is None else ["--format", format]
     result = makes("t2v", PROMPT, "-m", tiny, "-o", "-", "-s", 7, "--length", "2s", *options)
-    assert len(result.stderr.splitlines()) == 1
+    assert len(said(result).splitlines()) == 1
     sent = result.stdout_bytes
     if format == "rawvideo":
         shown = np.frombuffer(sent, np.uint8).reshape(-1, 128, 128, 3)
@@ -370,6 +414,7 @@ def test_a_sidecar_tells_each_chunk_by_its_hash(tiny):
         "first_frame_s": float,
         "generate_s": float,
         "resumed_frames": int,
+        "read_as": list,
         "chunks": list,
     }
     assert told["recipe"] == read_info(Path("a.mp4")).recipe
@@ -424,6 +469,7 @@ def test_json_lines_tell_every_chunk(tiny):
         "seed": 7,
         "model": "tiny",
         "cues": [{"start_chunk": 0, "prompt": PROMPT}, {"start_chunk": 2, "prompt": "it jumps"}],
+        "read_as": [PROMPT, "a red car jumps in the snow"],
         "notes": start["notes"],
     }
     assert [(each["event"], each["chunk"], each["start_frame"], each["frames"], each["cue"]) for each in chunks] == [
@@ -549,7 +595,7 @@ def test_a_pipe_without_end_ends_with_the_signal(tiny, monkeypatch):
 
 def test_a_pipe_whose_reader_goes_ends_it_at_once(tiny):
     read, write = os.pipe()
-    command = [sys.executable, "-m", "causvid_cli", "t2v", PROMPT, "-m", tiny, "--length", "inf", "-o", "-"]
+    command = [sys.executable, "-m", "causvid_cli", "t2v", PROMPT, "-m", tiny, "--length", "inf", "-o", "-", "-q"]
     maker = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert os.read(read, 1000)

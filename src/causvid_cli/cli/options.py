@@ -210,6 +210,15 @@ Negative = Annotated[
         rich_help_panel=VIDEO,
     ),
 ]
+Strict = Annotated[
+    bool,
+    Option(
+        "--strict",
+        help="End with an error where nothing of a prompt was understood.",
+        show_default=False,
+        rich_help_panel=VIDEO,
+    ),
+]
 Guidance = Annotated[
     float,
     Option(

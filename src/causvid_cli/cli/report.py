@@ -39,6 +39,8 @@ class Made:
     """What --compile took before that."""
     peak_memory_bytes: int = 0
     notes: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
+    """How each prompt was read; empty for a model that takes any text."""
 
     @property
     def pace(self) -> float:
@@ -83,6 +85,7 @@ def announcer(task: Task, job: Job, stream: "Stream", *, before: int) -> "Callab
         seed=job.seed,
         model=job.model.name,
         cues=[{"start_chunk": cue.start_chunk, "prompt": cue.prompt} for cue in job.cues],
+        read_as=list(stream.read_as),
         notes=list(stream.notes),
     )
 
@@ -144,6 +147,7 @@ class Sidecar:
             "first_frame_s": round(made.first_frame_s, 4),
             "generate_s": round(made.generate_s, 4),
             "resumed_frames": made.resumed_frames,
+            "read_as": list(made.read_as),
             "chunks": self._chunks,
         }
         return to_json(content, indent=1) + "\n"
@@ -152,10 +156,10 @@ class Sidecar:
 def report(task: Task, made: Made, timings: dict[str, float]) -> None:
     """The result on stdout; a line for people on stderr.
 
-    As JSON: v (of this object), output (path), frames, fps, size, seed, model, notes (what was not understood);
-    resumed_frames (of an earlier run), first_frame_s and generate_s (`Made`), frames_per_s (made / generate_s),
-    warm_up_s (what --compile took before that), import_s (torch), load_s (the model), total_s (the whole command),
-    peak_memory_bytes.
+    As JSON: v (of this object), output (path), frames, fps, size, seed, model; read_as (how each prompt was read, by a
+    model that can tell) and notes (what was not understood); resumed_frames (of an earlier run), first_frame_s and
+    generate_s (`Made`), frames_per_s (made / generate_s), warm_up_s (what --compile took before that), import_s
+    (torch), load_s (the model), total_s (the whole command), peak_memory_bytes.
     """
     job, resumed = made.job, made.resumed_frames
     went_on = f", {resumed} of them made before" if resumed else ""
@@ -181,6 +185,7 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
         "warm_up_s": round(made.warm_up_s, 3),
         **{name: round(seconds, 3) for name, seconds in timings.items()},
         "peak_memory_bytes": made.peak_memory_bytes,
+        "read_as": list(made.read_as),
         "notes": list(made.notes),
     }
     if task.making.json_lines:

@@ -107,7 +107,9 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
         sidecar = Sidecar(job) if task.making.sidecar else None
         show = open_preview(task, stack)
         stream, writer = recording.stream, recording.writer
-        made.notes = stream.notes
+        made.notes, made.read_as = stream.notes, stream.read_as
+        if stream.read_as:
+            console.note(f"read as: {'; then: '.join(stream.read_as)}")
         for note in stream.notes:
             console.note(note)
         for line in stream.details:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from causvid_cli.cli import console
 from causvid_cli.cli.task import Task, existing
 from causvid_cli.cli.versions import versions
-from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.errors import MediaError, OutputError, UsageError
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.request import ENDLESS
 
@@ -51,13 +51,13 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
 
 
 def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None" = None) -> "Stream":
-    """The stream of a job."""
+    """The stream of a job. Raises UsageError for a prompt of which nothing was understood, with --strict."""
     from causvid_cli.job.recording import known_latents
     from causvid_cli.pipeline import GIVEN
     from causvid_cli.timecode import parse_size
 
     rate, given = job.retiming.made, task.given
-    return pipeline.stream(
+    stream = pipeline.stream(
         job.cues,
         length=ENDLESS if job.made_frames is None else f"{job.made_frames}f",
         size=parse_size(job.cells if job.input and job.input.keep_size else job.size),
@@ -73,6 +73,10 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
         ahead=pipeline.benefits_from_prefetch and not task.is_live,  # live, a picture comes as soon as it can
     )
+    if task.making.strict:
+        for prompt, notes in stream.not_understood.items():
+            raise UsageError(f"--strict: nothing of {prompt!r} was understood: {'; '.join(notes)}")
+    return stream
 
 
 def open_interpolator(job: Job, *, start_frame: int = 0) -> "Interpolator | None":

@@ -24,6 +24,7 @@ class Making:
     seed: options.Seed = None
     steps: options.Steps = None
     negative: options.Negative = None
+    strict: options.Strict = False
     guidance: options.Guidance = GUIDANCE
     transition: options.Transition = None
     model: options.Model = DEFAULT_MODEL

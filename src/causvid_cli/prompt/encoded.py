@@ -13,6 +13,7 @@ class EncodedPrompt:
     embeds: [1, L, D]. notes: one line for each word that was not understood. reading: the prompt as it was read.
     origin: where the features are from, where that may differ.
     whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell.
+    understood: whether anything of it was.
     """
 
     prompt: str
@@ -21,6 +22,7 @@ class EncodedPrompt:
     reading: Any
     origin: str = ""
     whole: str = ""
+    understood: bool = True
 
 
 class TextEncoder(Protocol):

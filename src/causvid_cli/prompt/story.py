@@ -136,7 +136,8 @@ class StoryTextEncoder:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
         notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([parsed.story]))
-        return EncodedPrompt(prompt, embeds, notes, parsed.story, whole=parsed.story.caption())
+        whole, understood = parsed.story.caption(), parsed.understood
+        return EncodedPrompt(prompt, embeds, notes, parsed.story, whole=whole, understood=understood)
 
     @torch.inference_mode()
     def empty(self) -> Tensor:

@@ -42,8 +42,24 @@ class PromptTrack:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the prompts was not understood."""
-        return tuple(dict.fromkeys(note for encoded in self._told_all for note in encoded.notes))
+        """What of the prompts was not understood; of several, the one that a note is about is named, each note once."""
+        every = self._told_all
+        found: dict[str, str] = {}
+        for encoded in every:
+            for note in encoded.notes:
+                found.setdefault(note, f"{encoded.prompt!r}: {note}" if len(every) > 1 else note)
+        return tuple(found.values())
+
+    @property
+    def read_as(self) -> tuple[str, ...]:
+        """How each cue's prompt was read, as a prompt that leaves nothing unsaid; nothing where no encoder can tell."""
+        wholes = tuple(encoded.whole for encoded in self._encoded)
+        return wholes if all(wholes) else ()
+
+    @property
+    def not_understood(self) -> dict[str, tuple[str, ...]]:
+        """Prompts of which nothing was understood, and the notes on each."""
+        return {encoded.prompt: encoded.notes for encoded in self._encoded if not encoded.understood}
 
     @property
     def details(self) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ class Parsed:
     """Slots the prompt did not say: "subject", "scene", "action", "colour"."""
     unused: tuple[str, ...] = ()
     """Known names that found no place, such as a second colour, or "turns into" without a target."""
+    understood: bool = True
+    """Whether any word of it means something: articles and the like do not count."""
 
 
 def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) -> Parsed:
@@ -68,7 +70,9 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
             names.append(name)
     story, filled, used = _tell(said, previous)
     unused = [name for kind in REPORTED_KINDS for name in said[kind] if name not in used]
-    return Parsed(story, tuple(UnknownWord(word, _near(word, lexicon)) for word in unknown), filled, tuple(unused))
+    understood = any(names for kind, names in said.items() if kind != "ignored")
+    near = tuple(UnknownWord(word, _near(word, lexicon)) for word in unknown)
+    return Parsed(story, near, filled, tuple(unused), understood)
 
 
 def _phrases(text: str, lexicon: Lexicon) -> Iterator[tuple[str, Meaning | None]]:
