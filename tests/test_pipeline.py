@@ -394,7 +394,7 @@ def test_what_was_told_is_a_script_that_makes_the_same_video(pipeline, seed):
         ),
         ({"given": np.zeros((4, 64, 64, 3), np.float32)}, "given frames are float32; give uint8, 0..255"),
         ({"given": np.zeros((64, 64, 3), np.uint8)}, r"given frames have the shape \[64, 64, 3\]"),
-        ({"given": np.zeros((3, 64, 64, 3), np.uint8)}, "3 pictures do not fill whole latent frames; try 4"),
+        ({"given": np.zeros((3, 64, 64, 3), np.uint8)}, "3 frames do not fill whole latent frames; try 4"),
         ({"guidance": 0}, "guidance 0: must be 1 to 20"),
         ({"guidance": float("nan")}, "guidance nan: must be 1 to 20"),
         ({"switch": "fade"}, "switch 'fade': unknown; try recache, soft, cut"),

@@ -28,7 +28,7 @@ from causvid_cli.train.config import EvalConfig, Optimisation
 from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import load_judge, sample_windows, train_judge
-from causvid_cli.train.trainer import Setting
+from causvid_cli.train.trainer import StageSetting
 
 CAR = Story("car", "natural", "snow", "moves left")
 CHANGING = Story("bird", "red", "sea", "turns into", "fish")
@@ -130,7 +130,7 @@ def test_a_pack_carries_its_judge(judged):
 def test_a_judge_is_trained_and_used_by_the_stages_of_a_distillation(judged, tmp_path):
     device, rows = torch.device("cpu"), []
     plan = Optimisation(steps=2, batch=2, save_every=1)
-    judge = train_judge(tmp_path / "judge", plan, Setting(device=device))
+    judge = train_judge(tmp_path / "judge", plan, StageSetting(device=device))
     again = load_judge(tmp_path / "judge", device=device)
     assert all(torch.equal(a, b) for a, b in zip(judge.parameters(), again.parameters(), strict=True))
 

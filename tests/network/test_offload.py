@@ -172,11 +172,11 @@ def test_a_recipe_names_loras_and_not_where_they_lie(pack, lora, here):
 def test_rerun_and_resume_ask_for_a_lora_that_is_gone(pack, lora, here, monkeypatch):
     monkeypatch.setattr("causvid_cli.models.resolve.find_pack", lambda name: pack)
     run("t2v", CAR, "-m", pack, "--device", "cpu", "--length", "8f", "-s", 1, "--lora", lora, "-o", "a.mp4")
-    result = run("rerun", "a.mp4", "-o", "b.mp4", code=4)
+    result = run("rerun", "a.mp4", "-m", pack, "-o", "b.mp4", code=4)
     assert "style.safetensors: not there, a LoRA that a.mp4 was made with; say where it lies by --lora" in result.stderr
-    run("rerun", "a.mp4", "-o", "b.mp4", "--lora", lora)
+    run("rerun", "a.mp4", "-m", pack, "-o", "b.mp4", "--lora", lora)
     Path("style.safetensors").write_bytes(lora.read_bytes())
-    run("rerun", "a.mp4", "-o", "c.mp4")
+    run("rerun", "a.mp4", "-m", pack, "-o", "c.mp4")
     assert Path("b.mp4").stat().st_size == Path("c.mp4").stat().st_size
     assert run("info", "b.mp4", "--json").stdout.count("style.safetensors") == 1
 

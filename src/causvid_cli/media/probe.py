@@ -157,7 +157,7 @@ def check_input(path: Path) -> None:
         if not path.stat().st_size:
             raise MediaError(f"{path}: is empty")
     except OSError as error:
-        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
+        raise MediaError(f"{path}: cannot be read: {(error.strerror or '').lower()}") from error
 
 
 def _why_absent(path: Path) -> str:

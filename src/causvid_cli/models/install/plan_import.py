@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from causvid_cli.config import FACTS_FILE, PackFacts
+from causvid_cli.config import FACTS_FILE, PACK_NAME_RULE, PackFacts, is_pack_name
 from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.files import sha256_of_file
 from causvid_cli.models.catalogue import REQUIRED_FACTS, UNKNOWN_LICENCE, Checkpoint, catalogue, find_checkpoint
@@ -248,6 +248,8 @@ def _facts(request: ImportRequest, checkpoint: Checkpoint | None) -> PackFacts:
             files=(),
             architecture="",
         )
+    if not is_pack_name(name):
+        raise UsageError(f"--name {name}: {PACK_NAME_RULE}")
     return checkpoint.facts(name=name, **request.facts)
 
 
