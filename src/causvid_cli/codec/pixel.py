@@ -55,7 +55,8 @@ class PixelCodec(nn.Module):
         self.register_buffer("palette", palette.to(torch.uint8))
         self.register_buffer("latents_mean", torch.zeros(cell_channels))
         self.register_buffer("latents_std", torch.ones(cell_channels))
-        self.embed = nn.Embedding(colours, embed)
+        table = torch.empty(colours, embed)  # on the meta device, filling it would load torch's compiler
+        self.embed = nn.Embedding(colours, embed, _weight=table if table.is_meta else table.normal_())
         half, quarter, eighth = encoder_widths
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
