@@ -1,6 +1,6 @@
 import pytest
 
-from causvid_cli.units import bytes_text, duration_text
+from causvid_cli.units import bytes_text, counted, duration_text
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,7 @@ def test_bytes_are_said_in_the_unit_that_shows_them(count, text):
 @pytest.mark.parametrize(("seconds", "text"), [(9, "9 s"), (61, "1 min 1 s"), (3725, "1 h 2 min")])
 def test_durations_are_said_in_two_units(seconds, text):
     assert duration_text(seconds) == text
+
+
+def test_one_is_singular():
+    assert [counted(number, "frame") for number in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]

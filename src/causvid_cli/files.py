@@ -14,8 +14,15 @@ from causvid_cli.errors import ModelError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How the text begins that Git LFS puts in a file's stead."""
+IS_ADDRESS = "is an address, and only files are read; download it first, and give the file"
 
+_ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
 _numbers = count()
+
+
+def is_address(name: str) -> bool:
+    """Return whether a file's name is an address such as https://example.org/a.mp4; pathlib makes one slash of two."""
+    return bool(_ADDRESS.match(name))
 
 
 def write_text(path: Path, text: str) -> None:

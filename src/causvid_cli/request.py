@@ -11,6 +11,7 @@ from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Geometry
 from causvid_cli.timecode import parse_frames
+from causvid_cli.units import counted
 
 DEFAULT_MODEL = "storybook"
 DEFAULT_LENGTH = "5s"
@@ -163,7 +164,7 @@ def check_window(frames: int | None, facts: PackFacts) -> int:
     if not least <= frames <= WIDEST_WINDOW:
         raise UsageError(
             f"--window {frames}: must be {least} to {WIDEST_WINDOW}; {facts.name} makes "
-            f"{facts.chunk_frames} latent frame{'s' * (facts.chunk_frames > 1)} at a time"
+            f"{counted(facts.chunk_frames, 'latent frame')} at a time"
         )
     return frames
 

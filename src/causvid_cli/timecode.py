@@ -151,8 +151,3 @@ def parse_whole(text: str, *, name: str) -> int:
     if not re.fullmatch(r"[+-]?\d{1,40}", text.strip(), re.ASCII):
         raise UsageError(f"{name} {text!r} is not a whole number; write it in digits, such as 7")
     return int(text)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and what it counts: "1 frame", "2 frames"."""
-    return f"{number} {noun}{'s' * (number != 1)}"

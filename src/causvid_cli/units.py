@@ -1,4 +1,4 @@
-"""Bytes and seconds as people read them."""
+"""Amounts as people read them: bytes, seconds, counts."""
 
 
 def bytes_text(count: int) -> str:
@@ -20,3 +20,8 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts: "1 frame", "2 frames"."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pty
@@ -16,16 +17,16 @@ import numpy as np
 import pytest
 import torch
 import typer
-from commands import PROMPT, after_chunks, decode, fails, names, raise_, run
+from commands import PROMPT, after_chunks, decode, fails, makes, names, raise_, run
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli import doctor, interrupts
-from causvid_cli.cli.app import EXIT_CODES, app
+from causvid_cli.cli.app import EXIT_CODES, app, guarded
 from causvid_cli.cli.run import STOPPING
 from causvid_cli.config import FACTS_FILE, load_facts
-from causvid_cli.errors import ExitCode
+from causvid_cli.errors import ExitCode, MediaError
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
 from causvid_cli.models.packs import write_pack_manifest
@@ -108,6 +109,15 @@ def test_help_lists_every_exit_code():
 def test_a_group_without_a_command_shows_its_help():
     assert run().stdout == run("--help").stdout
     assert run("models").stdout == run("models", "-h").stdout
+
+
+def test_help_explains_a_command_as_its_option_does():
+    assert run("help").stdout == run("-h").stdout
+    for command in ("t2v", "models", "models pull", "config set"):
+        assert makes("help", *command.split()).stdout == run(*command.split(), "-h").stdout
+    fails(run("help", "tv2"), 2, "help: no command 'tv2'; did you mean t2v?")
+    fails(run("help", "models", "pul"), 2, "help: no command 'models pul'; did you mean pull?")
+    fails(run("help", "t2v", "x"), 2, "help: no command 't2v x'")
 
 
 def test_the_options_of_t2v():
@@ -460,6 +470,34 @@ def test_too_little_memory_is_no_bug(error, tiny, monkeypatch):
     result = run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4")
     fails(result, 5, r"out of memory \(640 bytes more were wanted\); .* smaller --size; 4 of 40 frames are kept in")
     check_kept(4)
+
+
+@pytest.mark.parametrize(
+    ("error", "complaint"),
+    [
+        (RuntimeError("could not create a primitive"), "out of memory; close other programs"),  # oneDNN's word for it
+        (RuntimeError("could not create a memory object"), "out of memory; close other programs"),
+        (RuntimeError("std::bad_alloc"), "out of memory; close other programs"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open at once; .* ulimit -n 1024"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "too many files are open at once"),
+        (ImportError("x.so: cannot open shared object file: Too many open files"), "too many files are open at once"),
+    ],
+    ids=str,
+)
+def test_what_a_process_lacks_is_no_bug(error, complaint, tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "rollout", after_chunks(1, lambda: raise_(error)))
+    fails(run("t2v", PROMPT, "-m", tiny, "-o", "x.mp4"), 5, complaint)
+    check_kept(4)
+
+
+def test_a_reader_that_may_open_no_more_files_is_not_taken_for_a_damaged_one():
+    def read() -> None:
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError as error:
+            raise MediaError("x.mp4: cannot be read as a video") from error
+
+    assert guarded(read) == ExitCode.DEVICE
 
 
 def test_a_bug_is_one_line_and_its_traceback_is_for_the_asking(tiny, monkeypatch):

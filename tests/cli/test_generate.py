@@ -274,6 +274,18 @@ def test_no_prompt_at_a_terminal_is_an_error_and_no_wait(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [["t2v", "@https://example.org/prompt.txt"], ["edit-script", "https://example.org/day.causvid.yaml"]],
+)
+def test_an_address_is_called_one(arguments, tiny):
+    fails(run(*arguments, "-m", tiny), 2, "is an address, and only files are read; download it first")
+
+
+def test_one_frame_is_one_frame(tiny):
+    assert "causvid: 1 frame, 128x128" in makes("t2v", PROMPT, "-m", tiny, "--length", "1f").stderr
+
+
+@pytest.mark.parametrize(
     "name", ["-x.mp4", "file:x.mp4", "a b\n$(c).mp4", "白鳥.mp4", os.fsdecode(b"\xff.mp4"), "x.MP4"]
 )
 def test_any_name_is_a_plain_name(name, tiny):

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from causvid_cli.request import LOADING
+from causvid_cli.units import counted
 
 PARTS = {"steps_s": "steps", "clean_pass_s": "clean pass", "decode_s": "decode", "rest_s": "the rest"}
 """The parts of a chunk's time: names in the figures, and names for people."""
@@ -14,8 +15,8 @@ NONE = "-"
 def subject(result: dict[str, Any]) -> str:
     """What was measured."""
     kind = " (random weights)" if result["loading"]["random_weights"] else ""
-    chunks = f"{_count(result['chunks'], 'chunk')} of {_count(result['chunk_frames'], 'latent frame')}"
-    return f"{result['model']}{kind}: {result['frames']} frames of {result['size']}, {chunks}"
+    chunks = f"{counted(result['chunks'], 'chunk')} of {counted(result['chunk_frames'], 'latent frame')}"
+    return f"{result['model']}{kind}: {counted(result['frames'], 'frame')} of {result['size']}, {chunks}"
 
 
 def circumstances(result: dict[str, Any]) -> str:
@@ -23,14 +24,14 @@ def circumstances(result: dict[str, Any]) -> str:
     loading, plain = result["loading"], asdict(LOADING)
     told = [name for name in ("vae", "quantize", "offload", "attention") if loading[name] != plain[name]]
     how = [f"{name} {loading[name]}" for name in told] + ["compiled"] * loading["compile"]
-    how += [f"torch {result['torch']}", _count(result["threads"], "CPU thread")]
+    how += [f"torch {result['torch']}", counted(result["threads"], "CPU thread")]
     return f"{result['device_name']} in {result['dtype']}, {', '.join(how)}"
 
 
 def headlines(result: dict[str, Any]) -> list[str]:
     """What was measured, on what, and how."""
     incomplete = "" if result["complete"] else ", broken off"
-    of = f"median (least - greatest) of {_count(result['repeats'], 'round')}{incomplete}"
+    of = f"median (least - greatest) of {counted(result['repeats'], 'round')}{incomplete}"
     return [subject(result), f"{circumstances(result)}; {of}"]
 
 
@@ -87,7 +88,7 @@ def footnotes(result: dict[str, Any]) -> list[str]:
     settings = result["settings"]
     parts = ", ".join(f"{label} {_shown(result['chunk'], name, _seconds)}" for name, label in PARTS.items())
     starts = [f"{part} {_shown(result, f'{part}_s', _seconds)}" for part in ("import", "load") if result[f"{part}_s"]]
-    warm_up = [f"{_seconds(each['warm_up_s'])} for {_count(each['warm_up_chunks'], 'chunk')}" for each in settings]
+    warm_up = [f"{_seconds(each['warm_up_s'])} for {counted(each['warm_up_chunks'], 'chunk')}" for each in settings]
     notes = [
         ", ".join([*starts, f"warm-up {' + '.join(warm_up)}" if settings[0]["warm_up_chunks"] else "no warm-up"]),
         f"The student's network reaches {_shown(result, 'matrix_rate_share', '{:.1%}'.format)} "
@@ -102,7 +103,7 @@ def footnotes(result: dict[str, Any]) -> list[str]:
 
 def setting_label(setting: dict[str, Any]) -> str:
     """What tells one setting from another: "4 steps, window 3 + 9", the sink first."""
-    return f"{_count(setting['steps'], 'step')}, window {window_text(setting)}"
+    return f"{counted(setting['steps'], 'step')}, window {window_text(setting)}"
 
 
 def window_text(setting: dict[str, Any]) -> str:
@@ -142,10 +143,6 @@ def _rate(flops_per_s: float) -> str:
 
 def _mebibytes(count: int | None) -> str:
     return NONE if count is None else f"{count / 2**20:.0f} MiB"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _three(value: float) -> str:

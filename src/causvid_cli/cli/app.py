@@ -28,9 +28,10 @@ from causvid_cli.cli import (
     models,
     resume,
 )
-from causvid_cli.cli.command import HELP_OPTIONS, Group, examples, show_help
+from causvid_cli.cli.command import HELP_OPTIONS, Group, PlainCommand, examples, show_help
 from causvid_cli.cli.interrupts import interrupts
-from causvid_cli.errors import CausvidError, ExitCode
+from causvid_cli.config import did_you_mean
+from causvid_cli.errors import CausvidError, ExitCode, UsageError
 
 COMMANDS = (generate, edit_script, resume, distill, info, models, bench, eval, doctor, config)
 """Modules whose `app` holds commands, in the order of the help."""
@@ -123,6 +124,23 @@ for module in COMMANDS:
     app.add_typer(module.app)
 
 
+@app.command("help", cls=PlainCommand, epilog=examples("causvid help t2v", "causvid help models pull"))
+def explain_command(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="Such as t2v, or models pull.", show_default=False)
+    ] = None,
+) -> None:
+    """Explain a command, as its -h does."""
+    shown = context.find_root()
+    for word in words or ():
+        known = getattr(shown.command, "commands", {})
+        if word not in known:
+            raise UsageError(f"help: no command {' '.join(words or ())!r}{did_you_mean(word, known)}")
+        shown = type(shown)(known[word], info_name=word, parent=shown)
+    print(shown.get_help())
+
+
 def main() -> NoReturn:
     """The `causvid` command."""
     _occupy_standard_streams()
@@ -188,6 +206,8 @@ def _show_problems(problems: Sequence[Any], *, more: int) -> str:
 
 def explain(error: BaseException) -> tuple[ExitCode, str]:
     """The exit code of what ended a command, and the line that says why ("" for none)."""
+    if _is_out_of_files(error):  # also where a reader took it for a damaged file
+        return ExitCode.DEVICE, "too many files are open at once; let a process open more, as by ulimit -n 1024"
     if isinstance(error, CausvidError):
         return error.exit_code, str(error)
     hung_up = isinstance(error, OSError) and interrupts.received is not None  # the terminal went, and stderr with it
@@ -220,11 +240,25 @@ def _usage_line(error: Any) -> str:
     return "; ".join([said[:1].lower() + said[1:], *hints, f"see {context.command_path if context else 'causvid'} -h"])
 
 
+def _is_out_of_files(error: BaseException | None) -> bool:
+    """Whether what is at the root of an error is that a process may open no more files."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        if isinstance(error, (RuntimeError, ImportError)) and "too many open files" in str(error).lower():
+            return True
+        error = error.__cause__
+    return False
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     """torch's, Python's and the system's ways of saying so, without importing torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    said = "can't allocate memory|not enough memory|can't start new thread|failed to map segment|annot allocate memory"
+    said = (
+        "can't allocate memory|not enough memory|can't start new thread|failed to map segment|annot allocate memory"
+        "|could not create a (primitive|memory object)|std::bad_alloc"
+    )
     return isinstance(error, (RuntimeError, ImportError)) and bool(re.search(said, str(error)))

@@ -14,7 +14,7 @@ from causvid_cli.cli import console
 from causvid_cli.cli.stream import open_interpolator, open_stream
 from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
-from causvid_cli.units import bytes_text, duration_text
+from causvid_cli.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
     from causvid_cli.pipeline import Pipeline
@@ -117,8 +117,10 @@ def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
 
 def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     job = task.job
-    length = f"{job.frames} frames, {float(job.frames / job.rate):g} s" if job.frames else "until it is stopped"
-    if job.frames is None and task.given is not None:
+    length = "until it is stopped"
+    if job.frames is not None:
+        length = f"{counted(job.frames, 'frame')}, {float(job.frames / job.rate):g} s"
+    elif task.given is not None:
         length = f"as long as {task.given.name}"
     yield "would write", facts["output"]
     yield "model", f"{job.model.name} on {facts['device']}"

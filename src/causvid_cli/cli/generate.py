@@ -12,6 +12,7 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.errors import UsageError
+from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, SourceClip, check_choice
 from causvid_cli.request import LONGEST_PROMPT, STRENGTH, check_prompt
 from causvid_cli.script import Script, script_of
@@ -203,6 +204,8 @@ def read_prompt(given: str | None) -> str:
             with open(given[1:], "rb") as file:
                 return _read_text(file, given[1:])
         except OSError as error:
+            if is_address(given[1:]):
+                raise UsageError(f"{given[1:]}: {IS_ADDRESS}") from error
             raise UsageError(
                 f"{given}: the file with the prompt cannot be read: {(error.strerror or '').lower()}"
             ) from error

@@ -16,7 +16,7 @@ from causvid_cli.models.catalogue import Checkpoint, catalogue
 from causvid_cli.models.packs import find_pack, list_packs, verify_pack
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DEFAULT_MODEL
-from causvid_cli.units import bytes_text
+from causvid_cli.units import bytes_text, counted
 
 app = typer.Typer()
 models = typer.Typer(
@@ -271,7 +271,8 @@ def _shared_rows(facts: PackFacts) -> Iterator[tuple[str, Any]]:
         yield "kind", "a bidirectional base for `causvid distill`"
     else:
         window = f"the last {facts.window_frames}" if facts.window_frames else "all"
-        yield "steps", f"{len(facts.steps)} network calls per chunk, of {facts.chunk_frames} latent frames"
+        calls, chunk = counted(len(facts.steps), "network call"), counted(facts.chunk_frames, "latent frame")
+        yield "steps", f"{calls} per chunk, of {chunk}"
         yield "sees", f"{window} latent frames" + (f" and the first {facts.sink_frames}" if facts.sink_frames else "")
     if facts.native_frames:
         yield "length", f"at most {facts.native_frames} frames, as its authors say"

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from causvid_cli.cli import console
 from causvid_cli.errors import UsageError
-from causvid_cli.timecode import counted
-from causvid_cli.units import bytes_text, duration_text
+from causvid_cli.units import bytes_text, counted, duration_text
 
 LINE_EVERY_S = 10.0
 """Seconds between two lines where no bar can be drawn."""

@@ -13,6 +13,7 @@ from causvid_cli.cli.task import Task
 from causvid_cli.cli.versions import versions
 from causvid_cli.config import to_json
 from causvid_cli.job.job import Job
+from causvid_cli.units import counted
 
 if TYPE_CHECKING:
     from causvid_cli.geometry import Chunk
@@ -166,8 +167,9 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
     new = "new " if task.given and task.given.kind == "clip" else ""
     if not console.voice.quiet:
         console.message(
-            f"{made.frames} {new}frames, {job.size}, {float(made.frames / job.rate):.1f} s at {float(job.rate):g} fps, "
-            f"seed {job.seed}{went_on}: first frame after {made.first_frame_s:.2f} s, {made.pace:.3g} frames per second"
+            f"{counted(made.frames, f'{new}frame')}, {job.size}, {float(made.frames / job.rate):.1f} s at "
+            f"{float(job.rate):g} fps, seed {job.seed}{went_on}: first frame after {made.first_frame_s:.2f} s, "
+            f"{made.pace:.3g} frames per second"
         )
     if task.output is None:
         return

@@ -15,6 +15,7 @@ from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import OutputError
 from causvid_cli.models.catalogue import length_warning
+from causvid_cli.units import counted
 
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
@@ -163,14 +164,15 @@ def _keep(error: BaseException, task: Task, recording: "Recording") -> None:
         if resume:
             error.add_note(resume.removeprefix("; "))
         return
-    total = f" of {task.job.frames}" if task.job.frames else ""
     if not writer.keeps_part:
         error.add_note(f"{writer.part_path} was removed meanwhile{resume}")
         return
     kept_in = writer.part_path
     if isinstance(error, KeyboardInterrupt) and not interrupts.raised:
         kept_in = writer.publish_partial()
-    error.add_note(f"{writer.frames_written}{total} frames are kept in {kept_in}{resume}")
+    written, total = writer.frames_written, task.job.frames
+    frames = f"{written} of {counted(total, 'frame')}" if total else counted(written, "frame")
+    error.add_note(f"{frames} {'is' if written == 1 else 'are'} kept in {kept_in}{resume}")
 
 
 def _dtype(pipeline: "Pipeline") -> str:

@@ -14,6 +14,7 @@ from causvid_cli.cli.versions import versions
 from causvid_cli.errors import MediaError, OutputError, UsageError
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.request import ENDLESS
+from causvid_cli.units import counted
 
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
@@ -170,13 +171,13 @@ def find_earlier_run(task: Task) -> "Earlier | None":
     if earlier.job.is_asked_again_by(task.job, seed_given=task.seed_given):
         earlier.journal.check_latents(task.latent_shape)
         if earlier.chunks:
-            console.note(f"going on with {part}, which has {earlier.frames} frames")
+            console.note(f"going on with {part}, which has {counted(earlier.frames, 'frame')}")
         return earlier
     earlier.journal.close()
     if task.making.overwrite or not earlier.chunks:
         return None
     raise OutputError(
-        f"{part} holds {earlier.frames} frames of another video ({earlier.job.prompt!r}); "
+        f"{part} holds {counted(earlier.frames, 'frame')} of another video ({earlier.job.prompt!r}); "
         f"`causvid resume {shlex.quote(str(part))}` goes on with that, -y gives it up, or choose another -o"
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from causvid_cli import storybook
 from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.config import BUILT_IN
+from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.request import check_prompt
 from causvid_cli.storybook import Story
 from causvid_cli.untrusted import parse_json
@@ -41,6 +42,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
+        if is_address(str(path)):
+            raise UsageError(f"{path}: {IS_ADDRESS}") from error
         raise UsageError(f"{where}: cannot be read: {(error.strerror or '').lower()}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: is not UTF-8 text") from error

@@ -20,6 +20,7 @@ from av.format import ContainerFormat
 from av.video.stream import VideoStream
 
 from causvid_cli.errors import MediaError
+from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.media.recipe import metadata_to_recipe
 from causvid_cli.media.webp import is_animated_webp, webp_as_video
 
@@ -44,7 +45,6 @@ SOUND_CONTAINERS = (*CONTAINERS, "wav", "w64", "aiff", "caf", "mp3", "flac", "aa
 MAX_PIXELS = 64_000_000
 """Larger frames are refused before they are decoded: twice what 8K video has; 64 megapixels take 200 MB."""
 _PLAYLISTS = ("concat", "hls", "dash", "imf")
-_ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
 
 # ITU-T H.273, the codes met in practice; another code is given as its number.
 _PRIMARIES = {1: "bt709", 2: "unknown", 5: "bt470bg", 6: "smpte170m", 9: "bt2020", 12: "smpte432"}
@@ -162,8 +162,8 @@ def check_input(path: Path) -> None:
 
 def _why_absent(path: Path) -> str:
     """Return what is said of a file that does not exist."""
-    if _ADDRESS.match(str(path)):
-        return "is an address, and only files are read; download it first, and give the file"
+    if is_address(str(path)):
+        return IS_ADDRESS
     if re.search(r"%\d*d", path.name):
         name, clip = shlex.quote(str(path)), "clip.mp4"
         return f"does not exist; numbered frames become a clip with ffmpeg -framerate 16 -i {name} -crf 12 {clip}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import UsageError
+from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.script.formats import TIMED, UNTIMED
 from causvid_cli.script.formats.shared import TIME, cue_node, script_node
 from causvid_cli.script.model import VERSION, Script, readers
@@ -92,6 +93,8 @@ def load_source(path: Path) -> ScriptSource:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if is_address(str(path)):
+            raise UsageError(f"{path}: {IS_ADDRESS}") from error
         said = (getattr(error, "strerror", None) or str(error)).lower()
         raise UsageError(f"{path}: the script cannot be read: {said}") from error
     return ScriptSource(str(path), decode(content, str(path)))

@@ -10,6 +10,7 @@ from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.script.model import AFTER_LAST_CUE, Script, ScriptCue, Snap
 from causvid_cli.script.problems import Problem, ScriptError
 from causvid_cli.timecode import Retiming, Time, nearest_whole
+from causvid_cli.units import counted
 
 SAME_RATE = Retiming(Fraction(1), Fraction(1))
 
@@ -67,7 +68,8 @@ class Snapped:
     @property
     def lines(self) -> tuple[str, ...]:
         """The report for people, a line per cue and one for the length."""
-        length = f"length asked {_seconds(self.length_asked_s)}s -> {self.frames} frames, {_seconds(self.length_s)}s"
+        frames = counted(self.frames, "frame")
+        length = f"length asked {_seconds(self.length_asked_s)}s -> {frames}, {_seconds(self.length_s)}s"
         return (*map(str, self.report), f"{length} ({_signed(self.length_s - self.length_asked_s)}s)")
 
 

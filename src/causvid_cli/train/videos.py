@@ -24,6 +24,7 @@ from causvid_cli.media.fit import Fit
 from causvid_cli.media.view import LATE_S
 from causvid_cli.train.captions import Captioned, VideoProblem, find_videos
 from causvid_cli.train.config import DataConfig
+from causvid_cli.units import counted
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -99,10 +100,10 @@ class VideoPlan:
         """What the user should know, a line each."""
         problems, bad = (*self.problems, *found_later), {problem.path for problem in found_later}
         good = [video for video in self.videos if video.path not in bad]
-        yield f"{_counted(len(good), 'video')}, {_counted(sum(len(video.clips) for video in good), 'clip')}"
+        yield f"{counted(len(good), 'video')}, {counted(sum(len(video.clips) for video in good), 'clip')}"
         if problems:
             listed = f"left out and listed in {folder / DAMAGED_FILE}"
-            yield f"{_counted(len(problems), 'video')} {listed}: {_first_few(problems)}"
+            yield f"{counted(len(problems), 'video')} {listed}: {_first_few(problems)}"
         if self.unknown_words:
             most = sorted(self.unknown_words.items(), key=lambda item: (-item[1], item[0]))
             shown = ", ".join(f"{word} ({count})" for word, count in most[:8])
@@ -269,7 +270,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def _first_few(problems: Sequence[VideoProblem]) -> str:
     shown = ", ".join(f"{problem.path} ({problem.reason})" for problem in problems[:NAMED])
     return f"{shown} and {len(problems) - NAMED} more" if len(problems) > NAMED else shown
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
