@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tiny import tiny_pack
 from typer.testing import CliRunner
 
 from causvid_cli import __version__
 from causvid_cli.cli.app import app
+from causvid_cli.models import packs
 
 ROOT = Path(__file__).parents[1]
 CI = ROOT / ".ci" / "run"
@@ -59,6 +62,21 @@ def test_the_first_two_sh_blocks_are_one_line_each():
         assert block.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt ")
     assert make.endswith('&& causvid t2v "a paper airplane turns into a swan" -o swan.mp4\n')
     assert check.endswith("'.[test]' && pytest\n")
+
+
+def test_what_else_it_does_can_be_pasted_in_order_into_a_fresh_clone(tmp_path, monkeypatch):
+    """By a tiny model in the place of the embedded one, which any input suits as well."""
+    (block,) = [block for block in SH_BLOCKS if "causvid rerun" in block]
+    tiny_pack(tmp_path / "weights" / "storybook", name="storybook")
+    monkeypatch.setattr(packs, "pack_roots", lambda: [tmp_path / "weights"])
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(clone)
+    for line in block.splitlines():
+        done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+        assert done.exit_code == 0, (line, done.output)
+    assert {path.name for path in clone.iterdir()} == set(re.findall(r"-o (\S+)", block)) | {"examples"}
 
 
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
