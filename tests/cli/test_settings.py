@@ -303,7 +303,8 @@ def test_an_edited_file_keeps_its_mode_and_its_links(config, tmp_path):
 
 def test_unset_mends_a_file_with_an_unknown_option(config):
     write(config, "lenght = 5\nlength = 6\n")
-    assert run("config", "unset", "lenght").exit_code == 0
+    assert run("config", "unset", "lenght").stderr == f"causvid: {config}: lenght is no longer set\n"
+    assert run("config", "unset", "lenght").stderr == f"causvid: {config}: lenght is not set\n"
     assert config.read_text() == "length = 6\n"
 
 

@@ -238,9 +238,9 @@ def _write(root: Any, words: Words, name: str, value: Any) -> None:
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {word} is no table there, so {name} cannot be in it")
     if value is None:
-        table.pop(name, None)
+        said = "is not set" if table.pop(name, None) is None else "is no longer set"
     else:
-        table[name] = value
+        table[name], said = value, f"= {value.as_string()}"
     after = tomlkit.dumps(document)
     settings.parse_settings(path, after, root)
     try:
@@ -248,4 +248,4 @@ def _write(root: Any, words: Words, name: str, value: Any) -> None:
         write_text(Path(os.path.realpath(path)), after)  # a link to the file stays one
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {(error.strerror or '').lower()}") from error
-    console.note(f"{path}: {name} is not set" if value is None else f"{path}: {name} = {value.as_string()}")
+    console.note(f"{path}: {name} {said}")

@@ -12,13 +12,12 @@ import typer
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.generate import make_script
-from causvid_cli.cli.task import chosen_model, chosen_rates, length_of_sound, open_audio, retiming_of
+from causvid_cli.cli.task import chosen_model, chosen_rates, grid_of, length_of_sound, open_audio, retiming_of
 from causvid_cli.cli.video_options import Making, makes_video
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, check_choice
-from causvid_cli.models.resolve import ResolvedModel
 from causvid_cli.request import check_size
 from causvid_cli.timecode import Retiming
 
@@ -109,7 +108,8 @@ def edit_script(
     chosen = chosen_model(script, making)
     facts = chosen.facts
     check_size(script.size, facts)
-    grid = grid_of(given, chosen)
+    held = facts.chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1
+    grid = grid_of(chosen, given, latent_frames=held if given else 0)  # how much of a clip plays no part in it
     retiming = retiming_of(*chosen_rates(script, making, facts, given), given)
     soundtrack = open_audio(making)
     script = replace(script, length=length_of_sound(script, making, soundtrack, retiming) or script.length)
@@ -174,18 +174,6 @@ def read(file: str | None, *, switch: str | None = None, row: int | None = None)
 
 def _note(problem: "Problem") -> None:
     console.note(str(problem))
-
-
-def grid_of(given: InputMedia | None, chosen: ResolvedModel) -> ChunkGrid:
-    """Where the chunks of a script's video lie; how much of a clip is given plays no part in that."""
-    chunk_frames = chosen.facts.chunk_frames
-    held = chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1
-    return ChunkGrid(
-        codec=chosen.codec,
-        chunk_frames=chunk_frames,
-        given_frames=held if given else 0,
-        shows_given=isinstance(given, Photo),
-    )
 
 
 def print_text(text: str) -> None:

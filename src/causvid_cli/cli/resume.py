@@ -11,10 +11,9 @@ import typer
 
 from causvid_cli.cli import completion, console, options, settings
 from causvid_cli.cli.command import Command, examples
-from causvid_cli.cli.task import Task, check_stdout, existing
+from causvid_cli.cli.task import Task, check_stdout, existing, grid_of
 from causvid_cli.cli.video_options import Making
 from causvid_cli.errors import MediaError, ModelError, UsageError
-from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import find_soundtrack, given_of
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.models.catalogue import checkpoint_names
@@ -309,12 +308,7 @@ def task_of(
         job=job,
         folder=chosen.folder,
         facts=facts,
-        grid=ChunkGrid(
-            codec=codec,
-            chunk_frames=facts.chunk_frames,
-            given_frames=given.latent_frames if given else 0,
-            shows_given=given is not None and given.kind == "photo",
-        ),
+        grid=grid_of(chosen, given),
         output=output,
         given=given,
         making=making,

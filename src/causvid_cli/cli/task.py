@@ -178,12 +178,7 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     else:
         width, height, times = check_size(wanted, facts)
         cells, size = (width, height), (width * times, height * times)
-    grid = ChunkGrid(
-        codec=codec,
-        chunk_frames=facts.chunk_frames,
-        given_frames=given.latent_frames if given else 0,
-        shows_given=given is not None and given.kind == "photo",
-    )
+    grid = grid_of(chosen, given)
     retiming = retiming_of(way, made_fps, asked_fps, given)
     if way == "motion" and min(size) < SMALLEST_MOTION and not retiming.is_same:
         own = "{}x{}".format(*size)
@@ -246,6 +241,18 @@ def chosen_model(script: Script, making: Making) -> ResolvedModel:
     if "model" in making.typed:
         raise UsageError(f"--random-weights and --model {making.model}: choose one")
     return resolve_model(making.random_weights, loading=loading)
+
+
+def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: int | None = None) -> ChunkGrid:
+    """Where the chunks of a video lie. latent_frames: what the input becomes, where it has not been looked at yet."""
+    if given is not None and latent_frames is None:
+        latent_frames = given.latent_frames
+    return ChunkGrid(
+        codec=model.codec,
+        chunk_frames=model.facts.chunk_frames,
+        given_frames=latent_frames or 0,
+        shows_given=given is not None and given.kind == "photo",
+    )
 
 
 def output_path(job: Job, making: Making, *, number: int) -> Path | None:
