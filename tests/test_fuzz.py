@@ -19,7 +19,7 @@ from tiny import tiny_pack
 from causvid_cli import pipeline
 from causvid_cli.cli.resume import read_recipe, task_of
 from causvid_cli.cli.task import make_tasks
-from causvid_cli.cli.video_options import Making
+from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError
 from causvid_cli.job.job import Input, Job, ModelUsed, journal_path
@@ -153,7 +153,7 @@ def test_packs(part, count, tmp_path, monkeypatch):
         elif part == "transformer":
             load.load_transformer(pack / part, facts)
         else:
-            making = Making(model=str(pack), typed=frozenset({"model"}))
+            making = VideoOptions(model=str(pack), typed=frozenset({"model"}))
             (task,) = make_tasks("t2v", script_of("a red car"), making)
             if not rng.randrange(20) and facts.height * facts.width <= 2**14:
                 pipe = pipeline.load(pack, device="cpu", dtype="float32", video=task.video)
@@ -196,7 +196,7 @@ def test_recipes_and_sidecars(count, tiny, tmp_path):
         assert Job.from_recipe(found or {}, where="x.mp4") == job
         task_of(
             job,
-            Making(),
+            VideoOptions(),
             model=str(tiny),
             output=None,
             file=tmp_path / job.input.name if job.input else None,
@@ -245,7 +245,7 @@ def test_journals(own, count, tiny, tmp_path):
             for index in range(earlier.chunks):
                 assert earlier.journal.latents(index).shape == latents.shape
             if not rng.randrange(4):
-                task = task_of(earlier.job, Making(), model=str(tiny), output=output, file=None, where="x")
+                task = task_of(earlier.job, VideoOptions(), model=str(tiny), output=output, file=None, where="x")
                 assert task.video.height > 0
 
     survive(count // 2, f"journal {own}", attempt)

@@ -86,7 +86,7 @@ def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     job = task.job
     width, height = parse_size(job.size)
     encoder = FragmentEncoder(VideoFormat(width=width + width % 2, height=height + height % 2, fps=job.rate))
-    show = task.given.show() if task.given else None
+    show = task.input_media.show() if task.input_media else None
     interpolator = open_interpolator(job)
     seconds, latent_bytes, file_bytes, pictures = [], 0, 0, 0
     stream = open_stream(task, job, pipeline)
@@ -120,8 +120,8 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     length = "until it is stopped"
     if job.frames is not None:
         length = f"{counted(job.frames, 'frame')}, {float(job.frames / job.rate):g} s"
-    elif task.given is not None:
-        length = f"as long as {task.given.name}"
+    elif task.input_media is not None:
+        length = f"as long as {task.input_media.name}"
     yield "would write", facts["output"]
     yield "model", f"{job.model.name} on {facts['device']}"
     yield "video", f"{job.size} at {float(job.rate):g} per second, {length}"

@@ -13,7 +13,7 @@ from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.generate import make_script
 from causvid_cli.cli.task import chosen_model, chosen_rates, grid_of, length_of_sound, open_audio, retiming_of
-from causvid_cli.cli.video_options import Making, makes_video
+from causvid_cli.cli.video_options import VideoOptions, with_video_options
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import ChunkGrid
@@ -37,9 +37,9 @@ EXPORTS = ("yaml", "vtt", "ffmetadata")
         "causvid edit-script day.causvid.yaml --check",
     ),
 )
-@makes_video
+@with_video_options
 def edit_script(
-    making: Making,
+    video_options: VideoOptions,
     file: Annotated[
         str | None,
         typer.Argument(
@@ -92,7 +92,7 @@ def edit_script(
 
         console.result_json(script_schema())
         return
-    _check_choice(check=check, to=to, upgrade=upgrade, output=making.output)
+    _check_choice(check=check, to=to, upgrade=upgrade, output=video_options.output)
     if upgrade and Path(file or "-").suffix not in ("", ".yaml", ".yml"):
         raise UsageError(f"--upgrade: {file} is another format; try --to yaml")
     text, script = read(file, switch=switch, row=row)
@@ -103,20 +103,20 @@ def edit_script(
         return
     given = given_by(script, fit=fit, hold=hold, context=context)
     if not to and not check:
-        make_script("edit-script", script, making, given=given, started=started)
+        make_script("edit-script", script, video_options, given=given, started=started)
         return
-    chosen = chosen_model(script, making)
+    chosen = chosen_model(script, video_options)
     facts = chosen.facts
     check_size(script.size, facts)
     held = facts.chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1
     grid = grid_of(chosen, given, latent_frames=held if given else 0)  # how much of a clip plays no part in it
-    retiming = retiming_of(*chosen_rates(script, making, facts, given), given)
-    soundtrack = open_audio(making)
-    script = replace(script, length=length_of_sound(script, making, soundtrack, retiming) or script.length)
+    retiming = retiming_of(*chosen_rates(script, video_options, facts, given), given)
+    soundtrack = open_audio(video_options)
+    script = replace(script, length=length_of_sound(script, video_options, soundtrack, retiming) or script.length)
     if to:
         print_text(exported(script, to, grid=grid, retiming=retiming))
     else:
-        report(script, facts, grid=grid, retiming=retiming, as_json=making.as_json)
+        report(script, facts, grid=grid, retiming=retiming, as_json=video_options.as_json)
 
 
 def given_by(script: "Script", *, fit: str | None, hold: str | None, context: str | None) -> InputMedia | None:

@@ -10,7 +10,7 @@ import typer
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import make_tasks
-from causvid_cli.cli.video_options import Making, makes_video
+from causvid_cli.cli.video_options import VideoOptions, with_video_options
 from causvid_cli.errors import UsageError
 from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, SourceClip, check_choice
@@ -34,8 +34,8 @@ app = typer.Typer()
         'causvid t2v "a man walks to the right on the street" --then "5s: he jumps" --length 10s',
     ),
 )
-@makes_video
-def t2v(making: Making, prompt: options.Prompt = None, then: options.Then = None) -> None:
+@with_video_options
+def t2v(video_options: VideoOptions, prompt: options.Prompt = None, then: options.Then = None) -> None:
     """Make a video from a prompt, and print its path.
 
     storybook, the model that comes with causvid, draws pixel art: a subject, its colour, a scene and what happens,
@@ -44,7 +44,7 @@ def t2v(making: Making, prompt: options.Prompt = None, then: options.Then = None
     Ctrl-C stops after the chunk at work and keeps what was made in NAME.partial.mp4; `causvid resume` goes on with it,
     and so does the same command with the same -o.
     """
-    make("t2v", prompt, then, making)
+    make("t2v", prompt, then, video_options)
 
 
 @app.command(
@@ -54,9 +54,9 @@ def t2v(making: Making, prompt: options.Prompt = None, then: options.Then = None
         'causvid i2v drawing.png "a swan flies up" --fit pad --background "#ffffff" --length 8s',
     ),
 )
-@makes_video
+@with_video_options
 def i2v(
-    making: Making,
+    video_options: VideoOptions,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photo or drawing: JPEG, PNG, WebP, AVIF, TIFF ...")],
     prompt: options.Prompt = None,
     then: options.Then = None,
@@ -74,7 +74,7 @@ def i2v(
         hold=check_choice(hold or DEFAULT_HOLD, HOLDS, name="--hold"),
         background=background,
     )
-    make("i2v", prompt, then, making, given=photo)
+    make("i2v", prompt, then, video_options, given=photo)
 
 
 @app.command(
@@ -84,9 +84,9 @@ def i2v(
         'causvid extend clip.mp4 "a boat moves left on the sea" --context 2s --length 10s',
     ),
 )
-@makes_video
+@with_video_options
 def extend(
-    making: Making,
+    video_options: VideoOptions,
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: MP4, MOV, MKV, WebM, AVI ...")],
     prompt: options.Prompt = None,
     then: options.Then = None,
@@ -105,7 +105,7 @@ def extend(
         context=context,
         tolerate_damage=tolerate_damage,
     )
-    make("extend", prompt, then, making, given=end)
+    make("extend", prompt, then, video_options, given=end)
 
 
 @app.command(
@@ -115,9 +115,9 @@ def extend(
         'causvid restyle car.mp4 "a blue boat in the snow" --strength 0.8 -o - --format mkv > boat.mkv',
     ),
 )
-@makes_video
+@with_video_options
 def restyle(
-    making: Making,
+    video_options: VideoOptions,
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video; `-` is a live one on stdin.", allow_dash=True)],
     prompt: options.Prompt = None,
     then: options.Then = None,
@@ -144,23 +144,30 @@ def restyle(
         if input_size or input_fps:
             raise UsageError("--input-size and --input-fps are for raw frames on stdin; leave them out for a file")
         source = SourceClip(path=clip, fit=how, strength=strength, tolerate_damage=tolerate_damage)
-    make("restyle", prompt, then, making, given=source)
+    make("restyle", prompt, then, video_options, given=source)
 
 
 def make(
-    command: str, prompt: str | None, then: list[str] | None, making: Making, *, given: InputMedia | None = None
+    command: str,
+    prompt: str | None,
+    then: list[str] | None,
+    video_options: VideoOptions,
+    *,
+    given: InputMedia | None = None,
 ) -> None:
     """What all of them do, once their own options are read."""
     started = time.monotonic()
     script = script_of(check_prompt(read_prompt(prompt)), then or ())
-    make_script(command, script, making, given=given, started=started)
+    make_script(command, script, video_options, given=given, started=started)
 
 
-def make_script(command: str, script: Script, making: Making, *, given: InputMedia | None, started: float) -> None:
+def make_script(
+    command: str, script: Script, video_options: VideoOptions, *, given: InputMedia | None, started: float
+) -> None:
     """Make the video of a script."""
     from causvid_cli.cli.run import run
 
-    run(make_tasks(command, script, making, given=given), started=started)
+    run(make_tasks(command, script, video_options, given=given), started=started)
 
 
 def _file(path: Path, name: str) -> Path:

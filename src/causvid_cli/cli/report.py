@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, kw_only=True)
-class Made:
-    """A video that is made, and how it went."""
+class VideoResult:
+    """How the making of one video went, from a first chunk to a published file."""
 
     job: Job
     """With the device and number format that were used."""
     output: Path | None
     frames: int = 0
     resumed_frames: int = 0
-    """Of an earlier run, not made again."""
+    """Frames of an earlier run, which were not made again."""
     first_frame_s: float = 0.0
     """From asking for the stream to holding the first frames."""
     generate_s: float = 0.0
@@ -75,7 +75,7 @@ def cue_line(stream: "Stream", chunk: "ChunkResult") -> str:
 
 def announcer(task: Task, job: Job, stream: "Stream", *, before: int) -> "Callable[[ChunkResult, int, float], None]":
     """What --json-lines prints: `start` at once, then `chunk` for each. before: frames that are there already."""
-    if not task.making.json_lines:
+    if not task.options.json_lines:
         return lambda chunk, frames, seconds: None
     console.event(
         "start",
@@ -108,7 +108,7 @@ def announcer(task: Task, job: Job, stream: "Stream", *, before: int) -> "Callab
 
 def open_preview(task: Task, stack: ExitStack) -> "Callable[[ChunkResult], None]":
     """Shows chunks in the terminal, with --preview."""
-    if not task.making.preview:
+    if not task.options.preview:
         return lambda chunk: None
     from causvid_cli.cli.preview import preview
 
@@ -138,7 +138,7 @@ class Sidecar:
             }
         )
 
-    def text(self, task: Task, job: Job, made: Made) -> str:
+    def text(self, task: Task, job: Job, made: VideoResult) -> str:
         """What the file holds once the last frame is made."""
         assert task.output is not None
         content = {
@@ -154,17 +154,17 @@ class Sidecar:
         return to_json(content, indent=1) + "\n"
 
 
-def report(task: Task, made: Made, timings: dict[str, float]) -> None:
+def report(task: Task, made: VideoResult, timings: dict[str, float]) -> None:
     """The result on stdout; a line for people on stderr.
 
     As JSON: v (of this object), output (path), frames, fps, size, seed, model; read_as (how each prompt was read, by a
     model that can tell) and notes (what was not understood); resumed_frames (of an earlier run), first_frame_s and
-    generate_s (`Made`), frames_per_s (made / generate_s), warm_up_s (what --compile took before that), import_s
+    generate_s (`VideoResult`), frames_per_s (made / generate_s), warm_up_s (what --compile took before that), import_s
     (torch), load_s (the model), total_s (the whole command), peak_memory_bytes.
     """
     job, resumed = made.job, made.resumed_frames
     went_on = f", {resumed} of them made before" if resumed else ""
-    new = "new " if task.given and task.given.kind == "clip" else ""
+    new = "new " if task.input_media and task.input_media.kind == "clip" else ""
     if not console.voice.quiet:
         console.message(
             f"{counted(made.frames, f'{new}frame')}, {job.size}, {float(made.frames / job.rate):.1f} s at "
@@ -190,9 +190,9 @@ def report(task: Task, made: Made, timings: dict[str, float]) -> None:
         "read_as": list(made.read_as),
         "notes": list(made.notes),
     }
-    if task.making.json_lines:
+    if task.options.json_lines:
         console.event("done", **result)
-    elif task.making.as_json:
+    elif task.options.as_json:
         console.result_json({"v": 1, **result})
     else:
         console.result(str(task.output))

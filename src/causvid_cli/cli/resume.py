@@ -12,7 +12,7 @@ import typer
 from causvid_cli.cli import completion, console, options, settings
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import Task, check_stdout, existing, grid_of
-from causvid_cli.cli.video_options import Making
+from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.errors import MediaError, ModelError, UsageError
 from causvid_cli.job.inputs import find_soundtrack, given_of
 from causvid_cli.job.job import Job, journal_path
@@ -115,7 +115,7 @@ def resume(
         console.note(f"{output} is finished: nothing to resume")
         return
     local, job = earlier.local, earlier.job
-    making = Making(
+    video_options = VideoOptions(
         overwrite=overwrite or local.overwrite,
         no_metadata=local.no_metadata,
         sidecar=local.sidecar,
@@ -143,7 +143,7 @@ def resume(
     try:
         task = task_of(
             job,
-            making,
+            video_options,
             model=given_model or own_folder,
             output=output,
             file=place,
@@ -201,7 +201,7 @@ def rerun(
         job = replace(job, frames=frames, length=f"{frames}f")
     suffix = file.with_suffix("").suffix if file.suffix == ".json" else file.suffix
     stem = file.with_suffix("").stem if file.suffix == ".json" else file.stem
-    making = Making(
+    video_options = VideoOptions(
         output=output,
         threads=threads,
         overwrite=overwrite,
@@ -223,7 +223,7 @@ def rerun(
     loras = [*(lora or ()), *(file.parent / use.name for use in job.loading.loras)]
     task = task_of(
         job,
-        making,
+        video_options,
         model=model if settings.typed(context, "model") else None,
         output=target,
         file=place,
@@ -263,7 +263,7 @@ def _frames(file: Path) -> int:
 
 def task_of(
     job: Job,
-    making: Making,
+    video_options: VideoOptions,
     *,
     model: str | None,
     output: Path | None,
@@ -310,8 +310,8 @@ def task_of(
         facts=facts,
         grid=grid_of(chosen, given),
         output=output,
-        given=given,
-        making=making,
+        input_media=given,
+        options=video_options,
         soundtrack=soundtrack,
         lora_files=find_loras(job.loading.loras, lora_places, where=where),
     )

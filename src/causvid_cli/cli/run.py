@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from causvid_cli.cli import console
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.progress import Progress, show_progress
-from causvid_cli.cli.report import Made, Sidecar, announcer, cue_line, open_preview, report, step_reporter, watched
+from causvid_cli.cli.report import (
+    Sidecar,
+    VideoResult,
+    announcer,
+    cue_line,
+    open_preview,
+    report,
+    step_reporter,
+    watched,
+)
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import OutputError
@@ -43,7 +52,7 @@ def run_earlier(task: Task, earlier: "Earlier", *, started: float) -> None:
 
 
 def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> None:
-    if work[0][0].making.preview:
+    if work[0][0].options.preview:
         from causvid_cli.cli.preview import check_preview
 
         check_preview()
@@ -53,14 +62,14 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
     for line in dict.fromkeys(length_warning(task.facts, task.job.frames) for task, _ in work):
         if line:
             console.warning(line)
-    given = [*first.given.notes, *first.given.left_out(first.output)] if first.given else []
+    given = [*first.input_media.notes, *first.input_media.left_out(first.output)] if first.input_media else []
     for line in (*first.landed, *first.retimed, *first.sounds, *given):
         console.note(line)
     with show_progress(f"loading {first.facts.name}") as progress:
-        if first.making.dry_run:
+        if first.options.dry_run:
             from causvid_cli.cli.dry_run import show_dry_run
 
-            show_dry_run([task for task, _ in work], lambda: load_pipeline(first)[0], as_json=first.making.as_json)
+            show_dry_run([task for task, _ in work], lambda: load_pipeline(first)[0], as_json=first.options.as_json)
             return
         pipeline, timings = load_pipeline(first)
         for line in pipeline.notes:
@@ -86,7 +95,7 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
         lora_files=task.lora_files,
         video=task.video,
     )
-    use_threads(task.making.threads, is_small=pipeline.model.is_small, device=pipeline.device)
+    use_threads(task.options.threads, is_small=pipeline.model.is_small, device=pipeline.device)
     loaded = time.monotonic()
     console.detail(
         f"{pipeline.facts.name} from {task.folder or 'random numbers'} on {pipeline.device} in {_dtype(pipeline)}; "
@@ -95,17 +104,17 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
     return pipeline, {"import_s": imported - started, "load_s": loaded - imported}
 
 
-def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None") -> Made:
+def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None") -> VideoResult:
     """Make one video; what stops it on the way leaves what was made so that `causvid resume` goes on with it."""
     from causvid_cli.device import peak_memory_bytes
 
     job = replace(task.job, device=str(pipeline.device), dtype=_dtype(pipeline))
     if earlier:
         job = earlier.job
-    made = Made(job=job, output=task.output, resumed_frames=earlier.frames if earlier else 0)
+    made = VideoResult(job=job, output=task.output, resumed_frames=earlier.frames if earlier else 0)
     with interrupts.deferred(lambda: console.note(STOPPING)), ExitStack() as stack:
         recording = stack.enter_context(open_recording(task, job, pipeline, earlier))
-        sidecar = Sidecar(job) if task.making.sidecar else None
+        sidecar = Sidecar(job) if task.options.sidecar else None
         show = open_preview(task, stack)
         stream, writer = recording.stream, recording.writer
         made.notes, made.read_as = stream.notes, stream.read_as
@@ -143,13 +152,13 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
             _keep(error, task, recording)
             raise
         try:
-            recording.clean_up(keep_latents=task.making.keep_latents)
+            recording.clean_up(keep_latents=task.options.keep_latents)
         except OutputError as error:
             if recording.journal is not None:
                 error.add_note(f"`causvid resume {shlex.quote(str(task.output))}` tries again")
             raise
-    if task.given and job.frames and made.frames < job.frames:
-        console.note(f"{task.given.name} ended before --length {job.length}, and so does the video")
+    if task.input_media and job.frames and made.frames < job.frames:
+        console.note(f"{task.input_media.name} ended before --length {job.length}, and so does the video")
     made.peak_memory_bytes = peak_memory_bytes(pipeline.device)
     return made
 

@@ -28,7 +28,7 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
     from causvid_cli.job.journal import Journal
     from causvid_cli.job.recording import Recording
 
-    given = task.given
+    given = task.input_media
     recipe = dict(earlier.journal.request["recipe"]) if earlier else job.recipe(versions())
     with open_output(task, job, recipe, earlier) as writer:
         journal = earlier.journal if earlier else None
@@ -57,7 +57,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
     from causvid_cli.pipeline import GIVEN
     from causvid_cli.timecode import parse_size
 
-    rate, given = job.retiming.made, task.given
+    rate, given = job.retiming.made, task.input_media
     stream = pipeline.stream(
         job.cues,
         length=ENDLESS if job.made_frames is None else f"{job.made_frames}f",
@@ -74,7 +74,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
         ahead=pipeline.benefits_from_prefetch and not task.is_live,  # live, a picture comes as soon as it can
     )
-    if task.making.strict:
+    if task.options.strict:
         for prompt, notes in stream.not_understood.items():
             raise UsageError(f"--strict: nothing of {prompt!r} was understood: {'; '.join(notes)}")
     return stream
@@ -103,21 +103,21 @@ def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier 
         width=width,
         height=height,
         fps=job.rate,
-        metadata={} if task.making.no_metadata else recipe_to_metadata(recipe),
+        metadata={} if task.options.no_metadata else recipe_to_metadata(recipe),
         chapters=[replace(chapters[0], start_frame=0), *chapters[1:]] if len(chapters) > 1 else (),
         lossless=job.lossless,
         soundtrack=task.soundtrack,
-        encoding=task.given.encoding if task.given else None,
+        encoding=task.input_media.encoding if task.input_media else None,
     )
     if task.output is None:
-        return PipeWriter(sys.stdout.buffer, video, format=task.making.format or "mp4")
+        return PipeWriter(sys.stdout.buffer, video, format=task.options.format or "mp4")
     return open_writer(
         task.output,
         video,
-        overwrite=task.making.overwrite,
+        overwrite=task.options.overwrite,
         named=earlier.named if earlier else (),
         resume=earlier.restart if earlier and earlier.restart.frames else None,
-        finish=task.given.finish(task.output, task.soundtrack) if task.given else None,
+        finish=task.input_media.finish(task.output, task.soundtrack) if task.input_media else None,
     )
 
 
@@ -126,7 +126,7 @@ def find_named(task: Task) -> "frozenset[str] | None":
 
     None when these are all of the video: then what it left is cleaned up now.
     """
-    if task.output is None or task.making.dry_run:
+    if task.output is None or task.options.dry_run:
         return frozenset()
     if not os.path.exists(journal_path(task.output)) or not existing(task.output):
         return frozenset()
@@ -152,7 +152,7 @@ def find_earlier_run(task: Task) -> "Earlier | None":
 
     Raises OutputError when it is another video's, which only -y gives up.
     """
-    if task.output is None or task.making.dry_run or not journal_path(task.output).exists():
+    if task.output is None or task.options.dry_run or not journal_path(task.output).exists():
         return None
     from causvid_cli.job.recording import find_earlier  # loads torch
     from causvid_cli.video import part_of
@@ -163,7 +163,7 @@ def find_earlier_run(task: Task) -> "Earlier | None":
     try:
         earlier = find_earlier(task.output, part)
     except MediaError:
-        if task.making.overwrite:
+        if task.options.overwrite:
             return None
         raise
     if earlier is None:
@@ -174,7 +174,7 @@ def find_earlier_run(task: Task) -> "Earlier | None":
             console.note(f"going on with {part}, which has {counted(earlier.frames, 'frame')}")
         return earlier
     earlier.journal.close()
-    if task.making.overwrite or not earlier.chunks:
+    if task.options.overwrite or not earlier.chunks:
         return None
     raise OutputError(
         f"{part} holds {counted(earlier.frames, 'frame')} of another video ({earlier.job.prompt!r}); "
@@ -187,17 +187,17 @@ def _request(task: Task, recipe: dict[str, Any]) -> dict[str, Any]:
     from causvid_cli.job.recording import Local
     from causvid_cli.job.seal import seal_of
 
-    given, making = task.given, task.making
+    given, options = task.input_media, task.options
     local = Local(
         model=str(task.folder.resolve()) if task.folder else None,
         input=str(given.path.resolve()) if given and given.path else None,
         audio=str(task.soundtrack.path.resolve()) if task.soundtrack else None,
         loras=tuple(str(path.resolve()) for path in task.lora_files),
         tolerate_damage=bool(given and getattr(given, "tolerate_damage", False)),
-        overwrite=making.overwrite,
-        no_metadata=making.no_metadata,
-        sidecar=making.sidecar,
-        keep_latents=making.keep_latents,
+        overwrite=options.overwrite,
+        no_metadata=options.no_metadata,
+        sidecar=options.sidecar,
+        keep_latents=options.keep_latents,
     )
     request = {"recipe": recipe, "local": asdict(local) | {"loras": list(local.loras)}}
     return request | {"seal": seal_of(request)}

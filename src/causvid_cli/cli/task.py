@@ -12,7 +12,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from causvid_cli.cli import console
-from causvid_cli.cli.video_options import Making
+from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.geometry import ChunkGrid
@@ -68,9 +68,9 @@ class Task:
     grid: ChunkGrid
     output: Path | None
     """None is stdout."""
-    given: InputMedia | None
-    """The user's file that the video begins from."""
-    making: Making
+    input_media: InputMedia | None
+    """The photo or clip that the video begins from."""
+    options: VideoOptions
     soundtrack: "Soundtrack | None" = None
     """What is laid under the video."""
     lora_files: tuple[Path, ...] = ()
@@ -107,12 +107,12 @@ class Task:
     @property
     def is_live(self) -> bool:
         """Whether it is made of a pipe, which nobody can read twice: then there is nothing to resume."""
-        return self.given is not None and self.given.path is None
+        return self.input_media is not None and self.input_media.path is None
 
     @property
     def is_endless(self) -> bool:
         """Whether Ctrl-C is how it ends, not what breaks it off."""
-        return self.job.frames is None and (self.given is None or self.is_live)
+        return self.job.frames is None and (self.input_media is None or self.is_live)
 
     @property
     def landed(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class Task:
         if self.snapped is None:
             return ()
         several = len(self.snapped.report) > 1
-        if self.making.verbose or (several and self.job.command == "edit-script"):
+        if self.options.verbose or (several and self.job.command == "edit-script"):
             return self.snapped.lines
         return tuple(str(entry) for entry in self.snapped.report if several and entry.start_s != entry.asked_s)
 
@@ -130,7 +130,7 @@ class Task:
         sound, job = self.soundtrack, self.job
         if sound is None or job.frames is None:
             return ()
-        seconds = job.frames / job.rate + (self.given.seconds_before if self.given else 0)
+        seconds = job.frames / job.rate + (self.input_media.seconds_before if self.input_media else 0)
         if abs(seconds - sound.seconds) < 1 / job.rate:
             return ()
         follows = "silence follows" if sound.fit == "pad" else "it begins again"
@@ -151,28 +151,28 @@ class Task:
         return (f"{self.facts.name} makes {made:.5g} frames per second and the video has {shown:.5g}: {done}",)
 
 
-def make_tasks(command: str, script: Script, making: Making, *, given: InputMedia | None = None) -> list[Task]:
+def make_tasks(command: str, script: Script, options: VideoOptions, *, given: InputMedia | None = None) -> list[Task]:
     """The videos that are asked for, `--count` of them. Raises CausvidError for what cannot be made."""
-    check_device(making.device)
-    check_dtype(making.dtype)
-    check_guidance(making.guidance)
-    loading, lora_files = _loading(making)
-    _check_together(making)
-    soundtrack = open_audio(making)
+    check_device(options.device)
+    check_dtype(options.dtype)
+    check_guidance(options.guidance)
+    loading, lora_files = _loading(options)
+    _check_together(options)
+    soundtrack = open_audio(options)
     if given is not None:
         given.replaces_sound = soundtrack is not None
-    if given is not None and given.kind == "clip" and making.output == "-":
+    if given is not None and given.kind == "clip" and options.output == "-":
         raise UsageError("-o -: the clip and what follows it go into one file; name one, such as -o longer.mp4")
-    if given is not None and given.kind == "clip" and making.lossless:
+    if given is not None and given.kind == "clip" and options.lossless:
         raise UsageError("--lossless: what follows a clip is encoded like the clip; leave it out")
-    steps = None if making.steps is None else parse_whole(making.steps, name="--steps")
-    seed = _seed(script, making)
-    chosen = chosen_model(script, making)
+    steps = None if options.steps is None else parse_whole(options.steps, name="--steps")
+    seed = _seed(script, options)
+    chosen = chosen_model(script, options)
     facts, codec = chosen.facts, chosen.codec
-    way, made_fps, asked_fps = chosen_rates(script, making, facts, given)
-    wanted = _size(script, making)
+    way, made_fps, asked_fps = chosen_rates(script, options, facts, given)
+    wanted = _size(script, options)
     if given:
-        named = None if making.output == "-" else Path(making.output or "")
+        named = None if options.output == "-" else Path(options.output or "")
         given.check(facts, codec, size=wanted, fps=made_fps, output=named)
         cells, size = given.cells, given.size
     else:
@@ -183,8 +183,8 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
     if way == "motion" and min(size) < SMALLEST_MOTION and not retiming.is_same:
         own = "{}x{}".format(*size)
         raise UsageError(f"--interpolate motion: frames of {own} are too small for that; try --interpolate blend")
-    sound_length = length_of_sound(script, making, soundtrack, retiming) if command == "edit-script" else None
-    length, snapped, frames = _snapped(script, making, grid, retiming, given, sound_length)
+    sound_length = length_of_sound(script, options, soundtrack, retiming) if command == "edit-script" else None
+    length, snapped, frames = _snapped(script, options, grid, retiming, given, sound_length)
     check_endless(frames, facts)
     if given:
         given.read_through(None if frames is None else frames / retiming.shown)
@@ -203,25 +203,25 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         cells="{}x{}".format(*cells),
         seed=random_seed() if seed is None else seed,
         steps=check_steps(steps, facts),
-        guidance=making.guidance,
-        device=making.device,
-        dtype=making.dtype,
+        guidance=options.guidance,
+        device=options.device,
+        dtype=options.dtype,
         loading=loading,
-        lossless=making.lossless,
+        lossless=options.lossless,
     )
     tasks = []
-    for number in range(making.count):
+    for number in range(options.count):
         if job.seed + number > LARGEST_SEED:
-            raise UsageError(f"--count {making.count}: the last seed would be larger than {LARGEST_SEED}")
+            raise UsageError(f"--count {options.count}: the last seed would be larger than {LARGEST_SEED}")
         mine = replace(job, seed=job.seed + number)
         task = Task(
             job=mine,
             folder=chosen.folder,
             facts=facts,
             grid=grid,
-            output=output_path(mine, making, number=number),
-            given=given,
-            making=making,
+            output=output_path(mine, options, number=number),
+            input_media=given,
+            options=options,
             soundtrack=soundtrack,
             lora_files=lora_files,
             snapped=snapped,
@@ -229,18 +229,20 @@ def make_tasks(command: str, script: Script, making: Making, *, given: InputMedi
         )
         tasks.append(task)
     if len({task.output for task in tasks}) < len(tasks):
-        raise UsageError(f"-o {making.output}: {making.count} videos need names of their own; put {{seed}} or {{n}} in")
+        raise UsageError(
+            f"-o {options.output}: {options.count} videos need names of their own; put {{seed}} or {{n}} in"
+        )
     return tasks
 
 
-def chosen_model(script: Script, making: Making) -> ResolvedModel:
+def chosen_model(script: Script, options: VideoOptions) -> ResolvedModel:
     """The model that is asked for. Raises UsageError when two are, ModelError for what is not there."""
-    loading = Loading(vae=making.vae, random_weights=making.random_weights is not None)  # type: ignore[arg-type]
-    if making.random_weights is None:
-        return resolve_model(making.preferred("model", making.model, script.model), loading=loading)
-    if "model" in making.typed:
-        raise UsageError(f"--random-weights and --model {making.model}: choose one")
-    return resolve_model(making.random_weights, loading=loading)
+    loading = Loading(vae=options.vae, random_weights=options.random_weights is not None)  # type: ignore[arg-type]
+    if options.random_weights is None:
+        return resolve_model(options.preferred("model", options.model, script.model), loading=loading)
+    if "model" in options.typed:
+        raise UsageError(f"--random-weights and --model {options.model}: choose one")
+    return resolve_model(options.random_weights, loading=loading)
 
 
 def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: int | None = None) -> ChunkGrid:
@@ -255,30 +257,30 @@ def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: in
     )
 
 
-def output_path(job: Job, making: Making, *, number: int) -> Path | None:
+def output_path(job: Job, options: VideoOptions, *, number: int) -> Path | None:
     """Where a video goes: -o with its {fields} filled in, or a name of its own; None for stdout."""
-    if making.output == "-":
+    if options.output == "-":
         check_stdout()
         return None
     fields = {"slug": slug(job.prompt), "seed": job.seed, "n": number + 1, "model": slug(job.model.name)}
-    if making.output is None:
-        suffix = "mkv" if making.lossless else "mp4"
+    if options.output is None:
+        suffix = "mkv" if options.lossless else "mp4"
         return Path(f"causvid-{fields['slug']}-{job.seed}.{suffix}")
-    if not making.output:
+    if not options.output:
         raise UsageError("-o '': an empty name; try -o video.mp4")
     try:
-        parts = list(Formatter().parse(making.output))
+        parts = list(Formatter().parse(options.output))
     except ValueError:
-        raise UsageError(f"-o {making.output}: a brace without its pair; write {{{{ for one of the name") from None
+        raise UsageError(f"-o {options.output}: a brace without its pair; write {{{{ for one of the name") from None
     for _, name, width, conversion in parts:
         if name is None:
             continue
         if name not in fields:
             known = ", ".join(f"{{{field}}}" for field in fields)
-            raise UsageError(f"-o {making.output}: unknown field {{{name}}}; known: {known}; {{{{ is a brace itself")
+            raise UsageError(f"-o {options.output}: unknown field {{{name}}}; known: {known}; {{{{ is a brace itself")
         if conversion or not re.fullmatch(r"(0?[1-9]\d?d?)?", width or "") or (width and name not in ("seed", "n")):
-            raise UsageError(f"-o {making.output}: only {{n:03}} and {{seed:010}} and such can be written at a width")
-    return Path(making.output.format(**fields))
+            raise UsageError(f"-o {options.output}: only {{n:03}} and {{seed:010}} and such can be written at a width")
+    return Path(options.output.format(**fields))
 
 
 def check_stdout() -> None:
@@ -307,21 +309,26 @@ def check_output_of(task: Task, named: Collection[str] = ()) -> bool:
         width=width, height=height, fps=task.job.rate, lossless=task.job.lossless, soundtrack=task.soundtrack
     )
     if task.output is None:
-        check_pipe(video, task.making.format or "mp4")
+        check_pipe(video, task.options.format or "mp4")
         return True
-    if task.making.skip_existing and (there := existing(task.output)):
+    if task.options.skip_existing and (there := existing(task.output)):
         console.note(f"{there} exists: nothing to do")
         return False
     pixels = (task.job.frames or 0) * width * height
     check_output(
         task.output,
         video,
-        overwrite=task.making.overwrite,
+        overwrite=task.options.overwrite,
         expected_bytes=round(pixels * BYTES_PER_PIXEL),
-        joins=bool(task.given and task.given.joins(task.output)),
+        joins=bool(task.input_media and task.input_media.joins(task.output)),
         named=named,
     )
-    if task.given and task.given.path and task.output.exists() and task.output.samefile(task.given.path):
+    if (
+        task.input_media
+        and task.input_media.path
+        and task.output.exists()
+        and task.output.samefile(task.input_media.path)
+    ):
         raise OutputError(f"{task.output} is the input; choose another -o")
     return True
 
@@ -334,77 +341,81 @@ def existing(output: Path) -> Path | None:
     return next((file for file in finished_files(output) if file.exists()), None)
 
 
-def open_audio(making: Making) -> "Soundtrack | None":
+def open_audio(options: VideoOptions) -> "Soundtrack | None":
     """The sound that is asked for. Raises MediaError for what is none, or damaged."""
-    fit: AudioFit = check_choice(making.audio_fit, AUDIO_FITS, name="--audio-fit")
-    if making.audio is None:
+    fit: AudioFit = check_choice(options.audio_fit, AUDIO_FITS, name="--audio-fit")
+    if options.audio is None:
         return None
     from causvid_cli.media.sound import open_soundtrack
 
-    return open_soundtrack(making.audio, fit=fit)
+    return open_soundtrack(options.audio, fit=fit)
 
 
-def length_of_sound(script: Script, making: Making, soundtrack: "Soundtrack | None", retiming: Retiming) -> Time | None:
+def length_of_sound(
+    script: Script, options: VideoOptions, soundtrack: "Soundtrack | None", retiming: Retiming
+) -> Time | None:
     """How long a script's video is that lasts as long as its sound; None where the script or --length says that.
 
     The end of the last subtitle is no length that was asked for.
     """
     is_subtitles = Path(script.path).suffix.lower() in (".srt", ".vtt")
-    if soundtrack is None or "length" in making.typed or (script.length and not is_subtitles):
+    if soundtrack is None or "length" in options.typed or (script.length and not is_subtitles):
         return None
     return Time(Fraction(ceil(soundtrack.seconds * retiming.shown)), "f")
 
 
-def _check_together(making: Making) -> None:
+def _check_together(options: VideoOptions) -> None:
     """Refuse options that contradict each other."""
-    to_pipe = making.output == "-"
+    to_pipe = options.output == "-"
     for given, name, when, why in (
-        (making.as_json, "--json", making.json_lines, "--json-lines: choose one"),
-        (making.as_json, "--json", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
-        (making.json_lines, "--json-lines", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
-        (making.sidecar, "--sidecar", to_pipe, "-o -: it lies beside a file; name one"),
-        (making.keep_latents, "--keep-latents", to_pipe, "-o -: they lie beside a file; name one"),
+        (options.as_json, "--json", options.json_lines, "--json-lines: choose one"),
+        (options.as_json, "--json", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
+        (options.json_lines, "--json-lines", to_pipe, "-o -: the video itself goes to stdout; leave one out"),
+        (options.sidecar, "--sidecar", to_pipe, "-o -: it lies beside a file; name one"),
+        (options.keep_latents, "--keep-latents", to_pipe, "-o -: they lie beside a file; name one"),
         (
-            "audio_fit" in making.typed,
-            f"--audio-fit {making.audio_fit}",
-            making.audio is None,
+            "audio_fit" in options.typed,
+            f"--audio-fit {options.audio_fit}",
+            options.audio is None,
             "no --audio: name one",
         ),
-        (making.count > 1, f"--count {making.count}", to_pipe, "-o -: one video at a time goes there"),
-        (making.overwrite, "-y", making.skip_existing, "--skip-existing: choose one"),
-        (making.format is not None, "--format", not to_pipe, "a file: its name says what it is; --format is for -o -"),
+        (options.count > 1, f"--count {options.count}", to_pipe, "-o -: one video at a time goes there"),
+        (options.overwrite, "-y", options.skip_existing, "--skip-existing: choose one"),
+        (options.format is not None, "--format", not to_pipe, "a file: its name says what it is; --format is for -o -"),
     ):
         if given and when:
             raise UsageError(f"{name} and {why}")
 
 
-def _loading(making: Making) -> tuple[Loading, tuple[Path, ...]]:
+def _loading(options: VideoOptions) -> tuple[Loading, tuple[Path, ...]]:
     """How the model is to be loaded, and where its LoRAs lie. Raises UsageError, ModelError for a LoRA not there."""
-    loras = [parse_lora(text) for text in making.lora or ()]
+    loras = [parse_lora(text) for text in options.lora or ()]
     loading = Loading(
-        vae=making.vae,  # type: ignore[arg-type]  # what was typed; it is checked there
+        vae=options.vae,  # type: ignore[arg-type]  # what was typed; it is checked there
         loras=tuple(lora_use(path, weight) for path, weight in loras),
-        quantize=making.quantize,  # type: ignore[arg-type]
-        offload=making.offload,  # type: ignore[arg-type]
-        compile=making.compile,
-        attention=making.attention,
-        random_weights=making.random_weights is not None,
+        quantize=options.quantize,  # type: ignore[arg-type]
+        offload=options.offload,  # type: ignore[arg-type]
+        compile=options.compile,
+        attention=options.attention,
+        random_weights=options.random_weights is not None,
     )
     return loading, tuple(path for path, _ in loras)
 
 
-def _seed(script: Script, making: Making) -> int | None:
-    given = None if making.seed is None else check_seed(parse_whole(making.seed, name="--seed"))
-    return making.preferred("seed", given, script.seed)
+def _seed(script: Script, options: VideoOptions) -> int | None:
+    given = None if options.seed is None else check_seed(parse_whole(options.seed, name="--seed"))
+    return options.preferred("seed", given, script.seed)
 
 
 def chosen_rates(
-    script: Script, making: Making, facts: PackFacts, given: InputMedia | None
+    script: Script, options: VideoOptions, facts: PackFacts, given: InputMedia | None
 ) -> tuple[Interpolate, Fraction, Fraction | None]:
     """How frames are interpolated, at which rate the model's are made, and which rate of the file is asked for."""
     usual = "none" if given is not None and given.kind == "source" else "repeat"
-    way: Interpolate = check_choice(making.interpolate or usual, INTERPOLATE, name="--interpolate")
-    asked: Fraction | None = making.preferred("fps", None if making.fps is None else parse_fps(making.fps), script.fps)
+    way: Interpolate = check_choice(options.interpolate or usual, INTERPOLATE, name="--interpolate")
+    asked: Fraction | None = options.preferred(
+        "fps", None if options.fps is None else parse_fps(options.fps), script.fps
+    )
     own = parse_fps(facts.fps)
     return way, asked or own if way == "none" else own, asked
 
@@ -414,29 +425,29 @@ def retiming_of(way: Interpolate, made: Fraction, asked: Fraction | None, given:
     return Retiming(made, made if way == "none" else asked or (given and given.fps) or made)
 
 
-def _size(script: Script, making: Making) -> tuple[int, int] | None:
-    given = None if making.size is None else parse_size(making.size)
-    return making.preferred("size", given, script.size)
+def _size(script: Script, options: VideoOptions) -> tuple[int, int] | None:
+    given = None if options.size is None else parse_size(options.size)
+    return options.preferred("size", given, script.size)
 
 
 def _snapped(
     script: Script,
-    making: Making,
+    options: VideoOptions,
     grid: ChunkGrid,
     retiming: Retiming,
     given: InputMedia | None,
     sound_length: Time | None,
 ) -> tuple[str, Snapped, int | None]:
     """The length as the user has it, the cues at their chunks, and the number of pictures; None has no end."""
-    if making.transition is not None:
-        check_choice(making.transition, TRANSITIONS, name="--transition")
+    if options.transition is not None:
+        check_choice(options.transition, TRANSITIONS, name="--transition")
     script = replace(
         script,
-        transition=making.preferred("transition", making.transition, script.transition),
-        negative=making.preferred("negative", making.negative, script.negative),
+        transition=options.preferred("transition", options.transition, script.transition),
+        negative=options.preferred("negative", options.negative, script.negative),
     )
-    asked: str | None = making.length
-    if asked is None or ("length" not in making.typed and script.length is not None):
+    asked: str | None = options.length
+    if asked is None or ("length" not in options.typed and script.length is not None):
         asked = None
         if sound_length is not None:
             asked = str(sound_length)

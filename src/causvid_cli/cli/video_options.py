@@ -13,7 +13,7 @@ from causvid_cli.request import AUTO, DEFAULT_MODEL, GUIDANCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
+class VideoOptions:
     """What a user may say of any video, as it was typed."""
 
     output: options.Output = None
@@ -63,26 +63,26 @@ class Making:
         return given if name in self.typed or from_script is None else from_script
 
 
-def makes_video(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all options of `Making`; it gets them as the one argument `making`."""
-    hints = get_type_hints(Making, include_extras=True)
+def with_video_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all options of `VideoOptions`; it gets them as the one argument `video_options`."""
+    hints = get_type_hints(VideoOptions, include_extras=True)
     shared = [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
         )
-        for field in fields(Making)
+        for field in fields(VideoOptions)
         if field.name != "typed"
     ]
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "making"]
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "video_options"]
 
     @wraps(command)
     def run(*, typer_context: typer.Context, **values: Any) -> None:
         names = [parameter.name for parameter in shared]
         typed = frozenset(name for name in names if settings.typed(typer_context, name))
-        making = Making(**{name: values.pop(name) for name in names}, typed=typed)
-        command(**values, making=making)
+        video_options = VideoOptions(**{name: values.pop(name) for name in names}, typed=typed)
+        command(**values, video_options=video_options)
 
     parameters = [*own, *shared, context]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
