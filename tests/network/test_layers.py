@@ -63,7 +63,7 @@ def test_a_configuration_of_another_kind_is_refused_and_extra_entries_are_not():
 
 def test_a_video_of_the_embedded_model_loads_no_large_package_but_torch(tmp_path):
     """torch alone takes a second; diffusers with its optional packages took three more."""
-    large = ("diffusers", "transformers", "peft", "torchao", "torch._dynamo", "torch._inductor", "scipy")
+    large = ("diffusers", "transformers", "peft", "torchao", "torch._dynamo", "torch._inductor", "sympy", "scipy")
     code = (
         "import sys; from causvid_cli.cli.app import app\n"
         "try: app(['t2v', 'a red car', '--length', '4f', '--size', '64x64', '--steps', '1', '-q', '-o', 'x.mp4'])\n"

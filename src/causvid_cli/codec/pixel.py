@@ -55,8 +55,7 @@ class PixelCodec(nn.Module):
         self.register_buffer("palette", palette.to(torch.uint8))
         self.register_buffer("latents_mean", torch.zeros(cell_channels))
         self.register_buffer("latents_std", torch.ones(cell_channels))
-        table = torch.empty(colours, embed)  # on the meta device, filling it would load torch's compiler
-        self.embed = nn.Embedding(colours, embed, _weight=table if table.is_meta else table.normal_())
+        self.embed = nn.Embedding(colours, embed)
         half, quarter, eighth = encoder_widths
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),

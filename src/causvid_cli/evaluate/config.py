@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
@@ -18,7 +18,6 @@ DEFAULT_LENGTH = "4s"
 """What the judge looks at, and what the embedded model's teacher was trained on."""
 ExperimentKind = Literal["switches", "photos"]
 """Prompts that change on the way, and photos that are set in motion."""
-EXPERIMENT_KINDS: tuple[ExperimentKind, ...] = get_args(ExperimentKind)
 MOST_TRIALS = 400
 
 

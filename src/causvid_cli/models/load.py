@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from causvid_cli.architectures import load_config
 from causvid_cli.codec import Codec
@@ -176,9 +177,19 @@ def load_story_text(folder: Path) -> StoryText:
 
 
 def _filled(build: Callable[[], M], state: dict[str, torch.Tensor], *, name: str) -> M:
-    """A module with these tensors, in its own dtype; room is made only when they are known to fit."""
-    with torch.device("meta"):
-        module = build()
-    check_state(module, {key: tensor.shape for key, tensor in state.items()}, name=name)
-    module.to_empty(device="cpu").load_state_dict(state)
+    """Return a module with these tensors, in its own dtype; it is built only when they are known to fit."""
+    with torch.device("meta"), Unfilled():
+        shape = build()
+    check_state(shape, {key: tensor.shape for key, tensor in state.items()}, name=name)
+    module = build()
+    module.load_state_dict(state)
     return module
+
+
+class Unfilled(TorchFunctionMode):
+    """Let modules that are built inside draw no first weights, for which the meta device loads torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))

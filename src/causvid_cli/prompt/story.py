@@ -33,10 +33,8 @@ class StoryText(nn.Module):
             self._rows.append({None: rows + 1} | {word: rows + 2 + i for i, word in enumerate(words[slot])})
             rows += 2 + len(words[slot])
         self._empty = [row[None] - 1 for row in self._rows]
-        table = torch.empty(rows, dim)  # on the meta device, filling it would load torch's compiler
-        self.embed = nn.Embedding(rows, dim, _weight=table if table.is_meta else table.normal_())
-        if not table.is_meta:
-            nn.init.normal_(self.embed.weight)
+        self.embed = nn.Embedding(rows, dim)
+        nn.init.normal_(self.embed.weight)
 
     @classmethod
     def for_vocabulary(cls, *, dim: int = 64) -> "StoryText":
