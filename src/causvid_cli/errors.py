@@ -63,3 +63,7 @@ class OutputError(CausvidError):
     """An output that exists, is full, is denied, or did not verify."""
 
     exit_code = ExitCode.OUTPUT
+
+
+class BusyError(OutputError):
+    """An output that another process is writing."""

@@ -15,6 +15,7 @@ import typer
 
 from causvid_cli import __version__
 from causvid_cli.cli import (
+    batch,
     bench,
     completion,
     config,
@@ -33,7 +34,7 @@ from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import CausvidError, ExitCode, UsageError
 
-COMMANDS = (generate, edit_script, resume, distill, info, models, bench, eval, doctor, config)
+COMMANDS = (generate, edit_script, batch, resume, distill, info, models, bench, eval, doctor, config)
 """Modules whose `app` holds commands, in the order of the help."""
 
 EXIT_CODES = {
@@ -141,6 +142,11 @@ def explain_command(
     print(shown.get_help())
 
 
+def root() -> Any:
+    """The `causvid` command and all below it, as click has them."""
+    return typer.main.get_command(app)
+
+
 def main() -> NoReturn:
     """The `causvid` command."""
     _occupy_standard_streams()
@@ -148,7 +154,7 @@ def main() -> NoReturn:
         plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         sys.stdout.reconfigure(errors="backslashreplace" if plain else "surrogateescape")
     try:
-        typer.main.get_command(app).main(prog_name="causvid")
+        root().main(prog_name="causvid")
     finally:
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # torch takes a while to go: Ctrl-C then just ends it
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -219,7 +225,7 @@ def explain(error: BaseException) -> tuple[ExitCode, str]:
         return ExitCode.OUTPUT, f"cannot write: {(error.strerror or '').lower()}"
     if hasattr(error, "format_message"):  # typer's and click's usage errors share no public class
         return ExitCode.USAGE, _usage_line(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         wanted = re.search(r"allocate (?:memory: you tried to allocate )?([\d.]+ \w+)", str(error), re.IGNORECASE)
         size = f" ({wanted[1]} more were wanted)" if wanted else ""
         return ExitCode.DEVICE, f"out of memory{size}; close other programs or ask for less, such as a smaller --size"
@@ -251,7 +257,7 @@ def _is_out_of_files(error: BaseException | None) -> bool:
     return False
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """torch's, Python's and the system's ways of saying so, without importing torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

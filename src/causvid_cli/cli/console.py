@@ -69,6 +69,17 @@ def _one_of(value: str, known: Sequence[str], name: str) -> str:
     return value
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Inside, only errors are said."""
+    before = voice.quiet
+    voice.quiet = 2
+    try:
+        yield
+    finally:
+        voice.quiet = before
+
+
 # --- lines ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,10 +2,11 @@
 
 import shlex
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
 from causvid_cli.cli.interrupts import interrupts
@@ -33,8 +34,35 @@ if TYPE_CHECKING:
 STOPPING = "stopping after this chunk; Ctrl-C again stops now"
 
 
+_planned: ContextVar[list[Task] | None] = ContextVar("planned", default=None)
+
+
+@contextmanager
+def planning() -> Iterator[list[Task]]:
+    """Inside, commands check what they are asked, and add to this list the tasks that they would carry out."""
+    tasks: list[Task] = []
+    token = _planned.set(tasks)
+    try:
+        yield tasks
+    finally:
+        _planned.reset(token)
+
+
+def planned(root: Any, arguments: Sequence[str]) -> Task:
+    """The task of a command line for one video, checked as the command itself checks it. root: the `causvid` command.
+
+    Raises CausvidError, also for what typer complains about.
+    """
+    with planning() as tasks, root.make_context("causvid", list(arguments)) as context:
+        root.invoke(context)
+    return tasks[0]
+
+
 def run(tasks: Sequence[Task], *, started: float) -> None:
     """Make the videos and report each. started: when the command began, on the monotonic clock."""
+    if (planned := _planned.get()) is not None:
+        planned.extend(tasks)
+        return
     work = []
     for task in tasks:
         named = find_named(task)
@@ -104,8 +132,13 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
     return pipeline, {"import_s": imported - started, "load_s": loaded - imported}
 
 
-def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None") -> VideoResult:
-    """Make one video; what stops it on the way leaves what was made so that `causvid resume` goes on with it."""
+def make_video(
+    task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None", *, keep_partial: bool = True
+) -> VideoResult:
+    """Make one video; what stops it on the way leaves what was made so that `causvid resume` goes on with it.
+
+    keep_partial: whether what was made until Ctrl-C becomes a video of its own as well.
+    """
     from causvid_cli.device import peak_memory_bytes
 
     job = replace(task.job, device=str(pipeline.device), dtype=_dtype(pipeline))
@@ -149,7 +182,7 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
             made.generate_s = time.monotonic() - started
             recording.publish(sidecar=sidecar.text(task, job, made) if sidecar else None)
         except BaseException as error:
-            _keep(error, task, recording)
+            _keep(error, task, recording, as_partial=keep_partial)
             raise
         try:
             recording.clean_up(keep_latents=task.options.keep_latents)
@@ -163,7 +196,7 @@ def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "E
     return made
 
 
-def _keep(error: BaseException, task: Task, recording: "Recording") -> None:
+def _keep(error: BaseException, task: Task, recording: "Recording", *, as_partial: bool) -> None:
     """Say where that is which was made before an error; after Ctrl-C it is a video of its own as well."""
     writer = recording.writer
     if task.output is None or not writer.frames_written:
@@ -177,7 +210,7 @@ def _keep(error: BaseException, task: Task, recording: "Recording") -> None:
         error.add_note(f"{writer.part_path} was removed meanwhile{resume}")
         return
     kept_in = writer.part_path
-    if isinstance(error, KeyboardInterrupt) and not interrupts.raised:
+    if as_partial and isinstance(error, KeyboardInterrupt) and not interrupts.raised:
         kept_in = writer.publish_partial()
     written, total = writer.frames_written, task.job.frames
     frames = f"{written} of {counted(total, 'frame')}" if total else counted(written, "frame")

@@ -63,28 +63,42 @@ class VideoOptions:
         return given if name in self.typed or from_script is None else from_script
 
 
-def with_video_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all options of `VideoOptions`; it gets them as the one argument `video_options`."""
+def with_video_options_but(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `VideoOptions` but some; it gets them as the one argument `video_options`.
+
+    It also gets `typer_context`, if it has a parameter of that name.
+    """
     hints = get_type_hints(VideoOptions, include_extras=True)
     shared = [
         inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
         )
         for field in fields(VideoOptions)
-        if field.name != "typed"
+        if field.name not in ("typed", *left_out)
     ]
     context = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "video_options"]
 
-    @wraps(command)
-    def run(*, typer_context: typer.Context, **values: Any) -> None:
-        names = [parameter.name for parameter in shared]
-        typed = frozenset(name for name in names if settings.typed(typer_context, name))
-        video_options = VideoOptions(**{name: values.pop(name) for name in names}, typed=typed)
-        command(**values, video_options=video_options)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        given = ("video_options", "typer_context")
+        own = [parameter for parameter in signature.parameters.values() if parameter.name not in given]
 
-    parameters = [*own, *shared, context]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+        @wraps(command)
+        def run(*, typer_context: typer.Context, **values: Any) -> None:
+            names = [parameter.name for parameter in shared]
+            typed = frozenset(name for name in names if settings.typed(typer_context, name))
+            video_options = VideoOptions(**{name: values.pop(name) for name in names}, typed=typed)
+            if "typer_context" in signature.parameters:
+                values["typer_context"] = typer_context
+            command(**values, video_options=video_options)
+
+        parameters = [*own, *shared, context]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+with_video_options = with_video_options_but()
+"""Give a command all options of `VideoOptions`."""

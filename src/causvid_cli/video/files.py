@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import av
 from av.container import OutputContainer
 
-from causvid_cli.errors import OutputError
+from causvid_cli.errors import BusyError, OutputError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -110,7 +110,7 @@ def _lock(file: OutputFile, path: Path, *, shared: bool = False) -> None:
             fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
     except (BlockingIOError, PermissionError) as error:  # as POSIX and as Windows say it
         owner = _lock_owner(file)
-        raise OutputError(f"{path} is being written by another causvid{owner}; choose another -o") from error
+        raise BusyError(f"{path} is being written by another causvid{owner}; choose another -o") from error
     except OSError:
         pass  # a file system without locks: rather unguarded than no video
 

@@ -1,0 +1,1 @@
+"""Many videos from one file: its rows, what is done of them, and the processes that make the rest."""

@@ -1,0 +1,231 @@
+"""Rows -> jobs: each a command with its options, a key that says what it makes, and a file of its own."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from string import Formatter
+from typing import Any, Literal
+
+from causvid_cli.batch.rows import Mistake, Row
+from causvid_cli.config import did_you_mean, to_json
+from causvid_cli.errors import CausvidError, UsageError
+from causvid_cli.request import check_prompt, check_seed
+from causvid_cli.timecode import parse_whole
+from causvid_cli.untrusted import shown
+
+DEFAULT_COMMAND = "t2v"
+KEY_CHARACTERS = 8
+"""Of a job's key, in the name of its file."""
+TEMPLATE = "{id}-{key}.mp4"
+ID_RULE = "1 to 100 letters, digits and . _ -, the first no dot and no dash"
+_ID = re.compile(r"\w[\w.-]{0,99}")
+_OWN = ("id", "custom-id", "command")
+_FIELDS = ("id", "key", "seed", "command")
+_FILES = ("audio", "lora")
+"""Options that name files."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCommand:
+    """What a row of a command may say.
+
+    inputs: its arguments in their order, such as ("image", "prompt"). options: the long names of its options and
+    whether each is a switch, a text or number, or a list of them.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    options: Mapping[str, Literal["switch", "value", "list"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One video to be made. Jobs of one key make the very same frames."""
+
+    line: int
+    id: str
+    arguments: tuple[str, ...]
+    """Command and options as the command line has them, without -o."""
+    group: str
+    """Equal for jobs that differ in prompt and seed only."""
+    key: str
+    path: str
+    """Of its file, relative to the batch's folder; it holds the id and the key."""
+    carried: Mapping[str, Any]
+    """The row's free fields, which go with it into the results."""
+
+
+Check = Callable[[tuple[str, ...]], Mapping[str, Any]]
+"""A command line, checked through -> what it makes, but for prompt and seed. Raises CausvidError."""
+
+
+class JobReader:
+    """Turns rows into jobs, and collects every mistake.
+
+    base: what paths in rows are relative to. shared: options of every row that does not say otherwise.
+    reserved: names that no row may use.
+    """
+
+    def __init__(
+        self,
+        commands: Iterable[RowCommand],
+        *,
+        base: Path,
+        shared: Mapping[str, Any],
+        template: str,
+        check: Check,
+        reserved: Collection[str] = (),
+    ) -> None:
+        self.mistakes: list[Mistake] = []
+        self.carried: set[str] = set()
+        """Names of free fields."""
+        self._commands = {command.name: command for command in commands}
+        self._base, self._shared, self._template, self._check = base, shared, template, check
+        self._reserved = reserved
+        self._checked: dict[str, Mapping[str, Any] | CausvidError] = {}
+        self._alike: Counter[str] = Counter()
+        self._lines: dict[str, int] = {}  # by id
+
+    def read(self, rows: Iterable[Row]) -> Iterator[Job]:
+        """Yield a job for each row that is one."""
+        for row in rows:
+            try:
+                yield self._job(row)
+            except CausvidError as error:
+                self.mistakes.append(Mistake(row.line, str(error)))
+
+    def _job(self, row: Row) -> Job:
+        name = row.fields.get("command", DEFAULT_COMMAND)
+        command = self._commands.get(name) if isinstance(name, str) else None
+        if command is None:
+            near = did_you_mean(str(name), self._commands) or f"; known: {', '.join(self._commands)}"
+            raise UsageError(f"unknown command {shown(name)}{near}")
+        said, carried = self._told(command, row.fields)
+        if missing := next((each for each in command.inputs if each not in said), None):
+            raise UsageError(f"no {missing}: {command.name} needs one")
+        identity = self._identity(row)
+        alike = _hash({"command": name, **said})
+        self._alike[alike] += 1
+        if "seed" not in said:  # the same at every run, and another one for each row that says the same
+            said["seed"] = int(_hash([alike, self._alike[alike]])[:8], 16)
+        recipe = self._recipe(command, said)
+        files = {key: value for key, value in said.items() if key not in command.inputs or key == "prompt"}
+        key, slug = _hash([files, recipe]), re.sub(r"\W+", "-", str(said.get("prompt", name)).lower(), flags=re.ASCII)
+        identity = identity or slug.strip("-")[:40].strip("-") or str(name)
+        path = self._template.format(id=identity, key=key[:KEY_CHARACTERS], seed=said["seed"], command=name)
+        return Job(
+            line=row.line,
+            id=identity,
+            arguments=command_line(command, said),
+            group=_hash(recipe),
+            key=key,
+            path=path,
+            carried=carried,
+        )
+
+    def _told(self, command: RowCommand, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and options by name, with those of all rows, and the free fields."""
+        said: dict[str, Any] = {name: value for name, value in self._shared.items() if name in command.options}
+        carried: dict[str, Any] = {}
+        for given, value in fields.items():
+            name = given.strip().lower().replace("_", "-")
+            if name in _OWN:
+                continue
+            if name in command.inputs:
+                said[name] = self._input(name, value)
+            elif name in command.options:
+                said[name] = self._option(name, value, command.options[name])
+            elif name in self._reserved:
+                raise UsageError(f"{given}: is said for the whole batch, on the command line")
+            elif near := did_you_mean(name, (*command.inputs, *command.options, *_OWN)):
+                raise UsageError(f"unknown field {given!r}{near}")
+            else:
+                carried[given] = value
+                self.carried.add(given)
+        return said, carried
+
+    def _input(self, name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise UsageError(f"{name}: must be text, got {shown(value)}")
+        if name == "prompt":
+            if value.startswith("@") or value.strip() == "-":
+                raise UsageError(f"prompt {shown(value)}: in a jobs file it is the text itself, no file and no stdin")
+            return check_prompt(value)
+        if value == "-":
+            raise UsageError(f"{name} '-': a file is wanted here, not stdin")
+        return str(self._base / value)
+
+    def _option(self, name: str, value: Any, kind: str) -> Any:
+        if kind == "switch":
+            if isinstance(value, str):  # as CSV has it
+                value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+                    value.lower()
+                )
+            if not isinstance(value, bool):
+                raise UsageError(f"{name}: must be true or false")
+            return value
+        values = value if isinstance(value, list) and kind == "list" else [value]
+        if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values):
+            raise UsageError(f"{name}: must be {'texts' if kind == 'list' else 'text or a number'}, got {shown(value)}")
+        texts = [str(self._base / str(each)) if name in _FILES else str(each) for each in values]
+        if name == "seed":
+            return check_seed(parse_whole(texts[0], name="seed"))
+        return texts if kind == "list" else texts[0]
+
+    def _identity(self, row: Row) -> str:
+        """The row's own id, or "" where it has none. Raises UsageError for one that is no name, or there twice."""
+        own = row.fields.get("id", row.fields.get("custom_id"))
+        if own is None:
+            return ""
+        identity = str(own)
+        if not isinstance(own, str | int) or not _ID.fullmatch(identity):
+            raise UsageError(f"id {shown(own)}: must be {ID_RULE}")
+        if (line := self._lines.setdefault(identity, row.line)) != row.line:
+            raise UsageError(f"id {identity!r}: line {line} has it already")
+        return identity
+
+    def _recipe(self, command: RowCommand, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a row makes but for prompt and seed, checked once for all rows that are equal in the rest."""
+        rest = _hash([command.name, {key: value for key, value in said.items() if key not in ("prompt", "seed")}])
+        if rest not in self._checked:
+            try:
+                self._checked[rest] = self._check(command_line(command, said))
+            except CausvidError as error:
+                self._checked[rest] = error
+        checked = self._checked[rest]
+        if isinstance(checked, CausvidError):
+            raise checked
+        return checked
+
+
+def command_line(command: RowCommand, said: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row says, as the command line has it."""
+    words = [command.name]
+    for name, value in sorted(said.items()):
+        if name in command.options:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}"] * value if isinstance(value, bool) else [f"--{name}={each}" for each in values]
+    return (*words, "--", *(said[name] for name in command.inputs))
+
+
+def check_template(template: str) -> str:
+    """The -o of a batch. Raises UsageError unless it names one file in the batch's folder, by id and key."""
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        template.format(**dict.fromkeys(_FIELDS, "x"))
+    except (ValueError, KeyError, IndexError, AttributeError):
+        known = ", ".join(f"{{{name}}}" for name in _FIELDS)
+        raise UsageError(f"-o {template}: only {known} can be filled in; {{{{ is a brace itself") from None
+    if not {"id", "key"} <= fields:
+        raise UsageError(f"-o {template}: must hold {{id}} and {{key}}, so that each job has a file of its own")
+    path = PurePath(template)
+    if path.is_absolute() or ".." in path.parts or "%" in template:
+        raise UsageError(f"-o {template}: must be one file inside the folder (--dir)")
+    return template
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(to_json(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""What is done of a batch is read back whole, whatever killed the process that wrote it."""
+
+import multiprocessing
+
+import pytest
+
+from causvid_cli.batch.ledger import RESULTS, Ledger, append
+from causvid_cli.errors import OutputError
+from causvid_cli.files import sha256_of_file
+
+
+def result(folder, name="a.mp4", content=b"video"):
+    file = folder / name
+    file.write_bytes(content)
+    return {"path": name, "bytes": len(content), "sha256": sha256_of_file(file)}
+
+
+def test_done_is_a_file_that_is_there_as_it_was_written(tmp_path):
+    Ledger.open(tmp_path).add_result(result(tmp_path))
+    ledger = Ledger.open(tmp_path)
+    assert ledger.is_done("a.mp4")
+    assert not ledger.is_done("b.mp4")
+    (tmp_path / "a.mp4").write_bytes(b"other")
+    assert not ledger.is_done("a.mp4")
+    (tmp_path / "a.mp4").unlink()
+    assert not ledger.is_done("a.mp4")
+
+
+@pytest.mark.parametrize("torn", [b'{"path": "b.m', b"\xff\xfe", b"{}", b"null", b'{"path": "b.mp4"}'])
+def test_a_torn_line_is_passed_over_and_the_next_is_whole(tmp_path, torn):
+    ledger = Ledger.open(tmp_path)
+    ledger.add_result(result(tmp_path))
+    with (tmp_path / RESULTS).open("ab") as file:
+        file.write(torn)
+    Ledger.open(tmp_path).add_result(result(tmp_path, "c.mp4"))
+    assert set(Ledger.open(tmp_path).results) == {"a.mp4", "c.mp4"}
+
+
+def write_many(folder, first):
+    for number in range(first, first + 50):
+        append(folder / RESULTS, {"path": f"{number}", "bytes": 0, "sha256": "x" * number})
+
+
+def test_two_batches_write_into_one_file(tmp_path):
+    writers = [multiprocessing.Process(target=write_many, args=(tmp_path, first)) for first in (0, 50)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert {*Ledger.open(tmp_path).results} == {str(number) for number in range(100)}
+
+
+def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        append(tmp_path / "no" / RESULTS, {})
+    (tmp_path / RESULTS).mkdir()
+    with pytest.raises(OutputError, match="cannot be read"):
+        Ledger.open(tmp_path)

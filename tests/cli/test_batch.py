@@ -1,0 +1,151 @@
+"""`causvid batch`: the videos that the single commands make, each once, however often it is begun."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import decode, fails, makes, run
+
+from causvid_cli.cli.app import root
+from causvid_cli.cli.batch import parse_shard, row_commands, worker_environments
+
+pytestmark = pytest.mark.usefixtures("work")
+
+ROWS = [
+    {"id": "car", "prompt": "a red car moves left", "seed": 7, "length": "16f"},
+    {"id": "again", "prompt": "a red car moves left", "seed": 7, "length": "16f"},
+    {"id": "then", "prompt": "a cat jumps", "then": ["1s: it spins"], "seed": 1, "length": "16f", "label": "two"},
+]
+
+
+def write(*rows, name="jobs.jsonl"):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def lines(name):
+    path = Path("jobs", name)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_batch_makes_what_the_commands_make_and_makes_it_once():
+    write(*ROWS, {"id": "none", "prompt": "a cat", "seed": 1, "device": "cuda:7"})
+    result = run("batch", "jobs.jsonl", "--workers", 2)
+    assert result.exit_code == 8, result.output
+    results, failed = {entry["id"]: entry for entry in lines("results.jsonl")}, lines("failed.jsonl")
+    assert set(results) == {"car", "again", "then"}
+    assert results["then"]["fields"] == {"label": "two"}
+    assert results["again"]["sha256"] == results["car"]["sha256"]
+    assert [entry["id"] for entry in failed] == ["none"]
+    assert failed[0]["exit_code"] == 5
+    makes("t2v", ROWS[0]["prompt"], "--seed", 7, "--length", "16f", "-o", "single.mp4")
+    assert (decode(Path("jobs", results["car"]["path"])) == decode("single.mp4")).all()
+
+    before = {path: path.stat().st_mtime_ns for path in Path("jobs").glob("*.mp4")}
+    assert run("batch", "jobs.jsonl").exit_code == 8  # what failed is not tried again
+    Path("jobs", results["then"]["path"]).write_bytes(b"damaged")
+    told = makes("batch", "jobs.jsonl", "--dry-run", "--json")
+    assert json.loads(told.stdout) | {"folder": ""} == {
+        **{"v": 1, "folder": "", "jobs": 4, "done": 2, "new": 1, "copies": 0, "failed_before": 1}
+    }
+    assert all(path.stat().st_mtime_ns == before[path] for path in before if "then" not in path.name)
+
+
+def test_every_mistake_of_a_file_is_told_in_one_pass_before_anything_is_made():
+    write({"promt": "a"}, {"prompt": "a", "length": "3 parsecs"}, {"prompt": "a", "model": "nobody"})
+    result = run("batch", "jobs.jsonl")
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()
+    assert told[0] == "jobs.jsonl:1: unknown field 'promt'; did you mean prompt?"
+    assert [line.split(": ")[0] for line in told] == ["jobs.jsonl:1", "jobs.jsonl:2", "jobs.jsonl:3", "causvid"]
+    assert not Path("jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--shard", "2/2"], "from 0 to N - 1"),
+        (["--shard", "2"], "which one"),
+        (["--shard", "a/b"], "I/N"),
+        (["-o", "-"], "one video at a time"),
+        (["-o", "x.mp4"], "must hold {id} and {key}"),
+    ],
+)
+def test_options_that_no_batch_has(arguments, complaint):
+    write(*ROWS)
+    fails(run("batch", "jobs.jsonl", *arguments), 2, complaint)
+
+
+def test_an_empty_file():
+    Path("jobs.txt").write_text("\n\n")
+    fails(run("batch", "jobs.txt"), 2, "holds no job")
+
+
+def test_shards_are_all_jobs_and_no_job_twice(monkeypatch):
+    class Job:
+        def __init__(self, number):
+            self.key = f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+
+    jobs = [Job(number) for number in range(1000)]
+    parts = [[job for job in jobs if parse_shard(f"{index}/7").holds(job)] for index in range(7)]
+    assert sorted(job.key for part in parts for job in part) == sorted(job.key for job in jobs)
+    assert min(map(len, parts)) > 90
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert parse_shard("7") == parse_shard("3/7")
+
+
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert worker_environments(None) == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+    assert len(worker_environments(3)) == 3
+
+
+def test_rows_have_the_options_of_the_commands():
+    commands = {command.name: command for command in row_commands(root())}
+    assert commands["i2v"].inputs == ("image", "prompt")
+    assert commands["t2v"].options["then"] == "list"
+    assert commands["t2v"].options["lossless"] == "switch"
+    assert "output" not in commands["t2v"].options
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_batch_that_is_killed_goes_on_where_its_videos_were(tmp_path):
+    write({"id": "long", "prompt": "a red car moves left", "seed": 7, "length": "24s"})
+    command = [sys.executable, "-m", "causvid_cli", "batch", "jobs.jsonl", "--json-lines"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as batch:
+        part = wait_for(lambda: next(Path("jobs").glob("*.part"), None))
+        wait_for(lambda: part.stat().st_size > 10_000)
+        os.kill(batch.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(part))  # its worker sees that nobody is there, and stops after the chunk at work
+    result = makes("batch", "jobs.jsonl", "--json-lines")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["done", "end"]
+    assert events[0]["frames"] == 192
+    assert sorted(path.suffix for path in Path("jobs").iterdir()) == [".jsonl", ".mp4"]
+
+
+def alive(part):
+    """Whether somebody holds the lock of a video in the making."""
+    import fcntl
+
+    if not part.exists():
+        return False
+    with part.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def wait_for(condition, *, seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came")
