@@ -13,7 +13,7 @@ INSTALL = "try pip install '.[{extra}]' in causvid's source folder"
 UPDATE = "try git pull and pip install . in causvid's source folder"
 
 
-def require(*packages: str, extra: Literal["wan", "lora", "quantize", "datasets"], what: str) -> None:
+def require(*packages: str, extra: Literal["wan", "lora", "quantize", "datasets", "ray"], what: str) -> None:
     """Load optional packages. Raises ModelError, which says what needs a missing one and which extra brings it."""
     try:
         with quietly():

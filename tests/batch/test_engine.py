@@ -7,11 +7,13 @@ from collections import Counter
 
 import pytest
 
-from causvid_cli.batch.engine import Assignment, LocalWorkers, WorkersError
+from causvid_cli import __version__
+from causvid_cli.batch.engine import Assignment, Workers, WorkersError
+from causvid_cli.batch.local import ProcessLink
 
 WORKER = """
 import json, os, signal, sys
-print(json.dumps({"event": "ready"}), flush=True)
+print(json.dumps({"event": "ready", "version": VERSION}), flush=True)
 print("not an event", flush=True)
 for line in sys.stdin:
     job = json.loads(line)["job"]
@@ -22,8 +24,9 @@ for line in sys.stdin:
 """
 
 
-def pool(count=2, code=WORKER):
-    return LocalWorkers((sys.executable, "-c", code), [{}] * count)
+def pool(count=2, code=WORKER, version=__version__):
+    command = (sys.executable, "-c", f"VERSION = {version!r}\n{code}")
+    return Workers(lambda number, tell: ProcessLink(command, tell), lambda: count)
 
 
 def work(*jobs):
@@ -100,3 +103,16 @@ def test_no_process_is_left_behind():
     for pid in pids - {None}:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def test_a_worker_of_another_version_is_refused_by_name():
+    with pytest.raises(WorkersError, match=f"has causvid 0.0.0 and this is {__version__}"):
+        events_of(pool(version="0.0.0"), work("a"))
+
+
+def test_workers_become_more_when_there_is_room_for_more():
+    counts, pids = iter([1, 3, 3, 3, 3, 3]), set()
+    workers = Workers(pool()._open_link, lambda: next(counts, 3))
+    slow = work(*[f"a{number}" for number in range(400)])
+    workers.run(slow, lambda worker, _a, event: pids.add(worker.number) if event["event"] == "done" else None)
+    assert pids <= {0, 1, 2}

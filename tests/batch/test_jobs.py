@@ -21,7 +21,7 @@ class Checked(list):
         self.append(arguments)
         if "--length=bad" in arguments:
             raise UsageError("--length bad: is none")
-        return {"command": arguments[0], "weights": "abc"}
+        return {"command": arguments[0], "model": {"name": "m", "sha256": "abc"}}
 
 
 def reader(**others):
@@ -66,7 +66,7 @@ def test_a_key_changes_with_what_is_made_and_with_nothing_else():
     (key,) = {job.key for job in (*jobs(row), *jobs(row | {"id": "b"}), *jobs(row | {"label": "x"}))}
     for change in ({"prompt": "b"}, {"seed": 2}, {"length": "4s"}, {"lossless": True}):
         assert jobs(row | change)[0].key != key
-    assert jobs(row, check=lambda _: {"weights": "others"})[0].key != key
+    assert jobs(row, check=lambda _: {"model": {"name": "m", "sha256": "x"}})[0].key != key
 
 
 def test_rows_that_differ_in_prompt_and_seed_only_are_checked_once_and_are_a_group():

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from commands import decode, fails, makes, run
 
+from causvid_cli.cli import batch
 from causvid_cli.cli.app import root
-from causvid_cli.cli.batch import parse_shard, row_commands, worker_environments
+from causvid_cli.cli.batch import parse_shard, row_commands
 
 pytestmark = pytest.mark.usefixtures("work")
 
@@ -100,8 +101,13 @@ def test_shards_are_all_jobs_and_no_job_twice(monkeypatch):
 
 def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert worker_environments(None) == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
-    assert len(worker_environments(3)) == 3
+    seen = []
+    monkeypatch.setattr(batch, "ProcessLink", lambda _command, _tell, *, environment: seen.append(environment))
+    workers = batch.local_workers(None)
+    assert workers._wanted() == 2
+    for number in range(3):
+        workers._open_link(number, print)
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in seen] == ["2", "5", "2"]
 
 
 def test_rows_have_the_options_of_the_commands():
@@ -116,10 +122,10 @@ def test_rows_have_the_options_of_the_commands():
 def test_a_batch_that_is_killed_goes_on_where_its_videos_were(tmp_path):
     write({"id": "long", "prompt": "a red car moves left", "seed": 7, "length": "24s"})
     command = [sys.executable, "-m", "causvid_cli", "batch", "jobs.jsonl", "--json-lines"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as batch:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         part = wait_for(lambda: next(Path("jobs").glob("*.part"), None))
         wait_for(lambda: part.stat().st_size > 10_000)
-        os.kill(batch.pid, signal.SIGKILL)
+        os.kill(running.pid, signal.SIGKILL)
     wait_for(lambda: not alive(part))  # its worker sees that nobody is there, and stops after the chunk at work
     result = makes("batch", "jobs.jsonl", "--json-lines")
     events = [json.loads(line) for line in result.stdout.splitlines()]

@@ -1,37 +1,57 @@
-"""Worker processes that pull jobs: started, fed, watched, started again. It knows nothing of what a job is.
+"""Workers that pull jobs: started, fed, watched, started again. It knows neither what a job is nor where a worker runs.
 
-A worker is a program that reads JSON objects, one a line, on stdin and answers in the same way on stdout: `ready`
-first; then for each job any number of events and at last `done` or `failed`. It ends when its stdin does.
+A worker answers the messages that it is sent with events: `ready` first; then for each job any number of them, and at
+last `done` or `failed`. A `Link` reaches it: a process here (`local.py`), an actor of a cluster (`cluster.py`).
 """
 
-import json
-import os
 import queue
-import signal
-import subprocess
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import IO, Any
+from itertools import count, islice
+from typing import Any, Protocol
 
-from causvid_cli.config import to_json
+from causvid_cli import __version__
 from causvid_cli.errors import CausvidError, ExitCode
 
 LOOK_AHEAD = 1000
 """Waiting jobs among which a worker's next one is looked for."""
 MOST_EARLY_ENDS = 3
 """Workers in a row that may end before they are ready."""
+RECOUNT_S = 2.0
+"""Seconds until it is asked again how many workers there may be."""
+
+Event = Mapping[str, Any]
+Tell = Callable[[Event | None], None]
+"""Takes a worker's events, from any thread; None when it has ended."""
+
+
+class Link(Protocol):
+    """The way to one worker."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Give it a job. An end of the worker that is not told yet is no error."""
+        ...
+
+    def stop(self) -> None:
+        """Let it end after the chunk that it is at."""
+        ...
+
+    def close(self) -> None:
+        """Let it end when its job is done, and wait for that."""
+        ...
+
+    def how_it_ended(self) -> str:
+        """Return what is known of a worker that has ended, such as "exit code -9"."""
+        ...
 
 
 @dataclass(slots=True)
 class Assignment:
-    """A job on its way: what the worker is told, how often it was begun, and why it may have to be begun again.
-
-    group: jobs of one group are best made by one worker, one after the other.
+    """A job on its way: what a worker is told, how often it was begun, and from when on it may be, on the monotonic
+    clock. group: jobs of one group are best made by one worker, one after the other.
     """
 
     job: Any
@@ -39,25 +59,23 @@ class Assignment:
     group: object
     tries: int = 0
     not_before: float = 0.0
-    """On the monotonic clock."""
 
 
 @dataclass(slots=True)
 class Worker:
-    """A process, and what it is doing."""
+    """A worker, and what it is doing."""
 
     number: int
-    process: "subprocess.Popen[bytes]"
-    started: float
+    link: Link
     ready: bool = False
     work: Assignment | None = None
     group: object = None
     """What it made last, and has loaded."""
-    status: Mapping[str, Any] = field(default_factory=dict)
+    status: Event = field(default_factory=dict)
     """The last event of the job at work."""
 
 
-OnEvent = Callable[[Worker, Assignment, Mapping[str, Any]], None]
+OnEvent = Callable[[Worker, Assignment, Event], None]
 
 
 class WorkersError(CausvidError):
@@ -66,33 +84,36 @@ class WorkersError(CausvidError):
     exit_code = ExitCode.DEVICE
 
 
-class LocalWorkers:
-    """Processes on this machine; `run` feeds them until nothing is left.
+class Workers:
+    """Workers, and the jobs that wait for them.
 
-    environments: of each worker, what differs from this process's own.
+    open_link: starts the worker of a number. wanted: how many there may be, asked now and then.
     """
 
-    def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> None:
-        self._command, self._environments = command, environments
-        self._events: queue.SimpleQueue[tuple[Worker, Mapping[str, Any] | None]] = queue.SimpleQueue()
+    def __init__(self, open_link: Callable[[int, Tell], Link], wanted: Callable[[], int]) -> None:
+        self._open_link, self._wanted = open_link, wanted
+        self._events: queue.SimpleQueue[tuple[Worker, Event | None]] = queue.SimpleQueue()
+        self._waiting: deque[Assignment] = deque()
         self.workers: list[Worker] = []
         self._early_ends = 0
         self._stopping = False
 
     def run(self, work: Iterable[Assignment], on_event: OnEvent, *, tick: Callable[[], None] = lambda: None) -> None:
-        """Have every assignment made once; those that `retry` puts back are made again.
+        """Have every assignment made once, and once more for each time that it is put back with `again`.
 
-        on_event: told of each event of a job; {"event": "lost"} when its worker ended. It may call `again`. tick:
-        called at least ten times a second. Raises WorkersError when workers end before they are ready.
+        on_event: told of each event of a job; of {"event": "lost", "how": ...} when its worker has ended. tick: called
+        at least ten times a second. Raises WorkersError for workers that end before they are ready, and for those of
+        another version.
         """
-        self._waiting = deque(work)
+        self._waiting.extend(work)
+        recount = 0.0
         try:
-            for number in range(min(len(self._environments), len(self._waiting))):
-                self._start(number)
-            while self.workers and (self._waiting or any(worker.work for worker in self.workers)):
+            while self._waiting or any(worker.work for worker in self.workers):
+                if time.monotonic() >= recount:
+                    self._fill()
+                    recount = time.monotonic() + RECOUNT_S
                 with suppress(queue.Empty):
-                    worker, event = self._events.get(timeout=0.1)
-                    self._take(worker, event, on_event)
+                    self._take(*self._events.get(timeout=0.1), on_event)
                 for worker in self.workers:
                     if worker.ready and worker.work is None:
                         self._feed(worker)
@@ -108,50 +129,38 @@ class LocalWorkers:
 
     def stop(self) -> None:
         """Begin no other job, and let those at work end after the chunk that they are at."""
-        self._stopping = True
-        self._waiting.clear()
-        for worker in self.workers:
-            with suppress(OSError):
-                worker.process.send_signal(signal.SIGTERM)
+        if not self._stopping:
+            self._stopping = True
+            self._waiting.clear()
+            for worker in self.workers:
+                worker.link.stop()
 
     def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
-            with suppress(OSError):
-                worker.process.stdin.close()  # type: ignore[union-attr]
-        for worker in self.workers:
-            try:
-                worker.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            worker.link.close()
         self.workers.clear()
 
+    def _fill(self) -> None:
+        """Start as many workers as there may be and are of use."""
+        taken = {worker.number for worker in self.workers}
+        missing = min(self._wanted(), len(self._waiting) + len(taken)) - len(taken)
+        if not self._stopping:
+            for number in islice((number for number in count() if number not in taken), max(0, missing)):
+                self._start(number)
+
     def _start(self, number: int) -> None:
-        process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | self._environments[number],
-            start_new_session=True,  # Ctrl-C is for this process, which tells them
-        )
-        worker = Worker(number, process, time.monotonic())
+        worker = Worker(number, link=None)  # type: ignore[arg-type]  # it is opened on the next line
+        worker.link = self._open_link(number, lambda event: self._events.put((worker, event)))
         self.workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
 
-    def _listen(self, worker: Worker, pipe: IO[bytes]) -> None:
-        """Pass a worker's events on, in a thread of its own; None when it has ended."""
-        for line in pipe:
-            with suppress(ValueError):
-                event = json.loads(line)
-                if isinstance(event, dict):
-                    self._events.put((worker, event))
-        self._events.put((worker, None))
-
-    def _take(self, worker: Worker, event: Mapping[str, Any] | None, on_event: OnEvent) -> None:
+    def _take(self, worker: Worker, event: Event | None, on_event: OnEvent) -> None:
         if event is None:
             self._bury(worker, on_event)
         elif event.get("event") == "ready":
+            if event.get("version") != __version__:
+                who, theirs = event.get("host", "a worker"), event.get("version")
+                raise WorkersError(f"{who} has causvid {theirs} and this is {__version__}; install the same everywhere")
             worker.ready, self._early_ends = True, 0
         elif worker.work is not None:
             assignment = worker.work
@@ -171,21 +180,20 @@ class LocalWorkers:
         del self._waiting[same]
         assignment.tries += 1
         worker.work, worker.group = assignment, assignment.group
-        with suppress(OSError):  # it has just ended, which its thread tells
-            pipe = worker.process.stdin
-            pipe.write(f"{to_json(assignment.message)}\n".encode())  # type: ignore[union-attr]
-            pipe.flush()  # type: ignore[union-attr]
+        worker.link.send(assignment.message)
 
     def _bury(self, worker: Worker, on_event: OnEvent) -> None:
         """A worker has ended: its job is told of, and another worker takes its place."""
-        code = worker.process.wait()
+        if worker not in self.workers:
+            return
         self.workers.remove(worker)
+        how = worker.link.how_it_ended()
         if worker.work is not None:
             assignment, worker.work = worker.work, None
-            on_event(worker, assignment, {"event": "lost", "exit_code": code})
-        elif not worker.ready:
+            on_event(worker, assignment, {"event": "lost", "how": how})
+        elif not worker.ready and not self._stopping:
             self._early_ends += 1
             if self._early_ends >= MOST_EARLY_ENDS:
-                raise WorkersError(f"workers end before they begin (exit code {code}); try --workers 1")
+                raise WorkersError(f"workers end before they begin ({how}); CAUSVID_DEBUG=1 shows more")
         if self._waiting and not self._stopping:
-            self._start(worker.number)
+            self._fill()

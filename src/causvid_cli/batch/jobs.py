@@ -54,12 +54,14 @@ class Job:
     key: str
     path: str
     """Of its file, relative to the batch's folder; it holds the id and the key."""
+    model: Mapping[str, str]
+    """Name and sha256 of its model pack."""
     carried: Mapping[str, Any]
     """The row's free fields, which go with it into the results."""
 
 
 Check = Callable[[tuple[str, ...]], Mapping[str, Any]]
-"""A command line, checked through -> what it makes, but for prompt and seed. Raises CausvidError."""
+"""A command line, checked through -> what it makes (its `model` ...), but for prompt and seed. Raises CausvidError."""
 
 
 class JobReader:
@@ -123,6 +125,7 @@ class JobReader:
             group=_hash(recipe),
             key=key,
             path=path,
+            model=recipe["model"],
             carried=carried,
         )
 

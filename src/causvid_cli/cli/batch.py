@@ -3,15 +3,17 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from causvid_cli.batch.engine import Assignment, LocalWorkers, Worker
+from causvid_cli.batch.engine import Assignment, Tell, Worker, Workers
 from causvid_cli.batch.jobs import TEMPLATE, Job, JobReader, RowCommand, check_template
 from causvid_cli.batch.ledger import FAILED, RESULTS, Ledger
+from causvid_cli.batch.local import ProcessLink
 from causvid_cli.batch.rows import JobsError, read_rows
 from causvid_cli.cli import console
 from causvid_cli.cli.batch_table import BatchTable
@@ -20,7 +22,12 @@ from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.run import planned
 from causvid_cli.cli.video_options import VideoOptions, with_video_options_but
 from causvid_cli.errors import CausvidError, ExitCode, OutputError, UsageError
+from causvid_cli.models.resolve import resolve_model
+from causvid_cli.request import Loading
 from causvid_cli.units import counted
+
+if TYPE_CHECKING:
+    from causvid_cli.batch.cluster import Cluster
 
 app = typer.Typer()
 
@@ -34,6 +41,7 @@ OF_THE_BATCH = frozenset(
 """Options that no row has: they are about the whole run, or about pipes."""
 RANKS = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "SKYPILOT_JOB_RANK")
 """Environment variables in which schedulers say which shard a process is, from 0."""
+WORKER = (sys.executable, "-m", "causvid_cli.cli.batch_worker")
 BUSY_S = 2.0
 """Seconds until a job is tried again that another batch is making."""
 
@@ -86,6 +94,19 @@ def batch(
             show_default=False,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let actors of a Ray cluster make the videos: local starts one here, auto joins this machine's, "
+            "HOST:PORT another; --dir is a folder that all its machines see.",
+            show_default=False,
+        ),
+    ] = None,
+    cpus_per_worker: Annotated[
+        int,
+        typer.Option(min=1, max=1024, metavar="N", help="Cores of each actor of a cluster without GPUs, with --ray."),
+    ] = 1,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +137,10 @@ def batch(
     part = parse_shard(shard)
     place = folder or Path(jobs.stem or "jobs")
     root = typer_context.find_root().command
+    if ray is not None and workers is not None:
+        raise UsageError("--ray and --workers: a cluster has as many workers as it has room for; leave --workers out")
+    if ray is not None:  # other machines have other working directories
+        jobs, place = jobs.absolute(), place.absolute()
     found = _read(jobs, root, _shared(typer_context, video_options), video_options.output or TEMPLATE)
     chosen = [job for job in found if part is None or part.holds(job)]
     _Batch(
@@ -123,6 +148,8 @@ def batch(
         jobs=chosen,
         options=video_options,
         workers=workers,
+        ray=ray,
+        cpus_per_worker=cpus_per_worker,
         max_tries=max_tries,
         retry_failed=retry_failed,
     ).run()
@@ -230,10 +257,12 @@ class _Batch:
     jobs: Sequence[Job]
     options: VideoOptions
     workers: int | None
+    ray: str | None
+    cpus_per_worker: int
     max_tries: int
     retry_failed: bool
     ledger: Ledger = field(init=False)
-    pool: LocalWorkers = field(init=False)
+    pool: Workers = field(init=False)
     table: BatchTable = field(init=False)
     copies: dict[str, list[Job]] = field(default_factory=dict)
     """Further jobs by the key of the one that is made; they become copies of its file."""
@@ -293,21 +322,33 @@ class _Batch:
         )
 
     def _make(self, jobs: Sequence[Job]) -> None:
-        command = (sys.executable, "-m", "causvid_cli.cli.batch_worker")
-        self.pool = LocalWorkers(command, worker_environments(self.workers))
-        work = [
-            Assignment(job, {"arguments": job.arguments, "output": str(self.folder / job.path)}, job.group)
-            for job in jobs
-        ]
-        with interrupts.deferred(self._say_stopping), self.table.shown(self.pool.workers):
-            self.pool.run(work, self._take, tick=self._tick)
+        with ExitStack() as stack:
+            cluster = self._cluster(stack)
+            self.pool = Workers(cluster.open_link, cluster.wanted) if cluster else local_workers(self.workers)
+            work = [Assignment(job, self._message(job, cluster), job.group) for job in jobs]
+            with interrupts.deferred(self._say_stopping), self.table.shown(self.pool.workers):
+                self.pool.run(work, self._take, tick=self._tick)
         if self.stopped:
             raise self.stopped
         if interrupts.received:
-            console.message(
-                f"{counted(self.table.done, 'video')} of {len(self.jobs)} are done; the same command goes on"
-            )
+            console.message(f"{self.table.done} of {counted(len(self.jobs), 'video')}; the same command goes on")
             raise KeyboardInterrupt
+
+    def _cluster(self, stack: ExitStack) -> "Cluster | None":
+        if self.ray is None:
+            return None
+        from causvid_cli.batch.cluster import Cluster
+
+        cluster = Cluster(self.ray, cpus_per_worker=self.cpus_per_worker, command=WORKER)
+        stack.callback(cluster.close)
+        return cluster
+
+    def _message(self, job: Job, cluster: "Cluster | None") -> dict[str, Any]:
+        message: dict[str, Any] = {"arguments": job.arguments, "output": str(self.folder / job.path)}
+        folder = cluster and resolve_model(job.model["name"], loading=Loading()).folder
+        if cluster and folder:
+            message["model"] = cluster.send_pack(job.model["name"], job.model["sha256"], folder)
+        return message
 
     def _say_stopping(self) -> None:
         console.note("stopping after the chunks at work; Ctrl-C again stops now")
@@ -331,7 +372,7 @@ class _Batch:
                 case "failed":
                     self._failed(assignment, str(event["what"]), event["exit_code"], may_pass=bool(event["may_pass"]))
                 case "lost" if not interrupts.received and not self.stopped:
-                    what = f"its worker ended, with exit code {event['exit_code']}"
+                    what = f"its worker ended ({event['how']})"
                     self._failed(assignment, what, ExitCode.BUG, may_pass=True)
         except OutputError as error:
             self.stopped = self.stopped or error
@@ -390,11 +431,16 @@ class _Batch:
             raise SomeFailed(f"{counted(self.failed, 'job')} failed; {self.folder / FAILED} says why")
 
 
-def worker_environments(count: int | None) -> list[dict[str, str]]:
-    """What each worker finds in its environment: a GPU of its own, where there are some."""
+def local_workers(count: int | None) -> Workers:
+    """Processes of this machine, each with a GPU of its own where there are some; one where nothing is said."""
     gpus = _visible_gpus()
     number = count or len(gpus) or 1
-    return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if len(gpus) > 1 else {} for i in range(number)]
+
+    def open_link(index: int, tell: Tell) -> ProcessLink:
+        environment = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if len(gpus) > 1 else {}
+        return ProcessLink(WORKER, tell, environment=environment)
+
+    return Workers(open_link, lambda: number)
 
 
 def _visible_gpus() -> list[str]:
