@@ -35,7 +35,7 @@ def lines(name):
 
 def test_a_batch_makes_what_the_commands_make_and_makes_it_once():
     write(*ROWS, {"id": "none", "prompt": "a cat", "seed": 1, "device": "cuda:7"})
-    result = run("batch", "jobs.jsonl", "--workers", 2)
+    result = run("batch", "jobs.jsonl", "--workers", 2, "--page")
     assert result.exit_code == 8, result.output
     results, failed = {entry["id"]: entry for entry in lines("results.jsonl")}, lines("failed.jsonl")
     assert set(results) == {"car", "again", "then"}
@@ -43,6 +43,10 @@ def test_a_batch_makes_what_the_commands_make_and_makes_it_once():
     assert results["again"]["sha256"] == results["car"]["sha256"]
     assert [entry["id"] for entry in failed] == ["none"]
     assert failed[0]["exit_code"] == 5
+    page = Path("jobs/index.html").read_text()
+    assert page.count('<img src="data:image/webp') == 3
+    assert all(f'href="{entry["path"]}"' in page for entry in results.values())
+    assert "cuda:7" in page
     makes("t2v", ROWS[0]["prompt"], "--seed", 7, "--length", "16f", "-o", "single.mp4")
     assert (decode(Path("jobs", results["car"]["path"])) == decode("single.mp4")).all()
 

@@ -49,6 +49,8 @@ class Job:
     id: str
     arguments: tuple[str, ...]
     """Command and options as the command line has them, without -o."""
+    title: str
+    """Its prompt; of a script, the name of its file."""
     group: str
     """Equal for jobs that differ in prompt and seed only."""
     key: str
@@ -122,6 +124,7 @@ class JobReader:
             line=row.line,
             id=identity,
             arguments=command_line(command, said),
+            title=str(said.get("prompt", said[command.inputs[0]])),
             group=_hash(recipe),
             key=key,
             path=path,

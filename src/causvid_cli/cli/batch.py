@@ -14,6 +14,7 @@ from causvid_cli.batch.engine import Assignment, Tell, Worker, Workers
 from causvid_cli.batch.jobs import TEMPLATE, Job, JobReader, RowCommand, check_template
 from causvid_cli.batch.ledger import FAILED, RESULTS, Ledger
 from causvid_cli.batch.local import ProcessLink
+from causvid_cli.batch.page import PAGE, write_page
 from causvid_cli.batch.rows import JobsError, read_rows
 from causvid_cli.cli import console
 from causvid_cli.cli.batch_table import BatchTable
@@ -124,6 +125,10 @@ def batch(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Also make what failed before.", show_default=False)
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help=f"Write {PAGE} as well: pictures, prompts and links.", show_default=False),
+    ] = False,
 ) -> None:
     """Make every video of a file, each exactly once, however often this is broken off and begun again.
 
@@ -152,6 +157,7 @@ def batch(
         cpus_per_worker=cpus_per_worker,
         max_tries=max_tries,
         retry_failed=retry_failed,
+        page=page,
     ).run()
 
 
@@ -261,6 +267,7 @@ class _Batch:
     cpus_per_worker: int
     max_tries: int
     retry_failed: bool
+    page: bool
     ledger: Ledger = field(init=False)
     pool: Workers = field(init=False)
     table: BatchTable = field(init=False)
@@ -422,6 +429,8 @@ class _Batch:
 
     def _report(self) -> None:
         done = self.table.done
+        if self.page:
+            console.note(f"the page is {write_page(self.jobs, self.ledger)}")
         if self.options.as_json or self.options.json_lines:
             facts = {"jobs": len(self.jobs), "done": done, "failed": self.failed, "folder": str(self.folder)}
             console.event("end", **facts) if self.options.json_lines else console.result_json({"v": 1, **facts})
