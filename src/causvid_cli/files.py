@@ -5,12 +5,13 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import stat
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from causvid_cli.errors import ModelError
+from causvid_cli.errors import ModelError, OutputError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How the text begins that Git LFS puts in a file's stead."""
@@ -88,3 +89,11 @@ def check_file(path: Path) -> None:
         raise ModelError(
             f"{path} is a Git LFS pointer, which stands for a file: get that one by `git lfs pull` where you cloned it"
         )
+
+
+def output_file(name: str) -> Path:
+    """Return the path of a file to be written. Raises OutputError for the name of a folder: `.`, `/`, `frames/`."""
+    if name.endswith(("/", os.sep)) or Path(name).name in ("", ".."):
+        inside = [shlex.quote(os.path.join(name, file)) for file in ("video.mp4", "%05d.png")]
+        raise OutputError(f"{name} is a folder; try -o {' or '.join(inside)}")
+    return Path(name)

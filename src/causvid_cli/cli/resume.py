@@ -14,6 +14,7 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import Task, check_stdout, existing, grid_of
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.errors import MediaError, ModelError, UsageError
+from causvid_cli.files import output_file
 from causvid_cli.job.inputs import find_soundtrack, given_of
 from causvid_cli.job.job import Job, journal_path
 from causvid_cli.models.catalogue import checkpoint_names
@@ -216,7 +217,7 @@ def rerun(
     place = None
     if job.input is not None:
         place = input_file or file.parent / job.input.name
-    target: Path | None = Path(output or f"{stem}-rerun{suffix or '.mp4'}")
+    target: Path | None = output_file(output or f"{stem}-rerun{suffix or '.mp4'}")
     if output == "-":
         check_stdout()
         target = None
@@ -318,7 +319,12 @@ def task_of(
 
 
 def _wanted_name(file: Path) -> Path:
-    """The name that a video was to have, from that of its .part, its journal or what Ctrl-C left."""
+    """The name that a video was to have, from that of its .part, its journal or what Ctrl-C left.
+
+    Raises MediaError for a folder's name.
+    """
+    if file.name in ("", ".."):
+        raise MediaError(f"{file}: not a file; name the .part of a video, or the name it was to have")
     if file.suffix in (".part", ".journal"):
         return file.with_suffix("")
     whole = file.with_name(file.stem.removesuffix(".partial") + file.suffix)

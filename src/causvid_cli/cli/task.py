@@ -15,6 +15,7 @@ from causvid_cli.cli import console
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
+from causvid_cli.files import output_file
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import InputMedia, check_choice
 from causvid_cli.job.job import AudioUsed, Job, ModelUsed
@@ -280,7 +281,7 @@ def output_path(job: Job, options: VideoOptions, *, number: int) -> Path | None:
             raise UsageError(f"-o {options.output}: unknown field {{{name}}}; known: {known}; {{{{ is a brace itself")
         if conversion or not re.fullmatch(r"(0?[1-9]\d?d?)?", width or "") or (width and name not in ("seed", "n")):
             raise UsageError(f"-o {options.output}: only {{n:03}} and {{seed:010}} and such can be written at a width")
-    return Path(options.output.format(**fields))
+    return output_file(options.output.format(**fields))
 
 
 def check_stdout() -> None:
