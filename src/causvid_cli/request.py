@@ -199,6 +199,8 @@ def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int
     native = (facts.width, facts.height)
     if size is None:
         return *native, facts.enlarge
+    if not (isinstance(size, tuple) and [type(side) for side in size] == [int, int]):
+        raise UsageError(f"size {size!r}: must be (width, height), such as ({native[0]}, {native[1]})")
     if max(size) > LONGEST_SIDE:
         raise UsageError(f"--size {size[0]}x{size[1]}: the longest side is {LONGEST_SIDE} pixels")
     if facts.enlarge == 1:
@@ -211,7 +213,7 @@ def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int
     choices = " or ".join(f"{native[0] * n}x{native[1] * n}" for n in (below, below + 1))
     raise UsageError(
         f"--size {size[0]}x{size[1]}: {facts.name} paints {native[0]}x{native[1]} cells, "
-        f"shown enlarged by whole numbers; try {choices}"
+        f"all enlarged by one whole number; try {choices}"
     )
 
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from causvid_cli import __version__, pipeline, video
 from causvid_cli.cli import doctor, interrupts
-from causvid_cli.cli.app import EXIT_CODES, app, guarded
+from causvid_cli.cli.app import EXIT_CODES, SYNONYMS, app, guarded
 from causvid_cli.cli.run import STOPPING
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import ExitCode, MediaError
@@ -246,6 +246,10 @@ BAD_REQUESTS = {
     "output exists": (["x", "-o", "taken.mp4"], 7, "taken.mp4 exists; -y overwrites it, or choose another -o"),
     "output in no folder": (["x", "-o", "no/x.mp4"], 7, "folder no does not exist; create it with mkdir -p no"),
     "output a folder": (["x", "-o", "folder"], 7, "folder is a folder; .*folder/video.mp4"),
+    "output here": (["x", "-o", "."], 7, "[.] is a folder; try -o ./video.mp4 or ./%05d.png"),
+    "output the root": (["x", "-o", "/"], 7, "/ is a folder; try -o /video.mp4"),
+    "output above": (["x", "-o", "no/.."], 7, "no/.. is a folder; try -o no/../video.mp4"),
+    "output a new folder": (["x", "-o", "frames/"], 7, "try -o frames/video.mp4 or frames/%05d.png"),
     "output avi": (["x", "-o", "x.avi"], 7, "x.avi: .avi cannot be written; try .mp4, .*frames/%05d.png"),
     "output without a format": (["x", "-o", "video"], 7, "its name says no format; try -o video.mp4"),
     "output empty": (["x", "-o", ""], 2, "-o '': an empty name; try -o video.mp4"),
@@ -399,6 +403,32 @@ def test_a_damaged_model_is_named_and_nothing_is_written(damage, complaint, tiny
 
 def test_an_unknown_command_names_the_near_one():
     fails(run("tv2"), 2, r"no such command 'tv2'; did you mean t2v\?; see causvid -h")
+    fails(run("a red car"), 2, r"no such command 'a red car'; did you mean causvid t2v 'a red car'\?; see causvid -h")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("t2v", "x", "--num_frames", "81"), r"no such option: --num_frames; did you mean --length 5s \(or 81f"),
+        (("t2v", "x", "--width", "64"), r"--width; did you mean --size WxH\?; see causvid t2v -h"),
+        (("t2v", "x", "--bogus"), "no such option: --bogus; see causvid t2v -h"),
+        (("resume", "x.mp4", "--duration", "5"), "no such option: --duration; .*see causvid resume -h"),
+        (("t2v", "x", "--version"), r"did you mean causvid --version\?"),
+        (("generate", "x"), r"did you mean causvid t2v\?"),
+    ],
+)
+def test_the_names_of_other_programs_lead_to_ours(arguments, complaint):
+    result = run(*arguments)
+    fails(result, 2, complaint)
+    assert ("--length" in result.stderr) == ("--num_frames" in arguments)
+
+
+def test_each_name_that_is_led_to_is_one_of_ours():
+    made = {name for param in dict(commands())["t2v"].params for name in param.opts}
+    for ours in {name for name in SYNONYMS.values() if name.startswith("--")}:
+        assert ours.split()[0] in made, ours
+    for ours in {name for name in SYNONYMS.values() if name.startswith("causvid ")} - {"causvid --version"}:
+        assert run("help", *ours.split()[1:]).exit_code == 0, ours
 
 
 def test_what_a_user_typed_cannot_command_the_terminal(tiny):

@@ -56,7 +56,7 @@ def walk(frames: int, *, width: int = 96, height: int = 64) -> np.ndarray:
 
 def stretched(size: str) -> str:
     """What is said of a clip that is not as square as the model."""
-    return f"its {size} are stretched to the model's 64x64; --fit crop or --fit pad keep round things round"
+    return f"its {size} is stretched to the model's 64x64; --fit crop or --fit pad keeps round things round"
 
 
 @pytest.fixture

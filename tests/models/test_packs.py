@@ -361,8 +361,14 @@ def test_packs_are_found_by_name_and_by_path(pack, tmp_path, monkeypatch):
 def test_a_pack_that_is_not_there_names_what_is(pack, tmp_path):
     with pytest.raises(ModelError, match="^no model 'tinny'; known: tiny; did you mean tiny[?]$"):
         find_pack("tinny")
-    with pytest.raises(ModelError, match="^no model 'wan'; known: tiny; or give the folder of a model pack$"):
+    with pytest.raises(
+        ModelError, match="^no model 'wan'; known: tiny; `causvid models list` .*; or give the folder of a model pack$"
+    ):
         find_pack("wan")
+    with pytest.raises(ModelError, match="`causvid models pull wan2.1-1.3b` gets it, a base for .* makes no video"):
+        find_pack("wan2.1-1.3b")
+    with pytest.raises(ModelError, match="`causvid models pull longlive` gets it$"):
+        find_pack("longlive")
     with pytest.raises(ModelError, match="is not a model pack: it holds no causvid.json"):
         find_pack(tmp_path)
 

@@ -3,11 +3,13 @@
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
@@ -233,16 +235,50 @@ def explain(error: BaseException) -> tuple[ExitCode, str]:
     return ExitCode.BUG, f"this is a bug, please report it: {said[:300]}; CAUSVID_DEBUG=1 shows where it happened"
 
 
+SYNONYMS = {
+    **dict.fromkeys(
+        ("--duration", "--seconds", "--num-frames", "--frames", "-t"), "--length 5s (or 81f for 81 frames)"
+    ),
+    **dict.fromkeys(("--width", "--height", "--resolution"), "--size WxH"),
+    **dict.fromkeys(("--framerate", "--frame-rate", "-r"), "--fps"),
+    **dict.fromkeys(("--num-inference-steps", "--num-steps", "--sampling-steps"), "--steps"),
+    **dict.fromkeys(("--guidance-scale", "--cfg", "--cfg-scale"), "--guidance"),
+    **dict.fromkeys(("--num-videos", "--num-videos-per-prompt", "--batch", "--batch-size"), "--count"),
+    **dict.fromkeys(("--out", "--out-dir", "--output-dir"), "--output"),
+    **dict.fromkeys(("--force", "--yes", "-f"), "--overwrite"),
+    "--prompt": "the prompt itself, in quotes",
+    "--negative-prompt": "--negative",
+    "--image": "causvid i2v",
+    **dict.fromkeys(("--list-models", "list"), "causvid models list"),
+    **dict.fromkeys(("--version", "-V", "version"), "causvid --version"),
+    **dict.fromkeys(("generate", "run", "make", "txt2vid", "text2video"), "causvid t2v"),
+    **dict.fromkeys(("img2vid", "image2video", "animate"), "causvid i2v"),
+    **dict.fromkeys(("v2v", "vid2vid"), "causvid restyle"),
+    **dict.fromkeys(("train", "finetune", "fine-tune"), "causvid distill"),
+    **dict.fromkeys(("pull", "download", "install"), "causvid models pull"),
+}
+"""What options and commands of other programs (diffusers, ffmpeg, the models' own scripts) are called here."""
+
+
 def _usage_line(error: Any) -> str:
     """typer's complaint in our words, with the way to the help."""
     said: str = error.format_message().rstrip(".")
+    command = re.match(r"""No such command (['"])(.*?)\1(\. Did|$)""", said)
+    asked: str = command[2] if command else getattr(error, "option_name", "")
     near: Iterable[str] = getattr(error, "possibilities", None) or re.findall(r"Did you mean '(.+?)'", said)
+    if asked.startswith("--"):  # two dashes alone make no names alike
+        near = [name for name in near if get_close_matches(asked.strip("-"), [name.strip("-")])]
+    context = getattr(error, "ctx", None)
+    options = {name for param in context.command.params for name in param.opts} if context else set()
+    if (ours := SYNONYMS.get(asked.replace("_", "-"))) and (not ours.startswith("--") or ours.split()[0] in options):
+        near = [ours]
+    elif " " in asked:
+        near = [f"causvid t2v {shlex.quote(asked)}"]
     said = re.sub(r" ?\(Possible options: .*\)|\.? Did you mean .*|, unable to parse .*", "", said)
     said = said.replace("Input should be", "must be")
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if "unexpected extra argument" in said:
         hints.append("put text with spaces in quotes")
-    context = getattr(error, "ctx", None)
     return "; ".join([said[:1].lower() + said[1:], *hints, f"see {context.command_path if context else 'causvid'} -h"])
 
 

@@ -141,7 +141,7 @@ class InputMedia:
         if self.fit != "stretch" or 1 / MILD_STRETCH <= stretched <= MILD_STRETCH:
             return []
         wide, high = "{}x{}".format(*own), "{}x{}".format(*self.cells)
-        return [f"its {wide} are stretched to the model's {high}; --fit crop or --fit pad keep round things round"]
+        return [f"its {wide} is stretched to the model's {high}; --fit crop or --fit pad keeps round things round"]
 
     def _fit(self, own: Size) -> "Fit":
         from causvid_cli.media.fit import fit

@@ -15,7 +15,7 @@ from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, i
 from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
-from causvid_cli.models.catalogue import checkpoint_names
+from causvid_cli.models.catalogue import checkpoint_names, find_checkpoint
 from causvid_cli.paths import models_folder
 from causvid_cli.request import Vae
 from causvid_cli.untrusted import read_object
@@ -101,9 +101,14 @@ def find_pack(name_or_path: str | Path) -> Path:
     if os.path.isdir(path):
         raise ModelError(f"{path} is not a model pack: it holds no {FACTS_FILE}")
     if name_or_path in (names := list(checkpoint_names())):
-        raise ModelError(f"{name_or_path} is not installed; `causvid models pull {name_or_path}` gets it")
+        is_base = find_checkpoint(str(name_or_path)).kind == "base"
+        use = ", a base for `causvid distill` that makes no video itself" if is_base else ""
+        raise ModelError(f"{name_or_path} is not installed; `causvid models pull {name_or_path}` gets it{use}")
     known = ", ".join(packs) or "none"
-    near = did_you_mean(str(name_or_path), [*packs, *names]) or "; or give the folder of a model pack"
+    near = (
+        did_you_mean(str(name_or_path), [*packs, *names])
+        or "; `causvid models list` shows those to pull; or give the folder of a model pack"
+    )
     raise ModelError(f"no model {str(name_or_path)[:200]!r}; known: {known}{near}")
 
 
