@@ -6,6 +6,18 @@ pipeline = causvid_cli.load("storybook")
 for chunk in pipeline.stream("a red car moves left in the snow", length="5s", seed=1):
     ...  # chunk.frames: uint8 RGB [T, H, W, 3], as soon as they are made
 frames = pipeline.generate("a cat jumps", length="2s", seed=1)  # the same, collected
+
+Into a file, complete or not there at all, of every format that causvid writes:
+
+from causvid_cli.video import VideoFormat, open_writer
+
+video = VideoFormat(width=512, height=512, fps=pipeline.fps)
+with open_writer("cat.mp4", video) as writer:
+    writer.write(frames)  # again for each chunk
+    writer.publish()
+
+What a user can mend raises a `CausvidError` (`causvid_cli.errors`) of one line. `Pipeline.stream` tells all arguments,
+and `causvid_cli.sampling.plan.GenerateOptions` the choices.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,6 +27,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 __all__ = ["ChunkResult", "Pipeline", "Stream", "__version__", "load"]
+
+
+def __dir__() -> list[str]:
+    """Names of the pipeline too, for `help` and the completion of an interactive Python."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from clips import open_clip_writer as writer
 from causvid_cli.errors import ExitCode, MediaError, OutputError, UsageError
 from causvid_cli.media.probe import Chapter, read_info
 from causvid_cli.media.recipe import metadata_to_recipe, recipe_to_metadata
-from causvid_cli.video import FragmentEncoder, check_output, files, formats
+from causvid_cli.video import FragmentEncoder, check_output, files, formats, open_writer
 
 CHUNKS = (9, 12, 12, 1)
 
@@ -431,6 +431,16 @@ def test_a_run_killed_while_publishing_does_not_endanger_the_old_video(tmp_path)
         raise RuntimeError
     assert read_info(path).frames == 2
     assert read_info(make(path, (3,), overwrite=True)).frames == 3
+
+
+def test_a_name_may_be_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_writer("a.mp4", video_format()) as out:
+        out.write(noise(2))
+        out.publish()
+    assert len(decode(Path("a.mp4"))) == 2
+    with pytest.raises(OutputError, match="frames/ is a folder; try -o frames/video.mp4 or frames/%05d.png"):
+        open_writer("frames/", video_format())
 
 
 # --- what check_output finds before a model loads

@@ -106,14 +106,15 @@ def evaluate(
         Path | None,
         typer.Option(
             "--out",
+            "--output",
             "-o",
             metavar="DIR",
-            help="For figures, page and pictures; if not given, eval-MODEL here.",
+            help="Folder for the figures, the page and its pictures; if not given, eval-MODEL here.",
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
-        str, typer.Option("--seed", "-s", metavar="NUMBER", help="Of the first clip; each further one has the next.")
+        str, typer.Option("--seed", "-s", metavar="NUMBER", help="Seed of the first clip; each other has the next.")
     ] = "0",
     device: options.Device = AUTO,
     dtype: options.Dtype = AUTO,

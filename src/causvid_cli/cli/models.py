@@ -185,7 +185,7 @@ def use(context: typer.Context, name: Name) -> None:
 def rm(
     context: typer.Context,
     name: Name,
-    yes: models_get.Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.", show_default=False)] = False,
     as_json: options.Json = False,
 ) -> None:
     """Remove an installed model; what other models share with it stays."""

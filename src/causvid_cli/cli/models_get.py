@@ -132,7 +132,7 @@ def import_(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where VAE, text encoder and tokenizer are: a folder of Wan2.1 or an installed model. If not given, "
+            help="Where VAE, text encoder and tokenizer are: a folder of Wan2.1, or an installed model. If not given, "
             "beside PATH, or in any installed Wan model.",
             show_default=False,
         ),
@@ -164,7 +164,9 @@ def import_(
     warp: Annotated[
         bool | None,
         typer.Option(
-            "--warp/--no-warp", help="Whether its steps are places in the shifted schedule.", show_default=False
+            "--warp/--no-warp",
+            help="Whether --steps are indices into the shifted schedule (Self-Forcing), not timesteps (CausVid).",
+            show_default=False,
         ),
     ] = None,
     window: Annotated[

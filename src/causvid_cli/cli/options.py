@@ -26,8 +26,9 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="What to write: .mp4, .mkv, .webm, .gif, .webp, or pictures such as frames/%05d.png; `-` is stdout. "
-        "{slug}, {seed}, {n} and {model} are filled in. If not given, causvid-PROMPT-SEED.mp4 in this folder.",
+        help="What to write: .mp4, .mkv, .webm, .gif, .webp, or numbered images such as frames/%05d.png; `-` is "
+        "stdout. {slug} (of the prompt), {seed}, {n} (which of --count) and {model} are filled in. If not given, "
+        "causvid-PROMPT-SEED.mp4 in this folder, of rerun FILE-rerun.mp4.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
@@ -41,7 +42,7 @@ Length = Annotated[
     Option(
         metavar="TIME",
         help="How long the video is, or what extend adds: 5s, 250ms, 1:04.5, 96f for 96 frames, or inf to go on until "
-        "Ctrl-C. If not given, 5s; a script's own; a restyled clip's own.",
+        "Ctrl-C. If not given, 5s, or 5s after the last --then; a script's own; a restyled clip's own.",
         show_default=False,
         rich_help_panel=VIDEO,
     ),
@@ -93,7 +94,7 @@ Steps = Annotated[
     str | None,
     Option(
         metavar="NUMBER",
-        help="Network calls per chunk of frames; if not given, the number that the model was trained for.",
+        help="Denoising steps per chunk of frames; if not given, the number that the model was trained for.",
         show_default=False,
         rich_help_panel=VIDEO,
     ),
@@ -133,7 +134,7 @@ WhichVae = Annotated[
     Option(
         "--vae",
         metavar="WHICH",
-        help="What makes the pictures: full (the model's own) or tiny (many times faster, a little less sharp), where "
+        help="What decodes frames: full (the model's own VAE) or tiny (many times faster, a little less sharp), where "
         "the model has one.",
         autocompletion=completion.words(*get_args(Vae)),
         rich_help_panel=MODEL,
@@ -144,7 +145,7 @@ Loras = Annotated[
     Option(
         "--lora",
         metavar="FILE[:WEIGHT]",
-        help="A LoRA that is added to the model, wholly or by a weight such as 0.8. May be given again.",
+        help="A LoRA to add to the model, and its weight: style.safetensors:0.8; if not given, 1. May be given again.",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -154,7 +155,7 @@ QuantizeTo = Annotated[
     Option(
         "--quantize",
         metavar="FORMAT",
-        help="Keep the network's large weights as int8 or fp8: half the memory, nearly the same pictures.",
+        help="Keep the network's large weights as int8 or fp8: half the memory, nearly the same frames.",
         autocompletion=completion.words(*get_args(Quantize)),
         rich_help_panel=MODEL,
     ),
@@ -174,7 +175,7 @@ Compile = Annotated[
     bool,
     Option(
         "--compile",
-        help="Compile the network first: a minute's wait, then faster.",
+        help="Compile the network first, by torch.compile: a minute's wait, then faster.",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -193,7 +194,8 @@ RandomWeights = Annotated[
     str | None,
     Option(
         metavar="NAME",
-        help="Random numbers in place of a published model's weights, which need not be here: for measuring.",
+        help="A published model's network with random weights, which need no download: it shows noise, and what the "
+        "model takes of time and memory (--dry-run).",
         show_default=False,
         autocompletion=completion.checkpoints,
         rich_help_panel=MODEL,
@@ -214,7 +216,7 @@ Strict = Annotated[
     bool,
     Option(
         "--strict",
-        help="End with an error where nothing of a prompt was understood.",
+        help="Make nothing, and end with exit code 2, where nothing of a prompt was understood.",
         show_default=False,
         rich_help_panel=VIDEO,
     ),
@@ -222,7 +224,7 @@ Strict = Annotated[
 Guidance = Annotated[
     float,
     Option(
-        metavar="NUMBER", help="How far to be led away from a negative prompt; 1 is not at all.", rich_help_panel=VIDEO
+        metavar="NUMBER", help="How strongly to steer away from --negative; 1 is not at all.", rich_help_panel=VIDEO
     ),
 ]
 Then = Annotated[
@@ -238,8 +240,9 @@ Transition = Annotated[
     str | None,
     Option(
         metavar="WAY",
-        help="How a new prompt takes hold: recache (the past is seen anew under it), soft (the past is seen as it was) "
-        "or cut (a new shot). If not given, what a script says, or recache.",
+        help="How a new prompt takes hold: recache (the frames so far are remembered, read anew under it), soft (they "
+        "are remembered as they were) or cut (they are forgotten: a new shot). If not given, what a script says, or "
+        "recache.",
         show_default=False,
         autocompletion=completion.words("recache", "soft", "cut"),
         rich_help_panel=VIDEO,
@@ -260,7 +263,8 @@ Hold = Annotated[
     str | None,
     Option(
         metavar="HOW",
-        help="How long the photo is held: frame (one latent frame) or chunk (all frames of a first chunk).",
+        help="How long the photo stands still: frame (one latent frame, as short as can be) or chunk (all frames of "
+        "the first chunk). If not given, chunk.",
         show_default=False,
         autocompletion=completion.words("frame", "chunk"),
         rich_help_panel=INPUT,
@@ -286,7 +290,9 @@ Context = Annotated[
 Strength = Annotated[
     float,
     Option(
-        metavar="NUMBER", help="How much is made anew: more than 0; 1 keeps nothing of the clip.", rich_help_panel=VIDEO
+        metavar="NUMBER",
+        help="How much is made anew: more than 0, at most 1, which keeps nothing of the clip.",
+        rich_help_panel=VIDEO,
     ),
 ]
 TolerateDamage = Annotated[
@@ -295,11 +301,11 @@ TolerateDamage = Annotated[
 ]
 InputSize = Annotated[
     str | None,
-    Option(metavar="WxH", help="Of raw RGB pictures (rgb24) on stdin.", show_default=False, rich_help_panel=INPUT),
+    Option(metavar="WxH", help="Size of raw RGB frames (rgb24) on stdin.", show_default=False, rich_help_panel=INPUT),
 ]
 InputFps = Annotated[
     str | None,
-    Option(metavar="RATE", help="Of raw RGB pictures on stdin, per second.", show_default=False, rich_help_panel=INPUT),
+    Option(metavar="RATE", help="Frames per second of raw RGB on stdin.", show_default=False, rich_help_panel=INPUT),
 ]
 Audio = Annotated[
     Path | None,
@@ -323,9 +329,7 @@ HowAudioFits = Annotated[
 ]
 Count = Annotated[
     int,
-    Option(
-        min=1, metavar="NUMBER", help="Make so many videos, with seeds that follow each other.", rich_help_panel=VIDEO
-    ),
+    Option(min=1, metavar="NUMBER", help="How many videos to make, each with the next seed.", rich_help_panel=VIDEO),
 ]
 Format = Annotated[
     str | None,
@@ -359,7 +363,7 @@ KeepLatents = Annotated[
     bool,
     Option(
         "--keep-latents",
-        help="Keep FILE.journal, which holds every chunk's latents.",
+        help="Keep FILE.journal, which holds every chunk's latents; else it goes when the video is whole.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
@@ -395,7 +399,7 @@ SkipExisting = Annotated[
     bool,
     Option(
         "--skip-existing",
-        help="If the output exists, do nothing, and that is fine.",
+        help="If the output exists, do nothing, and end with exit code 0.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),

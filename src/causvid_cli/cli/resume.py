@@ -95,10 +95,10 @@ def resume(
 ) -> None:
     """Go on with a video that was broken off, to the very frames that it would have had.
 
-    Needed are FILE.part and FILE.journal, which lie where the video was to be. No chunk is made twice.
+    It needs FILE.part and FILE.journal, which were left where the video was to be. No chunk is made twice.
 
-    Of a video that you began yourself, the journal tells where its model and input lie, and whether -y was given. Of
-    anybody else's it is asked for.
+    The journal of a video that you began here also tells where its model and input lie, and whether -y was given. Of
+    one from somebody else or from another machine, say so yourself: --model, --input, -y.
     """
     started = time.monotonic()
     from causvid_cli.cli.run import run_earlier
@@ -183,12 +183,10 @@ def rerun(
     as_json: options.Json = False,
     json_lines: options.JsonLines = False,
 ) -> None:
-    """Make a video again from the recipe in its file: the same frames, on the same kind of machine.
+    """Make a video again from the recipe in its metadata: the same frames, on the same kind of machine.
 
     A photo or clip that it began from, and a LoRA, are looked for beside it. One that was stopped by Ctrl-C is made
     whole.
-
-    If -o is not given, FILE-rerun.mp4 in this folder.
     """
     started = time.monotonic()
     from causvid_cli.cli.run import run

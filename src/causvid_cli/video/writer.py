@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from causvid_cli.errors import MediaError, OutputError
-from causvid_cli.files import sha256_of_file
+from causvid_cli.files import output_file, sha256_of_file
 from causvid_cli.video.encode import FragmentEncoder, VideoFormat
 from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, remove_open, sync_folder
 from causvid_cli.video.formats import PUBLISH, check_output, finished_files, form_of, numbered, part_of, partial_of
@@ -337,7 +337,7 @@ def remove_unpublished(path: Path) -> None:
 
 
 def open_writer(
-    path: Path,
+    path: str | Path,
     video: VideoFormat,
     *,
     overwrite: bool = False,
@@ -351,5 +351,6 @@ def open_writer(
     the video's own are for MP4. Raises OutputError for a name that cannot be written, UsageError for a size, a rate or
     a loss.
     """
+    path = output_file(os.fspath(path))
     kind = NumberedFramesWriter if form_of(path).finish is None else FileWriter
     return kind(path, video, overwrite=overwrite, named=named, resume=resume, finish=finish)
