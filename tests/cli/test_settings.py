@@ -188,6 +188,28 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     complains(run("t2v", "x", CAUSVID_CONFIG="."), ".: the config file cannot be read: is a directory")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("seed", "abc", "--seed 'abc' is not a whole number"),
+        ("size", "9000", "--size '9000' is not a size"),
+        ("t2v.length", "soon", "--length 'soon' is not a length"),
+        ("t2v.fps", "0", "--fps 0: must be more than 0"),
+        ("device", "gpu", "--device gpu: unknown"),
+        ("transition", "fade", "--transition fade: unknown; try recache, soft or cut"),
+        ("progress", "dots", "--progress dots: unknown"),
+        ("guidance", "abc", "invalid value for '--guidance': must be a valid number"),
+        ("guidance", "0", "--guidance 0: must be 1 to 20"),
+        ("threads", "0", "invalid value for '--threads': must be greater than or equal to 1"),
+    ],
+)
+def test_what_no_command_would_take_is_not_kept(key, value, complaint, config):
+    result = run("config", "set", key, value)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"causvid: {complaint}"), result.stderr
+    assert not config.exists()
+
+
 def test_a_value_that_nobody_typed_is_traced_to_its_place(config):
     wrong = "--fps 'abc' is not a frame rate; write 8, 29.97 or 30000/1001"
     complains(run("t2v", "x", "--fps", "abc"), wrong)

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -15,6 +16,48 @@ from causvid_cli.cli.settings import Found, Words
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
+from causvid_cli.job.inputs import FITS, HOLDS, check_choice
+from causvid_cli.models.packs import find_pack
+from causvid_cli.request import (
+    ATTENTION,
+    AUDIO_FITS,
+    INTERPOLATE,
+    TRANSITIONS,
+    Offload,
+    Quantize,
+    Vae,
+    check_device,
+    check_dtype,
+    check_guidance,
+    check_seed,
+    check_strength,
+    parse_length,
+)
+from causvid_cli.timecode import parse_fps, parse_size, parse_whole
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "attention": ATTENTION,
+    "audio-fit": AUDIO_FITS,
+    "fit": FITS,
+    "hold": HOLDS,
+    "interpolate": INTERPOLATE,
+    "offload": get_args(Offload),
+    "quantize": get_args(Quantize),
+    "transition": TRANSITIONS,
+    "vae": get_args(Vae),
+}
+CHECKS: Mapping[str, Callable[[str], object]] = {
+    "device": check_device,
+    "dtype": check_dtype,
+    "fps": parse_fps,
+    "guidance": lambda text: check_guidance(float(text)),
+    "length": lambda text: parse_length(text, fps=Fraction(1000)),
+    "model": find_pack,
+    "seed": lambda text: check_seed(parse_whole(text, name="--seed")),
+    "size": parse_size,
+    "strength": lambda text: check_strength(float(text)),
+}
+"""What a value of these options must pass, before it is kept for all runs."""
 
 app = typer.Typer()
 config = typer.Typer(
@@ -129,7 +172,7 @@ def set_(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="As on the command line; true or false for a flag.")],
 ) -> None:
     """Set an option for all runs, in the config file; the rest of the file stays as it is."""
-    set_option(context.find_root().command, key, value)
+    set_option(context, key, value)
 
 
 @config.command(cls=PlainCommand, epilog=examples("causvid config unset length", "causvid config unset t2v.fps"))
@@ -139,10 +182,19 @@ def unset(context: typer.Context, key: Key) -> None:
     _write(context.find_root().command, tuple(words), name, None)
 
 
-def set_option(root: Any, key: str, value: str) -> None:
-    """Set an option of the root or of one command (KEY as in `config set`) in the config file."""
+def set_option(context: typer.Context, key: str, value: str) -> None:
+    """Set an option of the root or of one command (KEY as in `config set`) in the config file.
+
+    Raises what the command line raises for a value that no command would take.
+    """
+    root = context.find_root().command
     *words, name = key.split(".")
     option = _option(root, tuple(words), name)
+    if not (option.is_flag or option.count or option.multiple):
+        option.process_value(context, value)
+    if name in CHOICES:
+        check_choice(value, CHOICES[name], name=f"--{name}")
+    CHECKS.get(name, str)(value)
     _write(root, tuple(words), name, _item(value, option))
 
 

@@ -178,7 +178,7 @@ def use(context: typer.Context, name: Name) -> None:
     if facts.kind == "base":
         raise UsageError(f"{name} is a base to distil from, which makes no video chunk by chunk; choose another")
     value = name if name in list_packs() else str(folder.absolute())
-    configure.set_option(context.find_root().command, "model", value)
+    configure.set_option(context, "model", value)
 
 
 @models.command(cls=PlainCommand, epilog=examples("causvid models rm self-forcing", "causvid models rm krea-14b -y"))
