@@ -92,7 +92,11 @@ def check_file(path: Path) -> None:
 
 
 def output_file(name: str) -> Path:
-    """Return the path of a file to be written. Raises OutputError for the name of a folder: `.`, `/`, `frames/`."""
+    """Return the path of a file to be written. Raises OutputError for an address and a folder: `.`, `/`, `frames/`."""
+    if is_address(name):
+        raise OutputError(
+            f"{name} is an address, and only files are written; give -o a file, or send -o - to a program"
+        )
     if name.endswith(("/", os.sep)) or Path(name).name in ("", ".."):
         inside = [shlex.quote(os.path.join(name, file)) for file in ("video.mp4", "%05d.png")]
         raise OutputError(f"{name} is a folder; try -o {' or '.join(inside)}")

@@ -200,7 +200,8 @@ def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int
     if size is None:
         return *native, facts.enlarge
     if not (isinstance(size, tuple) and [type(side) for side in size] == [int, int]):
-        raise UsageError(f"size {size!r}: must be (width, height), such as ({native[0]}, {native[1]})")
+        own = tuple(facts.enlarge * side for side in native)
+        raise UsageError(f"size {size!r}: must be (width, height), such as {own}")
     if max(size) > LONGEST_SIDE:
         raise UsageError(f"--size {size[0]}x{size[1]}: the longest side is {LONGEST_SIDE} pixels")
     if facts.enlarge == 1:

@@ -248,6 +248,7 @@ BAD_REQUESTS = {
     "output a folder": (["x", "-o", "folder"], 7, "folder is a folder; .*folder/video.mp4"),
     "output here": (["x", "-o", "."], 7, "[.] is a folder; try -o ./video.mp4 or ./%05d.png"),
     "output the root": (["x", "-o", "/"], 7, "/ is a folder; try -o /video.mp4"),
+    "output an address": (["x", "-o", "rtmp://a.b/c.mp4"], 7, "rtmp://a.b/c.mp4 is an address, and only files are"),
     "output above": (["x", "-o", "no/.."], 7, "no/.. is a folder; try -o no/../video.mp4"),
     "output a new folder": (["x", "-o", "frames/"], 7, "try -o frames/video.mp4 or frames/%05d.png"),
     "output avi": (["x", "-o", "x.avi"], 7, "x.avi: .avi cannot be written; try .mp4, .*frames/%05d.png"),
@@ -415,6 +416,8 @@ def test_an_unknown_command_names_the_near_one():
         (("resume", "x.mp4", "--duration", "5"), "no such option: --duration; .*see causvid resume -h"),
         (("t2v", "x", "--version"), r"did you mean causvid --version\?"),
         (("generate", "x"), r"did you mean causvid t2v\?"),
+        (("models", "download", "x"), r"did you mean causvid models pull\?"),
+        (("config", "list"), r"no such command 'list'; see causvid config -h"),
     ],
 )
 def test_the_names_of_other_programs_lead_to_ours(arguments, complaint):

@@ -269,17 +269,19 @@ def _usage_line(error: Any) -> str:
     if asked.startswith("--"):  # two dashes alone make no names alike
         near = [name for name in near if get_close_matches(asked.strip("-"), [name.strip("-")])]
     context = getattr(error, "ctx", None)
+    path = context.command_path if context else "causvid"
     options = {name for param in context.command.params for name in param.opts} if context else set()
-    if (ours := SYNONYMS.get(asked.replace("_", "-"))) and (not ours.startswith("--") or ours.split()[0] in options):
+    ours = SYNONYMS.get(asked.replace("_", "-"), "")
+    if ours.startswith(path) if command else ours and (ours.split()[0] in options or not ours.startswith("--")):
         near = [ours]
-    elif " " in asked:
+    elif command and " " in asked:
         near = [f"causvid t2v {shlex.quote(asked)}"]
     said = re.sub(r" ?\(Possible options: .*\)|\.? Did you mean .*|, unable to parse .*", "", said)
     said = said.replace("Input should be", "must be")
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     if "unexpected extra argument" in said:
         hints.append("put text with spaces in quotes")
-    return "; ".join([said[:1].lower() + said[1:], *hints, f"see {context.command_path if context else 'causvid'} -h"])
+    return "; ".join([said[:1].lower() + said[1:], *hints, f"see {path} -h"])
 
 
 def _is_out_of_files(error: BaseException | None) -> bool:
