@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -73,6 +74,8 @@ def training_arithmetic(device: torch.device, *, bf16: bool) -> Iterator[None]:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if bf16:
             stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+            stack.enter_context(warnings.catch_warnings())  # norms keep float32 weights, and torch says what that costs
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight", UserWarning)
         yield
 
 

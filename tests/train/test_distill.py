@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass, replace
 from functools import partial
@@ -461,6 +462,19 @@ def test_a_batch_can_be_drawn_under_autocast(tmp_path, frames):
             batch = clips.batch(np.random.default_rng(0), 4, device=CPU, sprite_weight=2.0, frames=frames)
         wanted.append(batch.x0)
     assert torch.equal(*wanted)
+
+
+def test_a_step_in_bfloat16_warns_of_nothing():
+    """Norms keep their weights in float32, of which torch says that they take its slower way."""
+    norm, x = torch.nn.RMSNorm(16), torch.randn(2, 16, dtype=torch.bfloat16)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with training_arithmetic(CPU, bf16=True):
+                assert norm(x).dtype == torch.bfloat16
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_sheets_of_samples_are_made_on_the_way(tmp_path, small_world):
