@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -159,3 +160,25 @@ def wait_for(condition, *, seconds=60.0):
             return found
         time.sleep(0.05)
     raise AssertionError("it never came")
+
+
+@pytest.mark.parametrize("count", [15, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "txt"])
+def test_hostile_files_end_in_mistakes_of_one_line_each(kind, count):
+    rng, path = random.Random(kind), Path(f"jobs.{kind}")
+    rows = [{"id": f"j{i}", "prompt": "a red car", "seed": i, "length": "3s", "lossless": True} for i in range(3)]
+    plain = "\n".join(json.dumps(row) for row in rows).encode()
+    if kind == "csv":
+        plain = b"id,prompt,seed,length,lossless\n" + b"\n".join(b"j%d,a red car,%d,3s,true" % (i, i) for i in range(3))
+    for _ in range(count):
+        data = bytearray(plain)
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(len(data))
+            data[at : at + rng.randint(0, 4)] = rng.choice(
+                [rng.randbytes(rng.randint(0, 3)), b'"', b"\n", b"-", b"null"]
+            )
+        path.write_bytes(data)
+        result = run("batch", path, "--dry-run")
+        assert result.exit_code in (0, 2, 4), (data, result.output)
+        assert "bug" not in result.stderr, (data, result.stderr)
+        assert all(line.startswith(("causvid: ", f"{path}:")) for line in result.stderr.splitlines()), result.stderr

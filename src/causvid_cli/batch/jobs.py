@@ -92,6 +92,7 @@ class JobReader:
         self._checked: dict[str, Mapping[str, Any] | CausvidError] = {}
         self._alike: Counter[str] = Counter()
         self._lines: dict[str, int] = {}  # by id
+        self._nears: dict[tuple[str, str], str] = {}
 
     def read(self, rows: Iterable[Row]) -> Iterator[Job]:
         """Yield a job for each row that is one."""
@@ -146,12 +147,19 @@ class JobReader:
                 said[name] = self._option(name, value, command.options[name])
             elif name in self._reserved:
                 raise UsageError(f"{given}: is said for the whole batch, on the command line")
-            elif near := did_you_mean(name, (*command.inputs, *command.options, *_OWN)):
+            elif near := self._near(command, name):
                 raise UsageError(f"unknown field {given!r}{near}")
             else:
                 carried[given] = value
                 self.carried.add(given)
         return said, carried
+
+    def _near(self, command: RowCommand, name: str) -> str:
+        """What to say of a field that is nearly one that the command knows; "" for a free one."""
+        if (command.name, name) not in self._nears:
+            known = (*command.inputs, *command.options, *_OWN)
+            self._nears[command.name, name] = did_you_mean(name, known)
+        return self._nears[command.name, name]
 
     def _input(self, name: str, value: Any) -> str:
         if not isinstance(value, str):

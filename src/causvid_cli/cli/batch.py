@@ -375,7 +375,8 @@ class _Batch:
                     assignment.tries -= 1
                     self.pool.again(assignment, after_s=BUSY_S)
                 case "failed" if event.get("full"):
-                    raise OutputError(f"{event['what']}; the batch stops, and the same command goes on with it")
+                    told = str(event["what"]).partition(";")[0]
+                    raise OutputError(f"{told}; the batch stops, and the same command goes on with it")
                 case "failed":
                     self._failed(assignment, str(event["what"]), event["exit_code"], may_pass=bool(event["may_pass"]))
                 case "lost" if not interrupts.received and not self.stopped:
