@@ -534,6 +534,23 @@ def test_a_resume_that_is_killed_before_any_call_is_resumed(name, step, tiny, wo
     figures(f"{kills} kills, each made good by another resume")
 
 
+@pytest.mark.parametrize("change", [("set", "t2v.fps", 8), ("unset", "length")])
+def test_a_config_file_whose_change_is_killed_is_the_old_one_or_the_new_one(change, work, monkeypatch):
+    config, old = work / "config.toml", b"# mine\nlength = 5\n"
+    monkeypatch.setenv("CAUSVID_CONFIG", str(config))
+    config.write_bytes(old)
+    assert run("config", *change).exit_code == 0
+    new = config.read_bytes()
+    assert new != old
+    kills = 0
+    for number in faults.kill_at_every_call("config", *change, folder=work, prepare=lambda: config.write_bytes(old)):
+        kills += 1
+        assert config.read_bytes() in (old, new), f"after call {number}"
+        assert run("config", "set", *change[1:2], "3").exit_code == 0  # whatever changes it next
+        assert list(work.iterdir()) == [config], f"after call {number}"
+    assert kills >= 4
+
+
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 600 kB."""
