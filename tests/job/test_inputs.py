@@ -457,6 +457,20 @@ def test_damage_is_met_before_anything_is_made_and_tolerated_where_asked(kind, t
         os.unlink("x.mp4")
 
 
+def test_damage_is_met_in_what_an_exact_join_copies(tiny):
+    """Far before the frames that the model is shown, with key frames between."""
+    content = bytearray(whole(".mp4"))
+    with av.open(io.BytesIO(content)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][10]
+        begin, end = packet.pos + 4, packet.pos + packet.size
+    content[begin:end] = bytes(byte ^ 0x55 for byte in content[begin:end])
+    Path("in.mp4").write_bytes(content)
+    arguments = ["extend", "in.mp4", PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "4f", "--context", "1f"]
+    fails(run(*arguments), 3, "in.mp4: damaged at frame .* --tolerate-damage goes on")
+    assert names() == ["in.mp4"]
+    assert any("damaged at frame" in note for note in notes(makes(*arguments, "--tolerate-damage")))
+
+
 @pytest.mark.parametrize("command", ["extend", "restyle"])
 def test_damaged_sound_is_told_before_the_model_loads(command, tiny, monkeypatch):
     content = bytearray(whole(".ts"))

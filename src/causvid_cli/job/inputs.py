@@ -141,7 +141,7 @@ class InputMedia:
         if self.fit != "stretch" or 1 / MILD_STRETCH <= stretched <= MILD_STRETCH:
             return []
         wide, high = "{}x{}".format(*own), "{}x{}".format(*self.cells)
-        return [f"its {wide} is stretched to the model's {high}; --fit crop or --fit pad keeps round things round"]
+        return [f"its {wide} are stretched to the model's {high}; --fit crop or --fit pad keep round things round"]
 
     def _fit(self, own: Size) -> "Fit":
         from causvid_cli.media.fit import fit
@@ -196,7 +196,6 @@ class ClipEnd(InputMedia):
     _clip: "Clip | None" = None
     _plan: "JoinPlan" = field(init=False)
     _wanted: int = 0
-    _fps: Fraction = Fraction(1)
 
     def check(
         self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
@@ -226,16 +225,13 @@ class ClipEnd(InputMedia):
         self.latent_frames = self.context_frames or context_frames(
             codec, max(1, int(seconds * fps)), window_frames=facts.window_frames, chunk_frames=facts.chunk_frames
         )
-        self._wanted, self._fps = codec.frames(self.latent_frames), fps
+        self._wanted = codec.frames(self.latent_frames)
         self.crisp = facts.enlarge > 1
         self.sha256 = sha256_of(self.path)
 
     def read_through(self, seconds: Fraction | None) -> None:
         assert self._clip is not None
-        start = Fraction(0)
-        if self._plan.exact:  # only its end is decoded, and the rest is copied as it is
-            start = max(start, self._clip.duration_s - self._wanted / self._fps)
-        self._clip.read_through(start_s=start)
+        self._clip.read_through()  # all of it, for an exact join copies packets that nobody decodes later
 
     @property
     def fps(self) -> Fraction | None:

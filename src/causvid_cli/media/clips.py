@@ -104,9 +104,9 @@ class Clip:
             raise MediaError(f"{self.path}: its last {float(seconds):g} s cannot be read")
         return np.stack([*found, *[found[-1]] * (count - len(found))])
 
-    def read_through(self, *, start_s: Fraction = Fraction(0), end_s: Fraction | None = None) -> None:
+    def read_through(self, *, end_s: Fraction | None = None) -> None:
         """Decode that much of the clip once, so that damage is met now: noted where tolerated, else MediaError."""
-        for begin, _, _ in self._timed(start_s):
+        for begin, _, _ in self._timed(Fraction(0)):
             if end_s is not None and begin >= end_s:
                 return
 
