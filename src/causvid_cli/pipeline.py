@@ -49,9 +49,10 @@ from causvid_cli.request import (
     Loading,
 )
 from causvid_cli.sampling.krea import Recomputed
-from causvid_cli.sampling.noise import seeded_noise
+from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
 from causvid_cli.sampling.rollout import Latents, OnStep, ignore_step, rollout
+from causvid_cli.sampling.together import Made, Together
 
 DEFAULTS = GenerateOptions()
 GIVEN = -1
@@ -104,6 +105,7 @@ class Stream:
         made: Latents | None,
         first_chunk: int,
         ahead: bool,
+        together: Together | None,
     ) -> None:
         self.plan = plan
         self._ahead = ahead
@@ -113,6 +115,8 @@ class Stream:
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         self._source = None if source is None else SourceLatents(pipeline.codec, source)
+        self._together = together
+        self._member = together.join(self._track.prompt, self._noise) if together else None
         self.on_step: OnStep = ignore_step
         """Told of every denoising step (`rollout.OnStep`); set it before the first chunk is asked for."""
         self._made = self._make()
@@ -215,21 +219,28 @@ class Stream:
                 if plan.grid.shows_given and self._first_chunk == GIVEN:
                     yield ChunkResult(frames, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
                     clock = time.monotonic()
-            made = rollout(
-                pipeline.model,
-                prompt=track.prompt,
-                steps=plan.steps,
-                cache=pipeline.kv_cache(plan),
-                chunks=plan.grid.chunks(plan.frames),
-                noise=self._noise,
-                switch=track.transition,
-                prefix=prefix,
-                made=self._earlier,
-                source=self._source.latents if self._source else None,
-                recompute_context=recomputed,
-                merge_clean_pass=pipeline.merge_clean_pass,
-                on_step=self.on_step,
-            )
+
+            def begin(batch: int, prompt: Callable[[Chunk], PromptCache], noise: Noise) -> Made:
+                return rollout(
+                    pipeline.model,
+                    prompt=prompt,
+                    steps=plan.steps,
+                    cache=pipeline.kv_cache(plan, batch=batch),
+                    chunks=plan.grid.chunks(plan.frames),
+                    noise=noise,
+                    switch=track.transition,
+                    prefix=prefix,
+                    made=self._earlier,
+                    source=self._source.latents if self._source else None,
+                    recompute_context=recomputed,
+                    merge_clean_pass=pipeline.merge_clean_pass,
+                    on_step=self.on_step,
+                )
+
+            if self._together and self._member:
+                made = self._together.chunks_of(self._member, begin)
+            else:
+                made = begin(1, track.prompt, self._noise)
             waiting: deque[Pending] = deque()
             ahead = 0  # of the first frames nothing is made: they come at once
             for chunk, x0 in made:
@@ -355,6 +366,7 @@ class Pipeline:
         made: Latents | None = None,
         first_chunk: int = GIVEN,
         ahead: bool = False,
+        together: Together | None = None,
         **changes: Any,
     ) -> Stream:
         """Make a video chunk by chunk.
@@ -366,6 +378,8 @@ class Pipeline:
         source: the pictures [h, w, 3] of a video to start from, noised to `options.strength`; the video ends with it.
         made: chunks that an earlier run made. first_chunk: chunks before it are not shown again.
         ahead: whether one chunk more may be in the making than is asked for (`Stream`).
+        together: the roll-out of this video and of others of the same plan, none of which has anything given or made
+          before, or a negative prompt.
         """
         options = replace(options, **changes)
         plan = self.plan(options, given_pictures=0 if given is None else len(given), shows_given=shows_given)
@@ -373,7 +387,16 @@ class Pipeline:
         if given is not None:
             check_frames(given, height=plan.geometry.height, width=plan.geometry.width, facts=self.codec.facts)
         return Stream(
-            self, plan, cues, options, given=given, source=source, made=made, first_chunk=first_chunk, ahead=ahead
+            self,
+            plan,
+            cues,
+            options,
+            given=given,
+            source=source,
+            made=made,
+            first_chunk=first_chunk,
+            ahead=ahead,
+            together=together,
         )
 
     def generate(self, prompt: str | Sequence[Cue], options: GenerateOptions = DEFAULTS, **more: Any) -> np.ndarray:

@@ -21,6 +21,7 @@ for line in sys.stdin:
         os.kill(os.getpid(), signal.SIGKILL)
     print(json.dumps({"event": "frames", "done": 1}), flush=True)
     print(json.dumps({"event": "failed" if job == "fails" else "done", "pid": os.getpid()}), flush=True)
+    print(json.dumps({"event": "end"}), flush=True)
 """
 
 

@@ -22,7 +22,11 @@ class NoWork:
         tell({"event": "ready", "version": __version__})
 
     def send(self, message):
-        self._tell(None if self._rng.random() < DIES else {"event": "done", "path": message["path"]})
+        if self._rng.random() < DIES:
+            self._tell(None)
+            return
+        self._tell({"event": "done", "path": message["path"]})
+        self._tell({"event": "end"})
 
     def stop(self): ...
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import decode, fails, makes, run
 
-from causvid_cli.cli import batch
+from causvid_cli.cli import batch_run
 from causvid_cli.cli.app import root
 from causvid_cli.cli.batch import parse_shard, row_commands
 
@@ -107,8 +107,8 @@ def test_shards_are_all_jobs_and_no_job_twice(monkeypatch):
 def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     seen = []
-    monkeypatch.setattr(batch, "ProcessLink", lambda _command, _tell, *, environment: seen.append(environment))
-    workers = batch.local_workers(None)
+    monkeypatch.setattr(batch_run, "ProcessLink", lambda _command, _tell, *, environment: seen.append(environment))
+    workers = batch_run.local_workers(None)
     assert workers._wanted() == 2
     for number in range(3):
         workers._open_link(number, print)

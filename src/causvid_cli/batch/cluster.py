@@ -16,6 +16,7 @@ from typing import Any
 
 from causvid_cli.batch.engine import Tell, WorkersError
 from causvid_cli.batch.local import ProcessLink
+from causvid_cli.errors import ExitCode
 from causvid_cli.extras import require
 from causvid_cli.files import write_bytes
 from causvid_cli.paths import cache_folder
@@ -110,7 +111,10 @@ class _Actor:
         try:
             self._link.send(with_pack_here(message))
         except Exception as error:  # a node without room for the model, say
-            self._events.put({"event": "failed", "exit_code": 4, "what": str(error), "may_pass": True})
+            for number, _ in enumerate(message["jobs"]):
+                told = {"number": number, "exit_code": ExitCode.MODEL, "what": str(error), "may_pass": True}
+                self._events.put({"event": "failed", **told})
+            self._events.put({"event": "end"})
 
     def stop(self) -> None:
         self._link.stop()
@@ -140,9 +144,12 @@ def with_pack_here(message: Mapping[str, Any]) -> dict[str, Any]:
         for name in sorted(files, key=lambda name: name == "causvid.json"):  # which makes a pack of the folder, last
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / name, files[name])
-    command, *arguments = message["arguments"]
-    others = [each for each in arguments if not each.startswith("--model=")]
-    return message | {"arguments": [command, f"--model={folder}", *others]}
+    jobs = []
+    for job in message["jobs"]:
+        command, *arguments = job["arguments"]
+        others = [each for each in arguments if not each.startswith("--model=")]
+        jobs.append({**job, "arguments": [command, f"--model={folder}", *others]})
+    return message | {"jobs": jobs}
 
 
 def _connect(ray: Any, address: str) -> None:

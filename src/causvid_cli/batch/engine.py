@@ -1,7 +1,7 @@
 """Workers that pull jobs: started, fed, watched, started again. It knows neither what a job is nor where a worker runs.
 
-A worker answers the messages that it is sent with events: `ready` first; then for each job any number of them, and at
-last `done` or `failed`. A `Link` reaches it: a process here (`local.py`), an actor of a cluster (`cluster.py`).
+A worker answers the messages that it is sent with events: `ready` first; then for each message any number of them, and
+at last `end`. A `Link` reaches it: a process here (`local.py`), an actor of a cluster (`cluster.py`).
 """
 
 import queue
@@ -50,8 +50,8 @@ class Link(Protocol):
 
 @dataclass(slots=True)
 class Assignment:
-    """A job on its way: what a worker is told, how often it was begun, and from when on it may be, on the monotonic
-    clock. group: jobs of one group are best made by one worker, one after the other.
+    """Jobs on their way: what a worker is told, how often they were begun, and from when on they may be, on the
+    monotonic clock. group: those of one group are best made by one worker, one after the other.
     """
 
     job: Any
@@ -99,11 +99,11 @@ class Workers:
         self._stopping = False
 
     def run(self, work: Iterable[Assignment], on_event: OnEvent, *, tick: Callable[[], None] = lambda: None) -> None:
-        """Have every assignment made once, and once more for each time that it is put back with `again`.
+        """Have every assignment made once, and once more for each that is put back with `again`.
 
-        on_event: told of each event of a job; of {"event": "lost", "how": ...} when its worker has ended. tick: called
-        at least ten times a second. Raises WorkersError for workers that end before they are ready, and for those of
-        another version.
+        on_event: told of each event but the last; of {"event": "lost", "how": ...} when its worker has ended. tick:
+        called at least ten times a second. Raises WorkersError for workers that end before they are ready, and for
+        those of another version.
         """
         self._waiting.extend(work)
         recount = 0.0
@@ -165,9 +165,10 @@ class Workers:
         elif worker.work is not None:
             assignment = worker.work
             worker.status = event
-            if event.get("event") in ("done", "failed"):
+            if event.get("event") == "end":
                 worker.work, worker.status = None, {}
-            on_event(worker, assignment, event)
+            else:
+                on_event(worker, assignment, event)
 
     def _feed(self, worker: Worker) -> None:
         """Give a worker its next job, one of what it has loaded where there is one."""

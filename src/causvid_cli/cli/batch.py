@@ -1,34 +1,26 @@
 """Command `batch`: many videos from one file, each made once."""
 
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from causvid_cli.batch.engine import Assignment, Tell, Worker, Workers
 from causvid_cli.batch.jobs import TEMPLATE, Job, JobReader, RowCommand, check_template
-from causvid_cli.batch.ledger import FAILED, RESULTS, Ledger
-from causvid_cli.batch.local import ProcessLink
-from causvid_cli.batch.page import PAGE, write_page
+from causvid_cli.batch.ledger import RESULTS
+from causvid_cli.batch.page import PAGE
 from causvid_cli.batch.rows import JobsError, read_rows
 from causvid_cli.cli import console
-from causvid_cli.cli.batch_table import BatchTable
+from causvid_cli.cli.batch_run import TOGETHER, Batch
 from causvid_cli.cli.command import Command, examples
-from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.run import planned
 from causvid_cli.cli.video_options import VideoOptions, with_video_options_but
-from causvid_cli.errors import CausvidError, ExitCode, OutputError, UsageError
-from causvid_cli.models.resolve import resolve_model
-from causvid_cli.request import Loading
-from causvid_cli.units import counted
+from causvid_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from causvid_cli.batch.cluster import Cluster
+    pass
 
 app = typer.Typer()
 
@@ -42,15 +34,6 @@ OF_THE_BATCH = frozenset(
 """Options that no row has: they are about the whole run, or about pipes."""
 RANKS = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "SKYPILOT_JOB_RANK")
 """Environment variables in which schedulers say which shard a process is, from 0."""
-WORKER = (sys.executable, "-m", "causvid_cli.cli.batch_worker")
-BUSY_S = 2.0
-"""Seconds until a job is tried again that another batch is making."""
-
-
-class SomeFailed(CausvidError):
-    """Some jobs of a batch failed; the others are done."""
-
-    exit_code = ExitCode.JOBS
 
 
 @app.command(
@@ -108,6 +91,16 @@ def batch(
         int,
         typer.Option(min=1, max=1024, metavar="N", help="Cores of each actor of a cluster without GPUs, with --ray."),
     ] = 1,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            metavar="N",
+            help=f"Videos that are made in one roll-out; if not given, {TOGETHER} of a small model, 1 of others.",
+            show_default=False,
+        ),
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -148,13 +141,14 @@ def batch(
         jobs, place = jobs.absolute(), place.absolute()
     found = _read(jobs, root, _shared(typer_context, video_options), video_options.output or TEMPLATE)
     chosen = [job for job in found if part is None or part.holds(job)]
-    _Batch(
+    Batch(
         folder=place,
         jobs=chosen,
         options=video_options,
         workers=workers,
         ray=ray,
         cpus_per_worker=cpus_per_worker,
+        together=together,
         max_tries=max_tries,
         retry_failed=retry_failed,
         page=page,
@@ -253,224 +247,3 @@ def parse_shard(text: str | None) -> Shard | None:
         told = f" ({name}={index})" if not slash else ""
         raise UsageError(f"--shard {text}{told}: must be I/N, with I from 0 to N - 1, such as 0/4")
     return Shard(int(index), int(count))
-
-
-@dataclass(slots=True, kw_only=True)
-class _Batch:
-    """Jobs on their way into a folder."""
-
-    folder: Path
-    jobs: Sequence[Job]
-    options: VideoOptions
-    workers: int | None
-    ray: str | None
-    cpus_per_worker: int
-    max_tries: int
-    retry_failed: bool
-    page: bool
-    ledger: Ledger = field(init=False)
-    pool: Workers = field(init=False)
-    table: BatchTable = field(init=False)
-    copies: dict[str, list[Job]] = field(default_factory=dict)
-    """Further jobs by the key of the one that is made; they become copies of its file."""
-    failed: int = 0
-    stopped: CausvidError | None = None
-    """What ends the batch before its end."""
-
-    def run(self) -> None:
-        """Make what is missing. Raises SomeFailed when some of it failed, OutputError when nothing can be written."""
-        self.ledger = Ledger.open(self.folder)
-        missing, done = self._missing()
-        given_up = [job for job in missing if job.path in self.ledger.failed and not self.retry_failed]
-        new = [job for job in missing if job.path not in {each.path for each in given_up}]
-        firsts = self._firsts(new)
-        if self.options.dry_run:
-            self._tell_plan(done=done, given_up=len(given_up), new=len(firsts), copies=len(new) - len(firsts))
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be made: {(error.strerror or '').lower()}") from error
-        self.failed = len(given_up)
-        self.table = BatchTable(total=len(self.jobs), done=done, failed=self.failed)
-        if firsts:
-            self._make(firsts)
-        self._report()
-
-    def _missing(self) -> tuple[list[Job], int]:
-        """The jobs whose files are not there, or not as they were written, and how many are."""
-        missing = [job for job in self.jobs if not self.ledger.is_done(job.path)]
-        return missing, len(self.jobs) - len(missing)
-
-    def _firsts(self, jobs: Sequence[Job]) -> list[Job]:
-        """One job of each key, those that one model makes together; the others are kept to be copied."""
-        firsts: dict[str, Job] = {}
-        for job in jobs:
-            if job.key in firsts:
-                self.copies.setdefault(job.key, []).append(job)
-            else:
-                firsts[job.key] = job
-        places = {group: place for place, group in enumerate(dict.fromkeys(job.group for job in firsts.values()))}
-        return sorted(firsts.values(), key=lambda job: places[job.group])
-
-    def _tell_plan(self, *, done: int, given_up: int, new: int, copies: int) -> None:
-        plan = {"jobs": len(self.jobs), "done": done, "new": new, "copies": copies, "failed_before": given_up}
-        if self.options.as_json or self.options.json_lines:
-            console.result_json({"v": 1, "folder": str(self.folder), **plan})
-            return
-        console.table(
-            [
-                ("jobs", len(self.jobs)),
-                ("done", f"{done} in {self.folder}"),
-                ("new", new),
-                ("the same as another", copies),
-                ("failed before", f"{given_up} (--retry-failed makes them)" if given_up else 0),
-            ]
-        )
-
-    def _make(self, jobs: Sequence[Job]) -> None:
-        with ExitStack() as stack:
-            cluster = self._cluster(stack)
-            self.pool = Workers(cluster.open_link, cluster.wanted) if cluster else local_workers(self.workers)
-            work = [Assignment(job, self._message(job, cluster), job.group) for job in jobs]
-            with interrupts.deferred(self._say_stopping), self.table.shown(self.pool.workers):
-                self.pool.run(work, self._take, tick=self._tick)
-        if self.stopped:
-            raise self.stopped
-        if interrupts.received:
-            console.message(f"{self.table.done} of {counted(len(self.jobs), 'video')}; the same command goes on")
-            raise KeyboardInterrupt
-
-    def _cluster(self, stack: ExitStack) -> "Cluster | None":
-        if self.ray is None:
-            return None
-        from causvid_cli.batch.cluster import Cluster
-
-        cluster = Cluster(self.ray, cpus_per_worker=self.cpus_per_worker, command=WORKER)
-        stack.callback(cluster.close)
-        return cluster
-
-    def _message(self, job: Job, cluster: "Cluster | None") -> dict[str, Any]:
-        message: dict[str, Any] = {"arguments": job.arguments, "output": str(self.folder / job.path)}
-        folder = cluster and resolve_model(job.model["name"], loading=Loading()).folder
-        if cluster and folder:
-            message["model"] = cluster.send_pack(job.model["name"], job.model["sha256"], folder)
-        return message
-
-    def _say_stopping(self) -> None:
-        console.note("stopping after the chunks at work; Ctrl-C again stops now")
-
-    def _tick(self) -> None:
-        if interrupts.received:
-            self.pool.stop()
-        self.table.tick()
-
-    def _take(self, worker: Worker, assignment: Assignment, event: Mapping[str, Any]) -> None:
-        """What a worker tells of its job."""
-        try:
-            match event.get("event"):
-                case "done":
-                    self._done(assignment, event)
-                case "failed" if event.get("busy"):
-                    assignment.tries -= 1
-                    self.pool.again(assignment, after_s=BUSY_S)
-                case "failed" if event.get("full"):
-                    told = str(event["what"]).partition(";")[0]
-                    raise OutputError(f"{told}; the batch stops, and the same command goes on with it")
-                case "failed":
-                    self._failed(assignment, str(event["what"]), event["exit_code"], may_pass=bool(event["may_pass"]))
-                case "lost" if not interrupts.received and not self.stopped:
-                    what = f"its worker ended ({event['how']})"
-                    self._failed(assignment, what, ExitCode.BUG, may_pass=True)
-        except OutputError as error:
-            self.stopped = self.stopped or error
-            self.pool.stop()
-
-    def _done(self, assignment: Assignment, event: Mapping[str, Any]) -> None:
-        job: Job = assignment.job
-        facts = {name: event[name] for name in ("bytes", "sha256", "frames", "seconds", "device", "notes")}
-        self._keep(job, facts | {"tries": assignment.tries})
-        for copy in self.copies.pop(job.key, ()):
-            _copy(self.folder / job.path, self.folder / copy.path)
-            self._keep(copy, facts | {"seconds": 0.0, "tries": 0, "copy_of": job.path})
-
-    def _keep(self, job: Job, facts: Mapping[str, Any]) -> None:
-        entry = {"id": job.id, "key": job.key, "path": job.path, **facts, "line": job.line, "fields": job.carried}
-        self.ledger.add_result(entry)
-        self.table.done += 1
-        self._announce("done", entry)
-
-    def _failed(self, assignment: Assignment, what: str, code: int, *, may_pass: bool) -> None:
-        if may_pass and assignment.tries < self.max_tries:
-            console.note(f"{assignment.job.id}: {what}; trying again")
-            self.pool.again(assignment)
-            return
-        for job in (assignment.job, *self.copies.pop(assignment.job.key, ())):
-            entry = {
-                "id": job.id,
-                "key": job.key,
-                "path": job.path,
-                "what": what,
-                "exit_code": int(code),
-                "tries": assignment.tries,
-                "line": job.line,
-                "fields": job.carried,
-            }
-            self.ledger.add_failure(entry)
-            self.failed += 1
-            self.table.failed += 1
-            console.warning(f"{job.id} failed: {what}")
-            self._announce("failed", entry)
-
-    def _announce(self, event: str, entry: Mapping[str, Any]) -> None:
-        if self.options.json_lines:
-            console.event(event, **entry)
-        elif event == "done" and not self.options.as_json:
-            console.result(str(self.folder / entry["path"]))
-
-    def _report(self) -> None:
-        done = self.table.done
-        if self.page:
-            console.note(f"the page is {write_page(self.jobs, self.ledger)}")
-        if self.options.as_json or self.options.json_lines:
-            facts = {"jobs": len(self.jobs), "done": done, "failed": self.failed, "folder": str(self.folder)}
-            console.event("end", **facts) if self.options.json_lines else console.result_json({"v": 1, **facts})
-        elif not console.voice.quiet:
-            console.message(f"{done} of {counted(len(self.jobs), 'video')} in {self.folder}, {self.table.pace()}")
-        if self.failed:
-            raise SomeFailed(f"{counted(self.failed, 'job')} failed; {self.folder / FAILED} says why")
-
-
-def local_workers(count: int | None) -> Workers:
-    """Processes of this machine, each with a GPU of its own where there are some; one where nothing is said."""
-    gpus = _visible_gpus()
-    number = count or len(gpus) or 1
-
-    def open_link(index: int, tell: Tell) -> ProcessLink:
-        environment = {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if len(gpus) > 1 else {}
-        return ProcessLink(WORKER, tell, environment=environment)
-
-    return Workers(open_link, lambda: number)
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs that this process may use, without loading torch."""
-    if said := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return said.split(",")
-    folder = Path("/proc/driver/nvidia/gpus")
-    return [str(number) for number, _ in enumerate(folder.iterdir())] if folder.is_dir() else []
-
-
-def _copy(made: Path, to: Path) -> None:
-    """Let a file stand under another name as well. Raises OutputError."""
-    import shutil
-
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.unlink(missing_ok=True)
-        try:
-            os.link(made, to)
-        except OSError:  # a file system without links
-            shutil.copyfile(made, to)
-    except OSError as error:
-        raise OutputError(f"{to}: cannot be written: {(error.strerror or '').lower()}") from error

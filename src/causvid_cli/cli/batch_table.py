@@ -62,5 +62,7 @@ class BatchTable:
             if (work := worker.work) is not None:
                 status = worker.status
                 frames = f", {status['done']} of {status.get('total') or '?'} frames" if "done" in status else ""
-                what = f"{console.shown(work.job.id)}{frames}"
+                first, *others = work.job.values() or [None]
+                more = f" and {len(others)} more" if others else ""
+                what = f"{console.shown(first.id)}{more}{frames}" if first else "waiting"
             yield Text(f"  worker {worker.number + 1}: {what}", style="dim", no_wrap=True, overflow="ellipsis")

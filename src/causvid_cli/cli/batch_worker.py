@@ -1,7 +1,9 @@
 """A worker of `causvid batch`: command lines come in, videos go into their files, and how it went comes out.
 
-One JSON object a line, on stdin {"arguments", "output"}, on stdout events (see `batch/engine.py`): {"event": "ready"},
-then for each job {"event": "frames", "done", "total"}, and {"event": "done", ...} or {"event": "failed", ...}.
+One JSON object a line, on stdin {"jobs": [{"arguments", "output"}, ...]}, on stdout events (see `batch/engine.py`):
+{"event": "ready"}; then for a message any {"event": "frames", "done", "total"}, for each of its jobs {"event": "done",
+"number", ...} or {"event": "failed", "number", ...}, at last {"event": "end"}. Jobs of one message that are of one plan
+are made in step, in one roll-out.
 """
 
 import errno
@@ -13,8 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,7 +25,8 @@ from causvid_cli import __version__
 from causvid_cli.cli import console
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.progress import Progress
-from causvid_cli.cli.run import load_pipeline, make_video, planned
+from causvid_cli.cli.report import VideoResult
+from causvid_cli.cli.run import load_pipeline, planned, steps_of_video
 from causvid_cli.cli.stream import find_earlier_run, find_named
 from causvid_cli.cli.task import Task, check_output_of, existing
 from causvid_cli.config import to_json
@@ -31,6 +35,7 @@ from causvid_cli.files import sha256_of_file
 from causvid_cli.job.job import Job, journal_path
 
 if TYPE_CHECKING:
+    from causvid_cli.job.recording import Earlier
     from causvid_cli.pipeline import Pipeline
 
 EVENT_EVERY_S = 0.2
@@ -50,49 +55,91 @@ class Maker:
         self._events.flush()
 
     def make(self, message: Mapping[str, Any]) -> None:
-        """Make a job's video, and tell how it went, whatever happens. Raises KeyboardInterrupt when it was stopped."""
+        """Make the videos of a message, and tell of each how it went. Raises KeyboardInterrupt when it is stopped."""
+        alike: dict[object, list[_Opened]] = {}
+        for number, job in enumerate(message["jobs"]):
+            with self._told(number):
+                opened = self._open(number, job)
+                alike.setdefault(opened.in_step or number, []).append(opened)
+        for each in alike.values():
+            self._make_in_step(each)
+        self.tell("end")
+
+    @contextmanager
+    def _told(self, number: int) -> Iterator[None]:
+        """Inside, what goes wrong with a job is told of; _Done ends it well."""
         from causvid_cli.cli.app import explain, is_out_of_memory
 
-        started = time.monotonic()
         try:
-            told = self._make(message)
+            yield
         except KeyboardInterrupt:
             raise
+        except _Done as done:
+            self.tell("done", number=number, **done.facts)
         except BaseException as error:
             code, line = explain(error)
             if memory := is_out_of_memory(error):
                 self._loaded = None
             self.tell(
                 "failed",
+                number=number,
                 exit_code=int(code),
                 what="; ".join([line, *getattr(error, "__notes__", ())]),
                 may_pass=memory,
                 busy=isinstance(error, BusyError),
                 full=_is_full(error),
             )
-            del error
-            gc.collect()
-        else:
-            self.tell("done", seconds=round(time.monotonic() - started, 3), **told)
 
-    def _make(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        output = Path(message["output"])
+    def _open(self, number: int, job: Mapping[str, Any]) -> "_Opened":
+        """A job's task, checked, and what an earlier run left of it. Raises _Done when that is all of it."""
+        output = Path(job["output"])
         named = str(output).replace("{", "{{").replace("}", "}}")
-        command, *arguments = message["arguments"]
+        command, *arguments = job["arguments"]
         task = planned(self._root, [command, f"--output={named}", *arguments])
         console.voice.quiet = 2  # what is noted of a video stands in its result
         output.parent.mkdir(parents=True, exist_ok=True)
-        if _is_made(task):
-            return _facts(output, frames=task.job.frames or 0, device="", notes=())
-        names = find_named(task)
-        if names is None:  # it was killed after the last frame: what was left is done now
-            return _facts(output, frames=task.job.frames or 0, device="", notes=())
+        names = None if _is_made(task) else find_named(task)
+        if names is None:
+            raise _Done(_facts(output, frames=task.job.frames or 0))
         check_output_of(task, names)
         earlier = find_earlier_run(task)
         if earlier:
             earlier.journal.check_latents(task.latent_shape)
-        made = make_video(task, self._pipeline(task), _Told(self), earlier, keep_partial=False)
-        return _facts(output, frames=made.frames, device=made.job.device, notes=(*made.read_as, *made.notes))
+        return _Opened(number, task, earlier)
+
+    def _make_in_step(self, videos: "Sequence[_Opened]") -> None:
+        """Make videos of one plan, a chunk of each in turn; what is opened without the others is made without them."""
+        from causvid_cli.sampling.together import Together
+
+        started, making = time.monotonic(), list[tuple[_Opened, Generator[None, None, VideoResult]]]()
+        together = Together() if len(videos) > 1 else None
+        for each in videos:
+            with self._told(each.number):
+                steps = steps_of_video(
+                    each.task,
+                    self._pipeline(each.task),
+                    _Told(self),
+                    each.earlier,
+                    together=together,
+                    keep_partial=False,
+                )
+                next(steps)
+                making.append((each, steps))
+        share = max(1, len(making))
+        while making:
+            for each, steps in list(making):
+                goes_on = False
+                with self._told(each.number):
+                    try:
+                        next(steps)
+                        goes_on = True
+                    except StopIteration as end:
+                        made: VideoResult = end.value
+                        assert made.output is not None
+                        seconds = round((time.monotonic() - started) / share, 3)
+                        raise _Done(_facts(made.output, made=made, frames=made.frames) | {"seconds": seconds}) from None
+                if not goes_on:
+                    making.remove((each, steps))
 
     def _pipeline(self, task: Task) -> "Pipeline":
         job = task.job
@@ -102,6 +149,32 @@ class Maker:
             gc.collect()
             self._loaded = (wanted, load_pipeline(task)[0])
         return self._loaded[1]
+
+
+class _Done(Exception):
+    """A job is done. facts: what is told of its file."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.facts = facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A job that is ready to be made. number: its place in the message."""
+
+    number: int
+    task: Task
+    earlier: "Earlier | None"
+
+    @property
+    def in_step(self) -> object:
+        """Equal for videos that can share a roll-out: those of one plan that begin from noise. None for others."""
+        job = self.task.job
+        if self.earlier or job.input or any(cue.negative for cue in job.cues):
+            return None
+        cues = tuple(replace(cue, prompt="-", seed=None, name="") for cue in job.cues)
+        return replace(job, command="t2v", seed=0, cues=cues, length="")
 
 
 class _Told(Progress):
@@ -138,13 +211,14 @@ def _is_made(task: Task) -> bool:
     return False
 
 
-def _facts(output: Path, *, frames: int, device: str, notes: Sequence[str]) -> dict[str, Any]:
+def _facts(output: Path, *, frames: int, made: VideoResult | None = None) -> dict[str, Any]:
     return {
         "bytes": output.stat().st_size,
         "sha256": sha256_of_file(output),
         "frames": frames,
-        "device": device,
-        "notes": list(notes),
+        "seconds": 0.0,
+        "device": made.job.device if made else "",
+        "notes": [*made.read_as, *made.notes] if made else [],
     }
 
 

@@ -21,7 +21,8 @@ class Interrupts:
         """The last signal that came."""
         self.raised = False
         """Whether it broke into the work; what is raised after that may be its doing (a half-done import, say)."""
-        self._deferring = False
+        self._deferring = 0
+        """How many videos are in the making."""
         self._on_first: Callable[[], None] = lambda: None
         self._telling: threading.Thread | None = None
 
@@ -32,7 +33,7 @@ class Interrupts:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Inside, each signal is remembered and raises KeyboardInterrupt."""
-        self.received, self.raised, self._deferring = None, False, False
+        self.received, self.raised, self._deferring = None, False, 0
         before = {}
         if threading.current_thread() is threading.main_thread():  # only there do signals arrive
             for number in _EXIT_CODES:
@@ -51,11 +52,11 @@ class Interrupts:
         on_first: told of a first Ctrl-C, at once and in a thread of its own, since it may have come in the midst of a
         print.
         """
-        self._deferring, self._on_first = True, on_first
+        self._deferring, self._on_first = self._deferring + 1, on_first
         try:
             yield
         finally:
-            self._deferring = False
+            self._deferring -= 1
             if self._telling is not None:
                 self._telling.join()  # what is said next comes after it
                 self._telling = None

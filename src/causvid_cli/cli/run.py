@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -30,6 +30,7 @@ from causvid_cli.units import counted
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
     from causvid_cli.pipeline import Pipeline
+    from causvid_cli.sampling.together import Together
 
 STOPPING = "stopping after this chunk; Ctrl-C again stops now"
 
@@ -132,11 +133,28 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
     return pipeline, {"import_s": imported - started, "load_s": loaded - imported}
 
 
-def make_video(
-    task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None", *, keep_partial: bool = True
-) -> VideoResult:
-    """Make one video; what stops it on the way leaves what was made so that `causvid resume` goes on with it.
+def make_video(task: Task, pipeline: "Pipeline", progress: Progress, earlier: "Earlier | None") -> VideoResult:
+    """Make one video; what stops it on the way leaves what was made so that `causvid resume` goes on with it."""
+    making = steps_of_video(task, pipeline, progress, earlier)
+    while True:
+        try:
+            next(making)
+        except StopIteration as done:
+            return done.value
 
+
+def steps_of_video(
+    task: Task,
+    pipeline: "Pipeline",
+    progress: Progress,
+    earlier: "Earlier | None",
+    *,
+    together: "Together | None" = None,
+    keep_partial: bool = True,
+) -> Generator[None, None, VideoResult]:
+    """Make one video step by step: its file is opened, then a chunk is made in each step.
+
+    together: a roll-out that it shares with others, which are to be opened before its first chunk is made.
     keep_partial: whether what was made until Ctrl-C becomes a video of its own as well.
     """
     from causvid_cli.device import peak_memory_bytes
@@ -146,7 +164,7 @@ def make_video(
         job = earlier.job
     made = VideoResult(job=job, output=task.output, resumed_frames=earlier.frames if earlier else 0)
     with interrupts.deferred(lambda: console.note(STOPPING)), ExitStack() as stack:
-        recording = stack.enter_context(open_recording(task, job, pipeline, earlier))
+        recording = stack.enter_context(open_recording(task, job, pipeline, earlier, together))
         sidecar = Sidecar(job) if task.options.sidecar else None
         show = open_preview(task, stack)
         stream, writer = recording.stream, recording.writer
@@ -163,6 +181,7 @@ def make_video(
         made.warm_up_s = stream.warm_up()
         if made.warm_up_s:
             console.detail(f"compiled in {made.warm_up_s:.1f} s")
+        yield
         started = time.monotonic()
         try:
             with closing(iter(recording)) as chunks:
@@ -178,6 +197,7 @@ def make_video(
                         if task.is_endless:
                             break
                         raise KeyboardInterrupt
+                    yield
             made.frames = writer.frames_written  # one chunk more may have been at work
             made.generate_s = time.monotonic() - started
             recording.publish(sidecar=sidecar.text(task, job, made) if sidecar else None)

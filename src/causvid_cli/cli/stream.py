@@ -19,12 +19,15 @@ from causvid_cli.units import counted
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
     from causvid_cli.pipeline import Pipeline, Stream
+    from causvid_cli.sampling.together import Together
     from causvid_cli.video import Interpolator, Writer
 
 
 @contextmanager
-def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None") -> Iterator["Recording"]:
-    """The stream of a job on its way into its file."""
+def open_recording(
+    task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None", together: "Together | None" = None
+) -> Iterator["Recording"]:
+    """The stream of a job on its way into its file. together: the roll-out that it shares with others."""
     from causvid_cli.job.journal import Journal
     from causvid_cli.job.recording import Recording
 
@@ -38,7 +41,7 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
             journal = Journal.create(journal_path(task.output), _request(task, recipe))
         try:
             yield Recording(
-                open_stream(task, job, pipeline, earlier),
+                open_stream(task, job, pipeline, earlier, together),
                 writer,
                 journal=journal,
                 known_chunks=earlier.chunks if earlier else 0,
@@ -51,7 +54,13 @@ def open_recording(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier
                 journal.close() if writer.frames_written or journal.chunks else journal.remove()
 
 
-def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | None" = None) -> "Stream":
+def open_stream(
+    task: Task,
+    job: Job,
+    pipeline: "Pipeline",
+    earlier: "Earlier | None" = None,
+    together: "Together | None" = None,
+) -> "Stream":
     """The stream of a job. Raises UsageError for a prompt of which nothing was understood, with --strict."""
     from causvid_cli.job.recording import known_latents
     from causvid_cli.pipeline import GIVEN
@@ -73,6 +82,7 @@ def open_stream(task: Task, job: Job, pipeline: "Pipeline", earlier: "Earlier | 
         made=known_latents(earlier, pipeline.device) if earlier else None,
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
         ahead=pipeline.benefits_from_prefetch and not task.is_live,  # live, a picture comes as soon as it can
+        together=together,
     )
     if task.options.strict:
         for prompt, notes in stream.not_understood.items():
