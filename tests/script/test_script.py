@@ -29,7 +29,6 @@ from causvid_cli.script import (
     to_ffmetadata,
     to_vtt,
     to_yaml,
-    upgrade,
 )
 from causvid_cli.script.model import readers
 from causvid_cli.timecode import Time, parse_time
@@ -458,10 +457,6 @@ def test_chapters_are_exact_and_lie_where_the_prompt_changes():
         ";FFMETADATA1\n\n[CHAPTER]\nTIMEBASE=1001/30000\nSTART=0\nEND=153\ntitle=a\\=b\\; \\#1\n\n"
         "[CHAPTER]\nTIMEBASE=1001/30000\nSTART=153\nEND=180\ntitle=n\n"
     )
-
-
-def test_the_newest_version_needs_no_upgrade():
-    assert upgrade(CROSSING, read_script(CROSSING)) == CROSSING
 
 
 def test_the_schema_has_every_field_and_no_other():

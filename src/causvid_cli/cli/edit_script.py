@@ -97,9 +97,7 @@ def edit_script(
         raise UsageError(f"--upgrade: {file} is another format; try --to yaml")
     text, script = read(file, switch=switch, row=row)
     if upgrade:
-        from causvid_cli.script import upgrade as upgraded
-
-        print_text(upgraded(text, script))
+        print_text(text)  # there is one version of the format, and reading refuses a newer one
         return
     given = given_by(script, fit=fit, hold=hold, context=context)
     if not to and not check:

@@ -1,6 +1,6 @@
 """Scripts: prompts over time, read from `.causvid.yaml` and other formats, snapped to a model's chunks. No torch."""
 
-from causvid_cli.script.exports import schema, to_ffmetadata, to_vtt, to_yaml, upgrade
+from causvid_cli.script.exports import schema, to_ffmetadata, to_vtt, to_yaml
 from causvid_cli.script.model import VERSION, Script, ScriptCue
 from causvid_cli.script.problems import Problem, ScriptError, harmless, render_all
 from causvid_cli.script.read import read_script, script_of
@@ -24,5 +24,4 @@ __all__ = [
     "to_ffmetadata",
     "to_vtt",
     "to_yaml",
-    "upgrade",
 ]

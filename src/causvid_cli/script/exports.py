@@ -111,12 +111,6 @@ def to_ffmetadata(snapped: Snapped) -> str:
     return "\n".join(parts)
 
 
-def upgrade(text: str, script: Script) -> str:
-    """A script's text in the newest version of the format. There is one version, so it is the text itself."""
-    assert script.version == 1  # reading refuses a newer one
-    return text
-
-
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the format, for editors; from the classes that read it."""
     from pydantic import TypeAdapter
