@@ -10,16 +10,11 @@ from torch import nn
 from causvid_cli.config import PackFacts, load_facts, to_json
 from causvid_cli.errors import ExitCode, ModelError
 from causvid_cli.models import packs
+from causvid_cli.models.install.identify import identify_network
 from causvid_cli.models.packs import find_pack, list_packs, verify_pack, write_pack_manifest
 from causvid_cli.paths import models_folder
 from causvid_cli.weights.files import load_safetensors, load_state, save_safetensors
-from causvid_cli.weights.names import (
-    bare_names,
-    official_to_diffusers_transformer,
-    official_to_diffusers_vae,
-    transformer_names,
-    vae_names,
-)
+from causvid_cli.weights.names import bare_names, official_to_diffusers_transformer, transformer_names
 
 FACTS = PackFacts(
     name="tiny",
@@ -66,21 +61,20 @@ def test_a_missing_block_is_noticed():
 
 
 def test_an_empty_checkpoint_is_refused():
-    for rename in (official_to_diffusers_transformer, official_to_diffusers_vae):
-        with pytest.raises(ModelError, match="missing"):
-            rename({})
+    with pytest.raises(ModelError, match="missing"):
+        official_to_diffusers_transformer({})
 
 
 @pytest.mark.parametrize(
-    "lost", ["conv1.bias", "decoder.upsamples.1.resample.1.bias", "decoder.upsamples.0.shortcut.bias"]
+    "lost", ["conv1.bias", "decoder.upsamples.3.resample.1.bias", "decoder.upsamples.4.shortcut.bias"]
 )
-def test_a_vae_with_a_tensor_lost_is_refused(lost):
-    layers = {"decoder.upsamples.0.residual.0.gamma", "decoder.upsamples.1.resample.1.weight"}
-    state = tensors(vae_names(layers | {"decoder.upsamples.0.shortcut.weight"}))
-    official_to_diffusers_vae(state)
-    del state[lost]
-    with pytest.raises(ModelError, match=lost):
-        official_to_diffusers_vae(state)
+def test_a_vae_with_a_tensor_lost_is_refused(lost, golden_dir):
+    keys = json.loads((golden_dir / "keys_wan_vae.json").read_text())["keys"]
+    shapes = {name: tuple(entry["shape"]) for name, entry in keys.items()}
+    assert identify_network(shapes, where="x").part == "vae"
+    del shapes[lost]
+    with pytest.raises(ModelError, match=rf"x is not a whole Wan2.1 VAE: 1 missing \({lost}\)"):
+        identify_network(shapes, where="x")
 
 
 def test_wrappers_are_dropped_as_whole_path_parts():

@@ -130,11 +130,6 @@ class CachedText:
         self._held: OrderedDict[str, Features] = OrderedDict()
         self._umt5: UMT5TextEncoder | None = None
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether umT5 takes memory now."""
-        return self._umt5 is not None
-
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
         """Features [1, rows, D] of a prompt, which says all by itself; a note where its end was cut."""
         text = clean(check_prompt(prompt))

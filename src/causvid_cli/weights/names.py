@@ -88,11 +88,6 @@ def official_to_diffusers_transformer(state: Mapping[str, "Tensor"]) -> "dict[st
     )
 
 
-def official_to_diffusers_vae(state: Mapping[str, "Tensor"]) -> "dict[str, Tensor]":
-    """Tensors of the Wan 2.1 VAE under diffusers' names (`AutoencoderKLWan`)."""
-    return _renamed(state, vae_names(state.keys()), what="Wan VAE")
-
-
 def transformer_names(blocks: int) -> Names:
     """Every tensor of a Wan text-to-video transformer with this many blocks."""
     attention = _affine({"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"})
