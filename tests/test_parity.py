@@ -5,7 +5,7 @@ Shapes, sizes and variants are read from the recordings; several of one kind may
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,10 @@ from causvid_cli.models.load import load_transformer
 from causvid_cli.network.cache import KVCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
+from causvid_cli.pipeline import GIVEN
+from causvid_cli.sampling.context import commit_chunk
 from causvid_cli.sampling.noise import Noise
-from causvid_cli.sampling.rollout import commit_chunk, rollout
+from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import (
     Step,
     add_noise,
@@ -240,7 +242,9 @@ def cells(latents: Tensor) -> Tensor:
 @pytest.fixture
 def recorded_model(recording, imported) -> CausalTransformer:
     folder = imported(recording, "transformer", recording.meta["config"])
-    return load_transformer(folder, find_checkpoint("self-forcing").facts())
+    meta = recording.meta
+    context_noise = float(meta.get("context_noise", meta.get("clean_pass_timestep", 0)))
+    return load_transformer(folder, find_checkpoint("self-forcing").facts(context_noise=context_noise))
 
 
 def empty_cache(recording: Recording, model: CausalTransformer, **options: object) -> KVCache:
@@ -341,7 +345,6 @@ def recorded_noise(recording: Recording, variant: str, *, given_frames: int) -> 
 def replay(recording: Recording, model: CausalTransformer, variant: str, **cache_options: object) -> Made:
     """Roll a variant ("" or a prefix that ends in a slash) out from its recorded noise and given frames."""
     tensors, meta = recording.tensors, recording.meta
-    assert meta.get("context_noise", 0) == meta.get("clean_pass_timestep", 0) == 0
     prompt = model.prompt_cache(tensors["prompt_embeds"])
     steps = steps_of(meta["denoising_steps"], shift=meta["timestep_shift"], warped=meta["warp_denoising_step"])
     frames = tensors[f"{variant}latents"].shape[1]
@@ -349,11 +352,20 @@ def replay(recording: Recording, model: CausalTransformer, variant: str, **cache
     given_frames = 0 if given is None else given.shape[1]
     first_frames = 1 if variant.endswith("_first/") else None  # the official independent_first_frame
     layout = list(take_chunks(frames, meta["num_frame_per_block"], first_frames=first_frames))
-    prefix = [(c, cells(given[:, c.start_frame : c.end_frame])) for c in layout if c.end_frame <= given_frames]
+    prefix = [
+        (replace(chunk, index=GIVEN), cells(given[:, chunk.start_frame : chunk.end_frame]))  # clean whatever is taught
+        for chunk in layout
+        if chunk.end_frame <= given_frames
+    ]
     assert sum(chunk.frames for chunk, _ in prefix) == given_frames
     cache = empty_cache(recording, model, **{"window_frames": frames, **cache_options})
     calls = []
-    hook = model.register_forward_hook(lambda _, args, output: calls.append((args[0], args[1], output)))
+
+    def note(_: object, args: tuple, options: dict, output: Tensor) -> None:
+        if not options.get("kv_only"):  # a clean pass, whose timestep may be that of a step
+            calls.append((args[0], args[1], output))
+
+    hook = model.register_forward_hook(note, with_kwargs=True)
 
     made = rollout(
         model,

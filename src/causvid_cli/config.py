@@ -23,7 +23,7 @@ PACK_FORMAT = 1
 PACK_NAME_RULE = "letters, digits, `.`, `_` and `-` make a name, such as my-model"
 
 RANGES: dict[tuple[float, float], tuple[str, ...]] = {
-    (1, 1024): ("chunk_frames", "enlarge", "teacher_steps"),
+    (1, 1024): ("chunk_frames", "enlarge", "teacher_steps", "trained_frames"),
     (0, 4096): ("sink_frames", "window_frames"),
     (8, 4096): ("height", "width"),
     (0, 1000): ("context_noise",),
@@ -32,6 +32,15 @@ RANGES: dict[tuple[float, float], tuple[str, ...]] = {
 }
 """Least and largest value -> the facts of a pack that it holds for."""
 
+Rope = Literal["relative", "absolute"]
+"""Where frames stand in time once the window has left the sink behind (`network/cache.py`)."""
+SinkPlacement = Literal["beside", "apart"]
+"""Where a sink stands with relative positions: just before the window, or as far before it as trained clips are long
+(Self Gradient Forcing's `top_aligned`, arXiv 2607.20368: of 21 frames, 0 to 2 and 12 to 20)."""
+ContextForm = Literal["clean_pass", "last_call"]
+"""What later chunks see of a chunk: a clean pass over its result, or what its last denoising call left, which weights
+that were taught a noisy past want (Causal-rCM, arXiv 2606.25473): one call a chunk less. The first frames of a video
+and given ones always get a clean pass."""
 Prediction = Literal["flow", "x0"]
 """What a network returns: noise - x0 (a rectified flow), or the clean latent itself."""
 
@@ -60,6 +69,8 @@ class PackFacts:
     """Latent frames denoised together."""
     steps: tuple[float, ...]
     """Timesteps 1000..0 of a chunk's network calls, noisiest first, as the checkpoint's configuration lists them."""
+    first_steps: tuple[float, ...] | None = None
+    """Those of the first chunk, where it takes others: with nothing to look back on it is the hardest."""
     shift: float
     """Shift of the noise schedule: larger spends more of the steps on noise."""
     warp_steps: bool
@@ -70,9 +81,15 @@ class PackFacts:
     """Recent latent frames that it keeps besides, the chunk at work included; 0 keeps everything."""
     recompute: bool = False
     """Whether the window's keys and values are computed anew for every chunk (Krea)."""
-    rope: Literal["relative", "absolute"]
+    rope: Rope
+    sink_placement: SinkPlacement = "beside"
+    trained_frames: int = 21
+    """Latent frames of the clips that it was trained on: how far a sink that is kept apart may stand."""
+    context: ContextForm = "clean_pass"
     context_noise: float = 0.0
     """Timestep of the clean pass, 0..1000."""
+    context_network: str | None = None
+    """Subfolder of a second transformer, which runs the clean passes (SGF+, arXiv 2610.10429); None is the first."""
     prediction: Prediction
     fps: float
     height: int
@@ -100,9 +117,11 @@ class PackFacts:
     """Every other file of the pack, by its path relative to the pack, with forward slashes."""
 
     def __post_init__(self) -> None:
-        self._need("steps", bool(self.steps), "lists no timestep")
-        self._need("steps", all(0 <= t <= 1000 for t in self.steps), "must lie in 0..1000")
-        self._need("steps", list(self.steps) == sorted(set(self.steps), reverse=True), "must fall, noisiest first")
+        for name, steps in (("steps", self.steps), ("first_steps", self.first_steps or self.steps)):
+            self._need(name, bool(steps), "lists no timestep")
+            self._need(name, all(0 <= t <= 1000 for t in steps), "must lie in 0..1000")
+            self._need(name, list(steps) == sorted(set(steps), reverse=True), "must fall, noisiest first")
+        self._need("first_steps", self.first_steps is None or bool(self.first_steps), "lists no timestep")
         for (low, high), names in RANGES.items():
             for name in names:
                 self._need(name, low <= getattr(self, name) <= high, f"must be {low} to {high:,}")
@@ -110,9 +129,12 @@ class PackFacts:
             self._need("recompute", self.window_frames > self.chunk_frames, "needs a window larger than a chunk")
             self._need("recompute", not self.sink_frames, "goes without a sink")
             self._need("recompute", self.rope == "relative", "needs relative positions")
+            self._need("recompute", self.context == "clean_pass", "needs clean passes")
+        if self.context == "last_call":
+            self._need("context", self.context_network is None, "runs no clean pass, so there is no second network")
         self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")
         self._need("name", is_pack_name(self.name), PACK_NAME_RULE)
-        for name in ("teacher", "judge"):
+        for name in ("teacher", "judge", "context_network"):
             part = getattr(self, name)
             self._need(name, part is None or is_pack_name(part), "must be the name of a folder in the pack")
         for file in self.files:
@@ -121,6 +143,11 @@ class PackFacts:
             told = self.files[file]
             fits = told.bytes >= 0 and re.fullmatch("[0-9a-f]{64}", told.sha256) is not None
             self._need(f"files.{file}", fits, "must have a size in bytes and a sha256 of 64 hexadecimal digits")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Subfolders of the transformers that make a video: the denoising one, and the second where there is one."""
+        return ("transformer", self.context_network) if self.context_network else ("transformer",)
 
     def _need(self, name: str, fits: bool, complaint: str) -> None:
         if not fits:

@@ -48,6 +48,7 @@ from causvid_cli.request import (
     LOADING,
     Loading,
 )
+from causvid_cli.sampling.context import CleanPasses, ContextWriter, LastCalls, StepsOf
 from causvid_cli.sampling.krea import Recomputed
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
@@ -190,6 +191,7 @@ class Stream:
                 cache=pipeline.kv_cache(plan, window_frames=2 * frames),
                 chunks=islice(grid.chunks(None), -(-sink // frames) + 4),  # past the sink, till the window is full
                 noise=self._noise,
+                writer=pipeline.context_writer(plan.steps_of, self._noise),
                 merge_clean_pass=pipeline.merge_clean_pass,
             )
             for _ in made:
@@ -224,10 +226,11 @@ class Stream:
                 return rollout(
                     pipeline.model,
                     prompt=prompt,
-                    steps=plan.steps,
+                    steps=plan.steps_of,
                     cache=pipeline.kv_cache(plan, batch=batch),
                     chunks=plan.grid.chunks(plan.frames),
                     noise=noise,
+                    writer=pipeline.context_writer(plan.steps_of, noise),
                     switch=track.transition,
                     prefix=prefix,
                     made=self._earlier,
@@ -311,13 +314,17 @@ class Pipeline:
         codec: Codec,
         text: TextEncoder,
         device: torch.device,
+        context_model: CausalTransformer | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.facts, self.folder = facts, folder
         self.model, self.codec, self.text, self.device = model, codec, text, device
+        self.context_model = context_model
+        """The network that runs the clean passes, where it is another."""
         self.notes = notes
         """What the user should know of how it was loaded."""
-        self.merge_clean_pass = device.type == "cpu" and model.is_small
+        runs_clean_passes = facts.context == "clean_pass" and context_model is None
+        self.merge_clean_pass = device.type == "cpu" and model.is_small and runs_clean_passes
         """Whether clean passes are merged into first steps (`rollout`): measured on a CPU, with a small network."""
 
         self.warm: set[Geometry] = set()
@@ -405,7 +412,16 @@ class Pipeline:
 
     def prompt_cache(self, embeds: Tensor) -> PromptCache:
         """Text features [B, L, D] for the transformer."""
-        return self.model.prompt_cache(embeds.to(self.device, self.dtype))
+        embeds = embeds.to(self.device, self.dtype)
+        told = self.model.prompt_cache(embeds)
+        told.context = self.context_model.prompt_cache(embeds) if self.context_model else None
+        return told
+
+    def context_writer(self, steps_of: StepsOf, noise: Noise) -> ContextWriter:
+        """What later chunks see of a chunk, for this model."""
+        if self.facts.context == "last_call":
+            return LastCalls(self.model, steps_of, noise)
+        return CleanPasses(self.context_model or self.model)
 
     def recompute_context(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
@@ -425,7 +441,9 @@ class Pipeline:
         return self.model.kv_cache(
             window_frames=max(window_frames, self.facts.chunk_frames),
             sink_frames=self.facts.sink_frames,
-            rope=self.facts.rope,
+            rope=plan.rope,
+            sink_placement=self.facts.sink_placement,
+            trained_frames=self.facts.trained_frames,
             batch=batch,
             latent_height=plan.geometry.latent_height,
             latent_width=plan.geometry.latent_width,
@@ -465,14 +483,25 @@ def load(
         text: TextEncoder = random_text(facts)
         codec = random_codec(loading.vae, device=torch_device, dtype=torch_dtype)
         fill_on = torch_device if loading.offload != "group" else torch.device("cpu")
-        network = random_transformer(facts, device=fill_on, dtype=torch_dtype)
+        networks = [random_transformer(facts, device=fill_on, dtype=torch_dtype) for _ in facts.networks]
     else:
         encodes_on = torch_device if loading.offload == "none" else torch.device("cpu")
         text = load_text_when_needed(
             folder, facts, device=torch_device, encodes_on=encodes_on, dtype=torch_dtype, cache=TextCache.of_user()
         )
         codec = load_codec(folder, facts, vae=loading.vae, device=torch_device, dtype=torch_dtype)
-        network = load_transformer(folder / "transformer", facts)
-    notes = make_ready(network, facts, loading, lora_files=lora_files, device=torch_device, dtype=torch_dtype)
+        networks = [load_transformer(folder / part, facts) for part in facts.networks]
+    for network in reversed(networks):
+        notes = make_ready(network, facts, loading, lora_files=lora_files, device=torch_device, dtype=torch_dtype)
+    network, context_network, *_ = *networks, None
     told = tuple(line for line in (note, *notes) if line)
-    return Pipeline(facts, folder=folder, model=network, codec=codec, text=text, device=torch_device, notes=told)
+    return Pipeline(
+        facts,
+        folder=folder,
+        model=network,
+        codec=codec,
+        text=text,
+        device=torch_device,
+        context_model=context_network,
+        notes=told,
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
-from causvid_cli.config import PackFacts, did_you_mean
+from causvid_cli.config import PackFacts, Rope, did_you_mean
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Geometry
 from causvid_cli.timecode import parse_frames
@@ -55,6 +55,7 @@ ATTENTION = (
 )
 """What computes attention (`network/attention.py`), by diffusers' names; those with _ are for special hardware."""
 
+ROPES: tuple[Rope, ...] = get_args(Rope)
 DTYPES = ("float32", "bfloat16", "float16")
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1000
@@ -154,6 +155,23 @@ def check_steps(steps: int | None, facts: PackFacts) -> int:
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"--steps {steps}: must be 1 to {MOST_STEPS}; {facts.name} was made for {len(facts.steps)}")
     return steps
+
+
+def first_steps(count: int, facts: PackFacts) -> tuple[float, ...] | None:
+    """The first chunk's own timesteps, unless as many or more are chosen for all; None is those of every chunk."""
+    own = facts.first_steps
+    return own if own and (count == len(facts.steps) or len(own) > count) else None
+
+
+def check_rope(rope: str | None, facts: PackFacts) -> Rope | None:
+    """How a video's frames stand in time, where that is not as the model has it; None is the model's own."""
+    if rope is None:
+        return None
+    if rope not in ROPES:
+        raise UsageError(f"--rope {rope}: unknown; try {' or '.join(ROPES)}")
+    if facts.recompute and rope == "absolute":
+        raise UsageError(f"--rope {rope}: {facts.name} counts its past from 0 for every chunk; leave it out")
+    return None if rope == facts.rope or not facts.sink_frames else rope
 
 
 def check_window(frames: int | None, facts: PackFacts) -> int:

@@ -58,7 +58,7 @@ def test_every_checkpoint_says_all_that_a_pack_must(name):
     assert facts.name == "mine"
     assert facts.kind == checkpoint.kind
     assert (facts.fps, facts.width, facts.height) == (16.0, 832, 480)
-    assert (facts.text, facts.codec, facts.rope) == ("umt5", "wan", "relative")
+    assert (facts.text, facts.codec) == ("umt5", "wan")
     assert facts.source.startswith(checkpoint.repository)
     assert from_json(PackFacts, to_json(facts), where="facts") == facts
     assert checkpoint.architecture in catalogue().architectures
@@ -81,6 +81,7 @@ def test_the_steps_are_those_of_the_publishers():
 def test_longlive_sees_twelve_frames_three_of_them_for_ever():
     facts = find_checkpoint("longlive").facts()
     assert (facts.sink_frames, facts.sink_frames + facts.window_frames) == (3, 12)
+    assert facts.rope == "absolute", "as its scores were published"
 
 
 def test_what_is_not_known_is_asked_for_and_never_guessed():
@@ -111,7 +112,7 @@ def test_a_video_longer_than_the_authors_support_is_warned_of(name):
     for frames in (82, None):
         assert length_warning(facts, frames) == (
             "mine: its authors do not support more than 81 frames, and pictures may drift after that; "
-            "for long clips try longlive"
+            "for long clips try longlive or sgf or sgf-framewise"
         )
     assert length_warning(find_checkpoint("longlive").facts(), 4000) == ""
 

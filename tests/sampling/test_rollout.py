@@ -10,8 +10,9 @@ from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.network import model as causal
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
+from causvid_cli.sampling.context import commit_chunk
 from causvid_cli.sampling.noise import seeded_noise
-from causvid_cli.sampling.rollout import commit_chunk, denoise_chunk, rollout
+from causvid_cli.sampling.rollout import denoise_chunk, rollout
 from causvid_cli.sampling.schedule import Step, x0_from_flow
 
 STEPS = (Step(1000.0, 1.0), Step(600.0, 0.6))

@@ -20,7 +20,7 @@ pytest.importorskip("transformers")
 from causvid_cli.cli.app import app
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.masks import attention_parts, teacher_forcing_mask
-from causvid_cli.sampling.rollout import commit_chunk
+from causvid_cli.sampling.context import commit_chunk
 from causvid_cli.train import parallel
 from causvid_cli.train.base_model import load_base, wan_facts
 from causvid_cli.train.config import DmdConfig, RolloutFacts, load_config

@@ -14,6 +14,7 @@ from causvid_cli.cli import console
 from causvid_cli.cli.stream import open_interpolator, open_stream
 from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
+from causvid_cli.request import first_steps
 from causvid_cli.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "would write", facts["output"]
     yield "model", f"{job.model.name} on {facts['device']}"
     yield "video", f"{job.size} at {float(job.rate):g} per second, {length}"
-    yield "chunks", f"{facts['chunks'] or 'as many as it takes'}, {job.steps} steps each"
+    others = f", the first {len(first)}" if (first := first_steps(job.steps, task.facts)) else ""
+    yield "chunks", f"{facts['chunks'] or 'as many as it takes'}, {job.steps} steps each{others}"
     yield "seed", job.seed if task.seed_given else "a random one"
     if task.snapped and len(task.snapped.report) > 1:
         for entry in task.snapped.report:

@@ -208,6 +208,13 @@ def rm(
         console.warning(f"{name} was the default model; `causvid models use {DEFAULT_MODEL}` sets another")
 
 
+SINKS = {
+    "absolute": "absolute: the first frames stay where they were",
+    "beside": "relative: the first frames stand just before the others",
+    "apart": "relative: the first frames stand as far before the others as in {0.trained_frames} latent frames",
+}
+"""Where a sink stands, in words."""
+
 # --- what they are -------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +244,8 @@ def _available(checkpoint: Checkpoint) -> dict[str, Any]:
         "license": checkpoint.license,
         "non_commercial": checkpoint.non_commercial,
         "download_bytes": checkpoint.bytes,
+        "note": checkpoint.note,
+        "unseen": checkpoint.unseen,
     }
 
 
@@ -249,6 +258,10 @@ def _known_rows(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
     yield from _shared_rows(checkpoint.facts())
     if checkpoint.license_note:
         yield "", checkpoint.license_note
+    if checkpoint.note:
+        yield "note", checkpoint.note
+    if checkpoint.unseen:
+        yield "not seen yet", checkpoint.unseen
     if checkpoint.native_i2v:
         yield "photos", "it was trained to begin from a given frame"
     yield "source", f"{checkpoint.repository}: {', '.join(file.path for file in checkpoint.files)}"
@@ -272,8 +285,17 @@ def _shared_rows(facts: PackFacts) -> Iterator[tuple[str, Any]]:
     else:
         window = f"the last {facts.window_frames}" if facts.window_frames else "all"
         calls, chunk = counted(len(facts.steps), "network call"), counted(facts.chunk_frames, "latent frame")
-        yield "steps", f"{calls} per chunk, of {chunk}"
+        first = f", {len(facts.first_steps)} for the first one" if facts.first_steps else ""
+        yield "steps", f"{calls} per chunk, of {chunk}{first}"
         yield "sees", f"{window} latent frames" + (f" and the first {facts.sink_frames}" if facts.sink_frames else "")
+        if facts.sink_frames:
+            yield "positions", SINKS[facts.rope if facts.rope == "absolute" else facts.sink_placement].format(facts)
+        yield (
+            "remembers",
+            "what its last step left"
+            if facts.context == "last_call"
+            else "each chunk by a clean pass" + (" of a second network" if facts.context_network else ""),
+        )
     if facts.native_frames:
         yield "length", f"at most {facts.native_frames} frames, as its authors say"
     yield "reads", f"prompts by {facts.text}"

@@ -13,7 +13,7 @@ from causvid_cli.cli.command import PlainCommand, examples
 from causvid_cli.cli.progress import ByteBar
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.errors import UsageError
-from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial
+from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial, timestep
 from causvid_cli.paths import models_folder
 from causvid_cli.request import DTYPES
 from causvid_cli.units import bytes_text
@@ -155,8 +155,14 @@ def import_(
     steps: Annotated[
         str | None,
         typer.Option(
-            metavar="LIST", help="Timesteps that it was trained for, such as 1000,750,500,250.", show_default=False
+            metavar="LIST",
+            help="Timesteps that it was trained for, such as 1000,750,500,250 or, as parts of 1, 15/16,5/6,5/8.",
+            show_default=False,
         ),
+    ] = None,
+    first_steps: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Those of the first chunk, where it takes others.", show_default=False),
     ] = None,
     shift: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Shift of its noise schedule.", show_default=False)
@@ -205,7 +211,8 @@ def import_(
         check_name(own_name or find_checkpoint(str(known_as)).name, replacing=yes)
     facts = {
         "chunk_frames": chunk,
-        "steps": _timesteps(steps),
+        "steps": _timesteps(steps, "--steps"),
+        "first_steps": _timesteps(first_steps, "--first-steps"),
         "shift": shift,
         "warp_steps": warp,
         "window_frames": window,
@@ -355,13 +362,13 @@ def _check_dtype(dtype: str | None) -> None:
         raise UsageError(f"--dtype {dtype}: unknown; try {', '.join(DTYPES)}")
 
 
-def _timesteps(text: str | None) -> tuple[float, ...] | None:
+def _timesteps(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        steps = tuple(float(part) for part in text.replace(" ", ",").split(",") if part)
-    except ValueError:
-        raise UsageError(f"--steps {text}: timesteps are wanted, such as 1000,750,500,250") from None
+        steps = tuple(timestep(part) for part in text.replace(" ", ",").split(",") if part)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{option} {text}: timesteps are wanted, such as 1000,750,500,250") from None
     if not steps or list(steps) != sorted(set(steps), reverse=True) or not 0 <= steps[-1] <= steps[0] <= 1000:
-        raise UsageError(f"--steps {text}: timesteps 1000..0 that fall are wanted, such as 1000,750,500,250")
+        raise UsageError(f"{option} {text}: timesteps 1000..0 that fall are wanted, such as 1000,750,500,250")
     return steps if steps[-1] > 0 else steps[:-1]  # CausVid's configurations list a last 0, which is no step

@@ -7,7 +7,7 @@ from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
 from causvid_cli.cli.command import SECTIONS
-from causvid_cli.request import ATTENTION, AUDIO_FITS, DTYPES, INTERPOLATE, Offload, Quantize, Vae
+from causvid_cli.request import ATTENTION, AUDIO_FITS, DTYPES, INTERPOLATE, ROPES, Offload, Quantize, Vae
 
 INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS
 
@@ -96,6 +96,19 @@ Steps = Annotated[
         metavar="NUMBER",
         help="Denoising steps per chunk of frames; if not given, the number that the model was trained for.",
         show_default=False,
+        rich_help_panel=VIDEO,
+    ),
+]
+WhichRope = Annotated[
+    str | None,
+    Option(
+        "--rope",
+        metavar="HOW",
+        help="How far the first frames, which some models keep for ever, stand from the newest: absolute, where they "
+        "were, or relative, never farther than the model was trained for. If not given, as the model's scores were "
+        "published.",
+        show_default=False,
+        autocompletion=completion.words(*ROPES),
         rich_help_panel=VIDEO,
     ),
 ]

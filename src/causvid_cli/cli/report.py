@@ -18,6 +18,7 @@ from causvid_cli.units import counted
 if TYPE_CHECKING:
     from causvid_cli.geometry import Chunk
     from causvid_cli.pipeline import ChunkResult, Stream
+    from causvid_cli.sampling.plan import Plan
     from causvid_cli.sampling.rollout import OnStep
     from causvid_cli.video import Writer
 
@@ -55,12 +56,13 @@ def watched(writer: "Writer", task: Task) -> Path | None:
     return writer.part_path if task.output is not None else None
 
 
-def step_reporter(task: Task, progress: Progress) -> "OnStep":
+def step_reporter(task: Task, plan: "Plan", progress: Progress) -> "OnStep":
     """What tells a progress bar of each denoising step."""
-    grid, job, steps = task.grid, task.job, task.job.steps
+    grid, job = task.grid, task.job
     chunks = "" if job.made_frames is None else f" of {grid.chunk_of(job.made_frames - 1) + 1}"
 
     def on_step(chunk: "Chunk", done: int) -> None:
+        steps = len(plan.steps_of(chunk))
         start, end = (job.retiming.shown_until(grid.start_picture(index)) for index in (chunk.index, chunk.index + 1))
         text = f"chunk {chunk.index + 1}{chunks}, step {min(done + 1, steps)} of {steps}"
         progress.step(text, made=(end - start) * done / steps)

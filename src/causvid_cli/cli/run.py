@@ -176,7 +176,7 @@ def steps_of_video(
         for line in stream.details:
             console.detail(line)
         progress.start(job.frames, done=made.resumed_frames, rate=float(job.rate), watch=watched(writer, task))
-        stream.on_step = step_reporter(task, progress)
+        stream.on_step = step_reporter(task, stream.plan, progress)
         announce = announcer(task, job, stream, before=writer.frames_written)
         made.warm_up_s = stream.warm_up()
         if made.warm_up_s:

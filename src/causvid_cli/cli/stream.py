@@ -74,6 +74,7 @@ def open_stream(
         fps=rate,
         seed=job.seed,
         steps=job.steps,
+        rope=job.rope,
         guidance=job.guidance,
         given=given.frames(rate) if given else None,
         shows_given=task.grid.shows_given,

@@ -35,6 +35,7 @@ from causvid_cli.request import (
     check_dtype,
     check_endless,
     check_guidance,
+    check_rope,
     check_seed,
     check_size,
     check_steps,
@@ -96,6 +97,7 @@ class Task:
             width=width,
             latent_frames=None if chunks is None else grid.given_frames + chunks * grid.chunk_frames,
             guided=any(cue.negative for cue in self.job.cues) and self.job.guidance != 1,
+            rope=self.job.rope,
         )
 
     @property
@@ -204,6 +206,7 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
         cells="{}x{}".format(*cells),
         seed=random_seed() if seed is None else seed,
         steps=check_steps(steps, facts),
+        rope=check_rope(options.rope, facts),
         guidance=options.guidance,
         device=options.device,
         dtype=options.dtype,

@@ -23,6 +23,7 @@ class VideoOptions:
     interpolate: options.Interpolate = None
     seed: options.Seed = None
     steps: options.Steps = None
+    rope: options.WhichRope = None
     negative: options.Negative = None
     strict: options.Strict = False
     guidance: options.Guidance = GUIDANCE

@@ -99,13 +99,15 @@ def together(
     cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
     prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
     recomputed, state = student.recompute_context(plan), codec.decode_state()
+    noise = own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells)
     made = rollout(
         model,
         prompt=told.prompt,
-        steps=plan.steps,
+        steps=plan.steps_of,
         cache=student.kv_cache(plan, batch=len(clips)),
         chunks=plan.chunks,
-        noise=own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells),
+        noise=noise,
+        writer=student.context_writer(plan.steps_of, noise),
         switch=told.transition,
         prefix=prefix,
         recompute_context=recomputed,
@@ -137,7 +139,7 @@ class Tracks:
         """What the network is told; the same object as long as it is the same for all."""
         parts = [track.prompt(chunk) for track in self._tracks]
         if self._told is None or any(new is not old for new, old in zip(parts, self._parts, strict=True)):
-            self._parts, self._told = parts, PromptCache(torch.cat([part.embeds for part in parts]))
+            self._parts, self._told = parts, PromptCache.batch(parts)
         return self._told
 
     def transition(self, chunk: Chunk) -> Transition:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from causvid_cli.config import PACK_NAME_RULE, from_data, is_pack_name
+from causvid_cli.config import PACK_NAME_RULE, Rope, from_data, is_pack_name
 from causvid_cli.errors import MediaError, ModelError, UsageError
 from causvid_cli.extras import UPDATE
 from causvid_cli.files import sha256_of_file
@@ -133,6 +133,8 @@ class Job:
     """Of the pictures as the codec makes them, WIDTHxHEIGHT."""
     seed: int
     steps: int
+    rope: Rope | None = None
+    """Where first frames that are kept for ever stand in time; None is as the model has it."""
     guidance: float
     device: str = AUTO
     dtype: str = AUTO

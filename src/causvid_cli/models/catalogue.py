@@ -5,14 +5,16 @@ checkpoint.facts().steps                       # (1000.0, 750.0, 500.0, 250.0)
 catalogue().parts["vae"].config                # of diffusers' AutoencoderKLWan
 """
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from causvid_cli.config import PackFacts, did_you_mean, from_data
+from causvid_cli.config import ContextForm, PackFacts, Rope, SinkPlacement, did_you_mean, from_data
 from causvid_cli.errors import ModelError, UsageError
 
 FILE = Path(__file__).with_name("catalogue.toml")
@@ -20,6 +22,10 @@ UNKNOWN_LICENCE = "unknown"
 
 REQUIRED_FACTS = ("chunk_frames", "steps", "shift", "warp_steps", "sink_frames", "window_frames")
 """Facts of a causal student that its file does not tell."""
+
+
+MOST_NAMED = 3
+"""Models for long clips that a warning names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +103,19 @@ class Checkpoint(RemoteSource):
     """What stands before every name."""
     chunk_frames: int | None = None
     steps: tuple[float, ...] | None = None
+    first_steps: tuple[float, ...] | None = None
     shift: float | None = None
     warp_steps: bool | None = None
     sink_frames: int | None = None
     window_frames: int | None = None
     """Recent latent frames besides the sink, the chunk at work included."""
     recompute: bool = False
-    rope: Literal["relative", "absolute"] = "relative"
+    rope: Rope = "relative"
+    sink_placement: SinkPlacement = "beside"
+    trained_frames: int = 21
+    context: ContextForm = "clean_pass"
     context_noise: float = 0.0
+    context_network: str | None = None
     prediction: Literal["flow", "x0"] = "flow"
     fps: float = 16.0
     height: int = 480
@@ -112,6 +123,10 @@ class Checkpoint(RemoteSource):
     native_frames: int | None = None
     native_i2v: bool = False
     """Whether it was trained to begin from a given frame."""
+    note: str | None = None
+    """What a user should know besides."""
+    unseen: str | None = None
+    """What was read in its publisher's programs only, and not seen in its files yet."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -167,7 +182,8 @@ class Catalogue:
         except tomllib.TOMLDecodeError as error:
             raise ModelError(f"{where}: not TOML: {error}") from None
         named = {
-            kind: {name: {"name": name} | table for name, table in group.items()} for kind, group in tables.items()
+            kind: {name: {"name": name} | _with_timesteps(table) for name, table in group.items()}
+            for kind, group in tables.items()
         }
         return from_data(cls, named, where=where, error=ModelError)
 
@@ -191,6 +207,24 @@ def checkpoint_names() -> Iterable[str]:
     return tomllib.loads(FILE.read_text(encoding="utf-8"))["checkpoints"]
 
 
+def timestep(text: str) -> float:
+    """A timestep 1000..0 from a number, or from a fraction of pure noise such as 15/16.
+
+    Raises ValueError or ZeroDivisionError for what is neither.
+    """
+    return float(1000 * Fraction(text) if "/" in text else text)
+
+
+def _with_timesteps(table: dict[str, Any]) -> dict[str, Any]:
+    """A table of the catalogue whose steps are numbers; what is no fraction stays as it is."""
+
+    def number(value: Any) -> Any:
+        return timestep(value) if isinstance(value, str) and re.fullmatch(r"[0-9]+/[1-9][0-9]*", value) else value
+
+    steps = {key: table[key] for key in ("steps", "first_steps") if isinstance(table.get(key), list)}
+    return table | {key: [number(value) for value in values] for key, values in steps.items()}
+
+
 def length_warning(facts: PackFacts, frames: int | None) -> str:
     """What to say of a video longer than its model's authors support, with models that are for it; "" of another.
 
@@ -199,7 +233,7 @@ def length_warning(facts: PackFacts, frames: int | None) -> str:
     if facts.native_frames is None or (frames is not None and frames <= facts.native_frames):
         return ""
     known = catalogue().checkpoints.values()
-    others = [each.name for each in known if each.sink_frames and each.native_frames is None]
+    others = [each.name for each in known if each.sink_frames and each.native_frames is None][:MOST_NAMED]
     return (
         f"{facts.name}: its authors do not support more than {facts.native_frames} frames, and pictures may drift "
         f"after that; for long clips try {' or '.join(others)}"

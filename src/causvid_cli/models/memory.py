@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from causvid_cli.architectures import load_config
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, Rope
 from causvid_cli.errors import DeviceError, ModelError
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
 from causvid_cli.models.empty import empty_network
@@ -65,6 +65,8 @@ class Video:
     """None for a video that goes on and on."""
     guided: bool = False
     """Whether there is a negative prompt."""
+    rope: Rope | None = None
+    """Where the sink stands in time; None is as the model has it."""
 
     @property
     def size(self) -> str:
@@ -181,18 +183,19 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
     Good to 15 % where a network has 100 M weights or more: the tests measure it. "auto" is as "none".
     """
     facts, net, number_bytes = networks.facts, networks.transformer, NUMBER_BYTES[dtype]
+    count = len(facts.networks)
     offloaded, quantized = loading.offload == "group", loading.quantize != "none" or networks.packed_bytes is not None
-    linear = net.layers * net.block_linear
-    dense = net.weights * number_bytes
+    linear = count * net.layers * net.block_linear
+    dense = count * net.weights * number_bytes
     network = dense - linear * (number_bytes - 1) if loading.quantize != "none" else networks.packed_bytes or dense
     is_merged = net.weights <= LARGEST_MERGED and not offloaded and not quantized
     reading = 0
     if device == "cpu":  # the file, while its numbers are converted; what is quantized is read first
-        files = networks.file_bytes.get("transformer", dense)
+        files = sum(networks.file_bytes.get(part, dense // count) for part in facts.networks)
         reading = files if abs(files - dense) > 0.1 * dense and networks.packed_bytes is None else 0
         reading += dense - network if loading.quantize != "none" else 0
     elif offloaded:
-        rest = net.rest * number_bytes
+        rest = count * net.rest * number_bytes
         network = rest + FETCHED_BLOCKS * (network - rest) // net.layers
 
     latent_height, latent_width = video.height // SPATIAL_FACTOR, video.width // SPATIAL_FACTOR
@@ -200,7 +203,8 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
     window = facts.window_frames or facts.chunk_frames
     if video.latent_frames is not None:  # as `Pipeline.kv_cache` has it
         window = max(min(facts.window_frames or video.latent_frames, video.latent_frames), facts.chunk_frames)
-    kept = 2 * (facts.sink_frames + window) + (facts.sink_frames if facts.rope == "relative" else 0)
+    is_turned = (video.rope or facts.rope) == "relative"
+    kept = 2 * (facts.sink_frames + window) + (facts.sink_frames if is_turned else 0)
     rows = TEXT_ROWS if facts.text == "umt5" else STORY_ROWS
     state, work = networks.codec.decode(latent_height, latent_width, number_bytes)
     text = 0
@@ -213,7 +217,7 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
         codec=networks.codec.weight_bytes(number_bytes),
         text=text,
         cache=kept * tokens * net.dim * net.layers * number_bytes,
-        prompt=rows * net.dim * (2 * net.layers + 1) * number_bytes * (2 if video.guided else 1),
+        prompt=rows * net.dim * (2 * net.layers + 1) * number_bytes * (count + video.guided),
         codec_state=state,
         network_work=net.work(
             facts.chunk_frames * passes * tokens, number_bytes, fused=not offloaded, unpacked=quantized

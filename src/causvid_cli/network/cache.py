@@ -4,15 +4,14 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from causvid_cli.config import Rope, SinkPlacement
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.rope import apply_rope
 
-Rope = Literal["relative", "absolute"]
 RotationsAt = Callable[[Sequence[int]], Tensor]
 """Positions of latent frames -> the rotations of their tokens (`rope.rotations`)."""
 Runs = tuple[slice, ...]
@@ -50,11 +49,13 @@ class KVCache:
     order keys lie. Places are Python numbers, so that a step makes no device wait.
 
     Keys lie rotated by their frame's number in time. Attention knows rotations by their differences only, so what
-    counts is how far frames stand apart: with `rope="relative"` the sink stands just before the window and is rotated
-    on when the window goes on, so that distances stay in the trained range however long the video grows (LongLive's
-    unlimited form). With "absolute" it stays where it was, at the beginning of the video (Self-Forcing's rolling
-    cache). Without a sink, or while nothing has been evicted, the two are the same. A rotation is worked out in
-    float64 from the position itself (`network/rope.py`), so large positions are as exact as small ones.
+    counts is how far frames stand apart: with `rope="relative"` the sink is rotated on when the window goes on, so that
+    distances stay in the trained range however long the video grows. It then stands just before the window (LongLive's
+    unlimited form), or with `sink_placement="apart"` as far before it as clips of `trained_frames` are long: where it
+    was while the video is no longer than that (Self Gradient Forcing's `top_aligned`). With "absolute" it stays where
+    it was, at the beginning of the video (Self-Forcing's rolling cache). Without a sink, or while nothing has been
+    evicted, all are the same. A rotation is worked out in float64 from the position itself (`network/rope.py`), so
+    large positions are as exact as small ones.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class KVCache:
         sink_frames: int = 0,
         batch: int = 1,
         rope: Rope = "relative",
+        sink_placement: SinkPlacement = "beside",
+        trained_frames: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -78,6 +81,7 @@ class KVCache:
         self.sink_frames, self.window_frames = sink_frames, window_frames
         self.capacity_frames = sink_frames + window_frames
         self.rope, self.rotations_at = rope, rotations_at
+        self.sink_placement, self.trained_frames = sink_placement, trained_frames
         shape = (layers, batch, self.capacity_frames * tokens_per_latent_frame, heads, head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         """Rotated keys [layer, B, token, head, head_dim]."""
@@ -189,16 +193,28 @@ class KVCache:
     def _place(self, chunk: Chunk) -> Place:
         """Where a chunk stands once there is room for it."""
         first, end = len(self._frames), len(self._frames) + chunk.frames
-        start = chunk.start_frame if self.rope == "absolute" else self._evicted + first
+        start, sink_shift = self._stand(chunk, first)
         positions = tuple(range(start, start + chunk.frames))
         return Place(
             positions=positions,
             rotations=self.rotations_at(positions),
             written=self._runs(range(first, end)),
             seen=self._runs(range(end), sort=True),
-            sink_shift=self._evicted if self.rope == "relative" else 0,
+            sink_shift=sink_shift,
             keeps_sink=self.rope == "relative" and first < self.sink_frames,
         )
+
+    def _stand(self, chunk: Chunk, first: int) -> tuple[int, int]:
+        """Return the position of a chunk's first frame, and how far the sink is rotated for it."""
+        if self.rope == "absolute":
+            return chunk.start_frame, 0
+        if self.sink_placement == "beside":
+            return self._evicted + first, self._evicted
+        origin, *_ = *self._frames, chunk.start_frame  # of the video, or of the shot since a reset
+        window = self._frames[self.sink_frames] if first > self.sink_frames else chunk.start_frame
+        gap = max(0, window - origin - self.sink_frames)
+        start = chunk.start_frame - origin
+        return start, min(gap, max(0, start + chunk.frames - self.trained_frames))
 
     def _runs(self, places: range, *, sort: bool = False) -> Runs:
         """Where the frames lie that come at these places when counted from the oldest."""
@@ -246,12 +262,14 @@ class PromptCache:
     """A prompt as the network sees it, and its cross-attention keys and values, computed once per prompt.
 
     embeds: [B, L, dim], the text projection's output. A new prompt is a new PromptCache: a stale one gives wrong
-    pictures without a sign. negative: the prompt to be led away from, and guidance by how much; 1 is none.
+    pictures without a sign. negative: the prompt to be led away from, and guidance by how much; 1 is none. context: the
+    same prompt as the network sees it that runs the clean passes, where that is another.
     """
 
     def __init__(self, embeds: Tensor, *, negative: "PromptCache | None" = None, guidance: float = 1.0) -> None:
         self.embeds = embeds
         self.negative, self.guidance = negative, guidance
+        self.context: PromptCache | None = None
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._all: list[tuple[Tensor, Tensor]] = []
 
@@ -260,6 +278,14 @@ class PromptCache:
         """Memory that it takes so far."""
         layers = [*self._layers.values(), *self._all]
         return self.embeds.nbytes + sum(keys.nbytes + values.nbytes for keys, values in layers)
+
+    @classmethod
+    def batch(cls, parts: "Sequence[PromptCache]") -> "PromptCache":
+        """Return the prompts of several videos as those of one batch."""
+        joined = cls(torch.cat([part.embeds for part in parts]))
+        contexts = [part.context for part in parts if part.context is not None]
+        joined.context = cls.batch(contexts) if contexts else None
+        return joined
 
     def stack(self, other: "PromptCache") -> "PromptCache":
         """Return this batch of B prompts followed by B of the other's, which has as many or one."""

@@ -12,10 +12,10 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from causvid_cli.config import Prediction
+from causvid_cli.config import Prediction, Rope, SinkPlacement
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.backbone import attention
-from causvid_cli.network.cache import KVCache, Place, PromptCache, Rope
+from causvid_cli.network.cache import KVCache, Place, PromptCache
 from causvid_cli.network.compiled import StaticPast
 from causvid_cli.network.fused import FusedBlocks, plain_tokens
 from causvid_cli.network.layers import WanTransformer3DModel
@@ -108,6 +108,8 @@ class CausalTransformer(nn.Module):
         sink_frames: int = 0,
         batch: int = 1,
         rope: Rope = "relative",
+        sink_placement: SinkPlacement = "beside",
+        trained_frames: int = 0,
     ) -> KVCache:
         """An empty cache for a video of this size (latent cells), on the model's device and in its dtype."""
         rows, columns = self._grid(latent_height, latent_width)
@@ -122,6 +124,8 @@ class CausalTransformer(nn.Module):
             sink_frames=sink_frames,
             batch=batch,
             rope=rope,
+            sink_placement=sink_placement,
+            trained_frames=trained_frames,
             device=weight.device,
             dtype=weight.dtype,
         )

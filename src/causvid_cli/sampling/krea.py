@@ -12,7 +12,7 @@ from torch import Tensor
 
 from causvid_cli.codec import Codec
 from causvid_cli.geometry import Chunk
-from causvid_cli.sampling.rollout import Past
+from causvid_cli.sampling.context import Past
 
 
 class Recomputed:

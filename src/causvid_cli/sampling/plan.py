@@ -1,9 +1,10 @@
 """What a video will be, worked out and checked before any of it is made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, Rope
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.request import (
@@ -13,11 +14,13 @@ from causvid_cli.request import (
     Transition,
     check_endless,
     check_guidance,
+    check_rope,
     check_seed,
     check_size,
     check_steps,
     check_strength,
     check_window,
+    first_steps,
     parse_length,
     random_seed,
 )
@@ -36,9 +39,16 @@ class Plan:
     geometry: Geometry
     grid: ChunkGrid
     steps: tuple[Step, ...]
+    """Of every chunk, but for the first where `first_steps` says others."""
+    first_steps: tuple[Step, ...] | None
     window_frames: int
     """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
+    rope: Rope
     seed: int
+
+    def steps_of(self, chunk: Chunk) -> tuple[Step, ...]:
+        """The steps of a chunk, noisiest first."""
+        return self.first_steps or self.steps if chunk.index == 0 else self.steps
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -67,6 +77,8 @@ class GenerateOptions:
     """Network calls of each chunk."""
     window_frames: int | None = None
     """Recent latent frames that the cache keeps besides the sink; 0 keeps all of the video's."""
+    rope: Rope | None = None
+    """Where the sink stands in time (`config.Rope`)."""
     strength: float | None = None
     """To which noise level a source is noised, 0..1."""
     switch: Transition = "recache"
@@ -90,6 +102,7 @@ def make_plan(
     check_guidance(options.guidance)
     if options.switch not in TRANSITIONS:
         raise UsageError(f"switch {options.switch!r}: unknown; try {', '.join(TRANSITIONS)}")
+    steps, first = make_steps(facts, options.steps, options.strength)
     frames = parse_length(options.length, fps=options.fps or frame_rate(facts))
     width, height, factor = check_size(options.size, facts)
     check_endless(frames, facts)
@@ -105,8 +118,10 @@ def make_plan(
             given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
             shows_given=shows_given,
         ),
-        steps=make_steps(facts, options.steps, options.strength),
+        steps=steps,
+        first_steps=first,
         window_frames=check_window(options.window_frames, facts),
+        rope=check_rope(options.rope, facts) or facts.rope,
         seed=random_seed() if options.seed is None else check_seed(options.seed),
     )
 
@@ -116,10 +131,22 @@ def frame_rate(facts: PackFacts) -> Fraction:
     return Fraction(str(facts.fps)).limit_denominator(1001)
 
 
-def make_steps(facts: PackFacts, steps: int | None, strength: float | None) -> tuple[Step, ...]:
-    """The noise levels of each chunk: the model's own, or `steps` even ones; from `strength` down."""
+def make_steps(
+    facts: PackFacts, steps: int | None, strength: float | None
+) -> tuple[tuple[Step, ...], tuple[Step, ...] | None]:
+    """Return the noise levels of each chunk, and of the first where they are others; from `strength` down.
+
+    They are the model's own, or `steps` even ones; the first chunk's as `request.first_steps` says.
+    """
     count = check_steps(steps, facts)
     own = count == len(facts.steps)
-    nominal = facts.steps if own else even_steps(count)
-    every = steps_of(nominal, shift=facts.shift, warped=facts.warp_steps or not own)
-    return every if strength is None else steps_from(every, check_strength(strength))
+
+    def levels(nominal: Sequence[float], *, warped: bool) -> tuple[Step, ...]:
+        every = steps_of(nominal, shift=facts.shift, warped=warped)
+        return every if strength is None else steps_from(every, check_strength(strength))
+
+    first = first_steps(count, facts)
+    return (
+        levels(facts.steps if own else even_steps(count), warped=facts.warp_steps or not own),
+        levels(first, warped=facts.warp_steps) if first else None,
+    )

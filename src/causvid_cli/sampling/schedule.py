@@ -55,9 +55,13 @@ def warp(nominal: Sequence[float], *, shift: float) -> Tensor:
 def steps_of(nominal: Sequence[float], *, shift: float, warped: bool) -> tuple[Step, ...]:
     """The student's steps, noisiest first.
 
-    nominal: timesteps as the checkpoint's configuration lists them (a final 0 is not a step and is left out).
+    nominal: timesteps as the checkpoint's configuration lists them (a final 0 is not a step and is left out). With
+    shift 1 and no warp they are exact: sigma is timestep / 1000, not the nearest entry of a table (Causal-rCM, whose
+    times are fractions such as 1600/1601).
     """
     nominal = [n for n in nominal if n > 0]
+    if shift == 1 and not warped:
+        return tuple(Step(n, n / TABLE_SIZE) for n in nominal)
     timesteps = warp(nominal, shift=shift) if warped else torch.tensor(nominal, dtype=torch.float32)
     sigmas = sigma_of(timesteps, shift=shift)
     return tuple(Step(t, s) for t, s in zip(timesteps.tolist(), sigmas.tolist(), strict=True))

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from causvid_cli.network.masks import frame_mask
-from causvid_cli.sampling.rollout import commit_chunk, denoise_steps
+from causvid_cli.sampling.context import commit_chunk
+from causvid_cli.sampling.rollout import denoise_steps
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips

@@ -1,0 +1,138 @@
+"""What the next chunk sees of those before it: which frames are kept, and which calls leave them in the cache."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from causvid_cli.geometry import Chunk
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.request import Transition
+from causvid_cli.sampling.noise import Noise
+from causvid_cli.sampling.schedule import Step, add_noise
+
+Past = list[tuple[Chunk, Tensor]]
+"""Chunks, or parts of them, and their clean latents x0 [B, C, f, h, w], oldest first."""
+StepsOf = Callable[[Chunk], Sequence[Step]]
+"""chunk -> its steps, noisiest first."""
+
+
+class ContextWriter(Protocol):
+    """The form in which later chunks see a chunk (`config.ContextForm`)."""
+
+    def keeps_last_call(self, chunk: Chunk) -> bool:
+        """Return whether what a chunk's last denoising call wrote is what later chunks see."""
+
+    def write(self, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
+        """Run the call that leaves in the cache what later chunks will see of a chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanPasses:
+    """A clean pass over each chunk's result. model: the network that runs it, the denoising one or another."""
+
+    model: CausalTransformer
+
+    def keeps_last_call(self, chunk: Chunk) -> bool:
+        return False
+
+    def write(self, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
+        commit_chunk(self.model, chunk, x0, prompt.context or prompt, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class LastCalls:
+    """The last denoising call of each chunk, for weights that were taught a noisy past (Causal-rCM's
+    `context_from_last_step`, from chunk 1 on); the first frames of a video, and given ones, get a clean pass.
+
+    To see a chunk under another prompt, its result is noised to its last step's level again.
+    """
+
+    model: CausalTransformer
+    steps_of: StepsOf
+    noise: Noise
+
+    def keeps_last_call(self, chunk: Chunk) -> bool:
+        return chunk.index >= 0 and chunk.start_frame > 0
+
+    def write(self, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
+        if not self.keeps_last_call(chunk):
+            commit_chunk(self.model, chunk, x0, prompt, cache)
+            return
+        steps = self.steps_of(chunk)
+        x_t = add_noise(x0, self.noise(chunk, len(steps) - 1), steps[-1].sigma)
+        self.model(x_t, steps[-1].timestep, prompt, cache=cache, chunk=chunk, kv_only=True)
+        cache.commit()
+
+
+class Context:
+    """The clean chunks that the next one sees, and how many of them are in the cache.
+
+    past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. prompt: under which the
+    cache was filled; None before the first chunk.
+    """
+
+    def __init__(self, writer: ContextWriter, cache: KVCache, prefix: Iterable[tuple[Chunk, Tensor]]) -> None:
+        self.writer, self.cache = writer, cache
+        self.past: Past = list(prefix)
+        self.prompt: PromptCache | None = None
+        self._committed = 0
+
+    def restart(self, past: Past) -> None:
+        """Empty the cache; `past` is what fills it next."""
+        self.cache.reset()
+        self.past, self._committed = past, 0
+
+    def switch(self, transition: Transition) -> None:
+        """Make the cache ready for another prompt, as the transition says (`request.Transition`)."""
+        if transition == "soft":
+            self.prefill()
+        else:
+            self.restart(self.past if transition == "recache" else [])
+
+    def prefill(self, *, merge_into: Chunk | None = None) -> tuple[Chunk, Tensor] | None:
+        """Run the passes that are due, under the current prompt.
+
+        merge_into: the chunk whose first step can run the last of them in the same call; that one is then returned
+        in place of being run. It has to be of the same length.
+        """
+        assert self.prompt is not None
+        due, merged = self.past[self._committed :], None
+        if merge_into and due and due[-1][0].frames == merge_into.frames:
+            merged = due.pop()
+        for chunk, x0 in due:
+            self.writer.write(chunk, x0, self.prompt, self.cache)
+        self._committed = len(self.past)
+        return merged
+
+    def append(self, chunk: Chunk, x0: Tensor) -> None:
+        """Take a new chunk in, and forget the frames that the cache has evicted, so that memory stays constant."""
+        self.past = _held_frames(self.past, set(self.cache.frames()))
+        self._committed = len(self.past)
+        self.past.append((chunk, x0))
+        if self.writer.keeps_last_call(chunk):
+            self.cache.commit()
+            self._committed += 1
+
+
+def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:
+    """The clean pass: leave in the cache what later chunks will see."""
+    model(x0, model.clean_timestep(chunk), prompt, cache=cache, chunk=chunk, kv_only=True)
+    cache.commit()
+
+
+def _held_frames(past: Past, held: set[int]) -> Past:
+    """The part of the past whose frames are among `held`, each run of neighbouring frames as one chunk."""
+    kept: Past = []
+    for chunk, x0 in past:
+        offsets = [i for i in range(chunk.frames) if chunk.start_frame + i in held]
+        while offsets:  # an edge of sink or window may lie inside the chunk, or both
+            run = [offset for i, offset in enumerate(offsets) if offset == offsets[0] + i]
+            whole = len(run) == chunk.frames
+            kept.append(
+                (chunk, x0) if whole else (Chunk(chunk.index, chunk.start_frame + run[0], len(run)), x0[:, :, run])
+            )
+            offsets = offsets[len(run) :]
+    return kept

@@ -1,0 +1,373 @@
+"""What published students do differently, against a naive reference: no cache, every call computed from the beginning.
+
+The formulas are the publishers', as their programs have them: positions of Self Gradient Forcing (Self_Gradient_Forcing
+at 120d25e, `kv_cache_position_mode`), schedules and the noisy past of Causal-rCM (`Causal_rCM.md`), steps of the first
+chunk of Causal-Forcing++ (`denoising_step_list_first_chunk`), the second network of SGF+ (`use_memory_expert`).
+"""
+
+import shutil
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_pack, tiny_transformer
+from torch import Tensor
+
+from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.errors import ModelError
+from causvid_cli.geometry import Chunk, take_chunks
+from causvid_cli.models.catalogue import find_checkpoint
+from causvid_cli.models.packs import write_pack_manifest
+from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.model import CausalTransformer
+from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.prompt.cues import Cue
+from causvid_cli.sampling.plan import make_steps
+from causvid_cli.weights.files import save_safetensors
+
+PROMPT, SEED, CHUNKS = "a red car moves left in the snow", 5, 9
+LIMIT = 2e-5
+"""Float32, sums in another order, through two layers and several steps."""
+
+
+# --- the reference -------------------------------------------------------------------------------------------------
+
+
+def kept_positions(facts: PackFacts, first: int, count: int) -> tuple[list[int], list[int]]:
+    """Frames that a chunk of frames [first, first + count) sees, itself last, and their positions in time."""
+    sink, capacity = facts.sink_frames, facts.sink_frames + facts.window_frames
+    newest = first + count
+    frames = list(range(newest))
+    if newest > capacity:
+        frames = [*range(sink), *range(newest - facts.window_frames, newest)]
+    if facts.rope == "absolute":
+        return frames, frames
+    window = len(frames) - sink
+    if facts.sink_placement == "beside" or window <= 0:
+        return frames, list(range(len(frames)))
+    last = min(newest - 1, facts.trained_frames - 1)
+    return frames, [*range(sink), *range(last - window + 1, last + 1)]
+
+
+@cache
+def turns(t: int, rows: int, columns: int, d: int) -> Tensor:
+    """Complex turns of the tokens of a frame at position t, [L, d / 2]."""
+    side, angles = 2 * (d // 6), []
+    for row, column in product(range(rows), range(columns)):
+        axes = ((t, d - 2 * side), (row, side), (column, side))
+        angles.append(torch.cat([n / 10000 ** (torch.arange(0, size, 2).double() / size) for n, size in axes]))
+    return torch.polar(torch.ones(()).double(), torch.stack(angles))
+
+
+def rotated(x: Tensor, positions: list[int], rows: int, columns: int) -> Tensor:
+    """RoPE of Wan: of head_dim d, rows and columns get 2 * (d // 6) numbers each, time the rest. x: [B, L, N, d]."""
+    turn = torch.cat([turns(t, rows, columns, x.shape[-1]) for t in positions])[None, :, None]
+    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+
+
+@dataclass
+class Naive:
+    """Self-attention of chunks, row by row: each sees what it may of the past rows and its own, by softmax.
+
+    rows: the chunks of this pass, (first frame, frames). past: keys and values before RoPE of earlier passes, by layer
+    and frame; this pass adds its own where `keeps`.
+    """
+
+    facts: PackFacts
+    rows: list[tuple[int, int]]
+    past: dict[tuple[int, int], tuple[Tensor, Tensor]]
+    side: int
+    keeps: bool = True
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: object) -> Tensor:
+        per_frame, out, done = self.side**2, [], 0
+        own = dict(self.past)
+        for first, count in self.rows:
+            for number in range(count):
+                part = slice((done + number) * per_frame, (done + number + 1) * per_frame)
+                own[layer, first + number] = k[:, part], v[:, part]
+            frames, positions = kept_positions(self.facts, first, count)
+            keys = torch.cat([own[layer, frame][0] for frame in frames], dim=1)
+            values = torch.cat([own[layer, frame][1] for frame in frames], dim=1)
+            queries = q[:, done * per_frame : (done + count) * per_frame]
+            queries = rotated(queries, positions[-count:], self.side, self.side)
+            keys = rotated(keys, positions, self.side, self.side)
+            weights = torch.einsum("bqnd,bknd->bnqk", queries, keys) / q.shape[-1] ** 0.5
+            out.append(torch.einsum("bnqk,bknd->bqnd", weights.softmax(-1), values))
+            done += count
+        if self.keeps:
+            self.past |= own
+        return torch.cat(out, dim=1)
+
+
+@dataclass
+class Reference:
+    """A roll-out in which every call runs over all that was before it."""
+
+    pipeline: Pipeline
+    schedule: list[list[tuple[float, float]]]
+    """Chunk -> (timestep, sigma) of its steps; the last entry is for all later ones."""
+    rows: list[tuple[int, Tensor, float]] = field(default_factory=list)
+    """First frame, input and timestep of each chunk's call that later chunks see."""
+
+    def call(self, x_t: Tensor, timestep: float, first: int) -> Tensor:
+        """The prediction for a chunk, after all context calls in one pass by the network that runs them."""
+        facts, side, past = self.pipeline.facts, x_t.shape[-1] // 2, {}
+        writer = self.pipeline.context_model or self.pipeline.model
+        if self.rows:
+            inputs = torch.cat([x for _, x, _ in self.rows], dim=2)
+            times = torch.cat([torch.full((1, x.shape[2]), t) for _, x, t in self.rows], dim=1)
+            rows = [(start, x.shape[2]) for start, x, _ in self.rows]
+            self.run(writer, inputs, times, Naive(facts, rows, past, side))
+        times = torch.full((1, x_t.shape[2]), timestep)
+        return self.run(self.pipeline.model, x_t, times, Naive(facts, [(first, x_t.shape[2])], past, side, keeps=False))
+
+    def run(self, model: CausalTransformer, x: Tensor, times: Tensor, reach: Naive) -> Tensor:
+        embeds = self.pipeline.text.encode(PROMPT).embeds.to(x)
+        return model._run(x, times, PromptCache(model.prompt_cache(embeds).embeds), reach)
+
+    def latents(self, count: int) -> list[Tensor]:
+        facts, made = self.pipeline.facts, []
+        stream = self.pipeline.stream(PROMPT, seed=SEED)
+        for index in range(count):
+            first = index * facts.chunk_frames
+            chunk = Chunk(index, first, facts.chunk_frames)
+            steps = self.schedule[min(index, len(self.schedule) - 1)]
+            x_t = steps[0][1] * stream._noise(chunk, 0)
+            for number, (timestep, sigma) in enumerate(steps):
+                x0 = x_t - sigma * self.call(x_t, timestep, first)
+                last_x_t = x_t
+                if number + 1 < len(steps):
+                    later = steps[number + 1][1]
+                    x_t = (1 - later) * x0 + later * stream._noise(chunk, number + 1)
+            noisy = facts.context == "last_call" and index > 0
+            self.rows.append((first, last_x_t, timestep) if noisy else (first, x0, facts.context_noise))
+            made.append(x0)
+        return made
+
+
+# --- packs ---------------------------------------------------------------------------------------------------------
+
+
+FACTS: dict[str, object] = {"steps": (1000.0, 500.0), "shift": 1.0, "warp_steps": False, "sink_frames": 0}
+EXACT = [(1000 * float(t), float(t)) for t in (Fraction(1600, 1601), Fraction(15, 16), Fraction(5, 6), Fraction(5, 8))]
+TWO = [(1000.0, 1.0), (500.0, 0.5)]
+FORMS: dict[str, tuple[dict[str, object], list[list[tuple[float, float]]]]] = {
+    "fewer steps after the first chunk": (
+        {"first_steps": tuple(t for t, _ in EXACT), "steps": (EXACT[0][0], EXACT[2][0])},
+        [EXACT, [EXACT[0], EXACT[2]]],
+    ),
+    "one step after the first chunk": (
+        {"first_steps": tuple(t for t, _ in EXACT), "steps": (EXACT[0][0],), "chunk_frames": 2},
+        [EXACT, EXACT[:1]],
+    ),
+    "a sink kept apart": (
+        {"sink_frames": 1, "window_frames": 3, "sink_placement": "apart", "trained_frames": 6},
+        [TWO],
+    ),
+    "a sink kept apart, chunks of 2": (
+        {"sink_frames": 2, "window_frames": 4, "sink_placement": "apart", "trained_frames": 9, "chunk_frames": 2},
+        [TWO],
+    ),
+    "no room for a gap": (
+        {"sink_frames": 1, "window_frames": 3, "sink_placement": "apart", "trained_frames": 4},
+        [TWO],
+    ),
+    "a sink beside the window": ({"sink_frames": 1, "window_frames": 3}, [TWO]),
+    "a sink that stays where it was": ({"sink_frames": 1, "window_frames": 3, "rope": "absolute"}, [TWO]),
+    "the past as the last call left it": (
+        {"context": "last_call", "first_steps": tuple(t for t, _ in EXACT), "steps": (EXACT[0][0], EXACT[3][0])},
+        [EXACT, [EXACT[0], EXACT[3]]],
+    ),
+    "a clean pass that is a little noisy": ({"context_noise": 100.0}, [TWO]),
+    "a second network": (
+        {"context_network": "context_transformer", "sink_frames": 1, "window_frames": 3, "sink_placement": "apart"},
+        [TWO],
+    ),
+}
+
+
+def pack_of(folder: Path, **facts: object) -> Pipeline:
+    """A loaded pack of random weights, with a second network where its facts name one."""
+    second = facts.pop("context_network", None)
+    tiny_pack(folder, **{**FACTS, **facts})
+    if second:
+        shutil.copytree(folder / "transformer", folder / second)
+        save_safetensors(tiny_transformer(seed=9).transformer.state_dict(), folder / second, dtype=torch.bfloat16)
+        write_pack_manifest(folder, replace(load_facts(folder), context_network=second))
+    return load(folder, device="cpu", dtype="float32")
+
+
+def largest(ours: list[Tensor], wanted: list[Tensor]) -> float:
+    assert len(ours) == len(wanted)
+    return max((a - b).abs().max().item() for a, b in zip(ours, wanted, strict=True))
+
+
+def video(pipeline: Pipeline, chunks: int = CHUNKS, **options: object) -> list[Tensor]:
+    grid = pipeline.plan(length="1f").grid
+    return [
+        chunk.latent for chunk in pipeline.stream(PROMPT, length=f"{grid.start_picture(chunks)}f", seed=SEED, **options)
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_is_what_a_naive_roll_out_gives(tmp_path, form):
+    facts, schedule = FORMS[form]
+    pipeline = pack_of(tmp_path / "pack", **facts)
+    chunks = CHUNKS // pipeline.facts.chunk_frames + 2
+    with torch.inference_mode():
+        wanted = Reference(pipeline, schedule).latents(chunks)
+    assert largest(video(pipeline, chunks), wanted) < LIMIT
+
+
+def test_forms_differ(tmp_path):
+    sink = {"sink_frames": 1, "window_frames": 3}
+    apart = pack_of(tmp_path / "apart", **sink, sink_placement="apart", trained_frames=6)
+    made = [video(apart), video(pack_of(tmp_path / "beside", **sink)), video(apart, rope="absolute")]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert largest(made[one][:4], made[other][:4]) < LIMIT  # nothing is evicted yet
+        assert largest(made[one], made[other]) > 100 * LIMIT
+    assert largest(made[0][:6], made[2][:6]) < LIMIT  # as long as trained clips, the sink stays where it was
+
+
+# --- schedules -----------------------------------------------------------------------------------------------------
+
+
+def sigmas(name: str, count: int | None = None) -> list[float]:
+    """Noise levels of a known checkpoint's first two chunks, one after the other."""
+    later, first = make_steps(find_checkpoint(name).facts(), count, None)
+    return [step.sigma for step in (*(first or later), *later)]
+
+
+FOUR = [1600 / 1601, 15 / 16, 5 / 6, 5 / 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "later"),
+    [
+        ("causal-rcm", FOUR),
+        ("causal-rcm-framewise", FOUR),
+        ("causal-rcm-2step", [1600 / 1601, 5 / 6]),
+        ("causal-rcm-framewise-2step", [1600 / 1601, 5 / 6]),
+        ("causal-rcm-framewise-2step-noisy", [1600 / 1601, 5 / 8]),
+    ],
+)
+def test_causal_rcm_takes_its_publishers_times(name, later):
+    assert sigmas(name) == pytest.approx([*FOUR, *later], rel=1e-15)
+
+
+def test_causal_rcm_in_one_step_keeps_the_first_chunks_four():
+    assert sigmas("causal-rcm-framewise-2step", 1) == pytest.approx([*FOUR, 1.0], rel=1e-15)
+    assert len(sigmas("causal-rcm-framewise-2step", 8)) == 16
+
+
+def shifted(nominal: list[float], shift: float = 5.0) -> list[float]:
+    """Self-Forcing's warp: step n is sigma n / 1000, shifted."""
+    return [shift * (n / 1000) / (1 + (shift - 1) * n / 1000) for n in nominal]
+
+
+@pytest.mark.parametrize(("name", "later"), [("causal-forcing-2step", [1000, 500]), ("causal-forcing-1step", [1000])])
+def test_causal_forcing_plus_plus_takes_four_steps_for_its_first_frame(name, later):
+    assert sigmas(name) == pytest.approx(shifted([1000, 750, 500, 250, *later]))
+
+
+@pytest.mark.parametrize("name", ["sgf", "sgf-framewise", "sgf-plus", "sgf-plus-framewise"])
+def test_self_gradient_forcing_steps_and_stands_as_its_publisher_says(name):
+    facts = find_checkpoint(name).facts()
+    assert sigmas(name) == pytest.approx(2 * shifted([1000, 750, 500, 250]))
+    cache = KVCache(
+        layers=1,
+        heads=1,
+        head_dim=2,
+        tokens_per_latent_frame=1,
+        window_frames=facts.window_frames,
+        sink_frames=facts.sink_frames,
+        sink_placement=facts.sink_placement,
+        trained_frames=facts.trained_frames,
+        rotations_at=lambda positions: torch.zeros(1, len(positions)),
+    )
+    for chunk in take_chunks(60, facts.chunk_frames):
+        place = cache.begin(chunk)
+        frames, positions = kept_positions(facts, chunk.start_frame, chunk.frames)
+        assert [position - place.sink_shift for position in place.positions] == positions[-chunk.frames :]
+        cache.commit()
+        assert cache.frames() == frames
+    sink = facts.sink_frames
+    assert positions == [*range(sink), *range(21 - facts.window_frames, 21)]
+
+
+def test_streamdiffusion_v2_looks_its_levels_up_as_causvid_does():
+    assert sigmas("streamdiffusion-v2")[:4] == pytest.approx([0.7, 0.5, 0.4, 0.2], abs=4e-3)
+    table = torch.tensor(shifted([1000 - n for n in range(1000)], shift=8.0))
+    nearest = [table[(table - t).abs().argmin()].item() for t in (0.7, 0.5, 0.4, 0.2)]
+    assert sigmas("streamdiffusion-v2") == pytest.approx(2 * nearest)
+
+
+# --- prompts, photos and resuming ----------------------------------------------------------------------------------
+
+
+def noisy_pack(folder: Path) -> Pipeline:
+    return pack_of(folder, **FORMS["the past as the last call left it"][0], sink_frames=1, window_frames=3)
+
+
+def test_a_noisy_past_costs_a_call_less_for_every_chunk(tmp_path):
+    calls: dict[str, int] = {}
+    for form in ("last_call", "clean_pass"):
+        pipeline = pack_of(tmp_path / form, context=form)
+        pipeline.merge_clean_pass = False
+        count: list[int] = []
+        pipeline.model.register_forward_hook(lambda *_, seen=count: seen.append(1))
+        video(pipeline, 5)
+        calls[form] = len(count)
+    assert calls == {"clean_pass": 5 * 2 + 4, "last_call": 5 * 2 + 1}  # the first chunk's clean pass
+
+
+def test_a_noisy_past_is_the_prompts_own_beside_a_negative_one(tmp_path):
+    pipeline = noisy_pack(tmp_path / "pack")
+
+    def told(negative: str, guidance: float) -> list[Tensor]:
+        cues = [Cue(prompt=PROMPT, negative=negative)]
+        return [chunk.latent for chunk in pipeline.stream(cues, length="20f", seed=SEED, guidance=guidance)]
+
+    assert largest(told("a cat", 1.0), told("", 1.0)) == 0
+    almost = largest(told("a cat", 1 + 1e-6), told("", 1.0))
+    assert almost < 1e-3, "the negative prompt's keys and values stay in the past"
+
+
+@pytest.mark.parametrize("form", ["the past as the last call left it", "a second network"])
+def test_a_resumed_video_is_the_same_bit_for_bit(tmp_path, form):
+    pipeline = pack_of(tmp_path / "pack", **FORMS[form][0])
+    whole = video(pipeline)
+    again = video(pipeline, made=lambda chunk: whole[chunk.index] if chunk.index < 5 else None)
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+
+
+@pytest.mark.parametrize("form", ["the past as the last call left it", "a second network", "a sink kept apart"])
+def test_a_new_prompt_changes_later_chunks_only(tmp_path, form):
+    pipeline = pack_of(tmp_path / "pack", **FORMS[form][0])
+    length = f"{pipeline.plan(length='1f').grid.start_picture(CHUNKS)}f"
+    plain = video(pipeline)
+    for transition in ("recache", "soft", "cut"):
+        cues = [Cue(prompt=PROMPT), Cue(prompt="a blue cat jumps", start_chunk=4, transition=transition)]
+        made = [chunk.latent for chunk in pipeline.stream(cues, length=length, seed=SEED)]
+        assert [torch.equal(a, b) for a, b in zip(plain, made, strict=True)] == [True] * 4 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("facts", "complaint"),
+    [
+        ({"first_steps": ()}, "first_steps: lists no timestep"),
+        ({"first_steps": (500.0, 1000.0)}, "first_steps: must fall"),
+        ({"context": "last_call", "context_network": "second"}, "context: runs no clean pass"),
+        ({"context_network": "../x"}, "context_network: must be the name of a folder"),
+        ({"trained_frames": 0}, "trained_frames: must be 1 to 1,024"),
+    ],
+)
+def test_a_pack_that_contradicts_itself_is_refused(tmp_path, facts, complaint):
+    with pytest.raises(ModelError, match=complaint):
+        tiny_pack(tmp_path / "pack", **facts)
