@@ -75,6 +75,18 @@ def in_a_pipeline(state: Mapping[str, Tensor]) -> State:
     return {f"transformer.{ours}": state[name] for name, ours in transformer_names(2).items()}
 
 
+def second_name(name: str) -> str:
+    """What SGF+ calls the tensor of its second network (Self_Gradient_Forcing_Plus, `enable_dual_full_expert`)."""
+    head, dot, last = name.rpartition(".") if name.startswith("blocks.") else ("", "", name)
+    return f"{head}{dot}memory_{last}"
+
+
+def with_second(state: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, State]:
+    """SGF+'s: two networks of one shape, tensor beside tensor."""
+    whole = dict(state) | {second_name(name): tensor for name, tensor in second.items()}
+    return {"generator_ema": fsdp(whole)}
+
+
 FORMS: dict[str, Callable[[State], object]] = {
     "generator": lambda state: {"generator": under("model.", state), "critic": {}},
     "generator_ema": lambda state: {"generator_ema": under("model.", state), "generator": {"model.a": torch.zeros(1)}},

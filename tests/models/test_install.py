@@ -14,7 +14,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from checkpoints import FACTS, FORMS, State, official, official_text_encoder, transformer_of, write_form
+from checkpoints import (
+    FACTS,
+    FORMS,
+    State,
+    official,
+    official_text_encoder,
+    second_name,
+    transformer_of,
+    with_second,
+    write_form,
+)
 from network.test_quantize import write_gguf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -119,6 +129,41 @@ def test_counters_and_what_has_an_average_are_left_out_and_told(form, folder, st
     left_out = {key for key in FORMS[form](state) if key.startswith("net.accum_" if form == "rcm_counters" else "net.")}
     assert set(told[0].left_out) == left_out and left_out
     assert all(not other.left_out for other in told[1:])
+
+
+def test_two_networks_of_one_checkpoint_are_told_apart(folder, state, wan, models):
+    second = {name: tensor + 1 for name, tensor in state.items()}
+    path = folder / "model.pt"
+    torch.save(with_second(state, second), path)
+    facts = FACTS | {"context_network": "context_transformer"}
+    pack = install(path, base=str(wan), facts=facts, name="two")
+    assert same(official(transformer_of(pack)), state)
+    assert same(official(load_safetensors(pack / "context_transformer")), second)
+    assert load_facts(pack).networks == ("transformer", "context_transformer")
+    assert load(pack, device="cpu").context_model is not None
+    with pytest.raises(
+        ModelError, match=r"holds two networks \(it has .*memory_.*\): say which known checkpoint it is"
+    ):
+        install(path, base=str(wan), name="one")
+    with pytest.raises(ModelError, match="holds one network, where two are wanted"):
+        install(write_form("fsdp", folder, state), base=str(wan), facts=facts, name="none")
+    assert left(models) == ["two"]
+
+
+def test_names_of_a_second_network_are_those_that_its_publishers_program_gives():
+    wanted = {
+        "patch_embedding.weight": "memory_patch_embedding.weight",
+        "text_embedding.0.bias": "memory_text_embedding.0.bias",
+        "time_projection.1.weight": "memory_time_projection.1.weight",
+        "head.head.weight": "memory_head.head.weight",
+        "head.modulation": "memory_head.modulation",
+        "blocks.1.modulation": "blocks.1.memory_modulation",
+        "blocks.1.self_attn.norm_q.weight": "blocks.1.self_attn.norm_q.memory_weight",
+        "blocks.1.norm3.bias": "blocks.1.norm3.memory_bias",
+        "blocks.1.ffn.2.weight": "blocks.1.ffn.2.memory_weight",
+        "blocks.1.cross_attn.o.bias": "blocks.1.cross_attn.o.memory_bias",
+    }
+    assert {name: second_name(name) for name in wanted} == wanted
 
 
 def test_another_unknown_tensor_is_not_left_out(folder, state, wan):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor
 from causvid_cli import device as devices
 from causvid_cli.codec.taehv import TAEHV
 from causvid_cli.codec.wan import WanCodec
+from causvid_cli.config import Rope
 from causvid_cli.errors import DeviceError
 from causvid_cli.geometry import take_chunks
 from causvid_cli.models import memory, memory_terms
-from causvid_cli.models.catalogue import catalogue
+from causvid_cli.models.catalogue import catalogue, find_checkpoint
 from causvid_cli.models.empty import empty_network
-from causvid_cli.models.memory import Networks, Video, check_fits, estimate, networks_of
+from causvid_cli.models.memory import Estimate, Networks, Video, check_fits, estimate, networks_of
 from causvid_cli.models.memory_terms import TaehvTerms, TransformerTerms, VaeTerms, count_weights, part_weights
 from causvid_cli.models.resolve import find_model
 from causvid_cli.network import fused, model
@@ -190,6 +192,22 @@ def test_quantizing_offloading_and_the_tiny_vae_take_less():
     )
     assert tiny.codec == 2 * count_weights(empty_network("vae_tiny", catalogue().parts["tiny_vae"].config))
     assert tiny.codec_state + tiny.codec_work + tiny.codec < 0.25 * (whole.codec_state + whole.codec_work + whole.codec)
+
+
+def test_a_second_network_is_counted_and_a_sink_that_is_never_turned_is_kept_once():
+    video = Video(height=480, width=832, latent_frames=21)
+
+    def told(name: str, rope: Rope | None = None, **loading: Any) -> Estimate:
+        ways = Loading(random_weights=True, **loading)
+        networks = networks_of(None, find_checkpoint(name).facts(), ways)
+        return estimate(networks, replace(video, rope=rope), ways, dtype="bfloat16", device="cuda")
+
+    for way in ({}, {"quantize": "int8"}, {"offload": "group"}):
+        one, two = told("sgf", **way), told("sgf-plus", **way)
+        assert two.network == 2 * one.network
+        assert two.prompt == 2 * one.prompt
+        assert (two.cache, two.codec, two.network_work) == (one.cache, one.codec, one.network_work)
+    assert told("longlive").cache * (2 * 12 + 3) == told("longlive", "relative").cache * 2 * 12
 
 
 def test_a_short_video_and_a_small_one_take_less_of_the_past():

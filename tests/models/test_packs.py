@@ -11,7 +11,7 @@ from causvid_cli.config import PackFacts, load_facts, to_json
 from causvid_cli.errors import ExitCode, ModelError
 from causvid_cli.models import packs
 from causvid_cli.models.install.identify import identify_network
-from causvid_cli.models.packs import find_pack, list_packs, verify_pack, write_pack_manifest
+from causvid_cli.models.packs import find_pack, list_packs, pack_digest, verify_pack, write_pack_manifest
 from causvid_cli.paths import models_folder
 from causvid_cli.weights.files import load_safetensors, load_state, save_safetensors
 from causvid_cli.weights.names import bare_names, official_to_diffusers_transformer, transformer_names
@@ -437,3 +437,47 @@ def test_a_damaged_file_of_stamps_only_costs_time(large):
 def test_stamps_are_no_part_of_the_pack(large):
     verify_pack(large, load_facts(large))
     assert write_pack_manifest(large, load_facts(large)).files == load_facts(large).files
+
+
+# --- diffusers -----------------------------------------------------------------------------------------------------
+
+
+def test_diffusers_loads_a_packs_network_and_scheduler_and_is_told_that_it_is_causal(tiny):
+    from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+
+    from causvid_cli.models.load import load_transformer
+    from causvid_cli.sampling.schedule import add_noise, steps_of, x0_from_flow
+
+    facts = load_facts(tiny)
+    index = DiffusionPipeline.load_config(tiny, local_files_only=True)
+    assert (index["_class_name"], index["causal"]) == ("CausalWanPipeline", True)
+    parts = {name: entry for name, entry in index.items() if isinstance(entry, list)}
+    assert parts == {
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "teacher": ["diffusers", "WanTransformer3DModel"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    }
+    network = WanTransformer3DModel.from_pretrained(tiny, subfolder="transformer", local_files_only=True)
+    ours = load_transformer(tiny / "transformer", facts).transformer.state_dict()
+    assert network.state_dict().keys() == ours.keys()
+    assert all(torch.equal(tensor.to(ours[name].dtype), ours[name]) for name, tensor in network.state_dict().items())
+
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(tiny, subfolder="scheduler", local_files_only=True)
+    scheduler.set_timesteps(sigmas=[t / 1000 for t in facts.steps])
+    steps = steps_of(facts.steps, shift=facts.shift, warped=facts.warp_steps)
+    assert scheduler.timesteps.tolist() == pytest.approx([step.timestep for step in steps])
+    x_t, flow = torch.randn(2, 1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    noise = torch.Generator().manual_seed(2)
+    following = scheduler.step(flow, scheduler.timesteps[0], x_t, generator=noise).prev_sample
+    drawn = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(2))
+    wanted = add_noise(x0_from_flow(x_t, flow, steps[0].sigma), drawn, steps[1].sigma)
+    torch.testing.assert_close(following, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_what_only_diffusers_reads_makes_no_other_model(tiny):
+    facts = load_facts(tiny)
+    files = {
+        name: told for name, told in facts.files.items() if name.split("/")[0] not in ("model_index.json", "scheduler")
+    }
+    assert len(files) == len(facts.files) - 2
+    assert pack_digest(facts) == pack_digest(replace(facts, files=files))

@@ -16,6 +16,7 @@ from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.models.catalogue import checkpoint_names, find_checkpoint
+from causvid_cli.models.diffusers_index import INDEX_FILE, SCHEDULER
 from causvid_cli.paths import models_folder
 from causvid_cli.request import Vae
 from causvid_cli.untrusted import read_object
@@ -204,8 +205,9 @@ def without_parts(facts: PackFacts, *parts: str) -> PackFacts:
 
 
 def pack_digest(facts: PackFacts) -> str:
-    """One sha256 for all files of a pack: equal packs have equal weights."""
-    lines = (f"{file.sha256}  {name}\n" for name, file in sorted(facts.files.items()))
+    """One sha256 for all files of a pack that its frames depend on: equal packs have equal weights."""
+    files = without_parts(facts, INDEX_FILE, SCHEDULER).files
+    lines = (f"{file.sha256}  {name}\n" for name, file in sorted(files.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

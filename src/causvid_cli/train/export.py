@@ -12,6 +12,7 @@ from torch import nn
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts, to_json
 from causvid_cli.evaluate.judge import Judge
+from causvid_cli.models.diffusers_index import write_diffusers_index
 from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
@@ -51,6 +52,7 @@ def export_pack(
     for part in ("vae", "vae_tiny", "text_encoder", "tokenizer", facts.teacher, facts.judge):
         if base and part and (base / part).is_dir() and not (new / part).exists():
             shutil.copytree(base / part, new / part, copy_function=_link)
+    write_diffusers_index(new, facts)
     written = write_pack_manifest(new, facts)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)

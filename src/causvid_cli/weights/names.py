@@ -28,6 +28,8 @@ AVERAGES = {"net_ema": "net", "generator_ema": "generator"}
 """What averaged weights stand under -> what the weights do that they are an average of."""
 COUNTERS = {"accum_video_sample_counter", "accum_image_sample_counter", "accum_iteration", "accum_train_in_hours"}
 """Numbers about its training that an rCM network carries among its tensors."""
+SECOND = re.compile(r"(?:^|(?<=\.))memory_")
+"""What SGF+ puts into the names of its second network's tensors, which lie among those of the first."""
 ENTRIES = ("generator_ema", "generator", "state_dict", "model_state_dict", "model", "ema", "module")
 """Under which the network lies in a pickle; the averaged weights go first."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from causvid_cli.config import PACK_NAME_RULE, PackFacts, is_pack_name, load_facts
 from causvid_cli.errors import ModelError, OutputError, UsageError
+from causvid_cli.models.diffusers_index import write_diffusers_index
 from causvid_cli.models.install.conversion import ConversionSpec, Recognised
 from causvid_cli.models.packs import (
     Stamps,
@@ -84,6 +85,7 @@ def build_pack(recipe: PackRecipe, *, replacing: bool, approve: Approve, report:
         for path, file in recipe.copied.items():
             (new / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, new / path)
+        write_diffusers_index(new, recipe.facts)
         facts = write_pack_manifest(new, recipe.facts, known=hashes)
         _remember(new, facts)
         _sync(new)

@@ -1,7 +1,7 @@
 """What is asked of a conversion, and what it answers: plain data. No torch."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 STEMS = {"text_encoder": "model"}
 """How transformers names its files; diffusers' stem is the default."""
@@ -32,10 +32,17 @@ class ConversionSpec:
     config: dict[str, Any] | None = None
     """The network's configuration, where one lies beside the checkpoint."""
     lora: LoraSpec | None = None
+    network: Literal["only", "first", "second"] = "only"
+    """Which of the networks that lie in the checkpoint (`weights.names.SECOND`)."""
+
+    @property
+    def part(self) -> str:
+        """What the checkpoint has to be."""
+        return "transformer" if self.network == "second" else self.target.rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def stem(self) -> str:
-        return STEMS.get(self.target.rstrip("/").rsplit("/", 1)[-1], "diffusion_pytorch_model")
+        return STEMS.get(self.part, "diffusion_pytorch_model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ def open_spec(spec: ConversionSpec) -> "Conversion | GgufCopy":
     if Path(spec.source).suffix.lower() == GGUF:
         return GgufCopy.open(spec)
     tensors = open_tensors(Path(spec.source), key=spec.key)
-    network = identify_network(tensors.shapes, where=spec.source, config=spec.config)
+    network = identify_network(tensors.shapes, where=spec.source, config=spec.config, which=spec.network)
     dtypes = {}
     for key, name in network.names.items():
         given = tensors.dtypes[key]

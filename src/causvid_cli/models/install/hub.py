@@ -15,7 +15,7 @@ from causvid_cli.files import sha256_of_file
 from causvid_cli.models.catalogue import Checkpoint, RemoteFile, RemoteSource, catalogue
 from causvid_cli.models.install.build_pack import NO_ROOM, PackRecipe, check_room, packs_with
 from causvid_cli.models.install.conversion import ConversionSpec, LoraSpec
-from causvid_cli.models.install.plan_import import DTYPES, NEEDED, OPTIONAL, TOKENIZER, convert_part
+from causvid_cli.models.install.plan_import import DTYPES, NEEDED, OPTIONAL, TOKENIZER, convert_part, transformers
 
 SHA256_DIGITS = 64
 """Length of an etag that is the hash of the file itself."""
@@ -75,6 +75,8 @@ def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> PullPlan:
             if part in NEEDED:
                 raise
             notes.append(f"without {source.title} (--vae tiny): {error}")
+    if checkpoint.unseen:
+        notes.append(f"not seen yet: {checkpoint.unseen}; tell us whether it works")
     licence = None
     if not offline:
         try:
@@ -130,7 +132,7 @@ def recipe_of(pull: PullPlan, files: dict[Key, Path], *, name: str | None, dtype
         dtype=dtype or DTYPES["transformer"],
         lora=_merged(lora, weights) if lora else None,
     )
-    conversions, copied = [spec], {}
+    conversions, copied = [*transformers(spec, facts)], {}
     for part in (*NEEDED, *OPTIONAL):
         source = parts[CATALOGUE_PARTS.get(part, part)]  # type: ignore[index]
         if path := next((files[item.key] for item in pull.items if item.source == source), None):

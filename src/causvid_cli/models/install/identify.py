@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from causvid_cli.errors import ModelError
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.empty import PartName, empty_network
 from causvid_cli.weights.names import (
+    SECOND,
     Names,
     bare_names,
     count_layers,
@@ -69,13 +70,20 @@ class Network:
         return sum(map(prod, self.shapes.values()))
 
 
-def identify_network(given: Shapes, *, where: str, config: Mapping[str, Any] | None = None) -> Network:
+def identify_network(
+    given: Shapes,
+    *,
+    where: str,
+    config: Mapping[str, Any] | None = None,
+    which: Literal["only", "first", "second"] = "only",
+) -> Network:
     """The network that tensors of these keys and shapes are, all of it and nothing else.
 
     where: what messages call it. config: its configuration where there is one, official, diffusers' or transformers'.
-    Raises ModelError, in one line, for anything else.
+    which: of the two that may lie there (`weights.names.SECOND`). Raises ModelError, in one line, for anything else.
     """
-    bare = bare_names(given)
+    whole = bare_names(given)
+    bare = _names_of(which, whole, where)
     keys = {key: name for key, name in bare.items() if name not in IGNORED}
     shapes = {name: given[key] for key, name in keys.items()}
     if not shapes:
@@ -85,8 +93,21 @@ def identify_network(given: Shapes, *, where: str, config: Mapping[str, Any] | N
     wanted = module_shapes(part, network_config)
     _compare(shapes, names, wanted, what=f"{where} is not a whole {TITLES[part]}")
     renamed = {key: names[name] for key, name in keys.items() if names[name] in wanted}
-    left_out = tuple(key for key in given if key not in bare)
+    left_out = tuple(key for key in given if key not in whole)
     return Network(part=part, config=network_config, names=renamed, shapes=wanted, left_out=left_out)
+
+
+def _names_of(which: str, names: Names, where: str) -> Names:
+    """Key -> name of the tensors of one of a checkpoint's networks. Raises ModelError for another number of them."""
+    second = {key: SECOND.sub("", name, count=1) for key, name in names.items() if SECOND.search(name)}
+    if which == "only" and second:
+        raise ModelError(
+            f"{where} holds two networks (it has {next(iter(second))}): say which known checkpoint it is, such as --as "
+            "sgf-plus"
+        )
+    if which != "only" and not second:
+        raise ModelError(f"{where} holds one network, where two are wanted: none of its tensors is called memory_...")
+    return second if which == "second" else {key: name for key, name in names.items() if key not in second}
 
 
 TITLES: dict[PartName, str] = {

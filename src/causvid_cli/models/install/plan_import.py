@@ -85,7 +85,7 @@ def plan_import(request: ImportRequest) -> ImportPlan:
         config=parts["transformer"].config,
         lora=lora,
     )
-    recipe = add_parts(PackRecipe(facts=facts, conversions=(spec,)), parts, base=request.base)
+    recipe = add_parts(PackRecipe(facts=facts, conversions=transformers(spec, facts)), parts, base=request.base)
     return ImportPlan(recipe=recipe, checkpoint=checkpoint, notes=notes)
 
 
@@ -129,6 +129,13 @@ def convert_part(part: str, path: Path, *, config: dict[str, Any] | None = None)
     return ConversionSpec(source=str(path), target=part, dtype=DTYPES.get(part), config=config)
 
 
+def transformers(spec: ConversionSpec, facts: PackFacts) -> tuple[ConversionSpec, ...]:
+    """The conversions of a checkpoint's transformer, and of the second one that lies beside it where there is one."""
+    if facts.context_network is None:
+        return (spec,)
+    return replace(spec, network="first"), replace(spec, network="second", target=facts.context_network)
+
+
 def identify_checkpoint(path: Path) -> Checkpoint | None:
     """The known checkpoint that a file is, byte for byte; it is read only when one has its size."""
     size = path.stat().st_size
@@ -152,8 +159,8 @@ def check_recognised(recipe: PackRecipe, checkpoint: Checkpoint | None, seen: Se
     for part, pack in recipe.linked.items():
         configs[part] = read_config(pack / part) or {}
     for spec, found in zip(recipe.conversions, seen, strict=True):
-        if found.part != spec.target:
-            wanted, given = (TITLES[part] for part in (spec.target, found.part))  # type: ignore[index]
+        if found.part != spec.part:
+            wanted, given = (TITLES[part] for part in (spec.part, found.part))  # type: ignore[index]
             raise ModelError(f"{spec.source} is a {given}, where a {wanted} is wanted")
         configs[found.part] = found.config
     transformer = configs["transformer"]
@@ -198,9 +205,8 @@ def _which(request: ImportRequest, transformer: PartFiles) -> tuple[Checkpoint |
     found = chosen or known or base
     if found and found.kind == "base":
         return found, (f"{found.title} is bidirectional: a base for `causvid distill`, not a model for `causvid t2v`",)
-    if found and not chosen:
-        return found, (f"this is {found.name} ({found.title})",)
-    return found, ()
+    notes = (f"this is {found.name} ({found.title})",) if found and not chosen else ()
+    return found, (*notes, f"not seen yet: {found.unseen}") if found and found.unseen else notes
 
 
 def _published_file(request: ImportRequest) -> Path:
