@@ -196,7 +196,7 @@ def test_the_teachers_whole_clips_are_learnt_chunk_by_chunk(tmp_path):
     pairs = ode_pairs(tmp_path, denoiser, clips, chunk_frames=1, source="teacher")
     assert pairs.latent_frames == FRAMES
     layout = Layout.of(FRAMES, FACTS)
-    x_t, x0, _, step = pairs.batch(np.random.default_rng(0), 8, layout, device=CPU)
+    x_t, x0, _, step = pairs.batch(np.random.default_rng(0), 8, layout, FACTS, device=CPU)
     assert step.shape == (8, FRAMES)
     assert len({tuple(row) for row in step.tolist()}) > 1  # every chunk at a level of its own
     every = pairs.points[torch.arange(len(pairs))]

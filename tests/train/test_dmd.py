@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,17 +12,18 @@ from torch import Tensor
 from causvid_cli.geometry import take_chunks
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.rollout import rollout
-from causvid_cli.sampling.schedule import add_noise, x0_from
+from causvid_cli.sampling.schedule import Step, add_noise, x0_from
 from causvid_cli.train.config import DmdConfig, NetworkConfig, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser, build_network
 from causvid_cli.train.dmd import Matching, last_steps, noised_clips, real_x0, self_rollout
-from causvid_cli.train.layout import cache_for, few_steps
+from causvid_cli.train.layout import Layout, cache_for, draw_steps, every_step, few_steps, steps_of_chunk
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching
 from causvid_cli.train.teacher_stage import standard_normal
 
 CPU = torch.device("cpu")
 FACTS = RolloutFacts(chunk_frames=2, window_frames=4, steps=(1000.0, 750.0, 500.0), shift=3.0)
+FEWER = replace(FACTS, steps=(1000.0, 500.0), first_steps=(1000.0, 750.0, 500.0))
 SHAPE = (2, 4, 6, 4, 4)
 """Three chunks, one more than the window holds."""
 
@@ -91,17 +93,19 @@ def test_it_moves_a_gaussian_to_the_teachers():
 # --- the roll-out --------------------------------------------------------------------------------------------------
 
 
-def test_the_rollout_of_training_is_the_rollout_of_generation(denoiser):
+@pytest.mark.parametrize("facts", [FACTS, FEWER], ids=["as many", "fewer"])
+def test_the_rollout_of_training_is_the_rollout_of_generation(denoiser, facts):
     rows, like = rows_of(denoiser), torch.empty(SHAPE)
-    end = self_rollout(denoiser, rows, like, FACTS, exit_step=2, rng=np.random.default_rng(0))
+    last = len(facts.steps) - 1
+    end = self_rollout(denoiser, rows, like, facts, exit_step=last, rng=np.random.default_rng(0))
     rng = np.random.default_rng(0)
     with torch.no_grad():
         prompt = denoiser.prompt(rows)
         made = rollout(
             denoiser.network,
             prompt=lambda _: prompt,
-            steps=few_steps(FACTS),
-            cache=cache_for(denoiser.network, like, FACTS),
+            steps=partial(steps_of_chunk, facts),
+            cache=cache_for(denoiser.network, like, facts),
             chunks=take_chunks(6, 2),
             noise=lambda *_: standard_normal(rng, like[:, :, :2]),
         )
@@ -115,7 +119,31 @@ def test_one_pass_gives_what_the_last_steps_gave(denoiser, exit_step):
     again = last_steps(denoiser, rows, end, FACTS)
     # 2e-5: float32, other sizes of matrix product
     torch.testing.assert_close(again.detach(), end.x0, atol=2e-5, rtol=0)
-    assert end.step == few_steps(FACTS)[exit_step]
+    assert Step(end.timestep, end.sigma) == few_steps(FACTS)[exit_step]
+
+
+@pytest.mark.parametrize(("exit_step", "first_exit"), [(0, 2), (1, 0), (1, 1), (0, None)])
+def test_the_first_chunk_stops_at_a_step_of_its_own(denoiser, exit_step, first_exit):
+    rows, like, rng = rows_of(denoiser), torch.empty(SHAPE), np.random.default_rng(1)
+    end = self_rollout(denoiser, rows, like, FEWER, exit_step=exit_step, first_exit=first_exit, rng=rng)
+    again = last_steps(denoiser, rows, end, FEWER)
+    torch.testing.assert_close(again.detach(), end.x0, atol=2e-5, rtol=0)
+    wanted = [1000.0, 750.0, 500.0][exit_step + 1 if first_exit is None else first_exit], [1000.0, 500.0][exit_step]
+    shifted = [1000 * 3 * t / (1000 + 2 * t) for t in wanted]
+    assert end.timestep.tolist() == [pytest.approx([shifted[0]] * 2 + [shifted[1]] * 4)]
+
+
+def test_each_chunk_is_trained_at_steps_of_its_own():
+    layout, seen = Layout.of(6, FEWER), [set(), set(), set()]
+    for seed in range(40):
+        pick = draw_steps(np.random.default_rng(seed), 2, layout, FEWER)
+        assert pick.shape == (2, 6)
+        for number, chunk in enumerate(layout.chunks):
+            frames = pick[:, chunk.start_frame : chunk.end_frame]
+            assert (frames == frames[:, :1]).all()
+            seen[number] |= {every_step(FEWER)[place].timestep for place in frames[:, 0].tolist()}
+    assert seen == [{step.timestep for step in steps_of_chunk(FEWER, chunk)} for chunk in layout.chunks]
+    assert [len(each) for each in seen] == [3, 2, 2]
 
 
 def test_its_gradient_is_that_of_a_rollout_through_a_detached_cache(denoiser):

@@ -21,6 +21,7 @@ Size = Annotated[int, Interval(ge=1, le=65_536)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Rate = Annotated[float, Interval(gt=0, le=1)]
 Guidance = Annotated[float, Interval(ge=0, le=1000)]
+Timesteps = Annotated[tuple[Annotated[float, Interval(gt=0, le=1000)], ...], MinLen(1)]
 Weight = Annotated[float, Interval(ge=0, le=1000)]
 
 RENAMED = {("ode", "foretell"): "supervise_rollout"}
@@ -194,7 +195,9 @@ class RolloutFacts:
 
     chunk_frames: Annotated[int, Interval(ge=1, le=1024)] = 1
     window_frames: Annotated[int, Interval(ge=1, le=4096)] = 8
-    steps: Annotated[tuple[Annotated[float, Interval(gt=0, le=1000)], ...], MinLen(1)] = (1000.0, 750.0, 500.0, 250.0)
+    steps: Timesteps = (1000.0, 750.0, 500.0, 250.0)
+    first_steps: Timesteps | None = None
+    """Those of the first chunk, where it takes others: more, as it has nothing to look back on. None is the same."""
     shift: Annotated[float, Interval(ge=0.001, le=1000)] = 3.0
     warp_steps: bool = True
 
@@ -354,8 +357,9 @@ def _missing(config: TrainConfig) -> str:
     rollout = config.rollout
     if rollout and rollout.window_frames < rollout.chunk_frames:
         return f"rollout.window_frames: must be {rollout.chunk_frames} or more, as a chunk is"
-    if rollout and any(step <= later for step, later in pairwise(rollout.steps)):
-        return "rollout.steps: must fall, noisiest first"
+    for name in ("steps", "first_steps"):
+        if any(step <= later for step, later in pairwise(getattr(rollout, name, None) or ())):
+            return f"rollout.{name}: must fall, noisiest first"
     if config.causal is None and "causal" in (config.matching.real_score, config.ode and config.ode.source):
         return "[causal]: missing; its network is wanted as teacher"
     return ""

@@ -11,7 +11,6 @@ pass under the teacher-forcing mask, where the clean frames are the student's ow
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 from causvid_cli.train.config import DmdConfig, Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, cache_for, few_steps
+from causvid_cli.train.layout import Layout, cache_for, draw_steps, every_step, few_steps, first_steps, steps_of_chunk
 from causvid_cli.train.losses import distribution_matching, dmd_gradient, flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_share, shard
 from causvid_cli.train.prepare import Prompted
@@ -41,10 +40,12 @@ MOST_AT_ONCE = 4096
 class Exit:
     """Where a roll-out stopped: what the last step of each chunk was given, and what came of it.
 
+    timestep, sigma: of the last steps, a number or, where chunks stopped at others, one per frame [1, F].
     x_t, x0: [B, C, F, h, w].
     """
 
-    step: Step
+    timestep: float | Tensor
+    sigma: float | Tensor
     x_t: Tensor
     x0: Tensor
 
@@ -56,19 +57,26 @@ def self_rollout(
     facts: RolloutFacts,
     *,
     exit_step: int,
+    first_exit: int | None = None,
     rng: np.random.Generator,
     learn: bool = False,
 ) -> Exit:
     """Return clips of the shape of `like` [B, C, F, h, w] as the student makes them in its first `exit_step` + 1 steps.
 
+    first_exit: the same for the first chunk; by default as many steps before its last one as for the others.
     learn: with the gradient of each chunk's last step; else, or where gradients are off, without any.
     """
-    network, steps = student.network, few_steps(facts)[: exit_step + 1]
+    network, layout = student.network, Layout.of(like.shape[2], facts)
+    if first_exit is None:
+        first_exit = len(first_steps(facts)) - len(few_steps(facts)) + exit_step
+    ends: list[Step] = []
     with torch.no_grad():
         prompt = student.prompt(rows)
     cache = cache_for(network, like, facts)
     noisy, clean = [], []
-    for chunk in Layout.of(like.shape[2], facts).chunks:
+    for chunk in layout.chunks:
+        steps = steps_of_chunk(facts, chunk)[: (exit_step if chunk.index else first_exit) + 1]
+        ends.append(steps[-1])
         shape = like[:, :, chunk.start_frame : chunk.end_frame]
         with torch.no_grad():
             made = denoise_steps(network, chunk, prompt, steps, cache, lambda *_, s=shape: standard_normal(rng, s))
@@ -82,7 +90,12 @@ def self_rollout(
             commit_chunk(network, chunk, seen, prompt, cache)
         noisy.append(x_t)
         clean.append(x0)
-    return Exit(steps[-1], torch.cat(noisy, dim=2), torch.cat(clean, dim=2))
+    timestep: float | Tensor = ends[0].timestep
+    sigma: float | Tensor = ends[0].sigma
+    if len(set(ends)) > 1:
+        timestep = layout.per_frame(torch.tensor([[step.timestep for step in ends]])).to(like.device)
+        sigma = layout.per_frame(torch.tensor([[step.sigma for step in ends]])).to(like.device)
+    return Exit(timestep, sigma, torch.cat(noisy, dim=2), torch.cat(clean, dim=2))
 
 
 def last_steps(student: Denoiser, rows: Tensor, end: Exit, facts: RolloutFacts) -> Tensor:
@@ -92,8 +105,8 @@ def last_steps(student: Denoiser, rows: Tensor, end: Exit, facts: RolloutFacts) 
     """
     network, mask = student.network, Layout.of(end.x0.shape[2], facts).mask
     prompt = student.prompt(rows)
-    output = network.forward_whole(end.x_t, end.step.timestep, prompt, mask=mask, clean=end.x0, detach_clean=True)
-    return x0_from(network.prediction, end.x_t, output, end.step.sigma)
+    output = network.forward_whole(end.x_t, end.timestep, prompt, mask=mask, clean=end.x0, detach_clean=True)
+    return x0_from(network.prediction, end.x_t, output, end.sigma)
 
 
 def noised_clips(
@@ -103,9 +116,9 @@ def noised_clips(
 
     Diffusion forcing (arXiv 2407.01392): a chunk sees earlier chunks as noisy as they are.
     """
-    network, steps = student.network, few_steps(facts)
+    network, steps = student.network, every_step(facts)
     layout = Layout.of(x0.shape[2], facts)
-    pick = layout.per_frame(my_draw(partial(rng.integers, len(steps)), len(x0), len(layout.chunks)))
+    pick = draw_steps(rng, len(x0), layout, facts)
     sigma = torch.tensor([step.sigma for step in steps])[pick].to(x0.device)
     timestep = torch.tensor([step.timestep for step in steps])[pick].to(x0.device)
     x_t = add_noise(x0, standard_normal(rng, x0), sigma)
@@ -201,9 +214,19 @@ class Matching:
             rows = rows[: max(1, len(rows) * short // frames)]
             like = like.new_empty(len(rows), like.shape[1], frames, *like.shape[3:])
         exit_step = int(rng.integers(len(few_steps(self.facts))))
+        first_exit = int(rng.integers(len(first_steps(self.facts)))) if self.facts.first_steps else exit_step
         grad = torch.is_grad_enabled()
         large = self.student.network.tokens(like) > MOST_AT_ONCE
-        end = self_rollout(self.student, rows, like, self.facts, exit_step=exit_step, rng=rng, learn=grad and large)
+        end = self_rollout(
+            self.student,
+            rows,
+            like,
+            self.facts,
+            exit_step=exit_step,
+            first_exit=first_exit,
+            rng=rng,
+            learn=grad and large,
+        )
         return rows, last_steps(self.student, rows, end, self.facts) if grad and not large else end.x0
 
     def noise(self, x0: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

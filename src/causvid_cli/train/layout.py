@@ -1,7 +1,7 @@
 """How a batch lies in time and in the cache: chunks, steps, what is known."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -21,8 +21,38 @@ from causvid_cli.train.parallel import my_draw
 
 @lru_cache
 def few_steps(facts: RolloutFacts) -> tuple[Step, ...]:
-    """Return the student's steps, noisiest first."""
+    """Return the student's steps, noisiest first; the first chunk's may be others."""
     return steps_of(facts.steps, shift=facts.shift, warped=facts.warp_steps)
+
+
+@lru_cache
+def first_steps(facts: RolloutFacts) -> tuple[Step, ...]:
+    """Return the steps of the first chunk, noisiest first."""
+    return steps_of(facts.first_steps or facts.steps, shift=facts.shift, warped=facts.warp_steps)
+
+
+def steps_of_chunk(facts: RolloutFacts, chunk: Chunk) -> tuple[Step, ...]:
+    """Return the steps of a chunk, noisiest first."""
+    return few_steps(facts) if chunk.index else first_steps(facts)
+
+
+@lru_cache
+def every_step(facts: RolloutFacts) -> tuple[Step, ...]:
+    """Return all steps that any chunk takes, noisiest first."""
+    return tuple(sorted({*few_steps(facts), *first_steps(facts)}, key=lambda step: -step.sigma))
+
+
+def draw_steps(rng: np.random.Generator, rows: int, layout: "Layout", facts: RolloutFacts) -> Tensor:
+    """Return which of `every_step` each frame stands at [B, F], each chunk at a random one of its own.
+
+    rows: of this process's share.
+    """
+    places = [[every_step(facts).index(step) for step in steps] for steps in (few_steps(facts), first_steps(facts))]
+    later, first = map(torch.tensor, places)
+    pick = later[my_draw(partial(rng.integers, len(later)), rows, len(layout.chunks))]
+    if facts.first_steps:
+        pick[:, 0] = first[my_draw(partial(rng.integers, len(first)), rows)]
+    return layout.per_frame(pick)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.train.config import OdeConfig, RolloutFacts
 from causvid_cli.train.dataset import Joined, LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, few_steps
+from causvid_cli.train.layout import Layout, draw_steps, every_step
 from causvid_cli.train.parallel import mean, my_share, shares
 from causvid_cli.train.prepare import Prompted
 from causvid_cli.train.shards import load_shard, save_shard
@@ -27,7 +27,7 @@ PAIRS_PER_CLIP = 6
 class OdePairs:
     """Points on guided ODE solutions: of first chunks by the causal network, or of whole clips by the teacher.
 
-    points: float16 [N, S + 1, C, F, h, w]: x_t at each of the student's noise levels, then x0. rows: [N, L].
+    points: float16 [N, S + 1, C, F, h, w]: x_t at each noise level of `every_step`, then x0. rows: [N, L].
     path: what `pairs_shard` numbers. Points stay in their files until they are taken.
     """
 
@@ -46,12 +46,11 @@ class OdePairs:
         return self.points.shape[3]
 
     def batch(
-        self, rng: np.random.Generator, count: int, layout: Layout, *, device: torch.device
+        self, rng: np.random.Generator, count: int, layout: Layout, facts: RolloutFacts, *, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return random (x_t, x0, rows, which step each frame stands at [B, F]): this process's share of `count`."""
         pick = my_share(torch.from_numpy(rng.integers(len(self), size=count)))
-        levels = self.points.shape[1] - 1
-        step = layout.per_frame(my_share(torch.from_numpy(rng.integers(levels, size=(count, len(layout.chunks))))))
+        step = draw_steps(rng, len(pick), layout, facts)
         points = self.points[pick].float().movedim(3, 1)  # [B, F, S + 1, C, h, w]
         x_t = points[torch.arange(len(pick))[:, None], torch.arange(step.shape[1]), step].transpose(1, 2)
         return x_t.to(device), points[:, :, -1].transpose(1, 2).to(device), self.rows[pick], step.to(device)
@@ -78,7 +77,7 @@ def make_ode_pairs(
     The solutions are of whole clips where the network is the bidirectional teacher (CausVid 3.3), else of first chunks.
     Batch by batch, each a shard; those that are there are not made again, and several processes take turns.
     """
-    network, steps, device = denoiser.network, few_steps(facts), setting.device
+    network, steps, device = denoiser.network, every_step(facts), setting.device
     frames = clips.latent_frames if plan.source == "teacher" else facts.chunk_frames
     sigmas = sorted({*sampler_sigmas(plan.steps, shift=shift), *(step.sigma for step in steps)}, reverse=True)
     wanted = [sigmas.index(step.sigma) for step in steps] + [len(sigmas) - 1]

@@ -20,10 +20,18 @@ from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import Batch, LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, cache_for, few_steps, known_frames, slid_prompts
+from causvid_cli.train.layout import (
+    Layout,
+    cache_for,
+    draw_steps,
+    every_step,
+    known_frames,
+    slid_prompts,
+    steps_of_chunk,
+)
 from causvid_cli.train.losses import x0_regression
 from causvid_cli.train.ode import PAIRS_PER_CLIP, OdePairs
-from causvid_cli.train.parallel import my_draw, my_share, my_weight
+from causvid_cli.train.parallel import my_share, my_weight
 from causvid_cli.train.prepare import Prompted
 from causvid_cli.train.teacher_stage import SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
@@ -57,9 +65,8 @@ class Regression:
             raise UsageError("ode.supervise_rollout: needs clips, and there are only prompts")
         self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
         self.batch, self.device, self.supervise_rollout, self.blends = batch, device, supervise_rollout, blends
-        self.steps = few_steps(facts)
-        self.levels = torch.tensor([step.sigma for step in self.steps], device=device)
-        self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device)
+        self.levels = torch.tensor([step.sigma for step in every_step(facts)], device=device)
+        self.timesteps = torch.tensor([step.timestep for step in every_step(facts)], device=device)
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the named losses of one step; "loss" is their sum."""
@@ -83,8 +90,7 @@ class Regression:
         chunks = len(layout.chunks)
         given = -(-kind // self.facts.chunk_frames) if kind else int(rng.integers(1, 1 + max(1, chunks // 2)))
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, rng=rng)
-        pick = layout.per_frame(my_draw(partial(rng.integers, len(self.steps)), len(batch.x0), chunks))
-        pick = pick.to(self.device)
+        pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
@@ -96,7 +102,7 @@ class Regression:
         layout = Layout.of(self.pairs.latent_frames, self.facts)
         one_chunk = len(layout.chunks) == 1
         count = PAIRS_PER_CLIP * self.batch if one_chunk else self.batch
-        x_t, x0, rows, pick = self.pairs.batch(rng, count, layout, device=self.device)
+        x_t, x0, rows, pick = self.pairs.batch(rng, count, layout, self.facts, device=self.device)
         mask, clean = (None, None) if one_chunk else (layout.mask, x0)
         prompt = self.denoiser.prompt(rows)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=mask, clean=clean)
@@ -119,7 +125,7 @@ def own_past(
     made = rollout(
         denoiser.network,
         prompt=lambda _: prompt,
-        steps=few_steps(facts),
+        steps=partial(steps_of_chunk, facts),
         cache=cache_for(denoiser.network, x0, facts),
         chunks=layout.chunks[given:],
         noise=lambda chunk, _: standard_normal(rng, x0[:, :, chunk.start_frame : chunk.end_frame]),
