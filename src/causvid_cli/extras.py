@@ -1,6 +1,8 @@
 """Packages that only some things need, loaded in silence, and how causvid itself is installed. Imports nothing slow."""
 
+import gc
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,24 @@ def require(*packages: str, extra: Literal["wan", "lora", "quantize", "datasets"
     except ImportError as error:
         missing = (error.name or packages[0]).partition(".")[0]
         raise ModelError(f"{what} needs the package {missing}; {INSTALL.format(extra=extra)}") from None
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Inside, torch is imported: what is there afterwards stays, and is never looked through for garbage.
+
+    Importing it makes 170 000 objects. Python looks through them again and again meanwhile, which takes a sixth of the
+    import, and once more when the process ends, which takes as long.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

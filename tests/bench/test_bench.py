@@ -47,7 +47,9 @@ def bench(pack: Path, *arguments: str) -> Result:
 @pytest.fixture
 def quick_starts(monkeypatch):
     """Fresh processes that cost no time."""
-    start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=0.2, peak_memory_bytes=2**20)
+    start = Fresh(
+        import_s=2.0, torch_s=1.5, load_s=0.5, encode_s=0.1, exit_s=0.05, first_frame_s=0.2, peak_memory_bytes=2**20
+    )
     monkeypatch.setattr("causvid_cli.cli.bench.start", lambda role, config: start)
 
 
@@ -58,7 +60,7 @@ def test_json_is_one_object_of_documented_keys_and_types(pack):
 
     assert (figures["v"], figures["model"], figures["device"], figures["dtype"]) == (1, "tiny", "cpu", "float32")
     assert (figures["length"], figures["frames"], figures["repeats"], figures["threads"]) == ("1s", 8, 1, 1)
-    for name in ("import_s", "load_s", "matrix_rate_share", "matrix_flops_per_s"):
+    for name in ("import_s", "torch_s", "load_s", "encode_s", "exit_s", "matrix_rate_share", "matrix_flops_per_s"):
         assert_median(figures, name)
     for role in ("student", "teacher"):
         for name in ("first_frame_s", "frames_per_s", "first_frame_cold_s"):
@@ -102,7 +104,11 @@ def test_the_table_holds_the_figures_for_people(pack, quick_starts):
     assert re.match(r"cpu in float32, torch .*, 1 CPU thread; median \(least - greatest\) of 1 round$", circumstances)
     assert header.split() == ["student", "teacher", "student", ":", "teacher"]
     assert [row.split("  ")[0] for row in rows[:3]] == ["first frame", "", "frames per second"]
-    assert any(row.startswith("import 2 s (2 s - 2 s), load 500 ms (500 ms - 500 ms), warm-up ") for row in rows)
+    starts = (
+        "import 2 s (2 s - 2 s), of which torch 1.5 s (1.5 s - 1.5 s), load 500 ms (500 ms - 500 ms), "
+        "encode 100 ms (100 ms - 100 ms), exit 50 ms (50 ms - 50 ms), warm-up "
+    )
+    assert any(row.startswith(starts) for row in rows)
     assert "1 MiB" in done.stdout
     assert re.match(r"A chunk: steps .* ms \(.*\), clean pass .*, decode .*, the rest .*$", rows[-2])
     assert rows[-1].startswith("The clip is too short for a full window; --chunks 5 or more")
@@ -255,7 +261,9 @@ def test_figures_are_those_of_a_known_clock(pack):
     """6 chunks of 4 frames; a sink of 1 and a window of 3, so that the fifth chunk is the first in a steady state."""
     student = opened(pack, length="24f", repeats=2)
     rounds = a_round((5.0, 1.0, 2.0, 2.0, 4.0, 4.0)), a_round((7.0, 1.0, 2.0, 4.0, 8.0, 2.0), matrix=400.0)
-    start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=9.0, peak_memory_bytes=2**20)
+    start = Fresh(
+        import_s=2.0, torch_s=1.5, load_s=0.5, encode_s=0.1, exit_s=0.05, first_frame_s=9.0, peak_memory_bytes=2**20
+    )
     figures = report.figures({"student": [start]}, made_up(student, *rounds))
     (setting,) = figures["settings"]
     assert (setting["steps"], setting["window_frames"], setting["sink_frames"]) == (2, 3, 1)
@@ -294,7 +302,7 @@ def test_what_is_timed_has_been_made_before(pack):
 
 KEYS = """
     v model device device_name dtype loading torch threads length size fps frames chunks chunk_frames chunk_pictures
-    repeats complete import_s load_s matrix_rate_share matrix_flops_per_s spread network_flops chunk student teacher
+    repeats complete import_s torch_s load_s encode_s exit_s matrix_rate_share matrix_flops_per_s spread network_flops chunk student teacher
     ratio settings
 """
 SETTING_KEYS = """
@@ -336,7 +344,9 @@ def test_the_clip_is_10_s_long_unless_asked_otherwise():
 
 def test_the_slowest_and_the_fastest_round_stand_beside_the_median():
     runs = [Run(frames=32, chunk_s=(s, s), clip_s=2 * s) for s in (3.0, 1.0, 2.0)]
-    start = Fresh(import_s=2.0, load_s=0.5, first_frame_s=0.2, peak_memory_bytes=7)
+    start = Fresh(
+        import_s=2.0, torch_s=1.5, load_s=0.5, encode_s=0.1, exit_s=0.05, first_frame_s=0.2, peak_memory_bytes=7
+    )
     starts = [start, replace(start, peak_memory_bytes=9), replace(start, import_s=5.0, peak_memory_bytes=8)]
     student = report.role_figures(runs, starts)
     assert (student["first_frame_s"], student["spread"]["first_frame_s"]) == (2.0, (1.0, 3.0))

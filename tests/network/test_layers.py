@@ -61,14 +61,25 @@ def test_a_configuration_of_another_kind_is_refused_and_extra_entries_are_not():
         WanTransformer3DModel.from_config(published | {"qk_norm": "layer_norm"})
 
 
+LARGE = (
+    *("accelerate", "datasets", "diffusers", "gguf", "huggingface_hub", "imageio", "jinja2", "matplotlib", "pandas"),
+    *("peft", "pyarrow", "ray", "requests", "rich", "scipy", "sympy", "tokenizers", "torch._dynamo", "torch._inductor"),
+    *("torchao", "torchvision", "transformers", "yaml"),
+)
+"""What a video of the embedded model needs nothing of: extras and their like, and torch's compiler."""
+
+
 def test_a_video_of_the_embedded_model_loads_no_large_package_but_torch(tmp_path):
-    """torch alone takes a second; diffusers with its optional packages took three more."""
-    large = ("diffusers", "transformers", "peft", "torchao", "torch._dynamo", "torch._inductor", "sympy", "scipy")
+    """torch alone takes a second; diffusers with its optional packages took three more.
+
+    And nothing of what torch has left behind is looked through for garbage when the command ends.
+    """
     code = (
         "import sys; from causvid_cli.cli.app import app\n"
         "try: app(['t2v', 'a red car', '--length', '4f', '--size', '64x64', '--steps', '1', '-q', '-o', 'x.mp4'])\n"
         "except SystemExit as done: assert done.code == 0\n"
-        f"print(*[name for name in {large} if name in sys.modules])"
+        f"print(*[name for name in {LARGE} if name in sys.modules])\n"
+        "import gc; assert gc.isenabled() and gc.get_freeze_count() > 10 * len(gc.get_objects())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from causvid_cli.bench.cold_start import Fresh
 from causvid_cli.bench.config import Role
 from causvid_cli.bench.measure import ChunkParts, Measured, Run, Samples
 from causvid_cli.bench.subjects import Maker
+from causvid_cli.bench.tables import STARTS
 from causvid_cli.device import device_name
 
 FORMAT = 1
@@ -33,8 +34,7 @@ def figures(fresh: Mapping[Role, Sequence[Fresh]], measured: Measured) -> dict[s
     if not fresh.get("student"):
         roles["student"]["peak_memory_bytes"] = max(each.peak_memory_bytes for each in rounds)
     medians = {
-        "import_s": [each.import_s for each in fresh.get("student", ())],
-        "load_s": [each.load_s for each in fresh.get("student", ())],
+        **{name: [getattr(each, name) for each in fresh.get("student", ())] for name in STARTS},
         "matrix_rate_share": [each.matrix_rate_share for each in rounds],
         "matrix_flops_per_s": [each.matrix_flops_per_s for each in rounds],
     }

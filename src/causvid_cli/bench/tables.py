@@ -9,6 +9,14 @@ from causvid_cli.units import counted
 
 PARTS = {"steps_s": "steps", "clean_pass_s": "clean pass", "decode_s": "decode", "rest_s": "the rest"}
 """The parts of a chunk's time: names in the figures, and names for people."""
+STARTS = {
+    "import_s": "import",
+    "torch_s": "of which torch",
+    "load_s": "load",
+    "encode_s": "encode",
+    "exit_s": "exit",
+}
+"""The parts of a fresh process beside the first frames, which the table has."""
 NONE = "-"
 
 
@@ -87,7 +95,7 @@ def setting_rows(result: dict[str, Any]) -> list[list[str]]:
 def footnotes(result: dict[str, Any]) -> list[str]:
     settings = result["settings"]
     parts = ", ".join(f"{label} {_shown(result['chunk'], name, _seconds)}" for name, label in PARTS.items())
-    starts = [f"{part} {_shown(result, f'{part}_s', _seconds)}" for part in ("import", "load") if result[f"{part}_s"]]
+    starts = [f"{told} {_shown(result, name, _seconds)}" for name, told in STARTS.items() if result[name]]
     warm_up = [f"{_seconds(each['warm_up_s'])} for {counted(each['warm_up_chunks'], 'chunk')}" for each in settings]
     notes = [
         ", ".join([*starts, f"warm-up {' + '.join(warm_up)}" if settings[0]["warm_up_chunks"] else "no warm-up"]),

@@ -24,6 +24,7 @@ from causvid_cli.cli.report import (
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import OutputError
+from causvid_cli.extras import staying
 from causvid_cli.models.catalogue import length_warning
 from causvid_cli.units import counted
 
@@ -111,8 +112,9 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
 def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
     """The loaded model, and how long torch and the model took to load."""
     started = time.monotonic()
-    from causvid_cli.device import resolve_device, resolve_dtype, use_threads  # torch loads here
-    from causvid_cli.pipeline import load
+    with staying():
+        from causvid_cli.device import resolve_device, resolve_dtype, use_threads  # torch loads here
+        from causvid_cli.pipeline import load
 
     imported = time.monotonic()
     resolve_dtype(task.job.dtype, resolve_device(task.job.device))  # before the model is read
