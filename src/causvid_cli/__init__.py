@@ -20,13 +20,19 @@ What a user can mend raises a `CausvidError` (`causvid_cli.errors`) of one line.
 and `causvid_cli.sampling.plan.GenerateOptions` the choices.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from causvid_cli.versions import __version__
+
 if TYPE_CHECKING:
+    from causvid_cli.live.opened import open_live, running
+    from causvid_cli.live.session import Live
     from causvid_cli.pipeline import ChunkResult, Pipeline, Stream, load
 
-__version__ = "0.1.0.dev0"
-__all__ = ["ChunkResult", "Pipeline", "Stream", "__version__", "load"]
+__all__ = ["ChunkResult", "Live", "Pipeline", "Stream", "__version__", "load", "open_live", "running"]
+
+_ROOMS = {"Live": "live.session", "open_live": "live.opened", "running": "live.opened"}
 
 
 def __dir__() -> list[str]:
@@ -37,7 +43,5 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Names of the pipeline, imported when first asked for: torch takes seconds, `causvid --help` should not."""
     if name in __all__:
-        from causvid_cli import pipeline
-
-        return getattr(pipeline, name)
+        return getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'pipeline')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

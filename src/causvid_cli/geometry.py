@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Literal, get_args
 
 from causvid_cli.errors import UsageError
 
 Hold = Literal["frame", "chunk"]
 """How long a photo is held: one latent frame, or a whole chunk of them. Both occur in published programs."""
+HOLDS: tuple[Hold, ...] = get_args(Hold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,11 @@ class ChunkGrid:
     def start_picture(self, chunk_index: int) -> int:
         """The first picture of a chunk, counted from the video's first."""
         return self.codec.frames(self.given_frames + chunk_index * self.chunk_frames) - self.hidden_pictures
+
+    @property
+    def chunk_pictures(self) -> int:
+        """Pictures of every chunk but perhaps the first: cues so far apart never share a chunk."""
+        return self.chunk_frames * self.codec.frames_next
 
     def chunk_of(self, picture: int) -> int:
         """The chunk that makes a picture of the video; -1 for a given one."""

@@ -37,7 +37,7 @@ from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.compiled import check_compiler
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize
-from causvid_cli.prompt.cues import Cue
+from causvid_cli.prompt.cues import Cue, Telling
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import TextCache
 from causvid_cli.prompt.track import PromptTrack
@@ -105,6 +105,7 @@ class Stream:
         source: Iterator[np.ndarray] | None,
         made: Latents | None,
         first_chunk: int,
+        known_chunks: int,
         ahead: bool,
         together: Together | None,
     ) -> None:
@@ -112,7 +113,12 @@ class Stream:
         self._ahead = ahead
         self._pipeline, self._switch = pipeline, options.switch
         self._track = PromptTrack(
-            pipeline.text, cues, seed=plan.seed, guidance=options.guidance, to_cache=pipeline.prompt_cache
+            pipeline.text,
+            cues,
+            seed=plan.seed,
+            guidance=options.guidance,
+            to_cache=pipeline.prompt_cache,
+            known_chunks=known_chunks,
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         self._source = None if source is None else SourceLatents(pipeline.codec, source)
@@ -135,10 +141,19 @@ class Stream:
     def prompt(self, prompt: str) -> None:
         self._track.add(prompt, transition=self._switch)
 
+    def tell(self, telling: Telling) -> Cue:
+        """Begin a cue with the next chunk, and return it; raises UsageError for what cannot be done or understood."""
+        return self._track.tell(telling, switch=self._switch)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the prompts was not understood."""
         return self._track.notes
+
+    @property
+    def prompt_notes(self) -> tuple[str, ...]:
+        """What of the prompt that holds for the next chunk was not understood."""
+        return self._track.current.notes
 
     @property
     def read_as(self) -> tuple[str, ...]:
@@ -372,6 +387,7 @@ class Pipeline:
         source: Iterator[np.ndarray] | None = None,
         made: Latents | None = None,
         first_chunk: int = GIVEN,
+        known_chunks: int = 0,
         ahead: bool = False,
         together: Together | None = None,
         **changes: Any,
@@ -383,7 +399,8 @@ class Pipeline:
         given: pictures uint8 RGB [T, h, w, 3] before the first chunk, at the codec's size, filling whole latent frames
           (`geometry.held_pictures`). shows_given: whether the video begins with them.
         source: the pictures [h, w, 3] of a video to start from, noised to `options.strength`; the video ends with it.
-        made: chunks that an earlier run made. first_chunk: chunks before it are not shown again.
+        made: chunks that an earlier run made. first_chunk: chunks before it are not shown again. known_chunks: how many
+          were made: what is told holds after them.
         ahead: whether one chunk more may be in the making than is asked for (`Stream`).
         together: the roll-out of this video and of others of the same plan, none of which has anything given or made
           before, or a negative prompt.
@@ -402,6 +419,7 @@ class Pipeline:
             source=source,
             made=made,
             first_chunk=first_chunk,
+            known_chunks=known_chunks,
             ahead=ahead,
             together=together,
         )

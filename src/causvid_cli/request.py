@@ -42,6 +42,13 @@ none: not at all; the same frames are shown faster or slower. repeat: each is sh
 blend: frames between two are mixed of them. motion: what moves is moved on (ffmpeg's minterpolate).
 """
 INTERPOLATE: tuple[Interpolate, ...] = get_args(Interpolate)
+FitMode = Literal["crop", "pad", "stretch"]
+"""What gives way when the shapes differ, whichever way frames go.
+
+crop: the frame is filled, and what overhangs is cut, alike on both sides. pad: all is shown, between black bars.
+stretch: the frame is filled with all of it, and the proportions change.
+"""
+FITS: tuple[FitMode, ...] = get_args(FitMode)
 AudioFit = Literal["pad", "loop"]
 """What follows sound that is shorter than its video: silence, or the sound again. Longer sound is cut."""
 AUDIO_FITS: tuple[AudioFit, ...] = get_args(AudioFit)

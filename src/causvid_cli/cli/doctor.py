@@ -12,11 +12,11 @@ import typer
 
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
-from causvid_cli.cli.versions import PACKAGES, of, versions
 from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError, ExitCode, OutputError
 from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.request import DEFAULT_MODEL
+from causvid_cli.versions import PACKAGES, of, versions
 
 app = typer.Typer()
 

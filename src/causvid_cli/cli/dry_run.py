@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
-from causvid_cli.cli.stream import open_interpolator, open_stream
+from causvid_cli.cli.stream import open_stream
 from causvid_cli.cli.task import Task
 from causvid_cli.models.memory import LARGEST_TRIED, Memory, estimate, networks_of
 from causvid_cli.request import first_steps
@@ -81,6 +81,7 @@ def _plan(task: Task) -> dict[str, Any]:
 def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     """What making its first chunks measured."""
     from causvid_cli.device import peak_memory_bytes
+    from causvid_cli.job.open import open_interpolator
     from causvid_cli.timecode import parse_size
     from causvid_cli.video import FragmentEncoder, VideoFormat
 

@@ -16,9 +16,9 @@ from causvid_cli.cli.task import chosen_model, chosen_rates, grid_of, length_of_
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
-from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job.inputs import DEFAULT_HOLD, FITS, HOLDS, ClipEnd, InputMedia, Photo, check_choice
-from causvid_cli.request import check_size
+from causvid_cli.geometry import HOLDS, ChunkGrid
+from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip, check_choice
+from causvid_cli.request import FITS, STRENGTH, check_size
 from causvid_cli.timecode import Retiming
 
 if TYPE_CHECKING:
@@ -119,9 +119,10 @@ def edit_script(
 
 def given_by(script: "Script", *, fit: str | None, hold: str | None, context: str | None) -> InputMedia | None:
     """The picture or clip that a script begins from. Raises UsageError for an option that says nothing of it."""
-    kind = "an image" if script.image else "a video" if script.video else "neither image nor video"
+    kinds = {"an image": script.image, "a video": script.video, "a source": script.source}
+    kind = next((kind for kind, file in kinds.items() if file), "neither image nor video")
     for name, value, fits in (
-        ("--fit", fit, script.image or script.video),
+        ("--fit", fit, script.image or script.video or script.source),
         ("--hold", hold, script.image),
         ("--context", context, script.video),
     ):
@@ -130,12 +131,16 @@ def given_by(script: "Script", *, fit: str | None, hold: str | None, context: st
     if script.image:
         return Photo(
             path=script.file(script.image),
-            fit=check_choice(fit or "crop", FITS, name="--fit"),
-            hold=check_choice(hold or DEFAULT_HOLD, HOLDS, name="--hold"),
+            fit=check_choice(fit or script.fit or "crop", FITS, name="--fit"),
+            hold=check_choice(hold or script.hold or DEFAULT_HOLD, HOLDS, name="--hold"),
+            background=script.background or "",
         )
+    how = check_choice(fit or script.fit or "stretch", FITS, name="--fit")
     if script.video:
-        how = check_choice(fit or "stretch", FITS, name="--fit")
-        return ClipEnd(path=script.file(script.video), fit=how, context=context)
+        asked = context or (str(script.context) if script.context else None)
+        return ClipEnd(path=script.file(script.video), fit=how, context=asked)
+    if script.source:
+        return SourceClip(path=script.file(script.source), fit=how, strength=script.source_strength or STRENGTH)
     return None
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from causvid_cli.cli import console
 from causvid_cli.cli.progress import Progress
 from causvid_cli.cli.task import Task
-from causvid_cli.cli.versions import versions
 from causvid_cli.config import to_json
 from causvid_cli.job.job import Job
 from causvid_cli.units import counted
+from causvid_cli.versions import versions
 
 if TYPE_CHECKING:
     from causvid_cli.geometry import Chunk

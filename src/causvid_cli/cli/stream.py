@@ -5,22 +5,21 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
 from causvid_cli.cli.task import Task, existing
-from causvid_cli.cli.versions import versions
 from causvid_cli.errors import MediaError, OutputError, UsageError
 from causvid_cli.job.job import Job, journal_path
-from causvid_cli.request import ENDLESS
 from causvid_cli.units import counted
+from causvid_cli.versions import versions
 
 if TYPE_CHECKING:
     from causvid_cli.job.recording import Earlier, Recording
     from causvid_cli.pipeline import Pipeline, Stream
     from causvid_cli.sampling.together import Together
-    from causvid_cli.video import Interpolator, Writer
+    from causvid_cli.video import Writer
 
 
 @contextmanager
@@ -29,6 +28,7 @@ def open_recording(
 ) -> Iterator["Recording"]:
     """The stream of a job on its way into its file. together: the roll-out that it shares with others."""
     from causvid_cli.job.journal import Journal
+    from causvid_cli.job.open import open_interpolator
     from causvid_cli.job.recording import Recording
 
     given = task.input_media
@@ -62,25 +62,16 @@ def open_stream(
     together: "Together | None" = None,
 ) -> "Stream":
     """The stream of a job. Raises UsageError for a prompt of which nothing was understood, with --strict."""
+    from causvid_cli.job.open import open_stream as stream_of
     from causvid_cli.job.recording import known_latents
     from causvid_cli.pipeline import GIVEN
-    from causvid_cli.timecode import parse_size
 
-    rate, given = job.retiming.made, task.input_media
-    stream = pipeline.stream(
-        job.cues,
-        length=ENDLESS if job.made_frames is None else f"{job.made_frames}f",
-        size=parse_size(job.cells if job.input and job.input.keep_size else job.size),
-        fps=rate,
-        seed=job.seed,
-        steps=job.steps,
-        rope=job.rope,
-        guidance=job.guidance,
-        given=given.frames(rate) if given else None,
-        shows_given=task.grid.shows_given,
-        source=given.source(rate) if given else None,
-        strength=job.input.strength if job.input else None,
-        made=known_latents(earlier, pipeline.device) if earlier else None,
+    stream = stream_of(
+        job,
+        pipeline,
+        task.grid,
+        task.input_media,
+        made=known_latents(earlier.journal, pipeline.device) if earlier else None,
         first_chunk=earlier.first_chunk(task.grid) if earlier else GIVEN,
         ahead=pipeline.benefits_from_prefetch and not task.is_live,  # live, a picture comes as soon as it can
         together=together,
@@ -91,31 +82,20 @@ def open_stream(
     return stream
 
 
-def open_interpolator(job: Job, *, start_frame: int = 0) -> "Interpolator | None":
-    """What brings the model's frames to the file's rate, where that is another; start_frame: the first that is due."""
-    from causvid_cli.video import Interpolator
-
-    if job.interpolate == "none":
-        return None
-    return Interpolator(job.retiming, job.interpolate, start_frame=start_frame, end_frame=job.frames)
-
-
 def open_output(task: Task, job: Job, recipe: dict[str, Any], earlier: "Earlier | None") -> "Writer":
     """What takes the frames."""
-    from causvid_cli.media.probe import Chapter
+    from causvid_cli.job.open import chapters_of
     from causvid_cli.media.recipe import recipe_to_metadata
     from causvid_cli.timecode import parse_size
     from causvid_cli.video import PipeWriter, VideoFormat, open_writer
 
     width, height = parse_size(job.size)
-    starts = [job.retiming.shown_until(task.grid.start_picture(cue.start_chunk)) for cue in job.cues]
-    chapters = [Chapter(max(0, start), cue.title) for start, cue in zip(starts, job.cues, strict=True)]
     video = VideoFormat(
         width=width,
         height=height,
         fps=job.rate,
         metadata={} if task.options.no_metadata else recipe_to_metadata(recipe),
-        chapters=[replace(chapters[0], start_frame=0), *chapters[1:]] if len(chapters) > 1 else (),
+        chapters=chapters_of(job, task.grid),
         lossless=job.lossless,
         soundtrack=task.soundtrack,
         encoding=task.input_media.encoding if task.input_media else None,

@@ -168,7 +168,9 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
         raise UsageError("-o -: the clip and what follows it go into one file; name one, such as -o longer.mp4")
     if given is not None and given.kind == "clip" and options.lossless:
         raise UsageError("--lossless: what follows a clip is encoded like the clip; leave it out")
-    steps = None if options.steps is None else parse_whole(options.steps, name="--steps")
+    typed_steps = None if options.steps is None else parse_whole(options.steps, name="--steps")
+    steps: int | None = options.preferred("steps", typed_steps, script.steps)
+    guidance: float = options.preferred("guidance", options.guidance, script.guidance)
     seed = _seed(script, options)
     chosen = chosen_model(script, options)
     facts, codec = chosen.facts, chosen.codec
@@ -207,7 +209,7 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
         seed=random_seed() if seed is None else seed,
         steps=check_steps(steps, facts),
         rope=check_rope(options.rope, facts),
-        guidance=options.guidance,
+        guidance=guidance,
         device=options.device,
         dtype=options.dtype,
         loading=loading,
@@ -416,7 +418,8 @@ def chosen_rates(
 ) -> tuple[Interpolate, Fraction, Fraction | None]:
     """How frames are interpolated, at which rate the model's are made, and which rate of the file is asked for."""
     usual = "none" if given is not None and given.kind == "source" else "repeat"
-    way: Interpolate = check_choice(options.interpolate or usual, INTERPOLATE, name="--interpolate")
+    chosen = options.preferred("interpolate", options.interpolate, script.interpolate)
+    way: Interpolate = check_choice(chosen or usual, INTERPOLATE, name="--interpolate")
     asked: Fraction | None = options.preferred(
         "fps", None if options.fps is None else parse_fps(options.fps), script.fps
     )
@@ -455,7 +458,7 @@ def _snapped(
         asked = None
         if sound_length is not None:
             asked = str(sound_length)
-        elif given is not None and given.kind == "source":
+        elif given is not None and given.kind == "source" and script.length is None:
             asked = ENDLESS  # it ends with its source
         elif script.length is None and len(script.cues) == 1:
             asked = DEFAULT_LENGTH

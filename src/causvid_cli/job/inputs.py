@@ -11,21 +11,19 @@ from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
 from causvid_cli.job.job import AudioUsed, Input, sha256_of
-from causvid_cli.request import STRENGTH, check_size, check_strength
+from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength
 from causvid_cli.timecode import FASTEST_FPS, parse_time
 
 if TYPE_CHECKING:
     import numpy as np
 
     from causvid_cli.media.clips import Clip, LiveClip, RawFormat
-    from causvid_cli.media.fit import Fit, Mode
+    from causvid_cli.media.fit import Fit
     from causvid_cli.media.sound import Soundtrack
     from causvid_cli.media.stills import StillImage
     from causvid_cli.video import Encoding, Finish
     from causvid_cli.video.join import JoinPlan, WithSound
 
-FITS: tuple["Mode", ...] = ("crop", "pad", "stretch")
-HOLDS: tuple[Hold, ...] = ("frame", "chunk")
 DEFAULT_HOLD: Hold = "chunk"
 SILENT = frozenset({".gif", ".webp", ".png"})
 """The endings of outputs that hold no sound."""
@@ -44,7 +42,7 @@ class InputMedia:
 
     path: Path | None
     """None is a live pipe."""
-    fit: "Mode"
+    fit: FitMode
     cells: Size = (0, 0)
     size: Size = (0, 0)
     latent_frames: int = 0
@@ -392,7 +390,7 @@ def base_used(given: InputMedia) -> Input:
     return Input(kind=given.kind, name=given.name, sha256=given.sha256, fit=given.fit)
 
 
-def shown_at(cells: Size, own: Size, how: "Mode", size: Size, *, crisp: bool) -> "Callable[[np.ndarray], np.ndarray]":
+def shown_at(cells: Size, own: Size, how: FitMode, size: Size, *, crisp: bool) -> "Callable[[np.ndarray], np.ndarray]":
     """Return what makes a clip's frames (of size `own`, stored in `size`) of the model's. crisp: cells stay blocks."""
     from causvid_cli.media.fit import fit
 

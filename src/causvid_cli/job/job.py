@@ -33,7 +33,7 @@ from causvid_cli.request import (
 )
 from causvid_cli.timecode import LONGEST_S, Retiming, parse_size
 
-COMMANDS = ("t2v", "i2v", "extend", "restyle", "edit-script")
+COMMANDS = ("t2v", "i2v", "extend", "restyle", "edit-script", "live")
 FASTEST = 10_000
 """Frames per second of the fastest file: a clip that is continued keeps its own rate."""
 MOST_FRAMES = LONGEST_S * FASTEST

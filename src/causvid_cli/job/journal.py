@@ -2,6 +2,7 @@
 
     NAME.mp4.journal = MAGIC, then records: length (u32), CRC-32 (u32), payload
       first payload: the request, JSON; the others: one chunk each, safetensors with JSON metadata
+  before a chunk with which a cue begins that was told live: "told ", and the cue, JSON
       last payload of a finished video: "finished ", and what is about to get its names, JSON
 
 Latents are kept as they are, so the frames of a resumed video are those of an unbroken one. A record that a kill or a
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from causvid_cli.config import from_data, from_json, to_json
 from causvid_cli.errors import MediaError, OutputError
+from causvid_cli.prompt.cues import Cue, with_told
 from causvid_cli.untrusted import MOST_BYTES, parse_object
 from causvid_cli.video.files import open_file
 
@@ -35,6 +37,7 @@ _LONGEST_HEADER = 2**16
 _LONGEST_FINISHED = 2**26
 _BLOCK = 2**20
 _NEW = ".new"
+_TOLD = b"told "
 _FINISHED = b"finished "  # no safetensors file begins so: it would have a header of 10**18 bytes
 _REMEDY = "make the video again, with -y"
 
@@ -99,6 +102,9 @@ class Journal:
         self._file = file
         self._chunks: list[_Chunk] = []
         self._end = self._size = file.seek(0, os.SEEK_END)
+        self._begin = self._end
+        self.told: tuple[Cue, ...] = ()
+        """Cues that were told while the video was made, oldest first."""
         self.finished: Finished | None = None
 
     @classmethod
@@ -135,8 +141,13 @@ class Journal:
             where = f"{path}: damaged"
             request = parse_object(_read(file, start, min(size, MOST_BYTES + 1)), where=where, error=MediaError)
             journal = cls(path, file, request)
-            journal._end = start + size
+            journal._begin = journal._end = start + size
             for number, (start, size) in enumerate(records):
+                if _read(file, start, len(_TOLD)) == _TOLD:
+                    said = _read(file, start, min(size, MOST_BYTES))[len(_TOLD) :].decode(errors="replace")
+                    cue = from_json(Cue, said, where=f"{where}: told", error=MediaError)
+                    journal.told, journal._end = with_told(journal.told, [cue]), start + size
+                    continue
                 if _read(file, start, len(_FINISHED)) == _FINISHED:
                     said = _read(file, start, min(size, _LONGEST_FINISHED))[len(_FINISHED) :].decode(errors="replace")
                     journal.finished = from_json(Finished, said, where=where, error=MediaError, large=True)
@@ -181,6 +192,22 @@ class Journal:
         self._put(payload)
         self._chunks.append(_Chunk(self._end + _HEAD.size, len(payload), tuple(x0.shape), mark))
         self._end += _HEAD.size + len(payload)
+
+    def tell(self, cue: Cue) -> None:
+        """Keep a cue that begins with the next chunk, before it takes hold. Raises OutputError."""
+        payload = _TOLD + to_json(cue).encode()
+        self._put(payload)
+        self.told = with_told(self.told, [cue])
+        self._end += _HEAD.size + len(payload)
+
+    def cut(self, chunks: int) -> None:
+        """Forget all but the first so many chunks, and what was told after them. Raises OutputError."""
+        self._chunks, self.finished = self._chunks[:chunks], None
+        self.told = tuple(cue for cue in self.told if cue.start_chunk < chunks)
+        last = self._chunks[-1] if self._chunks else None
+        self._end = last.start + last.size if last else self._begin
+        with _output_errors(self.path):
+            self._file.truncate(self._end)
 
     def finish(self, finished: Finished) -> None:
         """Say that the video is about to get its names, until a chunk is added. Raises OutputError."""

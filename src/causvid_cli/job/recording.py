@@ -82,7 +82,7 @@ class Earlier:
 
     def first_chunk(self, grid: ChunkGrid) -> int:
         """The first chunk that is shown again: all frames of those before it are in the file."""
-        return grid.chunk_of(self.job.retiming.made_at(self.restart.frames)) if self.restart.frames else GIVEN
+        return first_chunk_after(self.restart, self.job, grid)
 
     def clean_up(self, output: Path) -> bool:
         """Do what is left to do for a finished video; returns whether there was anything."""
@@ -98,6 +98,16 @@ class Earlier:
             remove_open(file, part)
             self.journal.close() if keep_latents else self.journal.remove()
         return True
+
+
+def first_chunk_after(restart: Restart, job: Job, grid: ChunkGrid) -> int:
+    """The first chunk with frames behind a restart; GIVEN where nothing is before it."""
+    return grid.chunk_of(job.retiming.made_at(restart.frames)) if restart.frames else GIVEN
+
+
+def restart_of(mark: Mark | None) -> Restart:
+    """Where the file is taken up that a mark is about."""
+    return Restart(mark.restart_bytes, mark.restart_frames, mark.restart_crc) if mark else Restart()
 
 
 def find_earlier(output: Path, part: Path) -> Earlier | None:
@@ -156,7 +166,7 @@ def _restart(journal: Journal, part: Path) -> Restart:
     mark = journal.mark
     with suppress(OSError):
         if mark and part.is_file() and crc_of(part, mark.restart_bytes) == mark.restart_crc:
-            return Restart(mark.restart_bytes, mark.restart_frames, mark.restart_crc)
+            return restart_of(mark)
     return Restart()
 
 
@@ -192,7 +202,7 @@ class Recording:
             for chunk in self.stream:
                 self.frames = self._write(chunk)
                 yield chunk
-            self._write_rest()
+            self.write_rest()
             return
         writing: deque[tuple[ChunkResult, Future[int]]] = deque()
         ahead = 0  # the first chunk is given at once
@@ -204,7 +214,7 @@ class Recording:
                     ahead = 1
             for chunk, written in writing:
                 yield self._written(chunk, written)
-        self._write_rest()
+        self.write_rest()
 
     def _written(self, chunk: ChunkResult, written: "Future[int]") -> ChunkResult:
         self.frames = written.result()
@@ -224,7 +234,7 @@ class Recording:
             self.journal.append(chunk.latent, mark)
         return self.writer.frames_written
 
-    def _write_rest(self) -> None:
+    def write_rest(self) -> None:
         """Write the frames that waited for another chunk."""
         if self._interpolator:
             self.writer.write(self._interpolator.rest())
@@ -249,9 +259,9 @@ class Recording:
             self.journal.close() if keep_latents else self.journal.remove()
 
 
-def known_latents(earlier: Earlier, device: Any) -> Callable[[Chunk], Tensor | None]:
-    """What the roll-out need not make again."""
-    journal, known = earlier.journal, earlier.chunks
+def known_latents(journal: Journal, device: Any) -> Callable[[Chunk], Tensor | None]:
+    """What the roll-out need not make again: the chunks that the journal has by now."""
+    known = journal.chunks
 
     def latents(chunk: Chunk) -> Tensor | None:
         return journal.latents(chunk.index).to(device) if chunk.index < known else None

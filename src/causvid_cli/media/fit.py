@@ -4,17 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-Mode = Literal["crop", "pad", "stretch"]
-"""What gives way when the shapes differ, whichever way frames go.
-
-crop: the frame is filled, and what overhangs is cut, alike on both sides. pad: all is shown, between black bars.
-stretch: the frame is filled with all of it, and the proportions change.
-"""
+from causvid_cli.request import FitMode
 
 LONGEST_SHAPE = 4.0
 """A model is asked for frames at most so many times as wide as they are high, or the other way round."""
@@ -28,7 +22,7 @@ class Fit:
 
     source: tuple[int, int]
     target: tuple[int, int]
-    mode: Mode
+    mode: FitMode
 
     @property
     def source_box(self) -> tuple[float, float, float, float]:
@@ -62,7 +56,7 @@ class Fit:
         )
 
 
-def fit(source_size: tuple[int, int], target_size: tuple[int, int], mode: Mode) -> Fit:
+def fit(source_size: tuple[int, int], target_size: tuple[int, int], mode: FitMode) -> Fit:
     """Return how frames of `source_size` are shown at `target_size`; both (width, height)."""
     return Fit(source_size, target_size, mode)
 

@@ -1,7 +1,7 @@
 """What a video shows from which chunk on: cues, as the roll-out keeps them. Imports no torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 
 from causvid_cli.errors import UsageError
 from causvid_cli.request import TRANSITIONS, Transition, check_prompt, check_seed
@@ -48,6 +48,36 @@ class Cue:
     @property
     def title(self) -> str:
         return self.name or self.prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """What is told while a video is made: fields of a cue that begins with the next chunk; None leaves one as it is.
+
+    Without a prompt the one that holds goes on, and with it what was made of it (a strength, a blend).
+    """
+
+    prompt: str | None = None
+    transition: Transition | None = None
+    """None: `soft` where the prompt stays, else how the stream switches."""
+    blend_chunks: int | None = None
+    strength: float | None = None
+    seed: int | None = None
+    negative: str | None = None
+    name: str | None = None
+
+    def over(self, earlier: "Telling") -> "Telling":
+        """Both, told before the same chunk: what this one leaves open is as in the earlier one."""
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(earlier, **{name: value for name, value in said.items() if value is not None})
+
+
+def with_told(cues: Sequence[Cue], told: Iterable[Cue]) -> tuple[Cue, ...]:
+    """The cues of a video to which others were told while it was made: each holds until the next, and takes the place
+    of one that begins with the same chunk."""
+    merged = {cue.start_chunk: cue for cue in cues}
+    merged.update({cue.start_chunk: cue for cue in told})
+    return tuple(merged[start] for start in sorted(merged))
 
 
 def check_cues(cues: Sequence[Cue]) -> tuple[Cue, ...]:

@@ -2,13 +2,15 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
+from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.prompt.cues import Cue, check_cues
+from causvid_cli.prompt.cues import Cue, Telling, check_cues
 from causvid_cli.prompt.encoded import EncodedPrompt, TextEncoder
 from causvid_cli.request import Transition
 
@@ -19,18 +21,26 @@ ToCache = Callable[[Tensor], PromptCache]
 class PromptTrack:
     """Which prompt holds for each chunk of one video. Chunks are asked for in order; a prompt may be added on the way.
 
-    guidance: how far to be led away from a cue's negative prompt.
+    guidance: how far to be led away from a cue's negative prompt. known_chunks: how many of its chunks are made
+    already: what is told holds after them.
     """
 
     def __init__(
-        self, text: TextEncoder, cues: Sequence[Cue], *, seed: int, guidance: float, to_cache: ToCache
+        self,
+        text: TextEncoder,
+        cues: Sequence[Cue],
+        *,
+        seed: int,
+        guidance: float,
+        to_cache: ToCache,
+        known_chunks: int = 0,
     ) -> None:
         self._text, self._seed, self._guidance, self._to_cache = text, seed, guidance, to_cache
         self.cues: list[Cue] = []
         self._encoded: list[EncodedPrompt] = []
         self._negative: dict[int, EncodedPrompt] = {}  # by the cue's number
         self._set(check_cues(cues))
-        self._next = 0  # the next chunk that is not asked for yet
+        self._next = known_chunks  # the next chunk that is neither made nor asked for
         self._place = -1  # the cue that the last chunk had
         self._before = self._after = self._encoded[0].embeds  # its blend goes from the one to the other
         self._told: tuple[float, PromptCache] | None = None  # weight of `_after`, and the two so mixed
@@ -78,18 +88,58 @@ class PromptTrack:
     def add(self, prompt: str, *, transition: Transition) -> None:
         """Let a prompt hold from the next chunk on, until the next cue. Raises UsageError for an empty one.
 
+        It says all of its cue: what a cue in its place said besides is gone.
+        """
+        if prompt != self.cues[self.place_of(self._next)].prompt:
+            self._put(Cue(prompt=prompt, start_chunk=self._next, transition=transition))
+
+    def tell(self, telling: Telling, *, switch: Transition) -> Cue:
+        """Begin a cue with the next chunk, until the next cue; returns that. What it leaves open stays as it is.
+
+        switch: how a new prompt takes hold where nothing is told. Raises UsageError for what contradicts itself, and
+        for a prompt of which nothing is understood; then nothing has changed.
+        """
+        start, before = self._next, self.cues
+        place = self.place_of(start)
+        holding, goes_on = before[place], telling.prompt in (None, before[place].prompt)
+        if holding.start_chunk == start:
+            usual = replace(holding, name="") if goes_on else Cue(prompt=telling.prompt or "-", transition=switch)
+            usual = replace(usual, seed=holding.seed)
+        elif goes_on:  # what was made of the prompt stays: a blend at work goes on, what is done is left as it is
+            running = max(0, holding.start_chunk + holding.blend_chunks - start) if place else 0
+            usual = Cue(
+                prompt=self._encoded[place].whole or holding.prompt,
+                transition="soft",
+                blend_chunks=running,
+                strength=holding.strength if running else 0.0,
+            )
+        else:
+            usual = Cue(prompt=telling.prompt or "-", transition=switch)
+        said = {each.name: getattr(telling, each.name) for each in fields(telling) if each.name != "prompt"}
+        said = {"negative": holding.negative} | {name: value for name, value in said.items() if value is not None}
+        if said.get("transition") == "cut":
+            said = {"blend_chunks": 0, "strength": 1.0} | said
+        self._put(replace(usual, start_chunk=start, **said))
+        place = self.place_of(start)
+        if not goes_on and not self._encoded[place].understood:
+            notes = self._encoded[place].notes
+            self._set(before)
+            raise UsageError(f"nothing of {telling.prompt!r} was understood: {'; '.join(notes)}")
+        return self.cues[place]
+
+    def _put(self, cue: Cue) -> None:
+        """Take a cue that begins with the next chunk.
+
         `cues` then says what was told: a track of those cues tells every chunk the same. So a cue that would have
         begun with the next chunk is gone: what the prompt leaves to it is said in its stead ("it jumps": "a red car
         jumps in the snow"), and what later cues leave unsaid is as in this prompt.
         """
         place = self.place_of(self._next)
-        if prompt == self.cues[place].prompt:
-            return
         kept = self.cues[: place + 1]
         if self.cues[place].start_chunk == self._next:
             kept = self.cues[:place]
-            prompt = self._spelt_out(prompt, place)
-        cue = Cue(prompt=prompt, start_chunk=self._next, transition=transition)
+            if cue.prompt != self.cues[place].prompt:
+                cue = replace(cue, prompt=self._spelt_out(cue.prompt, place))
         self._set([*kept, cue, *self.cues[place + 1 :]])
 
     def _spelt_out(self, prompt: str, place: int) -> str:
@@ -114,7 +164,7 @@ class PromptTrack:
         place = self.place_of(chunk.index)
         for entered in range(self._place + 1, place + 1):
             self._enter(entered)
-        self._next = chunk.index + 1
+        self._next = max(self._next, chunk.index + 1)
         cue = self.cues[place]
         done = chunk.index - cue.start_chunk + 1
         weight = 1.0 if done > cue.blend_chunks or not place else done / (cue.blend_chunks + 1)

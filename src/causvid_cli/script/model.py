@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import UsageError
 from causvid_cli.extras import UPDATE
-from causvid_cli.request import LARGEST_SEED, LONGEST_PROMPT, TRANSITIONS, Transition
+from causvid_cli.geometry import HOLDS, Hold
+from causvid_cli.request import (
+    FITS,
+    INTERPOLATE,
+    LARGEST_SEED,
+    LONGEST_PROMPT,
+    MOST_STEPS,
+    TRANSITIONS,
+    FitMode,
+    Interpolate,
+    Transition,
+)
 from causvid_cli.timecode import Time, parse_fps, parse_size, parse_time
 
 VERSION = 1
@@ -109,6 +120,23 @@ def _strength(text: str, name: str) -> float:
     return float(text)
 
 
+def _whole(most: int) -> Callable[[str, str], int]:
+    def read(text: str, name: str) -> int:
+        text = _plain(text, name)
+        if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not 1 <= int(text) <= most:
+            raise FieldError(f"{name} {text!r}: write a whole number, 1 to {most}")
+        return int(text)
+
+    return read
+
+
+def _guidance(text: str, name: str) -> float:
+    text = _plain(text, name)
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,20})?", text, re.ASCII) or not 1 <= float(text) <= 20:
+        raise FieldError(f"{name} {text!r}: write 1 to 20, such as 1.5")
+    return float(text)
+
+
 def _loop(text: str, name: str) -> int:
     text = _plain(text, name)
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not 1 <= int(text) <= MOST_CUES:
@@ -179,9 +207,14 @@ Seed = Annotated[
     Reader(_seed, {"type": ["integer", "string"], "minimum": 0, "maximum": LARGEST_SEED, "pattern": r"^\d+$"}),
 ]
 Strength = Annotated[float | None, Reader(_strength, {"type": ["number", "string"], "minimum": 0, "maximum": 1})]
+Steps = Annotated[int | None, Reader(_whole(MOST_STEPS), {"type": ["integer", "string"], "minimum": 1})]
+Guidance = Annotated[float | None, Reader(_guidance, {"type": ["number", "string"], "minimum": 1, "maximum": 20})]
 Loop = Annotated[int | None, Reader(_loop, {"type": ["integer", "string"], "minimum": 1, "maximum": MOST_CUES})]
 Version = Annotated[int, Reader(_version, {"enum": [VERSION]})]
 TransitionName = Annotated[Transition | None, Reader(_one_of(TRANSITIONS), {"enum": list(TRANSITIONS)})]
+InterpolateName = Annotated[Interpolate | None, Reader(_one_of(INTERPOLATE), {"enum": list(INTERPOLATE)})]
+FitName = Annotated[FitMode | None, Reader(_one_of(FITS), {"enum": list(FITS)})]
+HoldName = Annotated[Hold | None, Reader(_one_of(HOLDS), {"enum": list(HOLDS)})]
 SnapName = Annotated[Snap, Reader(_one_of(SNAPS), {"enum": list(SNAPS)})]
 
 
@@ -242,6 +275,24 @@ class Script:
     """A picture to set in motion; relative to the script's folder."""
     video: FileName = None
     """A clip to go on with; relative to the script's folder."""
+    source: FileName = None
+    """A clip to make anew (restyle); relative to the script's folder."""
+    source_strength: Strength = None
+    """How far the source is noised, more than 0 and at most 1, which keeps nothing of it."""
+    fit: FitName = None
+    """How image, video or source fits the model's size."""
+    hold: HoldName = None
+    """How long an image is held."""
+    background: Title = None
+    """What shows through an image's transparent parts, as #RRGGBB."""
+    context: CueTime = None
+    """How much of a video's end the model looks at."""
+    steps: Steps = None
+    """Network calls of each chunk; the model's own where left out."""
+    guidance: Guidance = None
+    """How far to be led away from what is not to be shown."""
+    interpolate: InterpolateName = None
+    """How the model's frames are brought to another frame rate."""
     length: Length = None
     """How long the video is, or with loop one round; where left out it ends 5 seconds after the last cue begins."""
     loop: Loop = None
@@ -319,8 +370,18 @@ def clashes(top: Mapping[str, Any], cues: Sequence[Mapping[str, Any]]) -> Iterat
 
     top, cues: values by field; None or absent where not given, BROKEN where unreadable.
     """
-    if top.get("image") and top.get("video"):
-        yield Clash(None, "video", "image and video cannot both be the start; leave one out")
+    begins = [name for name in ("image", "video", "source") if top.get(name)]
+    if len(begins) > 1:
+        yield Clash(None, begins[1], f"{' and '.join(begins)} cannot both be the start; leave one out")
+    for name, of in (
+        ("source_strength", ("source",)),
+        ("fit", ("image", "video", "source")),
+        ("hold", ("image",)),
+        ("background", ("image",)),
+        ("context", ("video",)),
+    ):
+        if top.get(name) is not None and not any(each in begins for each in of):
+            yield Clash(None, name, f"{name} is for {' or '.join(of)}; leave it out")
     if top.get("loop") and not top.get("length"):
         yield Clash(None, "loop", "loop needs length, the time of one round")
     if isinstance(loop := top.get("loop"), int) and loop * len(cues) > MOST_CUES:

@@ -109,13 +109,8 @@ def _frames(time: Time, grid: ChunkGrid, retiming: Retiming) -> Fraction:
     if time.unit == "latent":
         return Fraction(grid.codec.frames(grid.given_frames + int(time.number)) - grid.hidden_pictures)
     if time.unit == "chunk":
-        return time.number * _chunk_frames(grid)
+        return time.number * grid.chunk_pictures
     return time.frames(retiming.shown) * retiming.made / retiming.shown
-
-
-def _chunk_frames(grid: ChunkGrid) -> int:
-    """How many frames every chunk but perhaps the first has: cues so far apart never share a chunk."""
-    return grid.chunk_frames * grid.codec.frames_next
 
 
 class _Snapping:
@@ -204,9 +199,9 @@ class _Snapping:
         blend = 0
         asked_blend = _frames(cue.blend, self.grid, self.retiming) if cue.blend else None
         if asked_blend:
-            blend = nearest_whole(asked_blend / _chunk_frames(self.grid))
-            if asked_blend < _chunk_frames(self.grid):
-                chunk_s = _seconds(_chunk_frames(self.grid) / self.fps)
+            blend = nearest_whole(asked_blend / self.grid.chunk_pictures)
+            if asked_blend < self.grid.chunk_pictures:
+                chunk_s = _seconds(self.grid.chunk_pictures / self.fps)
                 takes = f"it takes one chunk ({chunk_s}s)" if blend else f"a chunk is {chunk_s}s: it changes at once"
                 self._warn(play, f"blend {cue.blend} is shorter than a chunk; {takes}")
         negative = cue.negative if cue.negative is not None else script.negative
@@ -230,7 +225,7 @@ class _Snapping:
             frame=frame,
             start_s=frame / self.retiming.shown,
             blend_asked_s=asked_blend / self.fps if asked_blend else None,
-            blend_s=blend * _chunk_frames(self.grid) / self.fps,
+            blend_s=blend * self.grid.chunk_pictures / self.fps,
         )
 
     # --- what is said -------------------------------------------------------------------------------------------------
@@ -247,7 +242,7 @@ class _Snapping:
         self.warnings.append(self._problem(play, message))
 
     def _complain_of_neighbours(self, play: int, before: int, chunk: int) -> None:
-        gap = _seconds(_chunk_frames(self.grid) / self.fps)
+        gap = _seconds(self.grid.chunk_pictures / self.fps)
         line = self._cue(before).line
         place = f", line {line}" if line else ""
         self._complain(

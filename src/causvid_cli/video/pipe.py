@@ -1,5 +1,6 @@
 """Chunks -> a pipe: each is sent when it comes, nothing is looked back at, memory does not grow."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -8,6 +9,7 @@ import numpy as np
 
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import OutputError, UsageError
+from causvid_cli.media.probe import Chapter
 from causvid_cli.video.encode import FFV1, H264, RAW_RGB, Encoding, FragmentEncoder, VideoFormat, raw_yuv
 from causvid_cli.video.writer import BeforeNaming, Restart
 
@@ -50,6 +52,12 @@ class PipeWriter:
         except OSError as error:
             raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from error
         self.frames_written += len(frames)
+
+    def cut(self, restart: Restart) -> None:
+        """Nothing can be taken back from a pipe: what is made anew follows."""
+
+    def retell(self, metadata: Mapping[str, str], chapters: Sequence[Chapter]) -> None:
+        """What a pipe tells of itself went first."""
 
     def publish(self, *, before_naming: BeforeNaming | None = None) -> Path:
         """All is sent already. Raises OutputError if there was nothing."""

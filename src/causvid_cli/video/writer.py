@@ -3,7 +3,7 @@
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 
 from causvid_cli.errors import MediaError, OutputError
 from causvid_cli.files import output_file, sha256_of_file
+from causvid_cli.media.probe import Chapter
 from causvid_cli.video.encode import FragmentEncoder, VideoFormat
-from causvid_cli.video.files import create_file, give_name, open_locked, output_errors, remove_open, sync_folder
+from causvid_cli.video.files import crc_of, create_file, give_name, open_locked, output_errors, remove_open, sync_folder
 from causvid_cli.video.formats import PUBLISH, check_output, finished_files, form_of, numbered, part_of, partial_of
 from causvid_cli.video.publish import Finish, write_frames
 from causvid_cli.video.verify import fault_of_video, fault_of_webp
@@ -53,6 +54,12 @@ class Writer(Protocol):
     @property
     def keeps_part(self) -> bool:
         """Whether the `.part` is where it was, with all frames that were written."""
+
+    def cut(self, restart: Restart) -> None:
+        """Go back to a `restart` of this video: what was written after it is made anew."""
+
+    def retell(self, metadata: Mapping[str, str], chapters: Sequence[Chapter]) -> None:
+        """Say what the finished video tells of itself, where that is known only at its end."""
 
     def publish(self, *, before_naming: BeforeNaming | None = None) -> Path:
         """Finish the video under its name, and return that."""
@@ -108,11 +115,8 @@ class FileWriter:
         self._finish = finish or (form.finish(video.soundtrack) if form.finish else None)
         self._joins = finish is not None
         self._resume = resume or Restart()
-        self._encoder = FragmentEncoder(
-            replace(video, encoding=video.encoding or form.encoding),
-            container=form.container,
-            start_frame=self._resume.frames,
-        )
+        self._told = video
+        self._encoder = self._new_encoder(self._resume.frames)
         # What is whole, and where its encoder began; one value, so that no Ctrl-C parts them.
         self._whole = (self._resume, self._resume)
         self._published = False
@@ -127,6 +131,10 @@ class FileWriter:
             if self._published or not os.fstat(self._part.fileno()).st_size:
                 self.discard_part()
             self._part.close()  # lets go of the lock
+
+    def _new_encoder(self, start_frame: int) -> FragmentEncoder:
+        video = replace(self._video, encoding=self._video.encoding or self._form.encoding)
+        return FragmentEncoder(video, container=self._form.container, start_frame=start_frame)
 
     @property
     def frames_written(self) -> int:
@@ -170,6 +178,20 @@ class FileWriter:
                     self._part.truncate(self._whole[0].bytes)
                 raise
 
+    def cut(self, restart: Restart) -> None:
+        """Go back to a `restart` of this video: what was written after it is made anew. Raises OutputError."""
+        self._check_part()
+        with output_errors(self._failure):
+            if crc_of(self.part_path, restart.bytes) != restart.crc:
+                raise OutputError(f"{self.part_path} is not as it was written")
+            self._part.truncate(restart.bytes)
+        self._whole = (restart, restart)
+        self._encoder = self._new_encoder(restart.frames)
+
+    def retell(self, metadata: Mapping[str, str], chapters: Sequence[Chapter]) -> None:
+        """Say what the finished video tells of itself, where that is known only at its end."""
+        self._told = replace(self._video, metadata=metadata, chapters=chapters)
+
     def publish(self, *, before_naming: BeforeNaming | None = None) -> Path:
         """Finish the video under its name, and return that; the `.part` goes when the block is left.
 
@@ -191,6 +213,10 @@ class FileWriter:
         with output_errors(self._failure):
             for path in finished_files(partial_of(self.path)):
                 path.unlink()
+
+    def publish_copy(self, path: Path) -> None:
+        """Finish what there is under another name, which must be free; the video goes on. As publish()."""
+        self._publish_as(path, overwrite=False)
 
     def publish_partial(self) -> Path:
         """Finish what there is as `NAME.partial.mp4`, replacing an older one; the `.part` stays. As publish()."""
@@ -232,10 +258,10 @@ class FileWriter:
     def _make(self, path: Path) -> None:
         """Write the finished file, and sync it."""
         assert self._finish is not None
-        chapters = [chapter for chapter in self._video.chapters if chapter.start_frame < self.frames_written]
+        chapters = [chapter for chapter in self._told.chapters if chapter.start_frame < self.frames_written]
         with create_file(path) as target:
             try:
-                self._finish(self.part_path, target, metadata=self._video.metadata, chapters=chapters)
+                self._finish(self.part_path, target, metadata=self._told.metadata, chapters=chapters)
             except (av.error.FFmpegError, MediaError, OutputError):
                 if target.failure is None:
                     raise
@@ -266,7 +292,7 @@ class FileWriter:
             frames=self._finish.frames_before + self.frames_written,
             fps=None if self._joins or not self._form.has_tags else self._video.fps,
             tick=self._form.tick,
-            metadata=self._video.metadata if self._form.has_tags else {},
+            metadata=self._told.metadata if self._form.has_tags else {},
         )
         self._verify(fault)
 

@@ -2,7 +2,7 @@
 
 import platform
 
-from causvid_cli import __version__
+__version__ = "0.1.0.dev0"
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy", "av")
 """What decides the frames of a video."""
