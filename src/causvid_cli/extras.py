@@ -9,21 +9,24 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Literal
 
-from causvid_cli.errors import ModelError
+from causvid_cli.errors import CausvidError, ModelError
 
 INSTALL = "try pip install '.[{extra}]' in causvid's source folder"
 UPDATE = "try git pull and pip install . in causvid's source folder"
 
 
-def require(*packages: str, extra: Literal["wan", "lora", "quantize", "datasets", "ray"], what: str) -> None:
-    """Load optional packages. Raises ModelError, which says what needs a missing one and which extra brings it."""
+Extra = Literal["wan", "lora", "quantize", "datasets", "ray", "live", "gym", "osc"]
+
+
+def require(*packages: str, extra: Extra, what: str, error: type[CausvidError] = ModelError) -> None:
+    """Load optional packages. Raises `error`, which says what needs a missing one and which extra brings it."""
     try:
         with quietly():
             for package in packages:
                 import_module(package)
-    except ImportError as error:
-        missing = (error.name or packages[0]).partition(".")[0]
-        raise ModelError(f"{what} needs the package {missing}; {INSTALL.format(extra=extra)}") from None
+    except ImportError as failure:
+        missing = (failure.name or packages[0]).partition(".")[0]
+        raise error(f"{what} needs the package {missing}; {INSTALL.format(extra=extra)}") from None
 
 
 @contextmanager

@@ -190,7 +190,7 @@ def test_the_options_of_the_others_are_those_and_their_own(command, own):
 
 def test_every_command_that_computes_takes_a_number_of_threads():
     takes = {name for name, command in commands() if any("--threads" in param.opts for param in command.params)}
-    assert takes == set("t2v i2v extend restyle edit-script batch resume rerun bench eval distill".split())
+    assert takes == set("t2v i2v extend restyle edit-script live batch resume rerun bench eval distill".split())
 
 
 def test_a_long_help_has_sections_and_a_short_one_none():

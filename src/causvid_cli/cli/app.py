@@ -28,6 +28,7 @@ from causvid_cli.cli import (
     eval,
     generate,
     info,
+    live,
     models,
     resume,
 )
@@ -36,7 +37,7 @@ from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import CausvidError, ExitCode, UsageError
 
-COMMANDS = (generate, edit_script, batch, resume, distill, info, models, bench, eval, doctor, config)
+COMMANDS = (generate, edit_script, live, batch, resume, distill, info, models, bench, eval, doctor, config)
 """Modules whose `app` holds commands, in the order of the help."""
 
 EXIT_CODES = {

@@ -139,7 +139,7 @@ def restyle(
             raise UsageError("the clip comes on stdin, so the prompt cannot; say it in quotes, or as @FILE")
         raw = raw_format(input_size, input_fps)
         source = SourceClip(
-            path=None, pipe=_stdin(), raw=raw, fit=how, strength=strength, tolerate_damage=tolerate_damage
+            path=None, pipe=stdin_video(), raw=raw, fit=how, strength=strength, tolerate_damage=tolerate_damage
         )
     else:
         if input_size or input_fps:
@@ -189,7 +189,7 @@ def raw_format(size: str | None, fps: str | None) -> "RawFormat | None":
     return RawFormat(size=parse_size(size, name="--input-size"), fps=parse_fps(fps, name="--input-fps"))
 
 
-def _stdin() -> BinaryIO:
+def stdin_video() -> BinaryIO:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(
             "no video on stdin; pipe one in, as in: ffmpeg -i cam.mkv -f matroska - | causvid restyle - ..."

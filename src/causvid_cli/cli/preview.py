@@ -14,6 +14,7 @@ from causvid_cli.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+RGB = tuple[int, int, int]
 WIDEST = 96
 """Columns of a picture."""
 TALLEST = 32
@@ -98,13 +99,19 @@ def half_blocks(pixels: "np.ndarray") -> Iterator[list[Any]]:
     """uint8 RGB [2 rows, columns, 3] -> rows of rich segments, a cell's ink its upper pixel, its paper the lower."""
     from rich.segment import Segment
 
+    for row in cell_runs(pixels):
+        yield [Segment(UPPER_HALF * count, _style(ink, paper)) for ink, paper, count in row]
+
+
+def cell_runs(pixels: "np.ndarray") -> Iterator[list[tuple[RGB, RGB, int]]]:
+    """uint8 RGB [2 rows, columns, 3] -> rows of runs: a cell's ink (its upper pixel), its paper, how many are alike."""
     for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
         cells = zip(map(tuple, upper), map(tuple, lower), strict=True)
-        yield [Segment(UPPER_HALF * len(list(run)), _style(*colors)) for colors, run in groupby(cells)]
+        yield [(ink, paper, len(list(run))) for (ink, paper), run in groupby(cells)]
 
 
 @lru_cache(maxsize=4096)  # a style is slow to make, and the next frame has mostly the same
-def _style(ink: tuple[int, int, int], paper: tuple[int, int, int]) -> Any:
+def _style(ink: RGB, paper: RGB) -> Any:
     from rich.color import Color
     from rich.style import Style
 

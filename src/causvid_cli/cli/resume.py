@@ -156,6 +156,12 @@ def resume(
     except BaseException:
         earlier.journal.close()
         raise
+    if job.command == "live":  # what was told is in the journal, and nobody tells more
+        from causvid_cli.cli.live_session import Talk, go_live
+        from causvid_cli.live.clock import Clock
+
+        go_live(task, earlier, Talk(clock=Clock(real=False, lead=None), on_terminal=False), started=started)
+        return
     run_earlier(task, earlier, started=started)
 
 

@@ -38,7 +38,7 @@ def open_recording(
         if journal is not None:
             journal.check_unchanged()  # it was read before the lock was ours
         elif task.output is not None and not task.is_live:
-            journal = Journal.create(journal_path(task.output), _request(task, recipe))
+            journal = Journal.create(journal_path(task.output), request_of(task, recipe))
         try:
             yield Recording(
                 open_stream(task, job, pipeline, earlier, together),
@@ -173,7 +173,7 @@ def find_earlier_run(task: Task) -> "Earlier | None":
     )
 
 
-def _request(task: Task, recipe: dict[str, Any]) -> dict[str, Any]:
+def request_of(task: Task, recipe: dict[str, Any]) -> dict[str, Any]:
     """What a journal begins with: the recipe, where its things lie on this machine, and this user's seal."""
     from causvid_cli.job.recording import Local
     from causvid_cli.job.seal import seal_of

@@ -52,6 +52,9 @@ EVENTS = {
 POLL_S = 0.1
 """Between two looks at whether the session is to stop: a signal wakes no waiting thread."""
 
+MOST_WAITING = 1000
+"""Messages that wait for the next chunk; more are refused."""
+
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -83,7 +86,7 @@ class Live:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job, self.grid, self.clock = job, grid, clock
-        self._pipeline, self._writer, self._journal, self._given = pipeline, writer, journal, given
+        self.pipeline, self._writer, self._journal, self._given = pipeline, writer, journal, given
         self._model, self._versions, self._stop = model or job.model.name, versions, stop
         self._inbox: list[tuple[str | int, Message]] = []
         self._pending: list[_Pending] = []
@@ -91,7 +94,7 @@ class Live:
         self._listeners: list[OnEvent] = []
         self._watchers: list[Watcher] = []
         self._ids = count(1)
-        self._why = ""
+        self._quits, self._why = False, ""
         self._known = journal.chunks
         self._recording = self._open(*self._left())
 
@@ -113,8 +116,12 @@ class Live:
         event_id = event_id if read.event_id is None else read.event_id
         self.event("received", event_id=event_id, chunk=self._known, **{"in": self._seen_in()})
         with self._changed:
-            self._inbox.append((event_id, read))
-            self._changed.notify()
+            is_full = len(self._inbox) >= MOST_WAITING
+            if not is_full:
+                self._inbox.append((event_id, read))
+                self._changed.notify()
+        if is_full:
+            self.refuse(event_id, f"{MOST_WAITING} messages wait already; send fewer")
         return event_id
 
     def refuse(self, event_id: str | int | None, why: str) -> None:
@@ -228,10 +235,12 @@ class Live:
                     self.refuse(event_id, str(error))
             if self._stop():
                 self._why = "stopped"
+            elif self._quits and not self._pending and self._known:  # what was told is shown before
+                self._why = "quit"
             if self._why or self._recording is not recording:
                 return False
             wait = self.clock.wait_s(self._video_s(self._known))
-            if wait <= 0:
+            if wait <= 0 or self._quits:
                 return True
             with self._changed:
                 if not self._inbox:
@@ -250,7 +259,7 @@ class Live:
         elif message.save is not None:
             self._save(event_id, message.save)
         elif message.quit:
-            self._why = "quit"
+            self._quits = True
         elif message.key is not None:
             raise UsageError(f"key {message.key!r}: no keys are bound")
 
@@ -324,10 +333,10 @@ class Live:
 
     def _open(self, first_chunk: int, job: Job) -> Recording:
         """A stream, and its way into the file, that go on behind the chunks that the journal has."""
-        made = known_latents(self._journal, self._pipeline.device) if self._known else None
+        made = known_latents(self._journal, self.pipeline.device) if self._known else None
         stream = open_stream(
             job,
-            self._pipeline,
+            self.pipeline,
             self.grid,
             self._given,
             made=made,
@@ -385,25 +394,28 @@ class Live:
             assert isinstance(self._writer, FileWriter)
             self._retell()
             self._writer.publish_copy(output)
-        write_text(script, self.script(folder))
+        self._write_script(script)
         self.event("saved", event_id=event_id, output=str(output) if output else None, script=str(script))
+
+    def _write_script(self, path: Path) -> None:
+        try:
+            write_text(path, self.script(path.parent))
+        except OSError as error:
+            raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
     def _retell(self) -> None:
         job = self.made_job
         self._writer.retell(metadata_of(job, self._versions), chapters_of(job, self.grid))
 
-    def finish(self) -> Path | None:
+    def finish(self, *, keep_latents: bool = False) -> Path | None:
         """Give the video and its script their names; returns that of the script. Raises OutputError."""
         script = None
         if self._is_file and self._writer.frames_written:
             script = script_path(self._writer.path)
-            try:
-                write_text(script, self.script(script.parent))
-            except OSError as error:
-                raise OutputError(f"{script}: {(error.strerror or str(error)).lower()}") from error
+            self._write_script(script)
             self._retell()
         self._recording.publish()
-        self._recording.clean_up()
+        self._recording.clean_up(keep_latents=keep_latents)
         output = str(self._writer.path) if self._is_file else None
         said = str(script) if script else None
         self.event("ended", frames=self._writer.frames_written, why=self._why, output=output, script=said)

@@ -1,0 +1,185 @@
+"""Command `live`: a video that is changed while it is made."""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from causvid_cli.cli import completion, console, options
+from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.edit_script import given_by, read
+from causvid_cli.cli.generate import raw_format, read_prompt, stdin_video
+from causvid_cli.cli.task import make_tasks
+from causvid_cli.cli.video_options import VideoOptions, with_video_options
+from causvid_cli.errors import DeviceError, UsageError
+from causvid_cli.extras import require
+from causvid_cli.geometry import HOLDS
+from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip, check_choice
+from causvid_cli.live.clock import Clock
+from causvid_cli.request import ENDLESS, FITS, STRENGTH, check_prompt
+from causvid_cli.script import script_of
+from causvid_cli.timecode import parse_time
+
+app = typer.Typer()
+
+PACES = ("real", "fast")
+SCRIPTS = (".yaml", ".yml")
+
+Image = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Begin with this picture.", show_default=False, rich_help_panel="Input"),
+]
+Clip = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Go on where this clip ends.", show_default=False, rich_help_panel="Input"),
+]
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Make this clip anew; `-` is a live one on stdin.",
+        show_default=False,
+        rich_help_panel="Input",
+    ),
+]
+Stdin = Annotated[
+    bool,
+    typer.Option(
+        "--stdin",
+        help="Be told by a program: one JSON object a line on stdin; events come as JSON lines on stdout, with -o - on "
+        "stderr.",
+        show_default=False,
+    ),
+]
+Pace = Annotated[
+    str,
+    typer.Option(
+        metavar="PACE",
+        help="real: make it as fast as it is shown. fast: as fast as can be.",
+        autocompletion=completion.words(*PACES),
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How far ahead of what is shown it is made, at most: less answers sooner. If not given, as little as this "
+        "machine needs.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(
+    cls=Command,
+    epilog=examples(
+        'causvid live "a red car moves left in the snow" -o car.mp4',
+        'causvid live "a red car in the snow" --stdin --length 5s -o car.mp4 < told.jsonl',
+    ),
+)
+@with_video_options
+def live(
+    video_options: VideoOptions,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            help="What to show first, in quotes, or a .causvid.yaml whose cues come by themselves. If not given, the "
+            "first prompt that is told.",
+            show_default=False,
+        ),
+    ] = None,
+    image: Image = None,
+    clip: Clip = None,
+    source: Source = None,
+    stdin: Stdin = False,
+    pace: Pace = "real",
+    latency: Latency = None,
+    fit: options.Fit = None,
+    hold: options.Hold = None,
+    background: options.Background = "",
+    context: options.Context = None,
+    strength: options.Strength = STRENGTH,
+    input_size: options.InputSize = None,
+    input_fps: options.InputFps = None,
+    tolerate_damage: options.TolerateDamage = False,
+) -> None:
+    """Make a video and change it while it is made: what you type holds from the next chunk on.
+
+    It goes on until you quit, or for --length. Kept are the video and NAME.causvid.yaml, which says what was told and
+    when: `causvid edit-script` makes the same frames of it. A session that was killed goes on by the same command.
+    """
+    started = time.monotonic()
+    from causvid_cli.cli.live_session import Talk, run_live
+
+    check_choice(pace, PACES, name="--pace")
+    lead = None if latency is None else _seconds(latency)
+    if not stdin:
+        _check_terminal(source)
+    if stdin and str(source or "") == "-":
+        raise UsageError("--stdin and --source -: both come on stdin; choose one")
+    _check_together(video_options)
+    talk = Talk(by_program=stdin, to_pipe=video_options.output == "-", clock=Clock(real=pace == "real", lead=lead))
+    given: InputMedia | None = None
+    if prompt is not None and Path(prompt).suffix.lower() in SCRIPTS:
+        if image or clip or source:
+            raise UsageError(f"{prompt} says itself what it begins with; leave --image, --clip and --source out")
+        _, script = read(prompt)
+        given = given_by(script, fit=fit, hold=hold, context=context)
+    else:
+        said = check_prompt(read_prompt(prompt) if prompt is not None else talk.first_prompt())
+        script = script_of(said)
+        begins = [name for name, file in (("--image", image), ("--clip", clip), ("--source", source)) if file]
+        if len(begins) > 1:
+            raise UsageError(f"{' and '.join(begins)} do not go together; leave {' or '.join(begins)} out")
+        how = check_choice(fit or ("crop" if image else "stretch"), FITS, name="--fit")
+        if image:
+            held = check_choice(hold or DEFAULT_HOLD, HOLDS, name="--hold")
+            given = Photo(path=image, fit=how, hold=held, background=background)
+        elif clip:
+            given = ClipEnd(path=clip, fit=how, context=context, tolerate_damage=tolerate_damage)
+        elif source:
+            piped = str(source) == "-"
+            given = SourceClip(
+                path=None if piped else source,
+                pipe=stdin_video() if piped else None,
+                raw=raw_format(input_size, input_fps) if piped else None,
+                fit=how,
+                strength=strength,
+                tolerate_damage=tolerate_damage,
+            )
+    if video_options.length is None and script.length is None:
+        video_options = replace(video_options, length=ENDLESS)
+    run_live(make_tasks("live", script, video_options, given=given), talk, started=started)
+
+
+def _seconds(latency: str) -> float:
+    asked = parse_time(latency, name="--latency")
+    if asked.unit != "s":
+        raise UsageError(f"--latency {latency}: write seconds, such as 500ms")
+    return float(asked.number)
+
+
+def _check_terminal(source: Path | None) -> None:
+    """Raises UsageError where nobody can type."""
+    typed = (sys.stdin is not None and sys.stdin.isatty()) or str(source or "") == "-"
+    if not typed or not console.is_terminal():
+        raise UsageError("no terminal to type on; --stdin takes JSON lines from a program, as docs/live.md tells")
+    require("prompt_toolkit", extra="live", what="typing in a terminal", error=DeviceError)
+
+
+def _check_together(video_options: VideoOptions) -> None:
+    """Refuse options that say nothing of a video whose length and end are not known before."""
+    for given, name in (
+        (video_options.count > 1, f"--count {video_options.count}"),
+        (video_options.sidecar, "--sidecar"),
+        (video_options.dry_run, "--dry-run"),
+        (video_options.as_json, "--json"),
+        (video_options.json_lines, "--json-lines"),
+        (video_options.skip_existing, "--skip-existing"),
+    ):
+        if given:
+            raise UsageError(f"{name} is not for a live video; leave it out")
