@@ -2,7 +2,7 @@
 
 import os
 import re
-import signal
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class Terminal:
     """A session in a terminal of so many columns, and what can be read there."""
 
     def __init__(self, words: list[str], *, columns: int, env: dict[str, str]) -> None:
-        self.child = pexpect.spawn(sys.executable, words, dimensions=(24, columns), env=env, timeout=30)
+        self.child = pexpect.spawn(words[0], words[1:], dimensions=(24, columns), env=env, timeout=30)
         self.screen = pyte.Screen(columns, 24)
         self._stream = pyte.ByteStream(self.screen)
 
@@ -69,8 +69,11 @@ def start(tiny) -> Iterator[Callable[..., Terminal]]:
     """Starts a session, and waits for its second chunk."""
     started = []
 
-    def started_with(*, columns: int = 80, **environment: str) -> Terminal:
-        words = ["-m", "causvid_cli", "live", PROMPT, "-m", str(tiny), "-s", "1", "-o", "x.mp4"]
+    def started_with(*live: str, columns: int = 80, shell: bool = False, **environment: str) -> Terminal:
+        words = [sys.executable, "-m", "causvid_cli", "live", *(live or [PROMPT])]
+        words += ["-m", str(tiny), "-s", "1", "-o", "x.mp4"]
+        if shell:  # with job control: what is stopped goes on by `fg`
+            words = ["bash", "-c", f"set -m; {shlex.join(words)}; echo stopped here; sleep 1; fg"]
         env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment
         terminal = Terminal(words, columns=columns, env=env)
         started.append(terminal)
@@ -79,7 +82,8 @@ def start(tiny) -> Iterator[Callable[..., Terminal]]:
 
     yield started_with
     for terminal in started:
-        terminal.child.close(force=True)
+        if not terminal.child.closed:
+            terminal.child.close(force=True)
 
 
 def makes_the_same_again() -> None:
@@ -133,15 +137,9 @@ def test_without_colours_there_is_no_picture_and_all_else_works(start):
 
 @pytest.mark.slow
 def test_ctrl_z_pauses_and_it_goes_on_after_that(start):
-    terminal = start()
+    terminal = start(shell=True)
     terminal.child.send("\x1a")
-    for _ in range(50):
-        terminal.read(0.1)
-        if Path(f"/proc/{terminal.child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
-            break
-    else:
-        pytest.fail("it was not stopped")
-    terminal.child.kill(signal.SIGCONT)
+    terminal.sees("stopped here")
     terminal.sees("paused; :pause goes on")
     terminal.types(":pause")
     terminal.sees("it goes on")
@@ -156,4 +154,26 @@ def test_a_terminal_that_dies_ends_the_session_and_keeps_the_video(start):
     terminal.child.closed = True
     assert psutil.Process(terminal.child.pid).wait(timeout=20) is not None
     assert names() == ["x.causvid.yaml", "x.mp4"]
+    makes_the_same_again()
+
+
+@pytest.mark.slow
+def test_a_scene_is_played_with_keys(start):
+    Path("play.causvid.yaml").write_text(
+        "version: 1\ncues:\n  - prompt: a red car in the snow\nkeys:\n"
+        "  left: {prompt: a red car moves left, release: a red car stays still}\n  j: a red car jumps\n"
+    )
+    terminal = start("play.causvid.yaml")
+    terminal.sees("keys play")
+    terminal.child.send("\x1b[D")
+    terminal.sees("chunk .*a red car moves left")
+    terminal.sees("chunk .*a red car stays still")  # not repeated: let go
+    terminal.child.send("j")
+    terminal.sees("chunk .*a red car jumps")
+    terminal.types("")
+    terminal.sees("typing")
+    terminal.types("a jumping cat")
+    terminal.sees("chunk .*a jumping cat")
+    terminal.child.send("\x03")
+    terminal.ends()
     makes_the_same_again()

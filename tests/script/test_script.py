@@ -463,7 +463,7 @@ def test_the_schema_has_every_field_and_no_other():
     made = schema()
     cues = made["$defs"]["ScriptCue"]
     assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(made["properties"]) == {*readers(Script), "cues"}
+    assert set(made["properties"]) == {*readers(Script), "cues", "keys"}
     assert set(cues["properties"]) == set(readers(ScriptCue))
     for part in (made, cues):
         assert part["additionalProperties"] is False

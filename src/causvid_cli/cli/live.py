@@ -20,7 +20,7 @@ from causvid_cli.geometry import HOLDS
 from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip, check_choice
 from causvid_cli.live.clock import Clock
 from causvid_cli.request import ENDLESS, FITS, STRENGTH, check_prompt
-from causvid_cli.script import script_of
+from causvid_cli.script import read_keys, script_of
 from causvid_cli.timecode import parse_time
 
 app = typer.Typer()
@@ -71,6 +71,15 @@ Latency = Annotated[
         show_default=False,
     ),
 ]
+Bindings = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        metavar="FILE",
+        help="What keys tell, in YAML lines such as `left: the car moves left`; a script's own `keys` otherwise.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(
@@ -98,6 +107,7 @@ def live(
     stdin: Stdin = False,
     pace: Pace = "real",
     latency: Latency = None,
+    keys: Bindings = None,
     fit: options.Fit = None,
     hold: options.Hold = None,
     background: options.Background = "",
@@ -153,6 +163,7 @@ def live(
             )
     if video_options.length is None and script.length is None:
         video_options = replace(video_options, length=ENDLESS)
+    talk.keys = read_keys(keys) if keys else script.keys
     run_live(make_tasks("live", script, video_options, given=given), talk, started=started)
 
 

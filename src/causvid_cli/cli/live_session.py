@@ -4,9 +4,9 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,8 +19,10 @@ from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.errors import UsageError
 from causvid_cli.job.job import journal_path
 from causvid_cli.live.clock import Clock
+from causvid_cli.live.keys import Keys
 from causvid_cli.live.messages import read_message
 from causvid_cli.models.packs import list_packs
+from causvid_cli.script import ScriptKey
 from causvid_cli.untrusted import parse_object
 from causvid_cli.versions import versions
 
@@ -46,6 +48,7 @@ class Talk:
     by_program: bool = False
     to_pipe: bool = False
     on_terminal: bool = True
+    keys: Mapping[str, ScriptKey] = field(default_factory=dict)
 
     def first_prompt(self) -> str:
         """What to show first, where the command line does not say it. Raises UsageError where nobody says it."""
@@ -162,6 +165,7 @@ def make_live(task: Task, pipeline: "Pipeline", earlier: "Earlier | None", talk:
             given=task.input_media,
             model=_model(task),
             clock=talk.clock,
+            keys=Keys(talk.keys),
             versions=versions(),
             stop=lambda: interrupts.received is not None,
         )

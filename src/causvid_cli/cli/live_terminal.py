@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console
+from causvid_cli.cli.live_keyboard import Keyboard
 from causvid_cli.cli.live_line import HELP, PromptLine
 from causvid_cli.cli.preview import UPPER_HALF, cell_runs, fit, shrink
 from causvid_cli.cli.task import Task
@@ -41,12 +42,30 @@ def ask_first_prompt() -> str:
         raise UsageError("no prompt; say what to show") from None
 
 
-def _streams() -> "tuple[Input, Output]":
+def _streams(keyboard: Keyboard | None = None) -> "tuple[Input, Output]":
     """The terminal: its keys, also where stdin is a video, and its screen by stderr, since stdout may be one."""
     from prompt_toolkit.input import create_input
     from prompt_toolkit.output import create_output
 
-    return create_input(always_prefer_tty=True), create_output(stdout=sys.stderr)
+    source = create_input(always_prefer_tty=True)
+    reader = getattr(source, "stdin_reader", None)  # of a terminal that speaks in escape sequences
+    if keyboard is not None and keyboard.bound and reader is not None:
+        source.stdin_reader = FilteredReader(reader, keyboard)  # type: ignore[attr-defined]
+    return source, create_output(stdout=sys.stderr)
+
+
+class FilteredReader:
+    """What comes from a terminal, without the keys that are bound."""
+
+    def __init__(self, reader: Any, keyboard: Keyboard) -> None:
+        self._reader, self._keyboard = reader, keyboard
+
+    def read(self, count: int = 1024) -> str:
+        return self._keyboard.filter(self._reader.read(count))
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._reader.closed)
 
 
 class Player:
@@ -81,7 +100,7 @@ class Screen:
         self._player = Player(live.watch(WAITING_CHUNKS), self._fps)
         self._state = "making the first chunk"
         self._answer, self._answered = "", 0.0
-        self._last = 0
+        self.keyboard = Keyboard(live.keys.bound, lambda key, down: live.send({"key": key, "down": down}))
         live.listen(self.hear)
 
     def hear(self, event: dict[str, Any]) -> None:
@@ -93,8 +112,6 @@ class Screen:
         elif kind in ("received", "applied"):
             notes = f"; {event['notes'][0]}" if event.get("notes") else ""
             self.answer(f"lands in {event['in']:.1f} s, chunk {event['chunk']}{notes}")
-            if kind == "applied":
-                self._last = event["chunk"]
         elif kind == "undone":
             self._player.restart()
             self.answer(f"back before chunk {event['chunk']}: {event['prompt']}")
@@ -166,11 +183,13 @@ def run_on_terminal(live: "Live", task: Task) -> None:
 
     thread = Thread(target=make, name="causvid live", daemon=True)
     try:
-        app.run(pre_run=thread.start, handle_sigint=False)
+        app.run(pre_run=lambda: begin(thread, app, screen), handle_sigint=False)
     except (EOFError, OSError, termios_error()):  # the terminal is gone, and cannot be set back
         if thread.ident is None:
             raise
     finally:
+        with suppress(OSError):
+            screen.keyboard.play(app.output, False)
         if thread.ident is not None:
             if thread.is_alive():
                 live.send({"quit": True})
@@ -178,6 +197,14 @@ def run_on_terminal(live: "Live", task: Task) -> None:
     for error in failed:
         raise error
     console.note(f"{counted(live.frames, 'frame')} made")
+
+
+def begin(thread: Thread, app: "Application[None]", screen: Screen) -> None:
+    """Start to make the video, now that the application runs."""
+    thread.start()
+    if screen.keyboard.bound:
+        screen.keyboard.play(app.output, True)
+        screen.answer(f"keys play ({', '.join(screen.keyboard.bound)}); Enter types")
 
 
 def termios_error() -> type[Exception]:
@@ -214,6 +241,7 @@ def application(live: "Live", screen: Screen) -> "Application[None]":
     from prompt_toolkit.application import Application
     from prompt_toolkit.buffer import Buffer
     from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.filters import Condition
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, merge_key_bindings
     from prompt_toolkit.key_binding.defaults import load_key_bindings
@@ -234,6 +262,7 @@ def application(live: "Live", screen: Screen) -> "Application[None]":
                     live.send(said)
             except UsageError as error:
                 screen.answer(str(error))
+        keyboard.play(app.output, True)
         return False  # the line is emptied
 
     words = WordCompleter([*HELP, *known_words(live)], WORD=True)
@@ -241,6 +270,12 @@ def application(live: "Live", screen: Screen) -> "Application[None]":
         accept_handler=accept, multiline=False, history=InMemoryHistory(), completer=words, complete_while_typing=False
     )
     keys = KeyBindings()
+    keyboard = screen.keyboard
+
+    @keys.add("enter", filter=Condition(lambda: bool(keyboard.bound) and not buffer.text))
+    def _(event: Any) -> None:
+        keyboard.play(event.app.output, not keyboard.playing)
+        screen.answer("keys play; Enter types" if keyboard.playing else "typing; Enter on an empty line plays again")
 
     @keys.add("c-c")
     @keys.add("c-d")
@@ -251,6 +286,7 @@ def application(live: "Live", screen: Screen) -> "Application[None]":
     @keys.add("c-z")
     def _(event: Any) -> None:
         live.send({"pause": True})
+        keyboard.play(event.app.output, False)
         event.app.suspend_to_background()
 
     def size() -> tuple[int, int]:
@@ -267,7 +303,7 @@ def application(live: "Live", screen: Screen) -> "Application[None]":
     body = FloatContainer(
         HSplit([picture, told, typed]), floats=[Float(CompletionsMenu(max_height=4), xcursor=True, ycursor=True)]
     )
-    source, output = _streams()
+    source, output = _streams(keyboard)
     app: Application[None] = Application(
         layout=Layout(body, focused_element=typed),
         key_bindings=merge_key_bindings([load_key_bindings(), keys]),
@@ -277,4 +313,5 @@ def application(live: "Live", screen: Screen) -> "Application[None]":
         input=source,
         output=output,
     )
+    app.before_render += lambda _: keyboard.let_go()
     return app

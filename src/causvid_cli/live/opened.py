@@ -1,7 +1,7 @@
 """A live session for a program: a prompt, perhaps a file for the video, and a thread that makes it."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,14 @@ from causvid_cli.job.job import Job, ModelUsed, journal_path
 from causvid_cli.job.journal import Journal
 from causvid_cli.job.open import chapters_of, metadata_of
 from causvid_cli.live.clock import Clock
+from causvid_cli.live.keys import Keys
 from causvid_cli.live.session import Live, check_script_free
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import ENDLESS, check_size, check_steps
 from causvid_cli.sampling.plan import GenerateOptions
+from causvid_cli.script import ScriptKey
 from causvid_cli.versions import versions
 from causvid_cli.video import PipeWriter, VideoFormat, Writer, open_writer
 
@@ -37,6 +39,7 @@ def open_live(
     options: GenerateOptions = LIVE,
     pace: Literal["real", "fast"] = "real",
     latency: float | None = None,
+    keys: Mapping[str, ScriptKey | str] | None = None,
     overwrite: bool = False,
     **changes: Any,
 ) -> Iterator[Live]:
@@ -47,7 +50,8 @@ def open_live(
 
     output: a file of any kind that `causvid t2v` writes; None keeps no video, only its script can be had. given: the
     photo, clip or source that it begins from (`job.inputs`). pace: real makes it as fast as it is shown, fast as fast
-    as can be. latency: how many seconds ahead of what is shown it is made, at most. changes: single options, by name.
+    as can be. latency: how many seconds ahead of what is shown it is made, at most. keys: what each is bound to,
+    a prompt or more. changes: single options, by name.
     """
     options = replace(options, **changes)
     path = None if output is None else Path(output)
@@ -58,7 +62,19 @@ def open_live(
         writer, journal = _kept(job, grid, given, path, stack, overwrite=overwrite)
         model = str(pipeline.folder) if pipeline.folder else job.model.name
         clock = Clock(real=pace == "real", lead=latency)
-        live = Live(pipeline, job, grid, writer, journal, given=given, model=model, clock=clock, versions=versions())
+        bound = {name: ScriptKey(prompt=key) if isinstance(key, str) else key for name, key in (keys or {}).items()}
+        live = Live(
+            pipeline,
+            job,
+            grid,
+            writer,
+            journal,
+            given=given,
+            model=model,
+            clock=clock,
+            keys=Keys(bound),
+            versions=versions(),
+        )
         yield live
         if writer.frames_written:
             live.finish()

@@ -30,6 +30,7 @@ from causvid_cli.job.open import chapters_of, metadata_of, open_interpolator, op
 from causvid_cli.job.recording import Recording, first_chunk_after, known_latents, restart_of
 from causvid_cli.job.told import script_path, script_text
 from causvid_cli.live.clock import Clock
+from causvid_cli.live.keys import Keys
 from causvid_cli.live.messages import Message, read_message
 from causvid_cli.live.watch import KEPT_CHUNKS, Shown, Watcher
 from causvid_cli.pipeline import ChunkResult, Pipeline
@@ -68,7 +69,7 @@ class Live:
 
     job: what the session begins with; its cues are told from there on. writer: entered by the caller. journal: what
     was made, and told, so far; perhaps of a session that was killed. given: what the video begins from. model: how the
-    script calls the model. stop: asked now and then whether to end.
+    script calls the model. keys: what is bound to them. stop: asked now and then whether to end.
     """
 
     def __init__(
@@ -82,10 +83,11 @@ class Live:
         given: InputMedia | None = None,
         model: str | None = None,
         clock: Clock,
+        keys: Keys | None = None,
         versions: Mapping[str, str] = {},
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.job, self.grid, self.clock = job, grid, clock
+        self.job, self.grid, self.clock, self.keys = job, grid, clock, keys or Keys({})
         self.pipeline, self._writer, self._journal, self._given = pipeline, writer, journal, given
         self._model, self._versions, self._stop = model or job.model.name, versions, stop
         self._inbox: list[tuple[str | int, Message]] = []
@@ -260,8 +262,8 @@ class Live:
             self._save(event_id, message.save)
         elif message.quit:
             self._quits = True
-        elif message.key is not None:
-            raise UsageError(f"key {message.key!r}: no keys are bound")
+        elif message.key is not None and (cue := self.keys.tell(message.key, down=message.down)):
+            self._pending.append(_Pending(event_id, cue.telling(self.grid, self.job.retiming.made)))
 
     def _tell(self) -> None:
         """Let what was told hold for the next chunk; the journal has it before."""

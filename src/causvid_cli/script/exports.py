@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from causvid_cli.script.model import AFTER_LAST_CUE, Script, ScriptCue, readers
+from causvid_cli.script.model import AFTER_LAST_CUE, KEYS, Script, ScriptCue, ScriptKey, readers
 from causvid_cli.script.snap import Snapped
 from causvid_cli.timecode import Time, decimal_text
 
@@ -25,10 +25,12 @@ def to_yaml(script: Script) -> str:
             return True
 
     fields = dict(_fields(script)) | {"cues": [dict(_fields(cue)) for cue in script.cues]} | dict(script.extra)
+    if script.keys:
+        fields["keys"] = {name: dict(_fields(key)) for name, key in script.keys.items()}
     return yaml.dump(fields, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _fields(part: Script | ScriptCue) -> Iterator[tuple[str, Any]]:
+def _fields(part: Script | ScriptCue | ScriptKey) -> Iterator[tuple[str, Any]]:
     """(name, text) of every field that is not left at its default."""
     kind: type = type(part)
     for name in readers(kind):
@@ -116,13 +118,17 @@ def schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     made = TypeAdapter(Script).json_schema()
-    for part, kind in ((made, Script), (made["$defs"]["ScriptCue"], ScriptCue)):
-        kept = [*readers(kind), "cues"]
+    described = made["$defs"]
+    for part, kind in ((made, Script), (described["ScriptCue"], ScriptCue), (described["ScriptKey"], ScriptKey)):
+        kept = [*readers(kind), "cues", "keys"]
         part["properties"] = {name: _tidy(part["properties"][name]) for name in kept if name in part["properties"]}
         part["patternProperties"] = {"^x-": True}
         part["additionalProperties"] = False
         part["description"] = part["description"].partition("\n")[0]
     made["required"] = ["version", "cues"]
+    bound = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/ScriptKey"}]}
+    keys = {"type": "object", "propertyNames": {"enum": list(KEYS)}, "additionalProperties": bound}
+    made["properties"]["keys"] = keys | {"description": made["properties"]["keys"]["description"]}
     made["properties"]["cues"]["minItems"] = 1
     return {"$schema": SCHEMA_DIALECT, **made, "title": "causvid script"}
 

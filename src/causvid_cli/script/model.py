@@ -250,6 +250,36 @@ class ScriptCue:
         return self.at or Time(Fraction(0))
 
 
+KEYS = (
+    *("left", "right", "up", "down", "space", "tab", "home", "end", "pageup", "pagedown", "insert", "delete"),
+    *(f"f{number}" for number in range(1, 13)),
+    *"abcdefghijklmnopqrstuvwxyz0123456789",
+)
+"""Names of the keys that can be bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptKey:
+    """What a key tells a live video when it is pressed, and when it is let go."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    prompt: Prose = None
+    """What to show; if left out, the prompt that holds goes on."""
+    release: Prose = None
+    """What to show when the key is let go; a key without it is tapped."""
+    transition: TransitionName = None
+    """As of a cue."""
+    blend: CueTime = None
+    """As of a cue."""
+    strength: Strength = None
+    """As of a cue."""
+    seed: Seed = None
+    """As of a cue."""
+    negative: Prose = None
+    """As of a cue."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """A video as a list of prompts, each with the time from which it holds.
@@ -307,6 +337,8 @@ class Script:
     """Added to every prompt."""
     cues: tuple[ScriptCue, ...]
     """What to show from when on."""
+    keys: Mapping[str, ScriptKey] = field(default_factory=dict, hash=False)
+    """What keys do while it is made live."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The fields that begin with `x-`, which are the user's own."""
     path: str = field(default="script", compare=False, repr=False)

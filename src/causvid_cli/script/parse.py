@@ -7,16 +7,18 @@ from typing import Any
 from causvid_cli.errors import UsageError
 from causvid_cli.script.model import (
     BROKEN,
+    KEYS,
     MOST_CUES,
     NEWER,
     FieldError,
     Script,
     ScriptCue,
+    ScriptKey,
     clashes,
     readers,
 )
 from causvid_cli.script.problems import ScriptSource, shortened
-from causvid_cli.script.tree import Fields, Items, Node, Text
+from causvid_cli.script.tree import Fields, Items, Node, Text, parse_yaml
 
 
 def script_of_tree(root: Node | None, source: ScriptSource, *, defaults: Mapping[str, Any] | None = None) -> Script:
@@ -30,13 +32,55 @@ def script_of_tree(root: Node | None, source: ScriptSource, *, defaults: Mapping
             source.complain(place, "not a script; it begins with 'version: 1', and below 'cues:' lists the prompts")
         source.check()
     assert isinstance(root, Fields)
-    top = dict(defaults or {}) | _values(root, Script, source, besides=("cues",))
+    top = dict(defaults or {}) | _values(root, Script, source, besides=("cues", "keys"))
     _check_version(top.get("version"), root, source)
     nodes, cues = _cues(root, source, misspelt=top.pop("cues", None) is BROKEN)
+    keys = read_keys(root.entries.get("keys"), source)
     _report_clashes(top, cues, nodes, root, source)
     source.check()
     made = [ScriptCue(**cue, line=_line(node, source)) for cue, node in zip(cues, nodes, strict=True)]
-    return Script(**top, cues=tuple(made), path=source.name)
+    return Script(**top, cues=tuple(made), keys=keys, path=source.name)
+
+
+def read_keys(node: Node | None, source: ScriptSource) -> dict[str, ScriptKey]:
+    """What keys are bound to: a prompt, or the fields of a cue. Problems go to the source."""
+    if node is None:
+        return {}
+    if not isinstance(node, Fields):
+        source.complain(node.place, "keys must be fields, such as 'left: the car moves left'")
+        return {}
+    bound: dict[str, ScriptKey] = {}
+    for name, child in node.entries.items():
+        values = {"prompt": child.value} if isinstance(child, Text) else {}
+        if name not in KEYS:
+            near = get_close_matches(name[:100], KEYS, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KEYS[:12])}, f1 to f12, letters, digits"
+            )
+            source.complain(child.key_place, f"unknown key {shortened(name)}", hint)
+        elif isinstance(child, Fields):
+            values = _values(child, ScriptKey, source)
+        elif isinstance(child, Items):
+            source.complain(child.place, f"{name} must be a prompt or the fields of a cue, not a list")
+        if BROKEN in values.values():
+            continue
+        if not any(value for name_, value in values.items() if name_ != "release") and name in KEYS:
+            source.complain(child.place, f"{name} is bound to nothing; write a prompt")
+        elif name in KEYS:
+            bound[name] = ScriptKey(**{name_: value for name_, value in values.items() if name_ != "extra"})
+    return bound
+
+
+def keys_of_text(source: ScriptSource) -> dict[str, ScriptKey]:
+    """The bindings in a YAML text of `key: prompt` lines, or below `keys:` in a script. Raises ScriptError."""
+    root = parse_yaml(source)
+    if isinstance(root, Fields) and isinstance(below := root.entries.get("keys"), Fields):
+        root = below
+    bound = read_keys(root, source)
+    if not bound and not source.problems:
+        source.complain(None, "binds no key; write lines such as 'left: the car moves left'")
+    source.check()
+    return bound
 
 
 def _check_version(version: Any, root: Fields, source: ScriptSource) -> None:

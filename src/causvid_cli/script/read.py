@@ -1,7 +1,7 @@
 """Scripts from files of every format, and from the short form on the command line. No torch."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from causvid_cli.config import did_you_mean
@@ -9,8 +9,8 @@ from causvid_cli.errors import UsageError
 from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.script.formats import TIMED, UNTIMED
 from causvid_cli.script.formats.shared import TIME, cue_node, script_node
-from causvid_cli.script.model import VERSION, Script, readers
-from causvid_cli.script.parse import script_of_tree
+from causvid_cli.script.model import VERSION, Script, ScriptKey, readers
+from causvid_cli.script.parse import keys_of_text, script_of_tree
 from causvid_cli.script.problems import Problem, ScriptSource, mark
 from causvid_cli.script.tree import Node, Text, parse_yaml
 
@@ -52,6 +52,11 @@ def read_script(
     for note in source.notes if on_note else ():
         on_note(note)  # type: ignore[misc]
     return made
+
+
+def read_keys(path: Path) -> Mapping[str, ScriptKey]:
+    """What a file binds to keys: YAML lines `key: prompt`, or a script's `keys`. Raises ScriptError, UsageError."""
+    return keys_of_text(load_source(path))
 
 
 def script_of(prompt: str, then: Sequence[str] = (), **fields: str | None) -> Script:
