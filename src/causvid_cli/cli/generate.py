@@ -9,6 +9,7 @@ import typer
 
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
+from causvid_cli.cli.talk import THRESHOLD_DB, Talk, TalkPrompt, TalkThreshold, check_talk, led_by_sound
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
 from causvid_cli.errors import UsageError
@@ -36,7 +37,14 @@ app = typer.Typer()
     ),
 )
 @with_video_options
-def t2v(video_options: VideoOptions, prompt: options.Prompt = None, then: options.Then = None) -> None:
+def t2v(
+    video_options: VideoOptions,
+    prompt: options.Prompt = None,
+    then: options.Then = None,
+    talk: Talk = None,
+    talk_prompt: TalkPrompt = None,
+    talk_threshold: TalkThreshold = THRESHOLD_DB,
+) -> None:
     """Make a video from a prompt, and print its path.
 
     storybook, the model that comes with causvid, draws pixel art: a subject, its colour, a scene and what happens,
@@ -45,7 +53,16 @@ def t2v(video_options: VideoOptions, prompt: options.Prompt = None, then: option
     Ctrl-C stops after the chunk at work and keeps what was made in NAME.partial.mp4; `causvid resume` goes on with it,
     and so does the same command with the same -o.
     """
-    make("t2v", prompt, then, video_options)
+    loud = check_talk(talk, talk_prompt, name="--talk")
+    if talk is None or loud is None:
+        make("t2v", prompt, then, video_options)
+        return
+    started = time.monotonic()
+    if then:
+        raise UsageError("--talk and --then both say when prompts change; choose one")
+    script = script_of(check_prompt(read_prompt(prompt)))
+    script, video_options = led_by_sound(script, video_options, talk, loud, talk_threshold)
+    make_script("t2v", script, video_options, given=None, started=started)
 
 
 @app.command(

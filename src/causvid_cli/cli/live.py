@@ -12,6 +12,15 @@ from causvid_cli.cli import completion, console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.edit_script import given_by, read
 from causvid_cli.cli.generate import raw_format, read_prompt, stdin_video
+from causvid_cli.cli.talk import (
+    THRESHOLD_DB,
+    AudioIn,
+    TalkPrompt,
+    TalkThreshold,
+    check_talk,
+    led_by_sound,
+    listen_to_stdin,
+)
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
 from causvid_cli.errors import DeviceError, UsageError
@@ -80,6 +89,16 @@ Bindings = Annotated[
         show_default=False,
     ),
 ]
+Osc = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="Be told by Open Sound Control, on this UDP port of 127.0.0.1.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(
@@ -108,6 +127,10 @@ def live(
     pace: Pace = "real",
     latency: Latency = None,
     keys: Bindings = None,
+    osc: Osc = None,
+    audio_in: AudioIn = None,
+    talk_prompt: TalkPrompt = None,
+    talk_threshold: TalkThreshold = THRESHOLD_DB,
     fit: options.Fit = None,
     hold: options.Hold = None,
     background: options.Background = "",
@@ -127,12 +150,23 @@ def live(
 
     check_choice(pace, PACES, name="--pace")
     lead = None if latency is None else _seconds(latency)
-    if not stdin:
-        _check_terminal(source)
-    if stdin and str(source or "") == "-":
-        raise UsageError("--stdin and --source -: both come on stdin; choose one")
+    on_stdin = [name for name, file in (("--source -", source), ("--audio-in -", audio_in)) if str(file or "") == "-"]
+    on_stdin += ["--stdin"] if stdin else []
+    if len(on_stdin) > 1:
+        raise UsageError(f"{' and '.join(on_stdin)}: both come on stdin; choose one")
+    has_terminal = _has_terminal(piped=bool(on_stdin))
+    heard = on_stdin == ["--audio-in -"]
+    if not stdin and not has_terminal and not heard:
+        raise UsageError("no terminal to type on; --stdin takes JSON lines from a program, as docs/live.md tells")
+    if has_terminal and not stdin:
+        require("prompt_toolkit", extra="live", what="typing in a terminal", error=DeviceError)
     _check_together(video_options)
-    talk = Talk(by_program=stdin, to_pipe=video_options.output == "-", clock=Clock(real=pace == "real", lead=lead))
+    talk = Talk(
+        clock=Clock(real=pace == "real", lead=lead),
+        by_program=stdin,
+        to_pipe=video_options.output == "-",
+        on_terminal=has_terminal,
+    )
     given: InputMedia | None = None
     if prompt is not None and Path(prompt).suffix.lower() in SCRIPTS:
         if image or clip or source:
@@ -161,8 +195,17 @@ def live(
                 strength=strength,
                 tolerate_damage=tolerate_damage,
             )
+    loud = check_talk(audio_in, talk_prompt, name="--audio-in")
+    if heard and loud:
+        quiet = script.cues[0].prompt
+        talk.ear = lambda live: listen_to_stdin(live, quiet, loud, talk_threshold)
+    elif audio_in and loud:
+        script, video_options = led_by_sound(script, video_options, audio_in, loud, talk_threshold, given=given)
     if video_options.length is None and script.length is None:
         video_options = replace(video_options, length=ENDLESS)
+    if osc is not None:
+        require("pythonosc", extra="osc", what="--osc", error=DeviceError)
+        talk.osc = osc
     talk.keys = read_keys(keys) if keys else script.keys
     run_live(make_tasks("live", script, video_options, given=given), talk, started=started)
 
@@ -174,12 +217,9 @@ def _seconds(latency: str) -> float:
     return float(asked.number)
 
 
-def _check_terminal(source: Path | None) -> None:
-    """Raises UsageError where nobody can type."""
-    typed = (sys.stdin is not None and sys.stdin.isatty()) or str(source or "") == "-"
-    if not typed or not console.is_terminal():
-        raise UsageError("no terminal to type on; --stdin takes JSON lines from a program, as docs/live.md tells")
-    require("prompt_toolkit", extra="live", what="typing in a terminal", error=DeviceError)
+def _has_terminal(*, piped: bool) -> bool:
+    """Whether somebody can type. piped: whether stdin brings something else."""
+    return console.is_terminal() and (piped or (sys.stdin is not None and sys.stdin.isatty()))
 
 
 def _check_together(video_options: VideoOptions) -> None:

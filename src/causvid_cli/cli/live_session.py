@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Thread
@@ -49,6 +49,10 @@ class Talk:
     to_pipe: bool = False
     on_terminal: bool = True
     keys: Mapping[str, ScriptKey] = field(default_factory=dict)
+    osc: int | None = None
+    """The UDP port of a show's desk."""
+    ear: "Callable[[Live], None] | None" = None
+    """Begins to listen to something else that tells."""
 
     def first_prompt(self) -> str:
         """What to show first, where the command line does not say it. Raises UsageError where nobody says it."""
@@ -74,6 +78,12 @@ class Talk:
 
     def run(self, live: "Live", task: Task) -> None:
         """Make the video, while the session is told what comes in and its events go out."""
+        if self.ear is not None:
+            self.ear(live)
+        if self.osc is not None:
+            from causvid_cli.live.osc import listen_to_osc
+
+            listen_to_osc(live, self.osc)
         if self.on_terminal and not self.by_program:
             from causvid_cli.cli.live_terminal import run_on_terminal
 

@@ -124,7 +124,7 @@ class _ContainerSource:
     """Reads the video of a container that cannot be rewound."""
 
     def __init__(self, file: BinaryIO, name: str, notes: list[str]) -> None:
-        self._pipe, self._name, self._notes = _Pipe(file), name, notes
+        self._pipe, self._name, self._notes = Pipe(file), name, notes
         with self._errors():
             self._container = av.open(
                 self._pipe,
@@ -169,7 +169,7 @@ class _ContainerSource:
             ) from error
 
 
-class _Pipe:
+class Pipe:
     """A pipe for PyAV: gives what has arrived instead of waiting for a full buffer, and cannot be rewound."""
 
     def __init__(self, file: BinaryIO) -> None:
