@@ -58,15 +58,8 @@ def test_a_figure_talks_while_the_sound_does(tiny, spoken):
     assert [cue.get("start_chunk", 0) for cue in info.recipe["cues"]] == [0, 1, 2, 3]
     assert info.frames == 16
     assert open_soundtrack(Path("x.mp4")).seconds == pytest.approx(2, abs=0.1)
-    makes("t2v", QUIET, "--length", "2s", "-o", "plain.mp4", *options)
-    np.testing.assert_array_equal(decode("x.mp4")[:4], decode("plain.mp4")[:4])
-    assert not np.array_equal(decode("x.mp4"), decode("plain.mp4"))
-
-
-def test_live_a_file_of_sound_leads_as_it_does_offline(tiny, spoken):
-    options = ["-m", tiny, "-s", 1, "--talk-prompt", LOUD]
-    makes("t2v", QUIET, "--talk", spoken, "-o", "x.mp4", *options)
-    makes("live", QUIET, "--stdin", "--pace", "fast", "--audio-in", spoken, "-o", "live.mp4", *options)
+    options += ["--stdin", "--pace", "fast", "--talk-prompt", LOUD]
+    makes("live", QUIET, "--audio-in", spoken, "-o", "live.mp4", *options)  # as it does offline
     np.testing.assert_array_equal(decode("live.mp4"), decode("x.mp4"))
     assert [cue.prompt for cue in read_script(Path("live.causvid.yaml")).cues] == [QUIET, LOUD, QUIET, LOUD]
 

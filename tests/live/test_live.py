@@ -121,12 +121,12 @@ def random_message(rng: np.random.Generator, chunk: int) -> dict[str, Any]:
     return {"cue": cue}
 
 
-def check_replay(pipeline: Pipeline, seed: int) -> None:
+def check_replay(pipeline: Pipeline, seed: int, *, chunks: int = 8) -> None:
     rng = np.random.default_rng(seed)
     kind = ["none", "photo", "clip", "source"][seed % 4]
-    said = {c: [random_message(rng, c) for _ in range(rng.integers(1, 4))] for c in range(8) if rng.random() < 0.5}
+    said = {c: [random_message(rng, c) for _ in range(rng.integers(1, 4))] for c in range(chunks) if rng.random() < 0.5}
     given = given_input(kind, pipeline.folder)
-    events = play(pipeline, said, chunks=8, given=given, guidance=3.0, fps=12 if seed % 8 == 4 else None)
+    events = play(pipeline, said, chunks=chunks, given=given, guidance=3.0, fps=12 if seed % 8 == 4 else None)
     (ended,) = named(events, "ended")
     makes("edit-script", "x.causvid.yaml", "-o", "again.mp4", "--device", "cpu")
     np.testing.assert_array_equal(decode("again.mp4"), decode("x.mp4"), err_msg=f"{said}")
@@ -134,13 +134,13 @@ def check_replay(pipeline: Pipeline, seed: int) -> None:
     assert len(decode("x.mp4")) == before + ended["frames"]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_sessions_are_made_again(pipeline, seed):
-    check_replay(pipeline, seed)
+    check_replay(pipeline, seed, chunks=4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6, 56))
+@pytest.mark.parametrize("seed", range(4, 54))
 def test_many_random_sessions_are_made_again(pipeline, seed):
     check_replay(pipeline, seed)
 
