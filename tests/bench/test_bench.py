@@ -302,8 +302,8 @@ def test_what_is_timed_has_been_made_before(pack):
 
 KEYS = """
     v model device device_name dtype loading torch threads length size fps frames chunks chunk_frames chunk_pictures
-    repeats complete import_s torch_s load_s encode_s exit_s matrix_rate_share matrix_flops_per_s spread network_flops chunk student teacher
-    ratio settings
+    repeats complete import_s torch_s load_s encode_s exit_s matrix_rate_share
+    matrix_flops_per_s spread network_flops chunk student teacher ratio settings
 """
 SETTING_KEYS = """
     steps window_frames sink_frames rounds warm_up_chunks warm_up_s first_steady_chunk first_frame_s first_chunks_s

@@ -125,6 +125,9 @@ def test_the_options_of_t2v():
     params = dict(commands())["t2v"].params
     assert [" ".join(param.opts) for param in params if param.param_type_name == "option"] == [
         "--then",
+        "--talk",
+        "--talk-prompt",
+        "--talk-threshold",
         "--output -o",
         "--length",
         "--size",
@@ -132,6 +135,7 @@ def test_the_options_of_t2v():
         "--interpolate",
         "--seed -s",
         "--steps",
+        "--rope",
         "--negative -n",
         "--strict",
         "--guidance",
@@ -185,7 +189,7 @@ def test_the_options_of_the_others_are_those_and_their_own(command, own):
     assert [name for name in options[command] if name == "--then" or name not in options["t2v"]] == [
         f"--{name}" for name in own.split()
     ]
-    assert set(options["t2v"]) - set(options[command]) <= {"--then"}
+    assert set(options["t2v"]) - set(options[command]) <= {"--then", "--talk", "--talk-prompt", "--talk-threshold"}
 
 
 def test_every_command_that_computes_takes_a_number_of_threads():
@@ -746,7 +750,7 @@ def test_models_list_without_a_model_says_so(monkeypatch):
 def test_models_show_tells_and_verifies(storybook):
     shown = run("models", "show", "storybook")
     assert shown.exit_code == 0
-    assert re.search("^files +8, all verified by sha256", shown.stdout, re.M)
+    assert re.search("^files +10, all verified by sha256", shown.stdout, re.M)
     entry = json.loads(run("models", "show", "storybook", "--json").stdout)
     assert (entry["verified"], entry["license"], entry["steps"]) == (True, "Apache-2.0", [1000.0, 500.0])
     flip_a_byte(storybook)
