@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from causvid_cli.errors import CausvidError, ModelError, UsageError
 from causvid_cli.extras import UPDATE
+from causvid_cli.geometry import ChunkGrid, CodecFacts
 from causvid_cli.untrusted import LARGE, MOST_BYTES, MOST_CHECKED, SHOWN, parse_object, read_text, shown
 
 T = TypeVar("T")
@@ -148,6 +149,15 @@ class PackFacts:
     def networks(self) -> tuple[str, ...]:
         """Subfolders of the transformers that make a video: the denoising one, and the second where there is one."""
         return ("transformer", self.context_network) if self.context_network else ("transformer",)
+
+    def grid(self, codec: CodecFacts, *, given_frames: int = 0, shows_given: bool = False) -> ChunkGrid:
+        """Return where the chunks of a video by this model lie.
+
+        given_frames: latent frames before the first chunk. shows_given: whether the video begins with them.
+        """
+        return ChunkGrid(
+            codec=codec, chunk_frames=self.chunk_frames, given_frames=given_frames, shows_given=shows_given
+        )
 
     def _need(self, name: str, fits: bool, complaint: str) -> None:
         if not fits:

@@ -28,7 +28,7 @@ from causvid_cli.codec.condition import SourceLatents, check_frames, encode_pref
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
-from causvid_cli.geometry import Chunk, ChunkGrid, Geometry
+from causvid_cli.geometry import Chunk, Geometry
 from causvid_cli.models.load import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
 from causvid_cli.models.memory import Video
 from causvid_cli.models.packs import codec_folder, verify_pack, without_parts
@@ -196,7 +196,7 @@ class Stream:
         if not pipeline.model.is_compiled or plan.geometry in pipeline.warm:
             return 0.0
         frames, sink = pipeline.facts.chunk_frames, pipeline.facts.sink_frames
-        grid = ChunkGrid(codec=pipeline.codec.facts, chunk_frames=frames)
+        grid = pipeline.facts.grid(pipeline.codec.facts)
         with torch.inference_mode():
             prompt = pipeline.prompt_cache(self._track.current.embeds)
             made = rollout(

@@ -14,7 +14,6 @@ from causvid_cli.cli import console, options, settings
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
-from causvid_cli.geometry import ChunkGrid
 from causvid_cli.models.resolve import ResolvedModel, resolve_model
 from causvid_cli.request import Loading, check_device, check_dtype, check_size, check_steps, check_window
 from causvid_cli.timecode import parse_frames, parse_size, parse_whole
@@ -192,8 +191,7 @@ def _length(length: str, chunks: int | None, chosen: ResolvedModel) -> str:
     if chunks is None:
         parse_frames(length, fps=Fraction(str(chosen.facts.fps)))
         return length
-    grid = ChunkGrid(codec=chosen.codec, chunk_frames=chosen.facts.chunk_frames)
-    return f"{grid.start_picture(chunks)}f"
+    return f"{chosen.facts.grid(chosen.codec).start_picture(chunks)}f"
 
 
 def _settings(steps: str | None, window: str | None, facts: PackFacts) -> tuple[BenchSetting, ...]:

@@ -255,12 +255,8 @@ def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: in
     """Where the chunks of a video lie. latent_frames: what the input becomes, where it has not been looked at yet."""
     if given is not None and latent_frames is None:
         latent_frames = given.latent_frames
-    return ChunkGrid(
-        codec=model.codec,
-        chunk_frames=model.facts.chunk_frames,
-        given_frames=latent_frames or 0,
-        shows_given=given is not None and given.kind == "photo",
-    )
+    shows_given = given is not None and given.kind == "photo"
+    return model.facts.grid(model.codec, given_frames=latent_frames or 0, shows_given=shows_given)
 
 
 def output_path(job: Job, options: VideoOptions, *, number: int) -> Path | None:

@@ -112,9 +112,8 @@ def make_plan(
         height=height * factor,
         enlarge=factor,
         geometry=Geometry(height, width, codec.spatial_factor),
-        grid=ChunkGrid(
-            codec=codec,
-            chunk_frames=facts.chunk_frames,
+        grid=facts.grid(
+            codec,
             given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
             shows_given=shows_given,
         ),
