@@ -281,6 +281,7 @@ BAD_REQUESTS = {
     "sidecar of stdout": (["x", "--sidecar", "-o", "-"], 2, "--sidecar and -o -: it lies beside a file"),
     "both kinds of json": (["x", "--json", "--json-lines"], 2, "--json and --json-lines: choose one"),
     "replace and skip": (["x", "-y", "--skip-existing"], 2, "-y and --skip-existing: choose one"),
+    "rope": (["x", "--rope", "up"], 2, "--rope up: unknown; try relative or absolute"),
     "guidance nan": (["x", "--guidance", "nan"], 2, "--guidance nan: must be 1 to 20"),
     "transition unknown": (["x", "--transition", "fade"], 2, "--transition fade: unknown; try recache, soft or cut"),
     "progress unknown": (["x", "--progress", "dots"], 2, "--progress dots: unknown; try auto, bar, plain or none"),

@@ -68,6 +68,7 @@ def test_a_video_carries_its_recipe(tiny):
         "cells": "64x64",
         "seed": 7,
         "steps": 3,
+        "rope": None,
         "guidance": 1.5,
         "device": "cpu",
         "dtype": "float32",

@@ -30,6 +30,7 @@ from causvid_cli import storybook
 from causvid_cli.config import load_facts
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
+from causvid_cli.geometry import take_chunks
 from causvid_cli.pipeline import load
 from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
@@ -244,7 +245,7 @@ TINY = TrainConfig(
     name="tiny",
     clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
-    rollout=RolloutFacts(window_frames=4, steps=(1000.0, 500.0)),
+    rollout=RolloutFacts(window_frames=4, steps=(1000.0,), first_steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, supervise_rollout=True),
     teacher_steps=2,
     autoencoder=AutoencoderConfig(**asdict(FEW)),
@@ -275,8 +276,10 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
         assert set(begun) == {*STAGES[: STAGES.index(stage) + 1]}
 
     facts = load_facts(run.pack)
-    assert (facts.name, facts.steps, facts.window_frames) == ("tiny", (1000.0, 500.0), 4)
+    assert (facts.name, facts.steps, facts.first_steps) == ("tiny", (1000.0,), (1000.0, 500.0))
+    assert facts.window_frames == 4
     pipeline = load(run.pack, device="cpu")
+    assert [len(pipeline.plan().steps_of(chunk)) for chunk in take_chunks(3, 1)] == [2, 1, 1]
     frames = pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64))
     assert frames.shape == (13, 64, 64, 3)
     palette = {tuple(colour) for colour in storybook.PALETTE.tolist()}
@@ -430,6 +433,7 @@ def test_every_number_of_a_run_has_a_range(tmp_path, number):
         ("[data]\nvideos = 'x'\nsizes = [[0, 64]]", "data.sizes.0.0: must be greater than or equal to 1, got 0"),
         ("[data]\nvideos = 'x'\ndamaged_share = 1.5", "data.damaged_share: must be less than or equal to 1, got 1.5"),
         ("[clips]\n[rollout]\nsteps = [500, 750]", "rollout.steps: must fall, noisiest first"),
+        ("[clips]\n[rollout]\nfirst_steps = [500, 750]", "rollout.first_steps: must fall, noisiest first"),
         ("[clips]\n[rollout]\nchunk_frames = 9", "rollout.window_frames: must be 9 or more, as a chunk is"),
         ("[clips]\n[matching]\nmin_sigma = 0.99", "matching.min_sigma: must not be more than matching.max_sigma"),
     ],

@@ -65,7 +65,7 @@ class Together:
         """The prompts of all videos, the same object as long as each is the same."""
         prompts = tuple(member.prompt(chunk) for member in self._members)
         if self._prompts is None or any(a is not b for a, b in zip(prompts, self._prompts[0], strict=True)):
-            self._prompts = (prompts, PromptCache(torch.cat([prompt.embeds for prompt in prompts])))
+            self._prompts = (prompts, PromptCache.batch(prompts))
         return self._prompts[1]
 
     def _noise(self, chunk: Chunk, step: int) -> Tensor:

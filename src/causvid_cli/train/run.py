@@ -105,6 +105,8 @@ class TrainingRun:
             name=config.name,
             **asdict(rollout),
             sink_frames=0 if self.base is None else facts.sink_frames,
+            context="clean_pass",  # which training runs, by the student itself
+            context_network=None,
             prediction=config.network.prediction if self.base is None else facts.prediction,
             teacher="teacher" if self.has_teacher else None,
             teacher_guidance=config.teacher_guidance or facts.teacher_guidance,
