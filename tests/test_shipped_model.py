@@ -7,7 +7,7 @@ from causvid_cli import storybook
 from causvid_cli.config import load_facts
 from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.pipeline import Pipeline, load
-from causvid_cli.storybook import VOCABULARY
+from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.teacher import load_teacher
 
 SHIPPED = ("storybook", "storybook-fast")
@@ -32,18 +32,19 @@ def test_the_packs_are_whole_and_small() -> None:
 
 def test_it_knows_every_word_of_the_vocabulary(pipeline: Pipeline) -> None:
     words = pipeline.text.text.config["words"]  # type: ignore[attr-defined]
-    assert words["subject"] == words["target"] == list(VOCABULARY.subjects)
+    assert words["subject"] == words["target"] == list(FIRST_WORDS["subject"])
     assert [words["colour"], words["scene"], words["action"]] == [
-        list(names) for names in (VOCABULARY.colours, VOCABULARY.scenes, VOCABULARY.actions)
+        list(names) for names in (FIRST_WORDS[slot] for slot in ("colour", "scene", "action"))
     ]
 
 
 def test_it_paints_the_scene_that_is_asked(pipeline: Pipeline) -> None:
     """Each picture agrees with the asked scene, in one of its mirrorings, in more pixels than with any other."""
     scenes = {
-        name: [storybook.scenes.scene_loop(name, mirrored) for mirrored in (False, True)] for name in VOCABULARY.scenes
+        name: [storybook.scenes.scene_loop(name, mirrored) for mirrored in (False, True)]
+        for name in FIRST_WORDS["scene"]
     }
-    for seed, asked in enumerate(VOCABULARY.scenes):
+    for seed, asked in enumerate(FIRST_WORDS["scene"]):
         story = storybook.Story("cat", "natural", asked, "stays still", None)
         frames = pipeline.generate(story.caption(), length="1s", size=(64, 64), seed=seed)
         agreement = {

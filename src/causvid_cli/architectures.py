@@ -124,6 +124,15 @@ class SlotWords:
     scene: Words
     action: Words
     target: Words
+    size: Words = field(default_factory=list)
+    speed: Words = field(default_factory=list)
+    sky: Words = field(default_factory=list)
+    camera: Words = field(default_factory=list)
+    count: list[Literal[1, 2, 3]] = field(default_factory=list)
+    relation: Words = field(default_factory=list)
+    other: Words = field(default_factory=list)
+    other_colour: Words = field(default_factory=list)
+    mirrored: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +146,8 @@ class StoryTextConfig:
 
     def __post_init__(self) -> None:
         for slot, words in asdict(self.words).items():
-            if bad := [word for word in words if not all(part.isalpha() for part in word.split(" "))]:
+            said = [word for word in words if isinstance(word, str)]
+            if bad := [word for word in said if not all(part.isalpha() for part in word.split(" "))]:
                 raise ModelError(f"words.{slot}: {bad[0]!r} is no word of letters")
 
 

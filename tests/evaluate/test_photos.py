@@ -12,7 +12,7 @@ from causvid_cli.evaluate.photos import HOLDS
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE
 from causvid_cli.geometry import held_pictures
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import VOCABULARY
+from causvid_cli.storybook import FIRST_WORDS
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_shots_are_always_the_same_and_their_prompts_keep_what_the_photo_shows()
         for name in ("subject", "colour", "scene"):
             assert getattr(shot.photo, name) == getattr(shot.story, name)
         assert shot.story.action != shot.photo.action
-    assert {shot.story.action for shot in of[:9]} == set(VOCABULARY.actions)
+    assert {shot.story.action for shot in of[:9]} == set(FIRST_WORDS["action"])
     assert len({shot.at for shot in of}) > 9
 
 

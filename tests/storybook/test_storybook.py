@@ -7,14 +7,16 @@ import time
 import numpy as np
 import pytest
 
+from causvid_cli import storybook
 from causvid_cli.storybook import (
     CYCLE,
+    FIRST_LEXICON,
+    FIRST_WORDS,
     PALETTE,
     SIZE,
-    VOCABULARY,
+    Parsed,
     Story,
     held_out,
-    parse,
     render,
     render_indices,
     render_photo,
@@ -27,6 +29,11 @@ from causvid_cli.storybook.scenes import scene_loop
 from causvid_cli.storybook.sprites import SCALE_STEPS, sprite
 
 
+def parse(text: str, previous: Story | None = None) -> Parsed:
+    """What the first packs read in a text."""
+    return storybook.parse(text, previous, FIRST_LEXICON)
+
+
 def story_of(subject: str | None = "car", action: str = "stays still", scene: str = "meadow") -> Story:
     target = ("swan" if subject != "swan" else "cat") if action == "turns into" else None
     return Story(subject, "red" if subject else "natural", scene, action, target)
@@ -37,7 +44,7 @@ def test_palette_is_small_and_has_no_colour_twice() -> None:
     assert len(np.unique(PALETTE, axis=0)) == len(PALETTE)
 
 
-@pytest.mark.parametrize("scene", VOCABULARY.scenes)
+@pytest.mark.parametrize("scene", FIRST_WORDS["scene"])
 def test_scene_repeats_after_8_frames_moves_and_is_mirrored(scene: str) -> None:
     frames, mask = render_indices(story_of(None, scene=scene), length=24, seed=3)
     assert (frames[:8] == frames[8:16]).all() and (frames[:8] == frames[16:]).all()
@@ -46,7 +53,7 @@ def test_scene_repeats_after_8_frames_moves_and_is_mirrored(scene: str) -> None:
     assert (scene_loop(scene, True) == scene_loop(scene, False)[..., ::-1]).all()
 
 
-@pytest.mark.parametrize("action", VOCABULARY.actions)
+@pytest.mark.parametrize("action", FIRST_WORDS["action"])
 def test_frame_depends_on_its_number_only(action: str) -> None:
     story = story_of("bird", action)
     frames, mask = render_indices(story, length=48, seed=5)
@@ -94,16 +101,16 @@ def test_the_shown_subject_changes_when_it_is_drawn_as_another() -> None:
 
 
 def test_every_subject_renders_in_every_action_and_colour() -> None:
-    for subject in VOCABULARY.subjects:
-        for action in VOCABULARY.actions:
+    for subject in FIRST_WORDS["subject"]:
+        for action in FIRST_WORDS["action"]:
             frames, mask = render_indices(story_of(subject, action, "street"), length=18, seed=2)
             assert frames.max() < len(PALETTE) and mask.any(axis=(1, 2)).all()
-        for colour in VOCABULARY.colours:
+        for colour in FIRST_WORDS["colour"]:
             frames, mask = render_indices(Story(subject, colour, "sea", "stays still"), length=1, seed=2)
             assert len(np.unique(frames[mask])) >= 4
 
 
-@pytest.mark.parametrize("subject", VOCABULARY.subjects)
+@pytest.mark.parametrize("subject", FIRST_WORDS["subject"])
 def test_sprite_is_large_and_moves(subject: str) -> None:
     for phase in range(CYCLE):
         drawn = sprite(subject, phase) != 255
@@ -233,8 +240,8 @@ def test_any_string_parses_and_quickly() -> None:
 
 
 def test_story_refuses_unknown_names() -> None:
-    with pytest.raises(ValueError, match="dragon"):
-        Story("dragon", "red", "sea", "jumps")
+    with pytest.raises(ValueError, match="gryphon"):
+        Story("gryphon", "red", "sea", "jumps")
     with pytest.raises(ValueError, match="target"):
         Story("cat", "red", "sea", "turns into")
 
@@ -242,13 +249,13 @@ def test_story_refuses_unknown_names() -> None:
 def test_one_combination_in_16_is_held_out() -> None:
     stories = [
         Story(subject, colour, scene, action, "cat" if action == "turns into" else None)
-        for subject in VOCABULARY.subjects
-        for colour in VOCABULARY.colours
-        for scene in VOCABULARY.scenes
-        for action in VOCABULARY.actions
+        for subject in FIRST_WORDS["subject"]
+        for colour in FIRST_WORDS["colour"]
+        for scene in FIRST_WORDS["scene"]
+        for action in FIRST_WORDS["action"]
     ]
     assert 0.055 < np.mean([held_out(story) for story in stories]) < 0.07
-    assert not any(held_out(story_of(None, scene=scene)) for scene in VOCABULARY.scenes)
+    assert not any(held_out(story_of(None, scene=scene)) for scene in FIRST_WORDS["scene"])
 
 
 def test_render_gives_rgb_of_the_palette() -> None:

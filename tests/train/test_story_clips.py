@@ -264,15 +264,15 @@ def test_known_frames_lie_where_roll_outs_have_them():
 
 
 def every_story() -> list[Story]:
-    known = storybook.VOCABULARY
-    alone = [Story(None, "natural", scene, "stays still") for scene in known.scenes]
+    known = storybook.FIRST_WORDS
+    alone = [Story(None, "natural", scene, "stays still") for scene in known["scene"]]
     return alone + [
         Story(subject, colour, scene, action, target)
-        for subject in known.subjects
-        for colour in known.colours
-        for scene in known.scenes
-        for action in known.actions
-        for target in ([t for t in known.subjects if t != subject] if action == "turns into" else [None])
+        for subject in known["subject"]
+        for colour in known["colour"]
+        for scene in known["scene"]
+        for action in known["action"]
+        for target in ([t for t in known["subject"] if t != subject] if action == "turns into" else [None])
     ]
 
 

@@ -16,19 +16,16 @@ from causvid_cli import storybook
 from causvid_cli.architectures import load_config
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import ModelError
-from causvid_cli.storybook import VOCABULARY, Story
+from causvid_cli.storybook import FIRST_WORDS, VOCABULARY, Story
 from causvid_cli.weights.files import load_safetensors, load_state
 
 FRAMES = 32
 """Frames that the judge looks at."""
 STRIDE = 2
 """It sees every second one of them."""
-ATTRIBUTES: Mapping[str, tuple[str | None, ...]] = {
-    "subject": VOCABULARY.subjects,
-    "colour": VOCABULARY.colours,
-    "scene": VOCABULARY.scenes,
-    "action": VOCABULARY.actions,
-    "target": (None, *VOCABULARY.subjects),
+ATTRIBUTES: Mapping[str, Sequence[str | None]] = {
+    **FIRST_WORDS,
+    "target": (None, *FIRST_WORDS["target"]),
 }
 LASTING = ("subject", "colour", "scene")
 """What still shows at the end of a long clip, whatever has happened before."""
@@ -64,7 +61,7 @@ def _shown_colour(story: Story) -> str:
     if story.colour != "natural" or story.subject is None:
         return story.colour
     ramp = VOCABULARY.subject[story.subject].natural[1].split(".")[0]
-    return ramp if ramp in VOCABULARY.colours else "natural"
+    return ramp if ramp in ATTRIBUTES["colour"] else "natural"
 
 
 def labels(said: Sequence[Said]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.geometry import Hold, held_pictures
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import VOCABULARY, Story
+from causvid_cli.storybook import FIRST_WORDS, Story
 
 HOLDS: tuple[Hold, ...] = ("chunk", "frame")
 EARLY_S, LATE_S = 1, 4
@@ -40,7 +40,7 @@ def shots(count: int) -> tuple[Shot, ...]:
 
     The story has the photo's subject, colour and scene, and another action: each action comes in turn.
     """
-    rng, actions = np.random.default_rng((0, 6)), VOCABULARY.actions
+    rng, actions = np.random.default_rng((0, 6)), FIRST_WORDS["action"]
     return tuple(_shot(actions[number % len(actions)], rng) for number in range(count))
 
 
@@ -54,7 +54,7 @@ def _shot(action: str, rng: np.random.Generator) -> Shot:
 
 
 def _doing(story: Story, action: str, rng: np.random.Generator) -> Story:
-    others = [other for other in VOCABULARY.subjects if other != story.subject]
+    others = [other for other in FIRST_WORDS["subject"] if other != story.subject]
     return replace(story, action=action, target=str(rng.choice(others)) if action == "turns into" else None)
 
 

@@ -20,7 +20,7 @@ from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import VOCABULARY, Story
+from causvid_cli.storybook import FIRST_WORDS, Story
 
 PARTS = ("subject", "colour", "scene", "action")
 KINDS = (*PARTS, *PARTS, "all")
@@ -76,10 +76,10 @@ def _others(story: Story, kind: str, rng: np.random.Generator) -> Iterator[Story
     if kind == "all":
         yield from sample_stories(rng, 1, held_out=True)
         return
-    for name in rng.permutation(getattr(VOCABULARY, f"{kind}s")).tolist():
+    for name in rng.permutation(FIRST_WORDS[kind]).tolist():
         changes = {kind: name}
         if name == "turns into":
-            changes["target"] = str(rng.choice([other for other in VOCABULARY.subjects if other != story.subject]))
+            changes["target"] = str(rng.choice([other for other in FIRST_WORDS["subject"] if other != story.subject]))
         if kind != "action" or name != story.action:
             yield replace(story, **changes)
 

@@ -26,6 +26,7 @@ from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
+from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.weights.files import check_state, load_safetensors, load_state
 from causvid_cli.weights.gguf import compute_in, find_gguf, load_gguf, take_gguf
 from causvid_cli.weights.lora_files import find_loras
@@ -169,7 +170,7 @@ def load_pixel_codec(folder: Path) -> PixelCodec:
 def load_story_text(folder: Path) -> StoryText:
     """The storybook's text features in a folder, in float32. Raises ModelError unless all is there and fits."""
     config = load_config(folder, "StoryText")
-    for slot, known in StoryText.vocabulary().items():
+    for slot, known in FIRST_WORDS.items():
         if lacking := [word for word in known if word not in config["words"][slot]]:
             raise ModelError(f"{folder / 'config.json'}: words.{slot}: lacks {lacking[0]!r}, which a prompt may say")
     text = _filled(lambda: StoryText(config["words"], dim=config["dim"]), load_safetensors(folder), name="StoryText")

@@ -61,7 +61,7 @@ class RandomText:
     def __init__(self, *, dim: int, rows: int = ROWS) -> None:
         self.dim, self.rows = dim, rows
 
-    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
+    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         words = check_prompt(prompt).split()
         return EncodedPrompt(prompt, self._features(" ".join(words), len(words) + 1), (NOTE,), " ".join(words))
 

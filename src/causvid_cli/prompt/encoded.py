@@ -26,9 +26,13 @@ class EncodedPrompt:
 
 
 class TextEncoder(Protocol):
-    """prompt -> features; `previous` is the prompt before it in the same video, for what the new one leaves unsaid."""
+    """prompt -> features.
 
-    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt: ...
+    previous: the prompt before it in the same video, for what the new one leaves unsaid. seed: the video's, for a model
+    that is told what else a seed decides.
+    """
+
+    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt: ...
 
     def empty(self) -> Tensor:
         """Features [1, L, D] of the empty prompt, for guidance."""

@@ -130,7 +130,7 @@ class CachedText:
         self._held: OrderedDict[str, Features] = OrderedDict()
         self._umt5: UMT5TextEncoder | None = None
 
-    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
+    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         """Features [1, rows, D] of a prompt, which says all by itself; a note where its end was cut."""
         text = clean(check_prompt(prompt))
         features, origin = self._features(text)

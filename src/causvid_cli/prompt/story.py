@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -10,48 +11,45 @@ from torch import Tensor, nn
 from causvid_cli.errors import UsageError
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.request import check_prompt
-from causvid_cli.storybook import LEXICON, NAMED, VOCABULARY, Parsed, Story, parse
-
-SLOTS = ("subject", "colour", "scene", "action", "target")
+from causvid_cli.storybook import (
+    ALL_WORDS,
+    NAMED,
+    SLOTS,
+    Lexicon,
+    Parsed,
+    Story,
+    Words,
+    is_mirrored,
+    limited_to,
+    parse,
+)
 
 
 class StoryText(nn.Module):
     """The embedded model's text features: one learned vector for each slot of a parsed prompt.
 
-    words: for each slot, the words it knows, in the order of its vectors; some may be the model's own, outside the
-    storybook's vocabulary. Every slot also has a vector for "nothing said" (no subject, no target) and one for the
-    empty prompt that guidance compares with.
+    words: for each slot that it knows, the words it knows, in the order of its vectors; some may be the model's own,
+    outside the storybook's vocabulary. Every slot also has a vector for "nothing said" (no subject, no target) and one
+    for the empty prompt that guidance compares with.
     """
 
-    def __init__(self, words: dict[str, list[str]], *, dim: int = 64) -> None:
+    def __init__(self, words: Mapping[str, Sequence[Any]], *, dim: int = 64) -> None:
         super().__init__()
-        self.words = words
-        self.lexicon = LEXICON.with_words({kind: words[kind] for kind in NAMED})
-        self._rows: list[dict[str | None, int]] = []
+        self.words = {slot: list(words[slot]) for slot in SLOTS if words.get(slot)}
+        self.lexicon = Lexicon.of({kind: tuple(self.words[kind]) for kind in NAMED})
+        self._rows: dict[str, dict[Any, int]] = {}
         rows = 0
-        for slot in SLOTS:
-            self._rows.append({None: rows + 1} | {word: rows + 2 + i for i, word in enumerate(words[slot])})
-            rows += 2 + len(words[slot])
-        self._empty = [row[None] - 1 for row in self._rows]
+        for slot, known in self.words.items():
+            self._rows[slot] = {None: rows + 1} | {word: rows + 2 + i for i, word in enumerate(known)}
+            rows += 2 + len(known)
+        self._empty = [row[None] - 1 for row in self._rows.values()]
         self.embed = nn.Embedding(rows, dim)
         nn.init.normal_(self.embed.weight)
 
     @classmethod
-    def for_vocabulary(cls, *, dim: int = 64) -> "StoryText":
-        """An untrained encoder for all that the storybook knows."""
-        return cls(cls.vocabulary(), dim=dim)
-
-    @staticmethod
-    def vocabulary() -> dict[str, list[str]]:
-        """All words that the storybook itself knows, for each slot."""
-        names = {
-            "subject": VOCABULARY.subjects,
-            "colour": VOCABULARY.colours,
-            "scene": VOCABULARY.scenes,
-            "action": VOCABULARY.actions,
-            "target": VOCABULARY.subjects,
-        }
-        return {slot: list(words) for slot, words in names.items()}
+    def for_vocabulary(cls, words: Words = ALL_WORDS, *, dim: int = 64) -> "StoryText":
+        """An untrained encoder for all that the storybook knows, or for a part of it."""
+        return cls(words, dim=dim)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -69,16 +67,17 @@ class StoryText(nn.Module):
             for name in dict.fromkeys(names):
                 if name not in words[kind]:
                     self._check_new(kind, name)
-                    for slot in ("subject", "target") if kind == "subject" else (kind,):
-                        words[slot].append(name)
+                    for slot in ("subject", "target", "other") if kind == "subject" else (kind,):
+                        if slot in words:
+                            words[slot].append(name)
         if words == self.words:
             return self
         larger = type(self)(words, dim=self.embed.embedding_dim).to(self.embed.weight)
-        for slot, mine, theirs in zip(SLOTS, self._rows, larger._rows, strict=True):
+        for slot, mine in self._rows.items():
             first = mine[None] - 1  # the slot's empty prompt, then "nothing said", then its words
             old = self.embed.weight[first : first + len(mine) + 1]
             rows = torch.cat([old, old[2:].mean(dim=0).expand(len(words[slot]) - len(self.words[slot]), -1)])
-            larger.embed.weight[theirs[None] - 1 :][: len(rows)] = rows
+            larger.embed.weight[larger._rows[slot][None] - 1 :][: len(rows)] = rows
         return larger
 
     def _check_new(self, kind: str, name: str) -> None:
@@ -94,9 +93,16 @@ class StoryText(nn.Module):
         """The story that a prompt tells, in the words that this encoder knows."""
         return parse(prompt, previous, self.lexicon)
 
+    def shown(self, story: Story, *, seed: int) -> tuple[Story, tuple[str, ...]]:
+        """A story as this model shows it under a seed, and the slots in which that is not what was said."""
+        story, lost = limited_to(story, self.words)
+        if "mirrored" in self.words:
+            return replace(story, mirrored=is_mirrored(seed)), lost
+        return replace(story, edge="wraps"), lost
+
     def caption_rows(self, captions: Sequence[str]) -> Tensor:
-        """Row numbers int64 [B, 5] of captions."""
-        return self.rows([self.parse(caption).story for caption in captions])
+        """Row numbers int64 [B, slots] of captions; what only a seed would tell is left unsaid."""
+        return self.rows([limited_to(self.parse(caption).story, self.words)[0] for caption in captions])
 
     def unknown_words(self, captions: Iterable[str]) -> Counter[str]:
         """How often captions use words that this encoder does not know."""
@@ -111,17 +117,15 @@ class StoryText(nn.Module):
         return f"its caption names no subject that the model knows (unknown: {names})"
 
     def rows(self, stories: Sequence[Story]) -> Tensor:
-        """Row numbers int64 [B, 5] of stories."""
-        return torch.tensor(
-            [[row[getattr(s, slot)] for slot, row in zip(SLOTS, self._rows, strict=True)] for s in stories]
-        )
+        """Row numbers int64 [B, slots] of stories."""
+        return torch.tensor([[row[getattr(story, slot)] for slot, row in self._rows.items()] for story in stories])
 
     def empty_rows(self, batch: int) -> Tensor:
-        """Row numbers [B, 5] of the empty prompt."""
+        """Row numbers [B, slots] of the empty prompt."""
         return torch.tensor([self._empty]).expand(batch, -1)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Text features [B, 5, dim]."""
+        """Text features [B, slots, dim]."""
         return self.embed(rows.to(self.embed.weight.device))
 
 
@@ -132,12 +136,12 @@ class StoryTextEncoder:
         self.text = text
 
     @torch.inference_mode()
-    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
+    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
-        notes = tuple(_notes(parsed, self.text.words["subject"]))
-        embeds = self.text(self.text.rows([parsed.story]))
-        whole, understood = parsed.story.caption(), parsed.understood
-        return EncodedPrompt(prompt, embeds, notes, parsed.story, whole=whole, understood=understood)
+        story, lost = self.text.shown(parsed.story, seed=seed)
+        notes = (*_notes(parsed, self.text.words["subject"]), *(_cannot_show(parsed.story, slot) for slot in lost))
+        embeds = self.text(self.text.rows([story]))
+        return EncodedPrompt(prompt, embeds, notes, story, whole=story.caption(), understood=parsed.understood)
 
     @torch.inference_mode()
     def empty(self) -> Tensor:
@@ -155,3 +159,7 @@ def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:
         yield f"{word!r} found no place in the story"
     if parsed.story.subject is None:
         yield f"no subject was understood: the bare scene is shown; known: {', '.join(subjects)}"
+
+
+def _cannot_show(story: Story, slot: str) -> str:
+    return f"this model cannot show {str(getattr(story, slot))!r}"

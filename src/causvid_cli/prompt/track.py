@@ -144,9 +144,12 @@ class PromptTrack:
 
     def _spelt_out(self, prompt: str, place: int) -> str:
         """Return a prompt that says by itself what it leaves to the cue whose place it takes."""
-        said = self._text.encode(prompt, previous=self._encoded[place])
-        alone = self._text.encode(prompt, previous=self._encoded[place - 1] if place else None)
+        said = self._encode(prompt, self._encoded[place])
+        alone = self._encode(prompt, self._encoded[place - 1] if place else None)
         return prompt if said.reading == alone.reading else said.whole or prompt
+
+    def _encode(self, prompt: str, previous: EncodedPrompt | None) -> EncodedPrompt:
+        return self._text.encode(prompt, previous=previous, seed=self._seed)
 
     def _set(self, cues: Sequence[Cue]) -> None:
         """Take these cues, and encode those that are not at the same place among the same cues already."""
@@ -154,9 +157,9 @@ class PromptTrack:
         encoded = self._encoded[:same]
         negative = {number: each for number, each in self._negative.items() if number < same}
         for number, cue in enumerate(cues[same:], same):
-            encoded.append(self._text.encode(cue.prompt, previous=encoded[-1] if encoded else None))
+            encoded.append(self._encode(cue.prompt, encoded[-1] if encoded else None))
             if cue.negative:  # what it leaves unsaid is as in the prompt, so that only what it says is avoided
-                negative[number] = self._text.encode(cue.negative, previous=encoded[number])
+                negative[number] = self._encode(cue.negative, encoded[number])
         self.cues, self._encoded, self._negative = list(cues), encoded, negative
 
     def prompt(self, chunk: Chunk) -> PromptCache:

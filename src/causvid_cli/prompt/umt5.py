@@ -72,7 +72,7 @@ class UMT5TextEncoder:
         wide = dtype == torch.float32 and model.dtype == torch.float32
         return cls(model.to(device, torch.float32 if wide else torch.bfloat16), tokenizer)
 
-    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None) -> EncodedPrompt:
+    def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         """Features [1, 512, D] of a prompt, which says all by itself; a note where its end was cut."""
         text = clean(check_prompt(prompt))
         features = self.features(text)

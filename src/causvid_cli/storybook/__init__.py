@@ -5,20 +5,23 @@ A prompt is parsed to a Story (parse.py); a Story and a seed are an endless vide
 
 from __future__ import annotations
 
-from .lexicon import LEXICON, NAMED, Lexicon
+from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon
 from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, UnknownWord, parse
 from .raster import Canvas
-from .render import FPS, add_subject, render, render_indices, render_photo, render_script, shown_subject
+from .render import FPS, add_subject, is_mirrored, render, render_indices, render_photo, render_script, shown_subject
 from .scenes import SIZE
 from .sprites import CYCLE
-from .story import PackStory, Story, held_out
-from .vocabulary import VOCABULARY, Subject
+from .story import ALL_WORDS, FIRST_WORDS, SLOTS, PackStory, Story, held_out, limited_to
+from .vocabulary import VOCABULARY, Subject, Words
 from .wording import reword, sample_story
 
 __all__ = [
+    "ALL_WORDS",
     "CYCLE",
     "DARK",
+    "FIRST_LEXICON",
+    "FIRST_WORDS",
     "FPS",
     "LEXICON",
     "LIGHT",
@@ -26,6 +29,7 @@ __all__ = [
     "NAMED",
     "PALETTE",
     "SIZE",
+    "SLOTS",
     "VOCABULARY",
     "Canvas",
     "Lexicon",
@@ -34,8 +38,11 @@ __all__ = [
     "Story",
     "Subject",
     "UnknownWord",
+    "Words",
     "add_subject",
     "held_out",
+    "is_mirrored",
+    "limited_to",
     "ink",
     "parse",
     "render",

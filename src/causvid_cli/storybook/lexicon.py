@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .vocabulary import VOCABULARY, Vocabulary
+from .inflect import plain_verb, plural_of, verb_forms
+from .story import ALL_WORDS, FIRST_WORDS
+from .vocabulary import VOCABULARY, Vocabulary, Words
 
 Kind = Literal["subject", "colour", "scene", "action", "movement", "direction", "nobody", "ramp", "ignored"]
-Words = tuple[str, ...]
+Phrase = tuple[str, ...]
 NAMED: tuple[Kind, ...] = ("subject", "colour", "scene", "action")
 """Kinds of words that have names; a model may have more of them than the vocabulary."""
 
@@ -22,41 +24,11 @@ class Meaning:
     name: str = ""
 
 
-def verb_forms(verb: str) -> tuple[str, ...]:
-    """jump -> jump, jumps, jumping, jumped; hop -> hops, hopping, hopped; move -> moving; fly -> flies."""
-    vowels = "aeiou"
-    if verb.endswith("e"):
-        return verb, f"{verb}s", f"{verb[:-1]}ing", f"{verb}d"
-    if verb.endswith("y") and verb[-2:-1] not in (*vowels, ""):
-        return verb, f"{verb[:-1]}ies", f"{verb}ing", f"{verb[:-1]}ied"
-    plural = f"{verb}es" if verb.endswith(("s", "sh", "ch", "x", "o")) else f"{verb}s"
-    doubled = len(verb) > 2 and verb[-1] not in vowels + "wxy" and verb[-2] in vowels and verb[-3] not in vowels
-    stem = verb + verb[-1] if doubled else verb
-    # Doubling depends on the stress ("wander" does not double), so both spellings are known.
-    return verb, plural, f"{stem}ing", f"{stem}ed", f"{verb}ing", f"{verb}ed"
-
-
-def plural_of(noun: str) -> str:
-    """cat -> cats, fish -> fishes, butterfly -> butterflies."""
-    if noun.endswith("y") and noun[-2:-1] not in (*"aeiou", ""):
-        return f"{noun[:-1]}ies"
-    return f"{noun}es" if noun.endswith(("s", "sh", "ch", "x")) else f"{noun}s"
-
-
-def plain_verb(verb: str) -> str:
-    """dances -> dance, washes -> wash, flies -> fly; dance stays dance."""
-    if verb.endswith("ies") and len(verb) > 4:
-        return f"{verb[:-3]}y"
-    if verb.endswith(("shes", "ches", "xes", "sses", "oes")):
-        return verb[:-2]
-    return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Lexicon:
     """Phrases, as tuples of lower-case words, with their meanings."""
 
-    phrases: Mapping[Words, Meaning]
+    phrases: Mapping[Phrase, Meaning]
     longest: int = field(init=False)
     """Words of the longest phrase."""
     near_names: Mapping[str, str] = field(init=False)
@@ -68,24 +40,28 @@ class Lexicon:
         object.__setattr__(self, "longest", max(map(len, self.phrases)))
         object.__setattr__(self, "near_names", near | {" ".join(words): m.name for words, m in named.items()})
 
-    def with_words(self, names: Mapping[Kind, Iterable[str]]) -> Lexicon:
-        """One that also has these subjects, colours, scenes and actions; what a phrase means already, it goes on to."""
-        new = [
+    @classmethod
+    def of(cls, words: Words) -> Lexicon:
+        """What a prompt may say to a pack that knows these words; some may be its own, outside the vocabulary.
+
+        What a phrase means by the storybook's words, it goes on to mean.
+        """
+        own = [
             (_forms(kind, name), Meaning(kind, name))
-            for kind, own in names.items()
-            for name in own
+            for kind in NAMED
+            for name in words[kind]
             if name not in getattr(VOCABULARY, kind)
         ]
-        return Lexicon(_join(new) | dict(self.phrases)) if new else self
+        return Lexicon(_join(own) | build_phrases(VOCABULARY, words))
 
 
-def build_phrases(vocabulary: Vocabulary) -> dict[Words, Meaning]:
-    """Every phrase of the vocabulary. Earlier entries win where two say the same."""
-    return _join(_entries(vocabulary))
+def build_phrases(vocabulary: Vocabulary, words: Words = ALL_WORDS) -> dict[Phrase, Meaning]:
+    """Every phrase of the vocabulary about these words. Earlier entries win where two say the same."""
+    return _join(_entries(vocabulary, words))
 
 
-def _join(entries: Iterable[tuple[Iterable[str], Meaning]]) -> dict[Words, Meaning]:
-    phrases: dict[Words, Meaning] = {}
+def _join(entries: Iterable[tuple[Iterable[str], Meaning]]) -> dict[Phrase, Meaning]:
+    phrases: dict[Phrase, Meaning] = {}
     for names, meaning in entries:
         for name in names:
             phrases.setdefault(tuple(name.split()), meaning)
@@ -100,23 +76,28 @@ def _forms(kind: Kind, name: str) -> tuple[str, ...]:
     return (name,) if kind == "colour" else (name, plural_of(name))
 
 
-def _entries(vocabulary: Vocabulary) -> Iterator[tuple[Iterable[str], Meaning]]:
+def _entries(vocabulary: Vocabulary, words: Words) -> Iterator[tuple[Iterable[str], Meaning]]:
     grammar = vocabulary.grammar
-    for subject in vocabulary.subject.values():
-        nouns = (subject.name, *subject.synonyms)
-        yield (*nouns, *map(plural_of, nouns), *subject.plurals), Meaning("subject", subject.name)
+    subjects = [subject for name, subject in vocabulary.subject.items() if name in words["subject"]]
+    for subject in subjects:
+        yield (subject.name, plural_of(subject.name)), Meaning("subject", subject.name)
+    for subject in reversed(subjects):  # a later entry is the more exact one: "lady" is a woman, and once was a man
+        yield (*subject.synonyms, *map(plural_of, subject.synonyms), *subject.plurals), Meaning("subject", subject.name)
     for colour in vocabulary.colour.values():
-        yield (colour.name, *colour.synonyms), Meaning("colour", colour.name)
+        if colour.name in words["colour"]:
+            yield (colour.name, *colour.synonyms), Meaning("colour", colour.name)
     for ramp in (*vocabulary.ramps, "gray"):
         yield (ramp,), Meaning("ramp", ramp.replace("gray", "grey"))
     for scene in vocabulary.scene.values():
-        names = (scene.name, *scene.synonyms)
-        yield (*names, *map(plural_of, names)), Meaning("scene", scene.name)
-    for action in vocabulary.action.values():
-        yield _phrase_forms((*action.verbs, *action.phrases)), Meaning("action", action.name)
+        if scene.name in words["scene"]:
+            names = (scene.name, *scene.synonyms)
+            yield (*names, *map(plural_of, names)), Meaning("scene", scene.name)
+    for action in reversed(vocabulary.action.values()):
+        if action.name in words["action"]:
+            yield _phrase_forms((*action.verbs, *action.phrases)), Meaning("action", action.name)
     yield (*_phrase_forms(grammar.movement), *grammar.movement_forms), Meaning("movement")
-    for name, words in (("left", grammar.left), ("right", grammar.right), ("up", grammar.up)):
-        yield words, Meaning("direction", name)
+    for name, said in (("left", grammar.left), ("right", grammar.right), ("up", grammar.up)):
+        yield said, Meaning("direction", name)
     yield grammar.nobody, Meaning("nobody")
     yield grammar.ignored, Meaning("ignored")
 
@@ -128,4 +109,4 @@ def _phrase_forms(phrases: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-LEXICON = Lexicon(build_phrases(VOCABULARY))
+LEXICON, FIRST_LEXICON = Lexicon.of(ALL_WORDS), Lexicon.of(FIRST_WORDS)

@@ -6,9 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from .vocabulary import VOCABULARY, Subject
-
-TONES = ("light", "mid", "dark")
+from .vocabulary import TONES, VOCABULARY, Subject
 
 _SINGLE = {
     "outline": "1b1626",
@@ -63,7 +61,8 @@ def ink(name: str) -> int:
 @cache
 def material_table(subject: str, colour: str) -> np.ndarray:
     """uint8 [256]: material -> palette index for a subject in a colour. EMPTY stays EMPTY."""
-    names = SUBJECTS[subject].natural if colour == "natural" else [f"{colour}.{tone}" for tone in TONES]
+    inks = VOCABULARY.colour[colour].inks or [f"{colour}.{tone}" for tone in TONES]
+    names = SUBJECTS[subject].natural if colour == "natural" else inks
     table = np.arange(256, dtype=np.uint8)
     table[list(BODY)] = [ink(name) for name in names]
     table.setflags(write=False)

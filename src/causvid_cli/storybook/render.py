@@ -75,7 +75,7 @@ def _render(
     for _, story in cues:
         if not _can_draw(story):
             raise ValueError(f"{story.caption()}: only the storybook's own words can be drawn")
-    mirrored = _is_mirrored(seed)
+    mirrored = is_mirrored(seed)
     shown: list[tuple[int, Story, int]] = []  # first frame, story, column where it begins
     for first, story in cues:
         if shown:
@@ -126,7 +126,7 @@ def check_drawings() -> None:
         ("scene", VOCABULARY.scenes, SCENES),
         ("action", VOCABULARY.actions, MOTIONS),
     ):
-        if lost := set(words) ^ set(drawn):
+        if lost := set(drawn) - set(words):
             raise ValueError(f"{what}s in only one of vocabulary.toml and the drawings: {', '.join(sorted(lost))}")
 
 
@@ -137,7 +137,7 @@ def _can_draw(story: Story) -> bool:
     return colour and scene and action and subjects <= DRAWINGS.keys()
 
 
-def _is_mirrored(seed: int) -> bool:
+def is_mirrored(seed: int) -> bool:
     """Whether a seed's videos have the scene mirrored: one in two."""
     mixed = (int(seed) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64

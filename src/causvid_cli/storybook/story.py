@@ -1,14 +1,24 @@
-"""A story: what one clip shows, in five words, and its canonical caption."""
+"""A story: what one clip shows, slot by slot, and its canonical caption."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
-from .vocabulary import VOCABULARY
+from .inflect import plain_verb, plural_of
+from .vocabulary import VOCABULARY, Words
 
 HELD_OUT_SHARE = 16
 """One combination in 16 is kept out of training, to measure how well known words combine anew."""
+
+
+SIZES, SPEEDS = ("normal", "small", "big"), ("normal", "slowly", "fast")
+SKIES = ("day", "rain", "snow", "storm", "fog", "night", "sunset")
+CAMERAS = ("still", "pan left", "pan right", "zoom in", "zoom out")
+RELATIONS = ("left of", "right of", "behind", "follows", "meets", "chases")
+COUNTS = (1, 2, 3)
+STILL, CHANGE, NATURAL = "stays still", "turns into", "natural"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +32,107 @@ class Story:
     action: str
     target: str | None = None
     """What the subject becomes; given exactly with "turns into"."""
+    size: str = "normal"
+    speed: str = "normal"
+    sky: str = "day"
+    """The time of the day or the weather, over any scene."""
+    camera: str = "still"
+    count: int = 1
+    """How many of the subject there are."""
+    relation: str | None = None
+    """How the subject stands to another, which is given exactly with it."""
+    other: str | None = None
+    other_colour: str = NATURAL
+    mirrored: bool | None = None
+    """Whether the scene is mirrored; None: as the video's seed has it. No prompt says it."""
+    edge: str = "turns"
+    """What travels turns round at the edge; in the first packs' world it "wraps" round. No prompt says it."""
 
     def __post_init__(self) -> None:
-        for slot in ("subject", "colour", "scene", "action", "target"):
-            known = VOCABULARY.subjects if slot == "target" else getattr(VOCABULARY, f"{slot}s")
+        for slot, known in ALL_WORDS.items():
             name = getattr(self, slot)
-            if name not in known and not (name is None and slot in ("subject", "target")):
-                raise ValueError(f"{slot} {name!r} is not one of: {', '.join(known)}")
-        if (self.action == "turns into") != (self.target is not None):
+            if name not in known and not (name is None and slot in UNSAID):
+                raise ValueError(f"{slot} {name!r} is not one of: {', '.join(map(str, known))}")
+        if (self.action == CHANGE) != (self.target is not None):
             raise ValueError(f"a target goes with 'turns into' and nothing else: {self.action!r}, {self.target!r}")
+        if (self.relation is None) != (self.other is None):
+            raise ValueError(f"a relation goes with another subject: {self.relation!r}, {self.other!r}")
 
     def caption(self) -> str:
-        """Canonical English: "a red car moves left in the night city"; the natural colour is not said."""
-        scene = VOCABULARY.scene[self.scene]
+        """Canonical English: "a red car moves left in the night city"; what is ordinary is not said."""
+        scene = VOCABULARY.scene.get(self.scene)
+        place = scene.place if scene else f"in the {self.scene}"
+        around = f"{SKY_SAYS[self.sky]}{CAMERA_SAYS[self.camera]}"
         if self.subject is None:
-            return scene.alone
-        noun = self.subject if self.colour == "natural" else f"{self.colour} {self.subject}"
-        target = f" {with_article(self.target)}" if self.target else ""
-        return f"{with_article(noun)} {self.action}{target} {scene.place}"
+            return (scene.alone if scene else f"only the {self.scene}") + around
+        words = [] if self.size == "normal" else [self.size]
+        words += [self.subject] if self.colour == NATURAL else [self.colour, self.subject]
+        who, verb = with_article(" ".join(words)), self.action
+        if self.count > 1:
+            words[-1], (first, *rest) = plural_of(words[-1]), verb.split()
+            who, verb = " ".join((NUMBERS[self.count], *words)), " ".join((plain_verb(first), *rest))
+        parts = [who, verb, "" if self.speed == "normal" else self.speed, with_article(self.target or "")]
+        if self.relation and self.other:
+            other = self.other if self.other_colour == NATURAL else f"{self.other_colour} {self.other}"
+            parts += [RELATION_SAYS[self.relation], with_article(other)]
+        return " ".join(part for part in (*parts, place) if part) + around
+
+
+SLOTS: dict[str, Any] = {"subject": None, "colour": NATURAL, "scene": "meadow", "action": STILL} | {
+    each.name: each.default for each in fields(Story) if each.default is not MISSING and each.name != "edge"
+}
+"""The slots of a story that a network may be told, in their order, and what each is where nothing is said."""
+UNSAID = tuple(slot for slot, default in SLOTS.items() if default is None)
+"""Slots that a story may leave open."""
+FIRST_WORDS: Words = {**VOCABULARY.first, "target": VOCABULARY.first["subject"]}
+"""What the first packs know."""
+ALL_WORDS: Words = {
+    "subject": VOCABULARY.subjects,
+    "colour": VOCABULARY.colours,
+    "scene": VOCABULARY.scenes,
+    "action": VOCABULARY.actions,
+    "target": VOCABULARY.subjects,
+    "size": SIZES,
+    "speed": SPEEDS,
+    "sky": SKIES,
+    "camera": CAMERAS,
+    "count": COUNTS,
+    "relation": RELATIONS,
+    "other": VOCABULARY.subjects,
+    "other_colour": VOCABULARY.colours,
+    "mirrored": (False, True),
+}
+"""All that the storybook can draw, for each slot."""
+NUMBERS = {1: "one", 2: "two", 3: "three"}
+SKY_SAYS = (
+    {"day": "", "fog": " in the fog", "night": " at night", "sunset": " at sunset"}
+    | {sky: f" in the {sky}" for sky in ("rain", "storm")}
+    | {"snow": " in falling snow"}
+)
+CAMERA_SAYS = {name: "" if name == "still" else f", {name}" for name in CAMERAS}
+RELATION_SAYS = {"left of": "to the left of", "right of": "to the right of", "behind": "behind"} | {
+    relation: f"and {relation}" for relation in ("follows", "meets", "chases")
+}
+
+
+def limited_to(story: Story, words: Words) -> tuple[Story, tuple[str, ...]]:
+    """A story as a pack of these words can show it, and the slots in which it shows something else than was said.
+
+    A slot that the pack does not know, and a word that it does not, are as if nothing had been said of them.
+    """
+    lost = [slot for slot in SLOTS if (name := getattr(story, slot)) != SLOTS[slot] and name not in words.get(slot, ())]
+    changes = {slot: SLOTS[slot] for slot in lost}
+    if {"relation", "other"} & changes.keys():
+        changes |= {slot: SLOTS[slot] for slot in ("relation", "other", "other_colour")}
+    if {"action", "target"} & changes.keys() and story.action == CHANGE:
+        changes |= {"action": STILL, "target": None}
+    return replace(story, **changes), tuple(lost)
 
 
 def with_article(noun: str) -> str:
-    """The noun phrase with "a" or "an"."""
+    """The noun phrase with "a" or "an"; nothing for nothing."""
+    if not noun:
+        return ""
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
@@ -62,11 +151,3 @@ class PackStory(Story):
 
     def __post_init__(self) -> None:
         """Its words are those of a lexicon, so there is nothing to refuse."""
-
-    def caption(self) -> str:
-        place = VOCABULARY.scene[self.scene].place if self.scene in VOCABULARY.scene else f"in the {self.scene}"
-        if self.subject is None:
-            return f"only the {self.scene}"
-        noun = self.subject if self.colour == "natural" else f"{self.colour} {self.subject}"
-        target = f" {with_article(self.target)}" if self.target else ""
-        return f"{with_article(noun)} {self.action}{target} {place}"

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .story import Story, with_article
-from .vocabulary import VOCABULARY
+from .story import FIRST_WORDS, Story, with_article
+from .vocabulary import VOCABULARY, Words
 
 EMPTY_SHARE, NATURAL_SHARE = 0.03, 0.25
 CANONICAL_SHARE = 0.4
 """Share of prompts that are the plain caption."""
 
 
-def sample_story(rng: np.random.Generator) -> Story:
+def sample_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Story:
     """A random story: uniform over subjects, scenes, actions and targets; a quarter in natural colours, 3 % bare."""
-    scene = _pick(rng, VOCABULARY.scenes)
+    scene = _pick(rng, words["scene"])
     if rng.random() < EMPTY_SHARE:
         return Story(None, "natural", scene, "stays still")
-    subject, action = _pick(rng, VOCABULARY.subjects), _pick(rng, VOCABULARY.actions)
-    painted = [name for name in VOCABULARY.colours if name != "natural"]
+    subject, action = _pick(rng, words["subject"]), _pick(rng, words["action"])
+    painted = [name for name in words["colour"] if name != "natural"]
     colour = "natural" if rng.random() < NATURAL_SHARE else _pick(rng, painted)
-    others = [name for name in VOCABULARY.subjects if name != subject]
+    others = [name for name in words["subject"] if name != subject]
     return Story(subject, colour, scene, action, _pick(rng, others) if action == "turns into" else None)
 
 
