@@ -41,7 +41,7 @@ def test_it_knows_every_word_of_the_vocabulary(pipeline: Pipeline) -> None:
 def test_it_paints_the_scene_that_is_asked(pipeline: Pipeline) -> None:
     """Each picture agrees with the asked scene, in one of its mirrorings, in more pixels than with any other."""
     scenes = {
-        name: [storybook.scenes.scene_loop(name, mirrored) for mirrored in (False, True)]
+        name: [storybook.skies.scene_frames(name, "day", mirrored) for mirrored in (False, True)]
         for name in FIRST_WORDS["scene"]
     }
     for seed, asked in enumerate(FIRST_WORDS["scene"]):

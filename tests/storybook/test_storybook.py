@@ -25,7 +25,7 @@ from causvid_cli.storybook import (
     sample_story,
     shown_subject,
 )
-from causvid_cli.storybook.scenes import scene_loop
+from causvid_cli.storybook.skies import scene_frames
 from causvid_cli.storybook.sprites import SCALE_STEPS, sprite
 
 
@@ -50,7 +50,7 @@ def test_scene_repeats_after_8_frames_moves_and_is_mirrored(scene: str) -> None:
     assert (frames[:8] == frames[8:16]).all() and (frames[:8] == frames[16:]).all()
     assert (frames[:8] != frames[0]).any() and not mask.any()
     assert frames.max() < len(PALETTE)
-    assert (scene_loop(scene, True) == scene_loop(scene, False)[..., ::-1]).all()
+    assert (scene_frames(scene, "day", True) == scene_frames(scene, "day", False)[..., ::-1]).all()
 
 
 @pytest.mark.parametrize("action", FIRST_WORDS["action"])

@@ -6,14 +6,11 @@ from functools import partial
 
 from .palette import BODY, DARK, LIGHT, MID, ink
 from .raster import Canvas
-from .sprites import drawing
+from .sprites import SWING, drawing
 
 OUTLINE, WHITE, SKIN = ink("outline"), ink("white.light"), ink("skin")
 PALE, BEAK, BEAK_DARK, BLUSH = ink("white.mid"), ink("orange.mid"), ink("orange.dark"), ink("pink.mid")
 HAIR, SHOE, TROUSERS, TROUSERS_FAR = ink("brown.mid"), ink("brown.dark"), ink("grey.mid"), ink("grey.dark")
-
-SWING = (0, 1, 0, -1)
-"""Legs over the four phases: together, apart, together, apart the other way."""
 
 
 @drawing("man")
@@ -32,7 +29,7 @@ def man(c: Canvas, phase: int) -> None:
     c.ellipse(13 - 3.8 * s, 26.6, 2.2, 2.2, SKIN)
     c.ellipse(18.5, 9.5, 5.6, 5.6, SKIN)
     c.box(12.5, 7, 15, 11, HAIR, on=[SKIN])
-    c.box(20, 8, 22, 10, OUTLINE)
+    c.eye(20, 8, height=2)
     c.box(19, 11, 24, 13, HAIR)
     c.box(10, 5, 27, 7, DARK)
     c.box(13, 1, 23, 5, MID)
@@ -55,7 +52,7 @@ def child(c: Canvas, phase: int) -> None:
     c.ellipse(5.2, 19.5, 2.8, 3.4, HAIR)
     c.ellipse(13.5, 15, 7.6, 7.4, HAIR)
     c.ellipse(15, 16.8, 5.9, 5.4, SKIN)
-    c.box(16, 15, 18, 18, OUTLINE)
+    c.eye(16, 15)
     c.box(17, 19, 20, 20, BLUSH)
 
 
@@ -79,7 +76,7 @@ def mammoth(c: Canvas, phase: int) -> None:
     c.ellipse(22.5, 5, 5.4, 3, DARK)
     c.ellipse(17.6, 14, 3.8, 5.6, DARK)
     c.ellipse(17, 13.2, 2.4, 4, MID)
-    c.box(25, 9, 27, 12, OUTLINE)
+    c.eye(25, 9)
     c.line([(24.8, 18.6), (24.4, 23), (27, 26), (29.4, 24.6)], 2.6, WHITE)
 
 
@@ -103,8 +100,8 @@ def cat(c: Canvas, phase: int) -> None:
     c.polygon([(20.4, 10), (20.8, 5.5), (24, 9)], BLUSH)
     c.blob(26, 15, 8, 7.2)
     c.ellipse(28.5, 18.6, 4.2, 3, WHITE)
-    c.box(23, 12, 25, 16, OUTLINE)
-    c.box(29, 12, 31, 16, OUTLINE)
+    c.eye(23, 12, height=4)
+    c.eye(29, 12, height=4)
     c.box(27, 17, 30, 19, BLUSH)
 
 
@@ -124,7 +121,7 @@ def rabbit(c: Canvas, phase: int) -> None:
     c.line([(6 - s, 34.2), (14 - s, 34.2)], 3.4, PALE)
     c.blob(23.5, 17.5, 7.2, 6.4)
     c.ellipse(27, 20, 3.2, 2.6, WHITE)
-    c.box(25, 14, 27, 17, OUTLINE)
+    c.eye(25, 14)
     c.box(29, 17, 31, 19, BLUSH)
 
 
@@ -142,7 +139,7 @@ def swan(c: Canvas, phase: int) -> None:
     c.blob(27, 5.6, 4.8, 4.2)
     c.polygon([(30, 3.4), (35.4, 7.4), (30, 9)], BEAK)
     c.box(29.4, 3, 31, 8, OUTLINE)
-    c.box(26, 4, 28, 6, OUTLINE)
+    c.eye(26, 4, height=2)
 
 
 @drawing("fish")

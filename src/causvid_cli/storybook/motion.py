@@ -11,9 +11,10 @@ from .story import Story
 
 CENTRE = SIZE // 2
 SPEED = 2
-"""Cells per frame of "moves right" and "moves left": one lap of the torus is 32 frames."""
-START = {"moves right": 16, "moves left": 48}
+"""Cells per frame of "moves right" and "moves left"."""
+START = {"moves right": 16, "moves left": 48, "swims": 16}
 """Column where an action begins that is not the middle: what travels has the frame before it."""
+TRAVELS = ("moves right", "moves left", "swims")
 RISE_FRAMES = 20
 JUMP = (0, 6, 10, 13, 14, 13, 10, 6)
 """Height of a jump over its period of 8 frames: the parabola 14 (1 - (k - 4)^2 / 16)."""
@@ -27,6 +28,26 @@ SMALL, SHRUNK, LARGE = 20, 18, 50
 """Scale steps (1/40): 0.5, 0.45 and 1.25."""
 FLASH, CHANGE, CHANGED = 12, 14, 16
 """"turns into": first frames of the white subject, the white target and the target itself."""
+FALL = (20, 19, 16, 12, 6, 0)
+"""Height of a fall, until it lies on the ground."""
+SINK = 9
+"""Rows of a swimmer that are under water."""
+BLINK_EVERY, BLINK_AT = 16, 11
+"""Eyes are shut in one frame of so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """What an action brings along: the name of a drawing, its size, and where it is.
+
+    ahead: cells from the sprite's front edge, in the direction that it faces. rise: cells above the ground.
+    """
+
+    name: str
+    scale_step: int
+    ahead: int
+    rise: int
+    phase: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +62,19 @@ class Pose:
     faces_left: bool = False
     is_target: bool = False
     white: bool = False
+    lean: int = 0
+    """Columns by which its top is ahead of its base."""
+    lies: bool = False
+    blinks: bool = False
+    breathes: bool = False
+    """Whether it is a row lower, as it is between two breaths."""
+    sink: int = 0
+    """Rows of it that are under water."""
+    things: tuple[Thing, ...] = ()
 
     def look(self) -> Pose:
         """The pose at one fixed place: equal looks are equal sprites, wherever they stand."""
-        return replace(self, x=CENTRE, rise=0)
+        return replace(self, x=CENTRE, rise=0, sink=0, things=())
 
 
 Motion = Callable[[int], Pose]
@@ -89,6 +119,67 @@ def turns_into(t: int) -> Pose:
     return Pose(is_target=t >= CHANGE, white=FLASH <= t < CHANGED)
 
 
+def eats(t: int) -> Pose:
+    beat = t % 8
+    return Pose(lean=(0, 1, 2, 3, 3, 2, 1, 0)[beat], things=(Thing("apple", 12, 2 - beat // 3, 12 + beat // 3),))
+
+
+def drinks(t: int) -> Pose:
+    beat = t % 8
+    return Pose(
+        lean=(1, 0, -1, -2, -2, -2, -1, 0)[beat],
+        things=(Thing("cup", 13, 1, (8, 10, 12, 14)[min(beat, 8 - beat) % 4]),),
+    )
+
+
+def dances(t: int) -> Pose:
+    beat = t % 8
+    lean = (0, 2, 4, 2, 0, -2, -4, -2)[beat]
+    notes = Thing("* note", 10, 2, 26 + BOB[beat], 0), Thing("* note", 10, -34, 30 - BOB[beat], 2)
+    return Pose(lean=lean, rise=beat % 2 * 2, phase=t % CYCLE, faces_left=t % 16 >= 8, things=notes)
+
+
+def waves(t: int) -> Pose:
+    return Pose(lean=(0, 0, 1, 1)[t % 4], things=(Thing("* hand", 16, -2, 22, t % CYCLE),))
+
+
+def falls(t: int) -> Pose:
+    return Pose(rise=FALL[min(t, len(FALL) - 1)], lies=t >= len(FALL), phase=t % CYCLE if t < len(FALL) else 0)
+
+
+def lands(t: int) -> Pose:
+    return Pose(rise=max(0, RISE_FRAMES - t), phase=t % CYCLE if t < RISE_FRAMES else 0)
+
+
+def sleeps(t: int) -> Pose:
+    return Pose(blinks=True, breathes=t % 16 >= 8, things=(Thing("* zzz", 13, -6, 26 + t % 16 // 4, t % CYCLE),))
+
+
+def swims(t: int) -> Pose:
+    return replace(moves_right(t), rise=(0, 1, 1, 0)[t % 4], sink=SINK)
+
+
+def reads(t: int) -> Pose:
+    return Pose(lean=1, things=(Thing("book", 16, -1, 8, t // 4 % CYCLE),))
+
+
+def writes(t: int) -> Pose:
+    beat = t % 8
+    pencil = Thing("* pencil", 13, 2 + (0, 1, 2, 3, 3, 2, 1, 0)[beat], 12, t % CYCLE)
+    return Pose(lean=1, things=(Thing("book", 16, -1, 3), pencil))
+
+
+def plays(t: int) -> Pose:
+    beat = t % 8
+    return Pose(
+        rise=(3, 2, 0, 0, 0, 0, 0, 2)[beat], phase=t % CYCLE, things=(Thing("ball", 13, 1, JUMP[beat], t % CYCLE),)
+    )
+
+
+def talks(t: int) -> Pose:
+    return Pose(lean=(0, 1, 0, 1, 0, 0, 0, 0)[t % 8], things=(Thing("* bubble", 16, -4, 28, t // 2 % CYCLE),))
+
+
 MOTIONS: dict[str, Motion] = {
     "moves right": moves_right,
     "moves left": moves_left,
@@ -99,13 +190,53 @@ MOTIONS: dict[str, Motion] = {
     "spins": spins,
     "stays still": stays_still,
     "turns into": turns_into,
+    "eats": eats,
+    "drinks": drinks,
+    "dances": dances,
+    "waves": waves,
+    "falls": falls,
+    "lands": lands,
+    "sleeps": sleeps,
+    "swims": swims,
+    "reads": reads,
+    "writes": writes,
+    "plays": plays,
+    "talks": talks,
 }
 
 
+def clock(story: Story, t: int) -> int:
+    """Which frame of an action is seen at frame t of a story, by its speed."""
+    return {"slowly": t // 2, "fast": t * 3 // 2}.get(story.speed, t)
+
+
 def pose_at(story: Story, t: int, column: int) -> Pose:
-    """The pose of a story's sprite at frame t of an action that began in this column."""
-    pose = MOTIONS[story.action](t)
+    """The pose of a story's sprite at frame t of an action that began in this column, on a frame without edges.
+
+    What travels has gone round the torus; `turned` shows it turning at the edges instead.
+    """
+    pose = MOTIONS[story.action](clock(story, t))
     return replace(pose, x=(pose.x - CENTRE + column) % SIZE)
+
+
+def turned(pose: Pose, *, column: int, t: int, half: int) -> Pose:
+    """A travelling pose, `t` frames of travel after `column`, that turns round where its edge meets the frame's.
+
+    half: columns that it needs on either side of its middle.
+    """
+    span = max(1, SIZE - 2 * half)
+    begin = min(max(column - half, 0), span)
+    place = ((2 * span - begin if pose.faces_left else begin) + SPEED * t) % (2 * span)
+    x = half + min(place, 2 * span - place) if span > 1 else CENTRE
+    return replace(pose, x=x, faces_left=place >= span)
+
+
+def idle(pose: Pose, t: int) -> Pose:
+    """The pose of something alive: it blinks now and then, and breathes while it does nothing else."""
+    rests = pose == replace(Pose(), x=pose.x, faces_left=pose.faces_left)
+    return replace(
+        pose, blinks=pose.blinks or t % BLINK_EVERY == BLINK_AT, breathes=pose.breathes or (rests and t % 16 >= 8)
+    )
 
 
 def _size(t: int, first: int, last: int) -> int:

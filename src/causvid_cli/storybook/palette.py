@@ -62,8 +62,9 @@ def ink(name: str) -> int:
 def material_table(subject: str, colour: str) -> np.ndarray:
     """uint8 [256]: material -> palette index for a subject in a colour. EMPTY stays EMPTY."""
     inks = VOCABULARY.colour[colour].inks or [f"{colour}.{tone}" for tone in TONES]
-    names = SUBJECTS[subject].natural if colour == "natural" else inks
+    if colour == "natural":  # what an action brings along is no subject, and has inks of its own only
+        inks = SUBJECTS[subject].natural if subject in SUBJECTS else ("white.light", "white.mid", "white.dark")
     table = np.arange(256, dtype=np.uint8)
-    table[list(BODY)] = [ink(name) for name in names]
+    table[list(BODY)] = [ink(name) for name in inks]
     table.setflags(write=False)
     return table

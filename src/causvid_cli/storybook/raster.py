@@ -7,9 +7,10 @@ from math import cos, radians, sin
 
 import numpy as np
 
-from .palette import BODY, EMPTY
+from .palette import BODY, EMPTY, ink
 
 Point = tuple[float, float]
+OUTLINE, WHITE = ink("outline"), ink("white.light")
 BOX = 36
 """Side of the square that sprites are drawn in; y runs down, the base is y = 36, the middle x = 18."""
 
@@ -18,10 +19,11 @@ class Canvas:
     """Cells to draw on, and the drawing coordinates of every cell's centre.
 
     cells: uint8 [H, W], palette indices or materials, EMPTY at first; every method draws on it in place.
-    `on` restricts a shape to cells that hold one of the given values now: shading stays inside what it shades.
+    blinks: whether eyes are shut. `on` restricts a shape to cells that hold one of the given values now: shading stays inside what it shades.
     """
 
-    def __init__(self, cells: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    def __init__(self, cells: np.ndarray, x: np.ndarray, y: np.ndarray, *, blinks: bool = False) -> None:
+        self.blinks = blinks
         self.cells = cells
         self.x = x  # [H, W] or broadcastable
         self.y = y
@@ -33,7 +35,7 @@ class Canvas:
         return cls(np.full((size, size), EMPTY, np.uint8), centres[None, :], centres[:, None])
 
     @classmethod
-    def for_sprite(cls, scale: float, squash: float) -> Canvas:
+    def for_sprite(cls, scale: float, squash: float, *, blinks: bool = False) -> Canvas:
         """Canvas for the BOX, enlarged by scale about the middle of its base, squashed in x; a cell spare all round.
 
         The last row is the first one below the base; the middle x falls between the two middle columns.
@@ -41,15 +43,14 @@ class Canvas:
         height, half = int(np.ceil(BOX * scale)) + 2, int(np.ceil(BOX / 2 * scale)) + 2
         x = BOX / 2 + (np.arange(-half, half) + 0.5) / (scale * squash)
         y = BOX + (np.arange(height) + 0.5 - (height - 1)) / scale
-        return cls(np.full((height, 2 * half), EMPTY, np.uint8), x[None, :], y[:, None])
+        return cls(np.full((height, 2 * half), EMPTY, np.uint8), x[None, :], y[:, None], blinks=blinks)
 
     def placed(self, *, shift: Point = (0.0, 0.0), degrees: float = 0.0, about: Point = (18.0, 18.0)) -> Canvas:
         """The same cells in coordinates turned clockwise about a point, then shifted: what is drawn moves likewise."""
         angle = radians(degrees)
         x, y = self.x - shift[0] - about[0], self.y - shift[1] - about[1]
-        return Canvas(
-            self.cells, about[0] + cos(angle) * x + sin(angle) * y, about[1] - sin(angle) * x + cos(angle) * y
-        )
+        turned = about[0] + cos(angle) * x + sin(angle) * y, about[1] - sin(angle) * x + cos(angle) * y
+        return Canvas(self.cells, *turned, blinks=self.blinks)
 
     def paint(self, mask: np.ndarray, colour: int, on: Sequence[int] | None = None) -> None:
         """Give the masked cells a colour."""
@@ -88,6 +89,12 @@ class Canvas:
             along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
             mask |= (self.x - x0 - along * dx) ** 2 + (self.y - y0 - along * dy) ** 2 <= (width / 2) ** 2
         self.paint(mask, colour, on)
+
+    def eye(self, x: float, y: float, *, height: float = 3, white: bool = False) -> None:
+        """An eye, two cells wide, with its upper left corner at (x, y); a lid where eyes are shut."""
+        if white:
+            self.box(x - 1, y - 1, x + 3, y + height, WHITE)
+        self.box(x, y + height - 1 if self.blinks else y, x + 2, y + height, OUTLINE)
 
     def outline(self, colour: int) -> None:
         """A one-cell line round everything drawn so far, on the empty side."""

@@ -1,19 +1,22 @@
-"""Stories to frames: the scene's loop, and on it the sprite where its action puts it."""
+"""Stories to frames: the scene's loop under its sky, on it the actors where their actions put them, and the camera."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 
-from . import creatures, objects  # noqa: F401  (importing them registers their drawings)
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, START, Pose, pose_at
+from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
+from .cast import Actor, begins, cast, half_width
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, pose_at
 from .palette import EMPTY, PALETTE, SUBJECTS, ink, material_table
 from .parse import parse
-from .scenes import SCENE_PERIOD, SCENES, SIZE, scene_loop
-from .sprites import DRAWINGS, Drawing, drawing, sprite
+from .scenes import SCENES, SIZE
+from .skies import INDOORS, ink_under, scene_frames
+from .sprites import DRAWINGS, SCALE_STEPS, Drawing, drawing, sprite
 from .story import Story
 from .vocabulary import VOCABULARY, Subject
 
@@ -22,13 +25,32 @@ BASE_ROW = {"ground": 56, "air": 50}
 """Lowest row of a sprite, its outline, by altitude."""
 SPARKLES = ((-17, 8, 1), (16, 6, 2), (-14, 30, 2), (18, 26, 1), (0, 0, 1))
 """Round a changing sprite: column from its middle, row from the top of its box, arm length."""
+WATERLINE = 48
+"""The first row that is water where somebody swims."""
+ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 24, 4, 1.5
+"""A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
+ZOOM_AT = (40, 32)
+"""Row and column that stay where they are in a zoom."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A story of a video: its first frame, the column where it begins, and how far the camera has panned by then."""
+
+    first: int
+    story: Story
+    column: int
+    pan: int
+
+    def pan_at(self, t: int) -> int:
+        return self.pan + {"pan right": t, "pan left": -t}.get(self.story.camera, 0)
 
 
 def render_indices(story: Story, *, length: int, seed: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Frames start .. start + length - 1 of a story's endless video; frame n depends on (story, seed, n) only.
 
     Returns palette indices uint8 [T, 64, 64] and the sprite's mask bool [T, 64, 64]. The seed picks whether the scene
-    is mirrored. Raises ValueError for a negative length or start.
+    is mirrored, unless the story says it. Raises ValueError for a negative length or start.
     """
     if length < 0 or start < 0:
         raise ValueError(f"length {length} and start {start} must not be negative")
@@ -59,43 +81,69 @@ def render_photo(
     it is in step with it whatever the photo shows. Returns as `render_indices`.
     """
     still = _render([(0, photo)], numbers=range(at, at + 1), seed=seed)
-    column = pose_at(photo, at, START.get(photo.action, CENTRE)).x
-    alive = _render([(held, story)], numbers=range(held, max(held, length)), seed=seed, column=column)
+    shown = _Shown(0, photo, begins(photo), 0)
+    begun = _column(shown, at), shown.pan_at(at)
+    alive = _render([(held, story)], numbers=range(held, max(held, length)), seed=seed, begun=begun)
     frames, mask = (np.concatenate([np.repeat(a, held, axis=0), b])[:length] for a, b in zip(still, alive, strict=True))
     return frames, mask
 
 
 def _render(
-    cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int, column: int | None = None
+    cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int, begun: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frames of these numbers; every number belongs to the last cue that is not after it.
 
-    column: where the first story begins; None: where its action does.
+    begun: column and pan with which the first story begins; None: as its action does.
     """
     for _, story in cues:
         if not _can_draw(story):
             raise ValueError(f"{story.caption()}: only the storybook's own words can be drawn")
-    mirrored = is_mirrored(seed)
-    shown: list[tuple[int, Story, int]] = []  # first frame, story, column where it begins
+    shown: list[_Shown] = []
     for first, story in cues:
         if shown:
-            before, told, began = shown[-1]
-            column = pose_at(told, first - before, began).x
-        elif column is None:
-            column = START.get(story.action, CENTRE)
-        shown.append((first, story, column))
+            before = shown[-1]
+            column, pan = _column(before, first - before.first), before.pan_at(first - before.first)
+        else:
+            column, pan = begun or (begins(story), 0)
+        shown.append(_Shown(first, story, column, pan))
 
     frames = np.empty((len(numbers), SIZE, SIZE), np.uint8)
     mask = np.zeros(frames.shape, bool)
     for frame, marked, number in zip(frames, mask, numbers, strict=True):
-        first, story, column = next(cue for cue in reversed(shown) if cue[0] <= number)
-        frame[:] = scene_loop(story.scene, mirrored)[number % SCENE_PERIOD]
-        if story.subject is not None:
-            pose = pose_at(story, number - first, column)
-            _paste(frame, marked, story, pose)
-            if pose.white:
-                _sparkle(frame, marked, pose, number - first)
+        told = next(each for each in reversed(shown) if each.first <= number)
+        _paint(frame, marked, told, number, seed)
     return frames, mask
+
+
+def _column(shown: _Shown, t: int) -> int:
+    """The column where a story's subject stands; it is where the next story begins."""
+    actors = [actor for actor in cast(shown.story, t, shown.column) if actor.subject != shown.story.other]
+    middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, t, shown.column).x
+    return middle % SIZE
+
+
+def _paint(frame: np.ndarray, mask: np.ndarray, shown: _Shown, number: int, seed: int) -> None:
+    """Draw one frame and its mask, both [64, 64], in place."""
+    story, t = shown.story, number - shown.first
+    mirrored = is_mirrored(seed) if story.mirrored is None else story.mirrored
+    loop = scene_frames(story.scene, story.sky, mirrored)
+    scene = loop[number % len(loop)]
+    if pan := shown.pan_at(t):
+        scene = np.roll(np.concatenate([scene, scene[:, ::-1]], axis=1), -pan, axis=1)[:, :SIZE]
+    frame[:] = scene
+    wet = story.sky in ("rain", "storm") and story.action == "jumps" and story.scene not in INDOORS
+    for actor in cast(story, t, shown.column):
+        if wet:
+            _puddle(frame, actor.pose)
+        _paste(frame, mask, actor, wraps=story.edge == "wraps")
+        if actor.pose.white:
+            _sparkle(frame, mask, actor.pose, t)
+        for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
+            _paste(frame, mask, _brought(actor, thing), wraps=False)
+        if actor.pose.sink and story.scene != "underwater":
+            _flood(frame, mask, story, number)
+    if story.camera.startswith("zoom"):
+        _zoom(frame, mask, story, t)
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -121,18 +169,19 @@ def add_subject(subject: Subject, draw: Drawing) -> None:
 
 def check_drawings() -> None:
     """Raise ValueError unless vocabulary and drawings name the same subjects, scenes and actions."""
+    subjects = [name for name in DRAWINGS if not name.startswith("* ")]
     for what, words, drawn in (
-        ("subject", VOCABULARY.subjects, DRAWINGS),
+        ("subject", VOCABULARY.subjects, subjects),
         ("scene", VOCABULARY.scenes, SCENES),
         ("action", VOCABULARY.actions, MOTIONS),
     ):
-        if lost := set(drawn) - set(words):
+        if lost := set(words) ^ set(drawn):
             raise ValueError(f"{what}s in only one of vocabulary.toml and the drawings: {', '.join(sorted(lost))}")
 
 
 def _can_draw(story: Story) -> bool:
     """Whether there is a drawing for each of a story's words."""
-    subjects = {story.subject, story.target} - {None}
+    subjects = {story.subject, story.target, story.other} - {None}
     colour, scene, action = story.colour in VOCABULARY.colour, story.scene in SCENES, story.action in MOTIONS
     return colour and scene and action and subjects <= DRAWINGS.keys()
 
@@ -147,7 +196,13 @@ def is_mirrored(seed: int) -> bool:
 @lru_cache(maxsize=8192)
 def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.ndarray]:
     """Palette indices uint8 [h, w] and mask bool [h, w] of a sprite that looks like a pose; its place plays no part."""
-    materials = sprite(subject, look.phase, look.scale_step, look.squash_step)
+    materials = sprite(subject, look.phase, look.scale_step, look.squash_step, look.blinks)
+    if look.breathes:
+        materials = np.delete(materials, len(materials) * 3 // 5, axis=0)
+    if look.lean:
+        materials = _leaning(materials, look.lean)
+    if look.lies:
+        materials = np.rot90(materials)
     if look.faces_left:
         materials = materials[:, ::-1]
     mask = materials != EMPTY
@@ -159,22 +214,84 @@ def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.nda
     return cells, mask
 
 
-def _paste(frame: np.ndarray, mask: np.ndarray, story: Story, pose: Pose) -> None:
-    """Draw the sprite of a pose into frame and mask, both [64, 64], in place; x wraps round."""
-    subject = story.target if pose.is_target else story.subject
-    assert subject is not None
-    cells, solid = _coloured(subject, story.colour, pose.look())
+def _leaning(materials: np.ndarray, lean: int) -> np.ndarray:
+    """A sprite whose rows are shifted forward, the top by `lean` columns; the middle stays where it is."""
+    wide = np.pad(materials, ((0, 0), (abs(lean), abs(lean))), constant_values=EMPTY)
+    height = len(wide)
+    return np.stack([np.roll(row, round(lean * (1 - number / height))) for number, row in enumerate(wide)])
+
+
+def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, wraps: bool) -> None:
+    """Draw an actor into frame and mask, both [64, 64], in place. wraps: what leaves on one side enters on the other."""
+    pose = actor.pose
+    cells, solid = _coloured(actor.subject, actor.colour, pose.look())
     height, width = cells.shape
-    top = BASE_ROW[SUBJECTS[subject].altitude] + 1 - height - pose.rise
+    altitude = SUBJECTS[actor.subject].altitude if actor.subject in SUBJECTS else "ground"
+    top = BASE_ROW[altitude] + 1 - height - pose.rise
     hidden = max(0, -top)  # rows above the frame
     left = pose.x - width // 2
-    for edge in (left, left - SIZE, left + SIZE):
+    for edge in (left, left - SIZE, left + SIZE) if wraps else (left,):
         first, last = max(0, edge), min(SIZE, edge + width)
-        if first < last:
+        if first < last and hidden < height:
             part = (slice(hidden, None), slice(first - edge, last - edge))
             place = (slice(top + hidden, top + height), slice(first, last))
+            rows = len(frame[place])  # rows below the frame are not painted
+            part = (slice(hidden, hidden + rows), part[1])
             np.copyto(frame[place], cells[part], where=solid[part])
             mask[place] |= solid[part]
+
+
+def _brought(actor: Actor, thing: Thing) -> Actor:
+    """What an actor brings along, as an actor: in its own colours, as much smaller as the actor is."""
+    pose = actor.pose
+    factor = pose.scale_step / SCALE_STEPS
+    size = max(6, round(thing.scale_step * factor))
+    reach = half_width(actor.subject, pose.scale_step) + round(thing.ahead * factor) + half_width(thing.name, size) // 2
+    altitude = BASE_ROW["ground"] - BASE_ROW[SUBJECTS[actor.subject].altitude]
+    return Actor(
+        thing.name,
+        "natural",
+        Pose(
+            x=pose.x + (-reach if pose.faces_left else reach),
+            rise=round(thing.rise * factor) + altitude,
+            phase=thing.phase,
+            scale_step=size,
+            faces_left=pose.faces_left and not thing.name.startswith("* "),
+        ),
+    )
+
+
+def _splashes(pose: Pose, *, wet: bool) -> tuple[Thing, ...]:
+    """Water that splashes on both sides of somebody who comes down in a puddle."""
+    if not wet or pose.rise > 6:
+        return ()
+    return Thing("* splash", 16, -6, 0, pose.phase), Thing("* splash", 16, -34, 0, pose.phase + 2 & 3)
+
+
+def _puddle(frame: np.ndarray, pose: Pose) -> None:
+    rows, columns = np.ogrid[:SIZE, :SIZE]
+    half = 20 * pose.scale_step / SCALE_STEPS
+    water = ((columns + 0.5 - pose.x) / half) ** 2 + ((rows + 0.5 - BASE_ROW["ground"]) / 4) ** 2 <= 1
+    frame[water] = ink("sea")
+
+
+def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, number: int) -> None:
+    """Water over the lower part of a frame, with crests that travel, in place; what is under it is no sprite."""
+    sea, crest = ink_under(story.sky, "sea"), ink_under(story.sky, "sky")
+    frame[WATERLINE:] = sea
+    mask[WATERLINE:] = False
+    columns = np.arange(SIZE)
+    for row, start in ((WATERLINE, 0), (WATERLINE + 6, 9), (WATERLINE + 11, 4)):
+        frame[row : row + 2, (columns - start - 2 * number) % 16 < 8] = crest
+
+
+def _zoom(frame: np.ndarray, mask: np.ndarray, story: Story, t: int) -> None:
+    """Enlarge a frame and its mask about ZOOM_AT, in place, by as much as the camera has zoomed at frame t."""
+    done = min(t // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
+    size = 1 + (ZOOMED - 1) * (done if story.camera == "zoom in" else 1 - done)
+    rows, columns = (np.floor(centre + (np.arange(SIZE) + 0.5 - centre) / size).astype(int) for centre in ZOOM_AT)
+    frame[:] = frame[np.ix_(rows, columns)]
+    mask[:] = mask[np.ix_(rows, columns)]
 
 
 def _sparkle(frame: np.ndarray, mask: np.ndarray, pose: Pose, t: int) -> None:

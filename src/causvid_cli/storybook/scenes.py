@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-
-import numpy as np
 
 from .palette import ink
 from .raster import Canvas
@@ -36,26 +33,14 @@ def scene_drawing(name: str) -> Callable[[SceneDrawing], SceneDrawing]:
     return register
 
 
-@cache
-def scene_loop(scene: str, mirrored: bool) -> np.ndarray:
-    """Palette indices uint8 [8, 64, 64] of a scene's loop. Read-only."""
-    loop = np.empty((SCENE_PERIOD, SIZE, SIZE), np.uint8)
-    for frame in range(SCENE_PERIOD):
-        canvas = Canvas.for_scene(SIZE)
-        SCENES[scene](canvas, frame)
-        loop[frame] = canvas.cells[:, ::-1] if mirrored else canvas.cells
-    loop.setflags(write=False)
-    return loop
-
-
-def _cloud(c: Canvas, x: float, y: float, colour: int) -> None:
+def cloud(c: Canvas, x: float, y: float, colour: int) -> None:
     """A small flat-bottomed cloud, 14 wide, whose base is at y."""
     for dx, r in ((-4, 3.0), (0, 4.4), (4.4, 3.2)):
         c.ellipse(x + dx, y - r + 1.2, r, r, colour)
     c.box(x - 7, y - 2, x + 8, y, colour)
 
 
-def _dot(c: Canvas, x: int, y: int, colour: int) -> None:
+def dot(c: Canvas, x: int, y: int, colour: int) -> None:
     """A 2 x 2 dot: the smallest detail a scene has."""
     c.box(x, y, x + 2, y + 2, colour)
 
@@ -76,7 +61,7 @@ def snow(c: Canvas, frame: int) -> None:
     c.box(10, 55, 20, 57, ink("snow shade"))
     for x, drop in ((3, 4), (15, 10), (27, 0), (39, 6), (49, 13), (60, 3)):
         for y in range((drop + 2 * frame) % 16 - 16, 48, 16):
-            _dot(c, x, y, WHITE)
+            dot(c, x, y, WHITE)
 
 
 @scene_drawing("meadow")
@@ -85,7 +70,7 @@ def meadow(c: Canvas, frame: int) -> None:
     sway = (0, 1, 0, -1)[frame % 4]
     c.box(0, 0, 64, 64, SKY_LIGHT)
     c.ellipse(11, 11, 6.5, 6.5, SUN)
-    _cloud(c, 47, 14, WHITE)
+    cloud(c, 47, 14, WHITE)
     c.ellipse(50, 62, 34, 26, ink("grass dark"))
     c.ellipse(6, 64, 30, 24, ink("grass dark"))
     c.box(0, 46, 64, 64, ink("grass"))
@@ -101,7 +86,7 @@ def sea(c: Canvas, frame: int) -> None:
     """Open water to the horizon; bands of crests travel 2 cells a frame and repeat every 16."""
     c.box(0, 0, 64, 64, SKY_LIGHT)
     c.ellipse(51, 12, 6.5, 6.5, SUN)
-    _cloud(c, 15, 20, WHITE)
+    cloud(c, 15, 20, WHITE)
     c.box(0, 34, 64, 64, ink("sea"))
     c.box(0, 34, 64, 36, SKY)
     for y, start in ((42, 0), (50, 9), (59, 4)):
@@ -140,7 +125,7 @@ def night_city(c: Canvas, frame: int) -> None:
     c.ellipse(15, 8.4, 5, 5, ink("night"))
     for number, (x, y) in enumerate(((28, 6), (42, 12), (56, 5), (4, 22))):
         if (frame // 2 + number) % 4 != 0:
-            _dot(c, x, y, PALE)
+            dot(c, x, y, PALE)
     towers = ((0, 13, 30), (13, 24, 20), (26, 41, 26), (41, 52, 17), (53, 64, 28))
     number = 0
     for x0, x1, top in towers:
@@ -187,7 +172,7 @@ def space(c: Canvas, frame: int) -> None:
     for number, (x, y) in enumerate(stars):
         beat = (frame // 2 + number) % 4
         if number % 2 or beat:
-            _dot(c, x, y, WHITE)
+            dot(c, x, y, WHITE)
         if beat == 2 and number % 2 == 0:
             c.box(x - 1, y, x + 3, y + 2, WHITE)
             c.box(x, y - 1, x + 2, y + 3, WHITE)
@@ -217,4 +202,4 @@ def forest(c: Canvas, frame: int) -> None:
     c.ellipse(50, 56, 7, 1.3, LEAF_DARK)
     for number, (x, y) in enumerate(((15, 26), (27, 38), (40, 24), (49, 36))):
         if (frame // 2 + number) % 4 < 2:
-            _dot(c, x, y, SUN)
+            dot(c, x, y, SUN)

@@ -12,6 +12,8 @@ from .raster import Canvas
 
 CYCLE = 4
 """Frames of a sprite's animation cycle: a walk, a wing beat, a turn of the wheel."""
+SWING = (0, 1, 0, -1)
+"""Legs over the four phases: together, apart, together, apart the other way."""
 SCALE_STEPS = 40
 """Scale steps per unit: scale = step / 40."""
 SQUASHES = (1.0, 0.66, 0.1)
@@ -34,12 +36,14 @@ def drawing(name: str) -> Callable[[Drawing], Drawing]:
 
 
 @lru_cache(maxsize=4096)
-def sprite(subject: str, phase: int, scale_step: int = SCALE_STEPS, squash_step: int = 0) -> np.ndarray:
+def sprite(
+    subject: str, phase: int, scale_step: int = SCALE_STEPS, squash_step: int = 0, blinks: bool = False
+) -> np.ndarray:
     """Materials uint8 [h, w] of a subject facing right, EMPTY around it. Read-only.
 
     The middle of the sprite's box is the boundary of the two middle columns, its base the last row (the outline).
     """
-    canvas = Canvas.for_sprite(scale_step / SCALE_STEPS, SQUASHES[squash_step])
+    canvas = Canvas.for_sprite(scale_step / SCALE_STEPS, SQUASHES[squash_step], blinks=blinks)
     DRAWINGS[subject](canvas, phase)
     canvas.outline(ink("outline"))
     drawn = canvas.cells != EMPTY

@@ -1,0 +1,128 @@
+"""Who is seen in one frame of a story, where, and how: one actor, two that have to do with each other, or several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from .motion import CENTRE, MOTIONS, SPEED, START, TRAVELS, Pose, clock, idle, pose_at, turned
+from .palette import SUBJECTS
+from .scenes import SIZE
+from .sprites import CYCLE, SCALE_STEPS, sprite
+from .story import Story
+
+SIZES = {"normal": 1.0, "small": 0.6, "big": 1.25}
+CROWDS = {1: (1.0, (0,)), 2: (0.7, (-15, 15)), 3: (0.5, (-20, 0, 20))}
+"""For each count, the size of each, and where they stand."""
+PAIR = 0.62
+"""Size of each of two."""
+APART = 15
+"""Columns from the middle of two to the middle of each."""
+LAGS = {"follows": 11, "chases": 8}
+"""Frames by which one is after the other."""
+BEHIND = (-9, 7)
+"""Columns and rows by which one stands behind the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who is painted how."""
+
+    subject: str
+    colour: str
+    pose: Pose
+
+
+def cast(story: Story, t: int, column: int) -> tuple[Actor, ...]:
+    """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene."""
+    if story.subject is None:
+        return ()
+    if story.edge == "wraps":
+        return (_actor(story, pose_at(story, t, column)),)
+    if story.other is not None:
+        return _pair(story, t, column)
+    size, places = CROWDS[story.count]
+    factor = size * SIZES[story.size]
+    lead = _travel(story, t, column, factor, max(places))
+    return tuple(_actor(story, _as_member(story, lead, t, factor, place)) for place in places)
+
+
+def begins(story: Story) -> int:
+    """The column in which a story begins when nothing was before it."""
+    return START.get(story.action, CENTRE)
+
+
+@cache
+def half_width(subject: str, scale_step: int) -> int:
+    """Columns that a sprite needs on either side of its middle, in every phase."""
+    return max(sprite(subject, phase, scale_step).shape[1] // 2 for phase in range(CYCLE))
+
+
+def _actor(story: Story, pose: Pose) -> Actor:
+    subject = story.target if pose.is_target else story.subject
+    assert subject is not None
+    return Actor(subject, story.colour, pose)
+
+
+def _travel(story: Story, t: int, column: int, factor: float, reach: int) -> Pose:
+    """The pose of the middle of one or of several, `reach` columns to either side; turned at the edges."""
+    assert story.subject is not None
+    pose = pose_at(story, t, column)
+    half = min(CENTRE - 1, half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach)
+    if story.action in TRAVELS:
+        return turned(pose, column=column, t=clock(story, t), half=half)
+    return replace(pose, x=min(max(column, half), SIZE - half))
+
+
+def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int) -> Pose:
+    """The pose of one of several, `place` columns from the middle; the phases of their cycles differ."""
+    pose = replace(lead, x=lead.x + place, scale_step=_scaled(lead.scale_step, factor))
+    if place and pose.things:
+        pose = replace(pose, things=())
+    return _living(story.target if pose.is_target else story.subject, pose, t + place)
+
+
+def _living(subject: str | None, pose: Pose, t: int) -> Pose:
+    return idle(pose, t) if subject is not None and SUBJECTS[subject].alive else pose
+
+
+def _scaled(scale_step: int, factor: float) -> int:
+    return max(4, round(scale_step * factor))
+
+
+def _pair(story: Story, t: int, column: int) -> tuple[Actor, ...]:
+    assert story.subject is not None and story.other is not None
+    factor = PAIR * SIZES[story.size]
+    size, other_size = _scaled(SCALE_STEPS, factor), _scaled(SCALE_STEPS, PAIR)
+    own, others = half_width(story.subject, size), half_width(story.other, other_size)
+    if story.relation == "meets":
+        gone = SPEED // 2 * clock(story, t)
+        walking = MOTIONS["moves right"](clock(story, t))
+        left = replace(walking, x=min(own + gone, CENTRE - own), scale_step=size)
+        right = replace(walking, x=max(SIZE - others - gone, CENTRE + others), scale_step=other_size, faces_left=True)
+        left, right = (
+            replace(pose, phase=0) if arrived else pose
+            for pose, arrived in ((left, left.x == CENTRE - own), (right, right.x == CENTRE + others))
+        )
+        return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
+    if story.relation in LAGS:
+        lag = LAGS[story.relation]
+        pace = clock(story, t) * 3 // 2 if story.relation == "chases" else clock(story, t)
+        way = "moves left" if story.action == "moves left" else "moves right"
+        walking = MOTIONS[way](pace)
+        first = SIZE - others - SPEED * lag if way == "moves left" else others + SPEED * lag
+        ahead = turned(walking, column=first, t=pace, half=others)
+        after = turned(walking, column=SIZE - own if way == "moves left" else own, t=pace, half=own)
+        after, ahead = replace(after, scale_step=size), replace(ahead, scale_step=other_size)
+        return _other(story, ahead, t), _actor(story, _living(story.subject, after, t))
+    dx, rise = BEHIND if story.relation == "behind" else (-APART if story.relation == "left of" else APART, 0)
+    lead = _travel(story, t, column if story.action in TRAVELS else CENTRE, factor, abs(dx))
+    own_pose = replace(lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factor))
+    still = lead if story.action in TRAVELS else Pose(x=lead.x)
+    other = replace(still, x=lead.x - dx, scale_step=other_size, sink=lead.sink)
+    return _actor(story, _living(story.subject, own_pose, t)), _other(story, other, t)
+
+
+def _other(story: Story, pose: Pose, t: int) -> Actor:
+    assert story.other is not None
+    return Actor(story.other, story.other_colour, _living(story.other, pose, t + 5))
