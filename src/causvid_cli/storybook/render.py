@@ -193,13 +193,13 @@ def is_mirrored(seed: int) -> bool:
     return bool(mixed >> 63)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16384)
 def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.ndarray]:
     """Palette indices uint8 [h, w] and mask bool [h, w] of a sprite that looks like a pose; its place plays no part."""
     materials = sprite(subject, look.phase, look.scale_step, look.squash_step, look.blinks)
-    if look.breathes:
+    if look.breathes and len(materials):
         materials = np.delete(materials, len(materials) * 3 // 5, axis=0)
-    if look.lean:
+    if look.lean and len(materials):
         materials = _leaning(materials, look.lean)
     if look.lies:
         materials = np.rot90(materials)

@@ -35,7 +35,7 @@ def drawing(name: str) -> Callable[[Drawing], Drawing]:
     return register
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32768)
 def sprite(
     subject: str, phase: int, scale_step: int = SCALE_STEPS, squash_step: int = 0, blinks: bool = False
 ) -> np.ndarray:
@@ -47,6 +47,8 @@ def sprite(
     DRAWINGS[subject](canvas, phase)
     canvas.outline(ink("outline"))
     drawn = canvas.cells != EMPTY
+    if not drawn.any():  # too small to be seen
+        return canvas.cells[:0, :0]
     columns = np.flatnonzero(drawn.any(axis=0))
     spare = min(columns[0], canvas.cells.shape[1] - 1 - columns[-1])  # the same on both sides: the middle stays
     cells = canvas.cells[np.flatnonzero(drawn.any(axis=1))[0] :, spare : canvas.cells.shape[1] - spare].copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from .inflect import plain_verb, plural_of
@@ -45,7 +45,7 @@ class Story:
     other_colour: str = NATURAL
     mirrored: bool | None = None
     """Whether the scene is mirrored; None: as the video's seed has it. No prompt says it."""
-    edge: str = "turns"
+    edge: str = field(default="turns", compare=False)
     """What travels turns round at the edge; in the first packs' world it "wraps" round. No prompt says it."""
 
     def __post_init__(self) -> None:

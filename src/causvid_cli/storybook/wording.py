@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from .story import FIRST_WORDS, Story, with_article
+from .story import FIRST_WORDS, SLOTS, Story, with_article
 from .vocabulary import VOCABULARY, Words
 
 EMPTY_SHARE, NATURAL_SHARE = 0.03, 0.25
+ORDINARY = {"size": 0.7, "speed": 0.75, "count": 0.8, "relation": 0.8, "sky": 0.55, "camera": 0.75}
+"""How often a slot says nothing special."""
 CANONICAL_SHARE = 0.4
 """Share of prompts that are the plain caption."""
 
 
 def sample_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Story:
-    """A random story: uniform over subjects, scenes, actions and targets; a quarter in natural colours, 3 % bare."""
+    """A random story in these words: uniform over subjects, scenes, actions and targets; a quarter in natural colours.
+
+    3 % are bare scenes. A slot that the words do not tell is ordinary; the others mostly are (`ORDINARY`).
+    """
     scene = _pick(rng, words["scene"])
+    around = {slot: _more(rng, words, slot) for slot in ("sky", "camera")}
+    around["mirrored"] = bool(rng.integers(2)) if "mirrored" in words else None
+    around["edge"] = "turns" if "mirrored" in words else "wraps"
     if rng.random() < EMPTY_SHARE:
-        return Story(None, "natural", scene, "stays still")
+        return Story(None, "natural", scene, "stays still", **around)
     subject, action = _pick(rng, words["subject"]), _pick(rng, words["action"])
-    painted = [name for name in words["colour"] if name != "natural"]
-    colour = "natural" if rng.random() < NATURAL_SHARE else _pick(rng, painted)
+    colour = _colour(rng, words["colour"])
     others = [name for name in words["subject"] if name != subject]
-    return Story(subject, colour, scene, action, _pick(rng, others) if action == "turns into" else None)
+    target = _pick(rng, others) if action == "turns into" else None
+    about = {slot: _more(rng, words, slot) for slot in ("size", "speed", "count")}
+    if about["count"] == 1 and (relation := _more(rng, words, "relation")):
+        about |= {"relation": relation, "other": _pick(rng, words["other"])}
+        about["other_colour"] = _colour(rng, words["other_colour"])
+    return Story(subject, colour, scene, action, target, **about, **around)
+
+
+def _colour(rng: np.random.Generator, known: Sequence[str]) -> str:
+    painted = [name for name in known if name != "natural"]
+    return "natural" if rng.random() < NATURAL_SHARE else _pick(rng, painted)
+
+
+def _more(rng: np.random.Generator, words: Words, slot: str) -> Any:
+    """What a story says in a slot that is mostly ordinary, and always is where the words do not tell it."""
+    unusual = [word for word in words.get(slot, ()) if word != SLOTS[slot]]
+    return _pick(rng, unusual) if unusual and rng.random() >= ORDINARY[slot] else SLOTS[slot]
 
 
 def reword(story: Story, rng: np.random.Generator) -> str:
@@ -65,5 +89,5 @@ def _names(subject: str) -> tuple[str, ...]:
     return (subject, subject, *VOCABULARY.subject[subject].synonyms)
 
 
-def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
+def _pick(rng: np.random.Generator, names: Sequence[Any]) -> Any:
     return names[int(rng.integers(len(names)))]

@@ -18,6 +18,7 @@ from torch import Tensor
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError
+from causvid_cli.storybook import FIRST_WORDS, Words
 from causvid_cli.train import story_clips
 from causvid_cli.train.config import AutoencoderConfig
 from causvid_cli.train.losses import palette_cross_entropy
@@ -54,13 +55,14 @@ def train_autoencoder(
     folder: Path,
     plan: AutoencoderConfig,
     setting: StageSetting,
+    words: Words = FIRST_WORDS,
     *,
     base: PixelCodec | None = None,
     own: OwnFrames | None = None,
 ) -> PixelCodec:
     """Train the codec, or go on with its training, and return it with averaged weights and measured latent statistics.
 
-    base: a codec to go on from, of which only the decoder learns. own: half of all crops are of these frames.
+    words: what the storybook's frames may show. base: a codec to go on from, of which only the decoder learns. own: half of all crops are of these frames.
     """
     device = setting.device
     torch.manual_seed(setting.seed)
@@ -69,10 +71,11 @@ def train_autoencoder(
 
     def sample(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         if step % WHOLE_EVERY == 0:
-            return story_clips.sample_frames(rng, max(1, plan.batch // 4))
+            return story_clips.sample_frames(rng, max(1, plan.batch // 4), words)
         if own is None:
-            return story_clips.sample_frames(rng, plan.batch, crop=CROP)
-        known, new = story_clips.sample_frames(rng, plan.batch // 2, crop=CROP), own.sample(rng, -(-plan.batch // 2))
+            return story_clips.sample_frames(rng, plan.batch, words, crop=CROP)
+        known = story_clips.sample_frames(rng, plan.batch // 2, words, crop=CROP)
+        new = own.sample(rng, -(-plan.batch // 2))
         return torch.cat([known[0], new[0]]), torch.cat([known[1], new[1]])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -94,7 +97,7 @@ def train_autoencoder(
     trainer.run(loss)
     with trainer.averaged():
         if base is None:
-            measure_latents(codec, np.random.default_rng((setting.seed, 1)), device)
+            measure_latents(codec, np.random.default_rng((setting.seed, 1)), device, words)
         save_file({name: tensor.contiguous() for name, tensor in codec.state_dict().items()}, folder / CODEC_FILE)
     return load_codec(folder, plan, device=device, base=base)
 
@@ -104,7 +107,7 @@ def begin_codec(plan: AutoencoderConfig, base: PixelCodec | None) -> PixelCodec:
     shape: dict[str, Any] = {"decoder_widths": plan.decoder_widths, "blocks": plan.decoder_blocks}
     shape = {name: value for name, value in shape.items() if value is not None}
     if base is None:
-        return PixelCodec(palette=torch.tensor(storybook.PALETTE), **shape)
+        return PixelCodec(palette=torch.tensor(storybook.PALETTE), cell_channels=plan.cell_channels, **shape)
     codec = type(base).from_config(base.config | shape)
     same = codec.config == base.config
     known = {name: tensor for name, tensor in base.state_dict().items() if same or not name.startswith("decoder.")}
@@ -144,8 +147,10 @@ def redrawn(frame: np.ndarray, codec: PixelCodec) -> np.ndarray:
 
 
 @torch.no_grad()
-def measure_latents(codec: PixelCodec, rng: np.random.Generator, device: torch.device, count: int = 512) -> None:
+def measure_latents(
+    codec: PixelCodec, rng: np.random.Generator, device: torch.device, words: Words = FIRST_WORDS, count: int = 512
+) -> None:
     """Set the codec's mean and standard deviation per channel from whole frames."""
-    cells = codec.encode_frames(story_clips.sample_frames(rng, count)[0].to(device))
+    cells = codec.encode_frames(story_clips.sample_frames(rng, count, words)[0].to(device))
     codec.latents_mean.copy_(cells.mean(dim=(0, 2, 3)))
     codec.latents_std.copy_(cells.std(dim=(0, 2, 3)))

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, known_frames, slid_prompts
+from causvid_cli.train.layout import Layout, few_steps, known_frames, slid_prompts
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
@@ -30,11 +31,15 @@ def train_causal(
     shift: float,
     setting: StageSetting,
     blends: float = 0.0,
+    few: bool = False,
 ) -> Trainer:
     """Train by teacher forcing and flow matching, from the weights that the denoiser holds; return the trainer.
 
+    few: noise levels are those of the roll-out's few steps, not any.
+
     blends: share of prompts that are slid towards another (`slid_prompts`).
     """
+    levels = torch.tensor([step.sigma for step in few_steps(facts)])
     device, kinds = setting.device, clips.all_first_predictable_frames.unique().tolist()
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -46,7 +51,8 @@ def train_causal(
         count, _, frames = batch.x0.shape[:3]
         layout = Layout.of(frames, facts, first_frames=first)
         uniform = my_draw(rng.random, count, len(layout.chunks)).float()
-        sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
+        level = levels[(uniform * len(levels)).long()] if few else sample_sigma(uniform, shift=shift)
+        sigma = layout.per_frame(level.to(device))
         noise = standard_normal(rng, batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
         clean = noisy_context(batch.x0, rng)

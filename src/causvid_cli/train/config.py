@@ -12,6 +12,7 @@ from annotated_types import Interval, MinLen, MultipleOf
 from causvid_cli.config import did_you_mean, from_data
 from causvid_cli.errors import UsageError
 from causvid_cli.request import LARGEST_SEED
+from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, Words
 
 # Ranges of numbers, which `from_data` checks.
 Count = Annotated[int, Interval(ge=0, le=10**9)]
@@ -129,6 +130,8 @@ class AutoencoderConfig(Optimisation):
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    cell_channels: Size = 6
+    """Numbers of a cell of 8 x 8 pixels, where the run makes the latents."""
     decoder_widths: tuple[Size, Size, Size] | None = None
     """Channels at 1/2, 1/4 and 1/8 of the size: with a base, a new decoder for the same latents. Fewer are faster."""
     decoder_blocks: tuple[int, int, int] | int | None = None
@@ -168,6 +171,42 @@ class ClipsConfig:
     long: Count = 0
     """Longer clips of one story besides."""
     long_latent_frames: Size = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldConfig:
+    """How much of the storybook's world a run from nothing teaches; without it, what the first packs know."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    subjects: tuple[str, ...] = ()
+    """Subjects besides those of the first packs; none named: all."""
+
+    def words(self) -> Words:
+        """The words that the run teaches, for each slot."""
+        named = {*FIRST_WORDS["subject"], *self.subjects}
+        subjects = tuple(name for name in ALL_WORDS["subject"] if name in named or not self.subjects)
+        return {**ALL_WORDS, "subject": subjects, "target": subjects, "other": subjects}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CausalConfig(Optimisation):
+    """Teacher forcing; `few_steps` makes it the direct way to a student."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    few_steps: bool = False
+    """Learn at the roll-out's few noise levels alone: where nothing is untold, one step can be right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentConfig(Optimisation):
+    """Few-step regression."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    first_chunks: bool = False
+    """First chunks learn the truth as well, along with all others, and no ODE is solved: where nothing is untold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +320,8 @@ class TrainConfig:
     """Videos to learn from."""
     clips: ClipsConfig | None = None
     """Storybook clips to learn from, alone or beside the videos."""
+    world: WorldConfig | None = None
+    """What is drawn and told."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     rollout: RolloutFacts | None = None
     """How the student makes videos; if not given, as the base does."""
@@ -293,9 +334,9 @@ class TrainConfig:
     autoencoder: AutoencoderConfig | None = None
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None
-    causal: Optimisation | None = None
+    causal: CausalConfig | None = None
     ode: OdeConfig | None = None
-    student: Optimisation | None = None
+    student: StudentConfig | None = None
     dmd: Optimisation | None = None
     matching: DmdConfig = field(default_factory=DmdConfig)
     judge: Optimisation | None = None
@@ -346,7 +387,12 @@ def _missing(config: TrainConfig) -> str:
         return "[autoencoder]: decoder_blocks must be 0 or more, and 1000 or less"
     if config.clips is None and config.data is None:
         return "[data] or [clips]: missing; there must be something to learn from"
-    if config.student is not None and config.ode is None:
+    if config.world and config.base:
+        return "[world]: is for runs from nothing; a base knows its words"
+    unknown = [name for name in (config.world.subjects if config.world else ()) if name not in ALL_WORDS["subject"]]
+    if unknown:
+        return f"world.subjects: {unknown[0]!r} is no subject of the storybook"
+    if config.student is not None and config.ode is None and not config.student.first_chunks:
         return "[ode]: missing; stage student learns from its pairs"
     if config.matching.regression and config.ode is None:
         return "[ode]: missing; matching.regression learns from its pairs"

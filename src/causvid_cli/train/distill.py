@@ -158,7 +158,7 @@ class Distillation(TrainingRun):
             own = OwnFrames(distinct_frames(videos, base), base) if videos else None
         folder, plan = self.folder / "autoencoder", self.config.autoencoder
         assert plan is not None
-        train_autoencoder(folder, plan, self.setting("autoencoder"), base=base, own=own)
+        train_autoencoder(folder, plan, self.setting("autoencoder"), self.words, base=base, own=own)
 
     def videos(self) -> VideoPlan | None:
         """Return the user's clips, planned; None where the file names no videos."""
@@ -219,6 +219,7 @@ class Distillation(TrainingRun):
             shift=self.shift,
             setting=self.setting("causal"),
             blends=self.config.blends,
+            few=self.config.causal is not None and self.config.causal.few_steps,
         )
 
     def ode(self) -> None:
@@ -323,15 +324,17 @@ class Distillation(TrainingRun):
 
     def regression(self, denoiser: Denoiser, plan: Optimisation) -> Regression:
         """Return the loss of stage `student`."""
-        assert self.config.ode is not None
+        ode, student = self.config.ode, self.config.student
+        supervise_rollout = ode is None or ode.supervise_rollout
         return Regression(
             denoiser,
-            self.clips() if self.config.ode.supervise_rollout else self.prompted(),
-            OdePairs(self.pairs),
+            self.clips() if supervise_rollout else self.prompted(),
+            OdePairs(self.pairs) if ode else None,
             self.rollout,
             batch=plan.batch,
             device=self.device,
-            supervise_rollout=self.config.ode.supervise_rollout,
+            supervise_rollout=supervise_rollout,
+            first_chunks=student is not None and student.first_chunks,
             blends=self.config.blends,
         )
 

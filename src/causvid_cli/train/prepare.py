@@ -18,6 +18,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError, NumericsError, UsageError
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.storybook import Words
 from causvid_cli.train import story_clips
 from causvid_cli.train.captions import VideoProblem
 from causvid_cli.train.dataset import Batch, LatentClips
@@ -218,7 +219,13 @@ def story_shards(
             rng, kind, count, frames=frames, chunk_frames=chunk_frames
         )
         batch = _sample(
-            rng, kind, first_predictable_frames, length=frames * codec.stack, stack=codec.stack, step=chunk_frames
+            rng,
+            kind,
+            first_predictable_frames,
+            text.words,
+            length=frames * codec.stack,
+            stack=codec.stack,
+            step=chunk_frames,
         )
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
         tensors = {
@@ -264,6 +271,7 @@ def _sample(
     rng: np.random.Generator,
     kind: Kind,
     first_predictable_frames: Sequence[int],
+    words: Words,
     *,
     length: int,
     stack: int,
@@ -272,14 +280,14 @@ def _sample(
     """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk."""
     known = [stack * frame for frame in first_predictable_frames]
     if kind == "plain":
-        return story_clips.sample_clips(rng, len(known), frames=length)
+        return story_clips.sample_clips(rng, len(known), words, frames=length)
     if kind == "photo":
-        return story_clips.sample_photos(rng, len(known), frames=length, held=known)
+        return story_clips.sample_photos(rng, len(known), words, frames=length, held=known)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
-        return story_clips.sample_clips(rng, len(known), frames=length, starts=starts)
+        return story_clips.sample_clips(rng, len(known), words, frames=length, starts=starts)
     starts = [start if rng.random() < LATE_SWITCHES else 0 for start in starts]
-    return story_clips.sample_switches(rng, len(known), frames=length, switch_frames=known, starts=starts)
+    return story_clips.sample_switches(rng, len(known), words, frames=length, switch_frames=known, starts=starts)
 
 
 def _parts(total: int, most: int) -> Iterator[int]:

@@ -20,6 +20,7 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.storybook import Words
 from causvid_cli.train.autoencoder import load_codec
 from causvid_cli.train.base_model import Base, load_base
 from causvid_cli.train.config import RolloutFacts, TrainConfig
@@ -183,10 +184,17 @@ class TrainingRun:
             shape = (codec.latent_channels, data.latent_frames or self.rollout.window_frames, *cells)
         return Prompted(torch.cat(rows), shape)
 
+    @property
+    def words(self) -> Words:
+        """What storybook clips of this run tell."""
+        if self.base and self.base.facts.text == "storybook":
+            return self.base.story.words
+        return self.config.world.words() if self.config.world else storybook.FIRST_WORDS
+
     def new_text(self) -> StoryText | None:
         """The embedded model's text features as a run begins with them; None where prompts are read otherwise."""
         if self.base is None:
-            return StoryText.for_vocabulary(dim=self.config.network.text_dim)
+            return StoryText.for_vocabulary(self.words, dim=self.config.network.text_dim)
         if self.base.facts.text != "storybook":
             return None
         words = asdict(self.config.data.words) if self.config.data else {}

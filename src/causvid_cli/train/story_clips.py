@@ -1,14 +1,14 @@
 """Training clips from the storybook: rendered when wanted, so that no two epochs are alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from causvid_cli import storybook
-from causvid_cli.storybook import Story
+from causvid_cli.storybook import FIRST_WORDS, Story, Words
 
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
@@ -24,7 +24,12 @@ SAME_ACTION = 0.5
 LATE_FROM, LATE_TO = 8, 104
 """Frames after which a clip from the middle of a video begins. Earlier, something may yet change that its past does
 not tell."""
-STILL = "stays still"
+WHO = ("subject", "colour", "size", "count", "relation", "other", "other_colour")
+WHERE = ("scene", "sky")
+DOES = ("action", "target", "speed")
+"""Slots that change together, or stay."""
+GRID = 8
+"""Side of a latent cell, in pixels."""
 PHOTO_TO = 48
 """A photo is one of so many first frames of a video."""
 
@@ -45,17 +50,19 @@ def sampling_weight(story: Story, *, late: bool = False) -> float:
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
 
 
-def training_story(rng: np.random.Generator) -> Story:
+def training_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Story:
     """Return a story that training may see: the held-out sixteenth of the combinations is left for evaluation."""
     while True:
-        story = storybook.sample_story(rng)
+        story = storybook.sample_story(rng, words)
         if not storybook.held_out(story):
             return story
 
 
-def sample_clips(rng: np.random.Generator, count: int, *, frames: int, starts: Sequence[int] | None = None) -> Clips:
+def sample_clips(
+    rng: np.random.Generator, count: int, words: Words, *, frames: int, starts: Sequence[int] | None = None
+) -> Clips:
     """Return `count` clips of `frames` frames, each of a story of its own. starts: their first frames; None: all 0."""
-    stories = tuple(training_story(rng) for _ in range(count))
+    stories = tuple(training_story(rng, words) for _ in range(count))
     return render_clips(stories, rng, frames=frames, starts=starts)
 
 
@@ -68,7 +75,7 @@ def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[in
 
 
 def sample_switches(
-    rng: np.random.Generator, count: int, *, frames: int, switch_frames: Sequence[int], starts: Sequence[int]
+    rng: np.random.Generator, count: int, words: Words, *, frames: int, switch_frames: Sequence[int], starts: Sequence[int]
 ) -> Clips:
     """Return clips whose story changes, with the stories told after it, since the past is seen under them.
 
@@ -78,21 +85,23 @@ def sample_switches(
     told: list[Story] = []
     rendered = []
     for switch_frame, start in zip(switch_frames, starts, strict=True):
-        before, at = training_story(rng), start + switch_frame
-        after = changed_story(before, rng, at=at)
+        before, at = training_story(rng, words), start + switch_frame
+        after = changed_story(before, rng, words, at=at)
         cues = [(0, before), (at, after)]
         rendered.append(storybook.render_script(cues, length=frames, start=start, seed=int(rng.integers(2**31))))
         told.append(after)
     return _clips(rendered, told)
 
 
-def sample_photos(rng: np.random.Generator, count: int, *, frames: int, held: Sequence[int]) -> Clips:
+def sample_photos(
+    rng: np.random.Generator, count: int, words: Words, *, frames: int, held: Sequence[int]
+) -> Clips:
     """Clips that begin with a photo from anywhere in a video, and the stories told under it. held: its frames."""
     told: list[Story] = []
     rendered = []
     for still in held:
-        photo, at = training_story(rng), int(rng.integers(PHOTO_TO))
-        story = changed_story(photo, rng, at=at, changes=PHOTO_CHANGES, same=True)
+        photo, at = training_story(rng, words), int(rng.integers(PHOTO_TO))
+        story = changed_story(photo, rng, words, at=at, changes=PHOTO_CHANGES, same=True)
         seed = int(rng.integers(2**31))
         rendered.append(storybook.render_photo(photo, story, at=at, held=still, length=frames, seed=seed))
         told.append(story)
@@ -102,6 +111,7 @@ def sample_photos(rng: np.random.Generator, count: int, *, frames: int, held: Se
 def changed_story(
     story: Story,
     rng: np.random.Generator,
+    words: Words = FIRST_WORDS,
     *,
     at: int,
     changes: Mapping[str, float] = CHANGES,
@@ -109,21 +119,27 @@ def changed_story(
 ) -> Story:
     """Another training story, told from frame `at` of this one's video on; it may keep its subject, its scene, both.
 
-    same: it may be this one, told anew.
+    same: it may be this one, told anew. Which way the scene faces stays in any case.
     """
     while True:
-        other = training_story(rng)
+        other = training_story(rng, words)
         kind = rng.choice(list(changes), p=list(changes.values()))
-        subject, colour, scene, action, target = other.subject, other.colour, other.scene, other.action, other.target
+        kept = ["mirrored"]
         if kind in ("action", "scene"):
-            subject, colour = storybook.shown_subject(story, at), story.colour
+            kept += WHO
         if kind in ("action", "subject"):
-            scene = story.scene
+            kept += WHERE
         if kind in ("subject", "scene") and story.target is None and rng.random() < SAME_ACTION:
-            action, target = story.action, None
+            kept += DOES
+        told = {slot: getattr(story, slot) for slot in kept}
+        if "subject" in told:
+            told["subject"] = storybook.shown_subject(story, at)
+        subject, target = told.get("subject", other.subject), told.get("target", other.target)
         if (subject is None) != (other.subject is None) or (target is not None and target == subject):
             continue
-        changed = Story(subject, colour, scene, action, target) if subject else Story(None, "natural", scene, STILL)
+        changed = replace(other, **told)
+        if subject is None:
+            changed = replace(changed, **{slot: storybook.SLOTS[slot] for slot in (*WHO, *DOES)}, camera=changed.camera)
         if (same or changed != story) and not storybook.held_out(changed):
             return changed
 
@@ -144,32 +160,35 @@ def _clips(rendered: Sequence[tuple[np.ndarray, np.ndarray]], stories: Sequence[
     return Clips(indices, masks, tuple(stories))
 
 
-def sample_frames(rng: np.random.Generator, count: int, *, crop: int | None = None) -> tuple[Tensor, Tensor]:
+def sample_frames(
+    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, crop: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return single frames from anywhere in videos: palette entries uint8 [N, h, w] and sprite masks [N, h, w].
 
-    crop: side of a square around the sprite, on the grid of latent cells; None gives whole frames.
+    crop: side of a square around the sprite; half of them are on the grid of latent cells, the others anywhere, so
+    that a codec knows no places. None gives whole frames.
     """
     frames, masks = [], []
     for _ in range(count):
-        story, seed, at = training_story(rng), int(rng.integers(2**31)), int(rng.integers(48))
+        story, seed, at = training_story(rng, words), int(rng.integers(2**31)), int(rng.integers(48))
         indices, mask = (part[0] for part in storybook.render_indices(story, length=1, seed=seed, start=at))
         if crop is not None:
-            indices, mask = crop_around(indices, mask, crop, rng)
+            indices, mask = crop_around(indices, mask, crop, rng, grid=GRID if rng.random() < 0.5 else 1)
         frames.append(indices)
         masks.append(mask)
     return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(masks))
 
 
 def crop_around(
-    frame: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator
+    frame: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator, *, grid: int = GRID
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a square of a frame and of its mask, on the grid of latent cells, with something masked if there is."""
-    top, left = _crop_corner(rng, mask, side)
+    """Return a square of a frame and of its mask with something masked, if there is; its corner is on a grid."""
+    top, left = _crop_corner(rng, mask, side, grid)
     place = slice(top, top + side), slice(left, left + side)
     return frame[place], mask[place]
 
 
-def _crop_corner(rng: np.random.Generator, mask: np.ndarray, crop: int, grid: int = 8) -> tuple[int, int]:
+def _crop_corner(rng: np.random.Generator, mask: np.ndarray, crop: int, grid: int) -> tuple[int, int]:
     """Return the top left corner, on the grid, of a crop that holds a random pixel of the sprite."""
     rows, columns = np.nonzero(mask)
     if not len(rows):

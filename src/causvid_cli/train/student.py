@@ -53,29 +53,35 @@ class Regression:
         self,
         denoiser: Denoiser,
         clips: LatentClips | Prompted,
-        pairs: "OdePairs",
+        pairs: "OdePairs | None",
         facts: RolloutFacts,
         *,
         batch: int,
         device: torch.device,
         supervise_rollout: bool = True,
+        first_chunks: bool = False,
         blends: float = 0.0,
     ) -> None:
         if supervise_rollout and not isinstance(clips, LatentClips):
             raise UsageError("ode.supervise_rollout: needs clips, and there are only prompts")
         self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
         self.batch, self.device, self.supervise_rollout, self.blends = batch, device, supervise_rollout, blends
+        self.first_chunks = first_chunks
         self.levels = torch.tensor([step.sigma for step in every_step(facts)], device=device)
         self.timesteps = torch.tensor([step.timestep for step in every_step(facts)], device=device)
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the named losses of one step; "loss" is their sum."""
         losses = {"later": self.along_rollout(rng)} if self.supervise_rollout else {}
-        losses["pairs"] = self.on_pairs(rng)
+        if self.pairs is not None:
+            losses["pairs"] = self.on_pairs(rng, self.pairs)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def along_rollout(self, rng: np.random.Generator) -> Tensor:
-        """Return the loss of later chunks: the student sees its own past (self-forcing), and learns the true clip."""
+        """Return the loss of later chunks: the student sees its own past (self-forcing), and learns the true clip.
+
+        With `first_chunks` those count as well, and the past begins with one of its own.
+        """
         assert isinstance(self.clips, LatentClips)
         kind = self.clips.random_first_predictable_frame(rng)
         batch = self.clips.batch(
@@ -84,11 +90,13 @@ class Regression:
         first = kind % self.facts.chunk_frames
         network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts, first_frames=first)
         weight = batch.weight * known_frames(batch)
-        weight[:, :, : layout.chunks[0].frames] = 0  # what the first chunk should be, its noise does not tell
+        if not self.first_chunks:
+            weight[:, :, : layout.chunks[0].frames] = 0  # what the first chunk should be, its noise does not tell
         others = my_share(batch.rows.roll(1, 0))
         weight, batch = my_weight(weight), my_share(batch)
         chunks = len(layout.chunks)
-        given = -(-kind // self.facts.chunk_frames) if kind else int(rng.integers(1, 1 + max(1, chunks // 2)))
+        own = int(rng.integers(0 if self.first_chunks else 1, 1 + max(1, chunks // 2)))
+        given = -(-kind // self.facts.chunk_frames) if kind else own
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
@@ -96,13 +104,13 @@ class Regression:
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
         return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
 
-    def on_pairs(self, rng: np.random.Generator) -> Tensor:
+    def on_pairs(self, rng: np.random.Generator, pairs: "OdePairs") -> Tensor:
         """Return the loss of regression on ODE pairs (CausVid 3.3)."""
         network = self.denoiser.network
-        layout = Layout.of(self.pairs.latent_frames, self.facts)
+        layout = Layout.of(pairs.latent_frames, self.facts)
         one_chunk = len(layout.chunks) == 1
         count = PAIRS_PER_CLIP * self.batch if one_chunk else self.batch
-        x_t, x0, rows, pick = self.pairs.batch(rng, count, layout, self.facts, device=self.device)
+        x_t, x0, rows, pick = pairs.batch(rng, count, layout, self.facts, device=self.device)
         mask, clean = (None, None) if one_chunk else (layout.mask, x0)
         prompt = self.denoiser.prompt(rows)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=mask, clean=clean)
