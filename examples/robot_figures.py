@@ -19,11 +19,11 @@ from robot_clips import CLIPS, FRAMES, robot_story
 import causvid_cli
 from causvid_cli import storybook
 from causvid_cli.pipeline import Pipeline
-from causvid_cli.storybook import PALETTE, VOCABULARY, PackStory
+from causvid_cli.storybook import FIRST_WORDS, PALETTE, Story
 
-ACTIONS = tuple(action for action in VOCABULARY.actions if action != "turns into")
-NEW = tuple(pair for pair in product(VOCABULARY.scenes, ACTIONS) if pair not in CLIPS)
-SUBJECTS = ("robot", None, *VOCABULARY.subjects)
+ACTIONS = tuple(action for action in FIRST_WORDS["action"] if action != "turns into")
+NEW = tuple(pair for pair in product(FIRST_WORDS["scene"], ACTIONS) if pair not in CLIPS)
+SUBJECTS = ("robot", None, *FIRST_WORDS["subject"])
 SEEDS = (0, 2)
 """Of rendered clips: one has the scene mirrored, one has not."""
 SHOWN = (("snow", "jumps"), ("forest", "moves right"), ("space", "flies up"), ("sea", "spins"), ("street", "grows"))
@@ -37,7 +37,7 @@ def main(model: str, sheet: Path) -> None:
         seen, done, right = 0, 0, []
         for number, (scene, action) in enumerate(NEW):
             clip = make(pipeline, scene, action, seed=number)
-            named = nearest(clip, (PackStory(who, "natural", scene, action) for who in SUBJECTS))
+            named = nearest(clip, (Story(who, "natural", scene, action, edge="wraps") for who in SUBJECTS))
             seen += named.subject == "robot"
             does = nearest(clip, (robot_story(scene, other) for other in ACTIONS))
             done += named.subject == "robot" and does.action == action
@@ -58,12 +58,12 @@ def make(pipeline: Pipeline, scene: str, action: str, *, seed: int) -> np.ndarra
     return (frames[..., None, :] == PALETTE).all(-1).argmax(-1).astype(np.uint8)
 
 
-def nearest(clip: np.ndarray, stories: Iterable[PackStory]) -> PackStory:
+def nearest(clip: np.ndarray, stories: Iterable[Story]) -> Story:
     """The story whose rendered clip agrees with this one in most pixels."""
     return max(stories, key=lambda story: max((clip == truth).mean() for truth, _ in rendered(story)))
 
 
-def rendered(story: PackStory) -> list[tuple[np.ndarray, np.ndarray]]:
+def rendered(story: Story) -> list[tuple[np.ndarray, np.ndarray]]:
     """Palette entries and sprite masks [FRAMES, 64, 64], the scene both ways round."""
     return [storybook.render_indices(story, length=FRAMES, seed=seed) for seed in SEEDS]
 

@@ -14,6 +14,7 @@ from causvid_cli.evaluate.config import ExperimentKind, ExperimentRequest
 from causvid_cli.evaluate.experiments import TrialMaker, open_trial_maker
 from causvid_cli.evaluate.judge import Judge
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.train.export import export_pack
 
 
@@ -24,7 +25,7 @@ def judged_pack(folder: Path) -> Path:
         tiny_facts(teacher=None),
         student=tiny_transformer(seed=1),
         codec=tiny_codec(),
-        text=StoryText.for_vocabulary(dim=SHAPE.text_dim),
+        text=StoryText.for_vocabulary(FIRST_WORDS, dim=SHAPE.text_dim),
         judge=Judge(width=4),
     )
     return folder

@@ -9,6 +9,7 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.denoiser import build_network
 from causvid_cli.train.export import export_pack
@@ -66,6 +67,6 @@ def tiny_pack(folder: Path, **changes: object) -> Path:
         student=tiny_transformer(seed=1),
         teacher=tiny_transformer(seed=2),
         codec=tiny_codec(),
-        text=StoryText.for_vocabulary(dim=SHAPE.text_dim),
+        text=StoryText.for_vocabulary(FIRST_WORDS, dim=SHAPE.text_dim),
     )
     return folder

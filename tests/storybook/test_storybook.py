@@ -1,4 +1,4 @@
-"""The storybook world: what must stay true of its clips and of its understanding of English."""
+"""The world of the first packs: what must stay true of its clips and of its understanding of English."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse(text: str, previous: Story | None = None) -> Parsed:
 
 def story_of(subject: str | None = "car", action: str = "stays still", scene: str = "meadow") -> Story:
     target = ("swan" if subject != "swan" else "cat") if action == "turns into" else None
-    return Story(subject, "red" if subject else "natural", scene, action, target)
+    return Story(subject, "red" if subject else "natural", scene, action, target, edge="wraps")
 
 
 def test_palette_is_small_and_has_no_colour_twice() -> None:

@@ -200,7 +200,7 @@ def test_a_clip_that_begins_late_is_the_later_part_of_the_video():
     assert torch.equal(late.mask, whole.mask[:, 8:])
 
 
-def test_crops_lie_on_the_grid_of_latent_cells_and_show_the_sprite():
+def test_crops_show_the_sprite_half_of_them_on_the_grid_of_latent_cells():
     pictures, masks = story_clips.sample_frames(np.random.default_rng(0), 20, crop=32)
     assert pictures.shape == masks.shape == (20, 32, 32)
     whole, sprites = story_clips.sample_frames(np.random.default_rng(0), 20)
@@ -222,7 +222,10 @@ def tiny_pixel_codec() -> Callable[..., PixelCodec]:
 def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "SHARD_CLIPS", 3)
     torch.manual_seed(0)
-    codec, text = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE)), StoryText.for_vocabulary(dim=16)
+    codec, text = (
+        tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE)),
+        StoryText.for_vocabulary(storybook.FIRST_WORDS, dim=16),
+    )
     options = {"clips": 15, "switches": 3, "photos": 3, "latent_frames": 6, "chunk_frames": 2, "device": CPU}
     (clips,) = prepare(tmp_path, codec, text, **options).buckets
     assert clips.x0.shape == (21, 24, 6, 8, 8)

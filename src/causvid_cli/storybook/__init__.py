@@ -9,7 +9,7 @@ from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon
 from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, UnknownWord, parse
 from .raster import Canvas
-from .render import FPS, add_subject, is_mirrored, render, render_indices, render_photo, render_script, shown_subject
+from .render import FPS, is_mirrored, render, render_indices, render_photo, render_script, shown_subject
 from .scenes import SIZE
 from .sprites import CYCLE
 from .story import ALL_WORDS, FIRST_WORDS, SLOTS, PackStory, Story, held_out, limited_to
@@ -39,7 +39,6 @@ __all__ = [
     "Subject",
     "UnknownWord",
     "Words",
-    "add_subject",
     "held_out",
     "is_mirrored",
     "limited_to",

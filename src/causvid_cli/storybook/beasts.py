@@ -95,12 +95,9 @@ def _tail(c: Canvas, kind: str, x: float, y: float, phase: int, tip: int) -> Non
 def _coat(c: Canvas, kind: str, trunk: tuple[float, float, float, float], mark: int) -> None:
     x, y, rx, ry = trunk
     if kind == "stripes":
-        for dx in (-7, -3, 1, 5):
-            c.polygon(
-                [(x + dx, y - ry), (x + dx + 2.2, y - ry), (x + dx + 0.6, y + 3.5), (x + dx - 0.8, y + 3.5)],
-                mark,
-                on=BODY,
-            )
+        for left in (x - 7, x - 3, x + 1, x + 5):
+            foot = y + 3.5
+            c.polygon([(left, y - ry), (left + 2.2, y - ry), (left + 0.6, foot), (left - 0.8, foot)], mark, on=BODY)
     elif kind == "spots":
         for dx, dy in ((-7, -2), (-3.4, 1.6), (-1, -3.6), (3, 0.6), (6, -2.8), (-6.6, 3), (7, 3)):
             c.ellipse(x + dx, y + dy, 1.5, 1.4, mark, on=BODY)
@@ -115,18 +112,12 @@ def _coat(c: Canvas, kind: str, trunk: tuple[float, float, float, float], mark: 
         for dx, dy in ((-8, -3), (-4, -6), (1, -6.4), (6, -4.6), (9, 0), (-9.4, 2), (-5, 5), (1, 5.6), (6.6, 4.4)):
             c.ellipse(x + dx, y + dy, 3.6, 3.4, LIGHT if dy < 0 else MID)
     elif kind == "hump":
-        for dx in (-4.5, 3):
-            c.blob(x + dx, y - ry, 4, 4.6)
+        for left in (x - 4.5, x + 3):
+            c.blob(left, y - ry, 4, 4.6)
     elif kind == "quills":
         for dx, dy in ((-11, 4), (-11, -1), (-9, -6), (-5, -9), (0, -10), (5, -9)):
-            c.polygon(
-                [
-                    (x + dx * 0.8 - 2.4, y + dy * 0.6),
-                    (x + dx * 0.8 + 2.4, y + dy * 0.6 - 1),
-                    (x + dx * 1.2, y + dy * 1.25),
-                ],
-                DARK,
-            )
+            left, top = x + dx * 0.8, y + dy * 0.6
+            c.polygon([(left - 2.4, top), (left + 2.4, top - 1), (x + dx * 1.2, y + dy * 1.25)], DARK)
 
 
 def _ears(c: Canvas, kind: str, head: tuple[float, float, float, float], colour: int, *, behind: bool) -> None:
@@ -140,14 +131,8 @@ def _ears(c: Canvas, kind: str, head: tuple[float, float, float, float], colour:
             c.ellipse(x + dx * rx, y - ry * 0.75, 2.6, 2.6, BLUSH)
     elif kind == "pointed" and behind:
         for dx, tone in ((0.45, DARK), (-0.75, colour)):
-            c.polygon(
-                [
-                    (x + dx * rx - 2.6, y - ry * 0.5),
-                    (x + dx * rx + 2.8, y - ry * 0.6),
-                    (x + dx * rx - 0.4, y - ry * 1.7),
-                ],
-                tone,
-            )
+            left, top = x + dx * rx, y - ry * 0.5
+            c.polygon([(left - 2.6, top), (left + 2.8, top - 0.1 * ry), (left - 0.4, y - ry * 1.7)], tone)
     elif kind == "long" and behind:
         for dx, tone in ((-0.1, DARK), (-0.6, colour)):
             c.placed(degrees=-14, about=(x, y)).ellipse(x + dx * rx, y - ry * 1.5, 1.8, 5, tone)
@@ -195,32 +180,85 @@ TALL = {"trunk": (14, 20.5, 10.4, 6), "legs": (6.5, 20.5, 3.4)}
 STOUT = {"trunk": (15, 20.5, 12.4, 9.2), "legs": (8, 20, 6.2)}
 BEASTS: dict[str, dict[str, object]] = {
     "dog": {"ears": "floppy", "ear": DARK, "socks": WHITE},
-    "horse": {**TALL, "neck": 7, "head": (27.5, 8.5, 5.6, 4.6), "muzzle": (4, 3), "snout": DARK, "mane": BROWN_DARK, "tail": "hair"},
-    "donkey": {**TALL, "neck": 7, "head": (27, 11.5, 5.6, 4.6), "muzzle": (4, 3), "mane": BLACK, "tail": "thin", "ears": "long"},
-    "zebra": {**TALL, "neck": 7, "head": (27.5, 9, 5.4, 4.6), "muzzle": (3.8, 2.8), "snout": BLACK, "mane": BLACK, "tail": "thin", "coat": "stripes", "mark": BLACK},
-    "unicorn": {**TALL, "neck": 7, "head": (27, 10.5, 5.4, 4.6), "muzzle": (3.6, 2.7), "snout": BLUSH, "mane": BLUSH, "tail": "hair", "horns": "unicorn"},
+    "horse": {
+        **TALL, "neck": 7, "head": (27.5, 8.5, 5.6, 4.6), "muzzle": (4, 3), "snout": DARK, "mane": BROWN_DARK,
+        "tail": "hair",
+    },
+    "donkey": {
+        **TALL, "neck": 7, "head": (27, 11.5, 5.6, 4.6), "muzzle": (4, 3), "mane": BLACK, "tail": "thin",
+        "ears": "long",
+    },
+    "zebra": {
+        **TALL, "neck": 7, "head": (27.5, 9, 5.4, 4.6), "muzzle": (3.8, 2.8), "snout": BLACK, "mane": BLACK,
+        "tail": "thin", "coat": "stripes", "mark": BLACK,
+    },
+    "unicorn": {
+        **TALL, "neck": 7, "head": (27, 10.5, 5.4, 4.6), "muzzle": (3.6, 2.7), "snout": BLUSH, "mane": BLUSH,
+        "tail": "hair", "horns": "unicorn",
+    },
     "bear": {**STOUT, "head": (26.5, 13.5, 7.6, 7), "ears": "round", "tail": "stub", "snout": BONE},
     "polar bear": {**STOUT, "head": (27, 14.5, 7, 6), "ears": "round", "tail": "stub", "snout": WHITE},
-    "panda": {**STOUT, "head": (26, 13.5, 8, 7.4), "ears": "round", "ear": BLACK, "tail": "stub", "near": BLACK, "far": BLACK, "horns": "patch"},
+    "panda": {
+        **STOUT, "head": (26, 13.5, 8, 7.4), "ears": "round", "ear": BLACK, "tail": "stub", "near": BLACK,
+        "far": BLACK, "horns": "patch",
+    },
     "lion": {"head": (25.5, 14.5, 6.4, 6), "mane": BROWN, "ears": "round", "tail": "thin"},
     "tiger": {"ears": "round", "coat": "stripes", "mark": OUTLINE, "tail": "long"},
     "leopard": {"ears": "round", "coat": "spots", "mark": BROWN_DARK, "tail": "long"},
-    "elephant": {"trunk": (13.5, 18, 11.8, 9.8), "legs": (6.6, 17.5, 6.2), "head": (23.5, 12.5, 7, 7.2), "muzzle": (0, 0), "ears": "fan", "tail": "thin", "horns": "elephant"},
-    "cow": {"trunk": (14.5, 20.5, 12, 7.6), "legs": (7, 21, 4.6), "head": (27, 14, 6.2, 6), "ears": "drop", "ear": DARK, "horns": "bull", "coat": "patches", "mark": BLACK, "snout": BLUSH, "tail": "thin"},
-    "pig": {"trunk": LOW, "legs": (8, 21, 4.4), "head": (26, 19.5, 7, 6.4), "ears": "pointed", "snout": DARK, "muzzle": (3, 2.8), "tail": "curl"},
-    "sheep": {"trunk": (14.5, 21, 9.4, 6.4), "legs": (9, 19, 3.4), "near": BLACK, "far": OUTLINE, "coat": "wool", "head": (27, 15, 5, 5.4), "snout": BONE, "ears": "drop", "ear": DARK, "tail": "stub"},
+    "elephant": {
+        "trunk": (13.5, 18, 11.8, 9.8), "legs": (6.6, 17.5, 6.2), "head": (23.5, 12.5, 7, 7.2), "muzzle": (0, 0),
+        "ears": "fan", "tail": "thin", "horns": "elephant",
+    },
+    "cow": {
+        "trunk": (14.5, 20.5, 12, 7.6), "legs": (7, 21, 4.6), "head": (27, 14, 6.2, 6), "ears": "drop", "ear": DARK,
+        "horns": "bull", "coat": "patches", "mark": BLACK, "snout": BLUSH, "tail": "thin",
+    },
+    "pig": {
+        "trunk": LOW, "legs": (8, 21, 4.4), "head": (26, 19.5, 7, 6.4), "ears": "pointed", "snout": DARK,
+        "muzzle": (3, 2.8), "tail": "curl",
+    },
+    "sheep": {
+        "trunk": (14.5, 21, 9.4, 6.4), "legs": (9, 19, 3.4), "near": BLACK, "far": OUTLINE, "coat": "wool",
+        "head": (27, 15, 5, 5.4), "snout": BONE, "ears": "drop", "ear": DARK, "tail": "stub",
+    },
     "goat": {"head": (26.5, 13.5, 5.6, 5.4), "ears": "drop", "horns": "goat", "tail": "stub", "legs": (8, 21, 3.4)},
-    "fox": {"trunk": (15, 24, 9.4, 5.8), "legs": (9, 22, 3.4), "head": (26, 16.5, 6.6, 5.8), "tail": "bushy", "socks": BROWN_DARK},
+    "fox": {
+        "trunk": (15, 24, 9.4, 5.8), "legs": (9, 22, 3.4), "head": (26, 16.5, 6.6, 5.8), "tail": "bushy",
+        "socks": BROWN_DARK,
+    },
     "wolf": {"trunk": (14.5, 21.5, 10.6, 6.2), "legs": (8, 22, 3.8), "tail": "bushy", "coat": "belly", "mark": WHITE},
-    "raccoon": {"trunk": LOW, "legs": (9, 21, 4), "head": (26, 18.5, 7, 6), "tail": "plume", "ears": "round", "horns": "mask"},
-    "squirrel": {"trunk": (16, 27, 8, 6.4), "legs": (12, 20, 3.4), "head": (24, 18.5, 6.2, 5.6), "tail": "plume", "coat": "belly", "mark": BONE},
-    "mouse": {"trunk": (15, 27.5, 10, 6.6), "legs": (10, 20, 3), "head": (25.5, 22.5, 6, 5.4), "ears": "large", "tail": "long", "nose": BLUSH, "muzzle": (3, 2.2)},
-    "hedgehog": {"trunk": (15, 26, 10.4, 7.6), "legs": (10, 20, 3.4), "head": (26, 25.5, 6, 5), "ears": "none", "tail": "none", "coat": "quills", "snout": BONE, "muzzle": (4.4, 3)},
-    "giraffe": {"trunk": (12.5, 22.5, 8.8, 5), "legs": (7, 18, 3.2), "neck": 5, "head": (26, 7.5, 4.6, 3.8), "muzzle": (3, 2.2), "snout": BONE, "coat": "spots", "mark": BROWN, "tail": "thin", "horns": "knobs", "ears": "none"},
-    "deer": {**TALL, "neck": 5.4, "head": (26.5, 12, 5, 4.4), "horns": "antlers", "tail": "stub", "ears": "drop", "muzzle": (3.2, 2.4), "coat": "belly", "mark": BONE},
-    "camel": {**TALL, "neck": 5, "head": (28, 9.5, 4.8, 3.8), "tail": "thin", "ears": "round", "coat": "hump", "muzzle": (3.6, 2.6), "snout": DARK},
+    "raccoon": {
+        "trunk": LOW, "legs": (9, 21, 4), "head": (26, 18.5, 7, 6), "tail": "plume", "ears": "round", "horns": "mask",
+    },
+    "squirrel": {
+        "trunk": (16, 27, 8, 6.4), "legs": (12, 20, 3.4), "head": (24, 18.5, 6.2, 5.6), "tail": "plume",
+        "coat": "belly", "mark": BONE,
+    },
+    "mouse": {
+        "trunk": (15, 27.5, 10, 6.6), "legs": (10, 20, 3), "head": (25.5, 22.5, 6, 5.4), "ears": "large",
+        "tail": "long", "nose": BLUSH, "muzzle": (3, 2.2),
+    },
+    "hedgehog": {
+        "trunk": (15, 26, 10.4, 7.6), "legs": (10, 20, 3.4), "head": (26, 25.5, 6, 5), "ears": "none", "tail": "none",
+        "coat": "quills", "snout": BONE, "muzzle": (4.4, 3),
+    },
+    "giraffe": {
+        "trunk": (12.5, 22.5, 8.8, 5), "legs": (7, 18, 3.2), "neck": 5, "head": (26, 7.5, 4.6, 3.8),
+        "muzzle": (3, 2.2), "snout": BONE, "coat": "spots", "mark": BROWN, "tail": "thin", "horns": "knobs",
+        "ears": "none",
+    },
+    "deer": {
+        **TALL, "neck": 5.4, "head": (26.5, 12, 5, 4.4), "horns": "antlers", "tail": "stub", "ears": "drop",
+        "muzzle": (3.2, 2.4), "coat": "belly", "mark": BONE,
+    },
+    "camel": {
+        **TALL, "neck": 5, "head": (28, 9.5, 4.8, 3.8), "tail": "thin", "ears": "round", "coat": "hump",
+        "muzzle": (3.6, 2.6), "snout": DARK,
+    },
     "rhino": {**STOUT, "head": (27, 17, 7.4, 6), "horns": "rhino", "muzzle": (0, 0), "tail": "thin"},
-    "hippo": {**STOUT, "head": (26.5, 16.5, 8, 6.6), "ears": "round", "muzzle": (5.2, 4.4), "snout": LIGHT, "tail": "stub"},
+    "hippo": {
+        **STOUT, "head": (26.5, 16.5, 8, 6.6), "ears": "round", "muzzle": (5.2, 4.4), "snout": LIGHT, "tail": "stub",
+    },
 }  # fmt: skip
 """What makes each animal itself; see `beast`."""
 

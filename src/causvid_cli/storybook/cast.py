@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from .motion import CENTRE, MOTIONS, SPEED, START, TRAVELS, Pose, clock, idle, pose_at, turned
-from .palette import SUBJECTS
 from .scenes import SIZE
 from .sprites import CYCLE, SCALE_STEPS, sprite
 from .story import Story
+from .vocabulary import VOCABULARY
 
 SIZES = {"normal": 1.0, "small": 0.6, "big": 1.25}
 CROWDS = {1: (1.0, (0,)), 2: (0.7, (-15, 15)), 3: (0.5, (-20, 0, 20))}
@@ -83,7 +83,7 @@ def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int) -> P
 
 
 def _living(subject: str | None, pose: Pose, t: int) -> Pose:
-    return idle(pose, t) if subject is not None and SUBJECTS[subject].alive else pose
+    return idle(pose, t) if subject is not None and VOCABULARY.subject[subject].alive else pose
 
 
 def _scaled(scale_step: int, factor: float) -> int:

@@ -220,8 +220,8 @@ def castle_grounds(c: Canvas, frame: int) -> None:
     for x0, x1, top in ((2, 14, 14), (50, 62, 14)):
         c.box(x0, top, x1, 48, stone)
         c.box(x1 - 4, top, x1, 48, shade)
-        for x in (x0, x0 + 4.5, x0 + 9):
-            c.box(x, top - 3, x + 3, top, stone)
+        for left in (x0, x0 + 4.5, x0 + 9):
+            c.box(left, top - 3, left + 3, top, stone)
         c.box(x0 + 4, top + 8, x0 + 7, top + 14, GREY_DARK)
         c.line([(x0 + 6, top - 3), (x0 + 6, top - 11)], 1, BROWN)
         tip = (8, 7, 6, 7)[frame % 4]

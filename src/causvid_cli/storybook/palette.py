@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from .vocabulary import TONES, VOCABULARY, Subject
+from .vocabulary import TONES, VOCABULARY
 
 _SINGLE = {
     "outline": "1b1626",
@@ -49,10 +49,6 @@ LIGHT, MID, DARK, EMPTY = 252, 253, 254, 255
 BODY = (LIGHT, MID, DARK)
 
 
-SUBJECTS: dict[str, Subject] = dict(VOCABULARY.subject)
-"""What can be drawn: the vocabulary's subjects, and those that `render.add_subject` has added."""
-
-
 def ink(name: str) -> int:
     """Palette index of a colour by name: "outline", "red.mid". Raises KeyError for a name that is not there."""
     return _INDEX[name]
@@ -63,7 +59,8 @@ def material_table(subject: str, colour: str) -> np.ndarray:
     """uint8 [256]: material -> palette index for a subject in a colour. EMPTY stays EMPTY."""
     inks = VOCABULARY.colour[colour].inks or [f"{colour}.{tone}" for tone in TONES]
     if colour == "natural":  # what an action brings along is no subject, and has inks of its own only
-        inks = SUBJECTS[subject].natural if subject in SUBJECTS else ("white.light", "white.mid", "white.dark")
+        known = VOCABULARY.subject.get(subject)
+        inks = known.natural if known else ("white.light", "white.mid", "white.dark")
     table = np.arange(256, dtype=np.uint8)
     table[list(BODY)] = [ink(name) for name in inks]
     table.setflags(write=False)

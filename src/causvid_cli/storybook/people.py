@@ -87,11 +87,11 @@ def _head(c: Canvas, skin: int, hair: int, style: str) -> None:
     if style == "bun":
         c.ellipse(11.4, 5, 3.2, 3.2, hair)
     if style == "bunches":
-        for x, y in ((10.6, 10), (10.2, 12)):
+        for x, y in ((10.6, 10.0), (10.2, 12.0)):
             c.ellipse(x, y, 2.6, 3, hair)
         c.box(11, 8, 13, 10, RED)
     if style == "curls":
-        for x, y in ((12.4, 8), (14, 4.6), (18, 3.2), (22, 4.6)):
+        for x, y in ((12.4, 8.0), (14.0, 4.6), (18.0, 3.2), (22.0, 4.6)):
             c.ellipse(x, y, 3, 3, hair)
 
 
@@ -204,25 +204,52 @@ def _holds(c: Canvas, holds: str, drop: float) -> None:
 PEOPLE: dict[str, dict[str, object]] = {
     "woman": {"style": "long", "skirt": True, "legs": SKIN, "legs_far": SKIN},
     "boy": {"drop": 3, "style": "curls", "hair": BROWN_DARK, "belt": BROWN_DARK},
-    "girl": {"drop": 3, "style": "bunches", "hair": GOLD_DARK, "skirt": True, "legs": SKIN, "legs_far": SKIN, "shoe": RED},
+    "girl": {
+        "drop": 3, "style": "bunches", "hair": GOLD_DARK, "skirt": True, "legs": SKIN, "legs_far": SKIN, "shoe": RED,
+    },
     "king": {"style": "short", "hair": PALE, "beard": PALE, "hat": "crown", "cape": ink("purple.mid"), "belt": GOLD},
     "queen": {"style": "bun", "hair": BROWN_DARK, "skirt": True, "hat": "crown", "cape": RED, "belt": GOLD},
     "princess": {"style": "long", "hair": GOLD, "skirt": True, "hat": "crown", "drop": 1},
-    "knight": {"style": "none", "hat": "helmet", "face": "none", "legs": STEEL, "legs_far": GREY, "shoe": GREY, "holds": "sword"},
+    "knight": {
+        "style": "none", "hat": "helmet", "face": "none", "legs": STEEL, "legs_far": GREY, "shoe": GREY,
+        "holds": "sword",
+    },
     "wizard": {"style": "short", "hair": WHITE, "beard": WHITE, "skirt": True, "hat": "point", "holds": "staff"},
-    "witch": {"style": "long", "hair": ink("orange.mid"), "skin": ink("green.light"), "skirt": True, "hat": "point", "holds": "broom"},
-    "pirate": {"style": "short", "hair": BROWN_DARK, "beard": BROWN_DARK, "hat": "pirate", "face": "patch", "belt": GOLD, "front": WHITE, "holds": "sword"},
-    "ninja": {"style": "none", "face": "mask", "legs": DARK, "legs_far": DARK, "shoe": OUTLINE, "belt": RED, "holds": "sword"},
-    "astronaut": {"style": "none", "hat": "glass", "face": "none", "legs": MID, "legs_far": DARK, "shoe": BLACK, "holds": "pack", "belt": ink("orange.mid")},
+    "witch": {
+        "style": "long", "hair": ink("orange.mid"), "skin": ink("green.light"), "skirt": True, "hat": "point",
+        "holds": "broom",
+    },
+    "pirate": {
+        "style": "short", "hair": BROWN_DARK, "beard": BROWN_DARK, "hat": "pirate", "face": "patch", "belt": GOLD,
+        "front": WHITE, "holds": "sword",
+    },
+    "ninja": {
+        "style": "none", "face": "mask", "legs": DARK, "legs_far": DARK, "shoe": OUTLINE, "belt": RED,
+        "holds": "sword",
+    },
+    "astronaut": {
+        "style": "none", "hat": "glass", "face": "none", "legs": MID, "legs_far": DARK, "shoe": BLACK, "holds": "pack",
+        "belt": ink("orange.mid"),
+    },
     "chef": {"hat": "chef", "hair": BROWN_DARK, "front": PALE, "holds": "spoon", "legs": BLACK},
-    "doctor": {"style": "short", "hair": BROWN_DARK, "face": "glasses", "skirt": True, "front": GLASS, "holds": "cross"},
+    "doctor": {
+        "style": "short", "hair": BROWN_DARK, "face": "glasses", "skirt": True, "front": GLASS, "holds": "cross",
+    },
     "police officer": {"hat": "cap", "legs": MID, "legs_far": DARK, "shoe": OUTLINE, "belt": OUTLINE, "holds": "star"},
     "firefighter": {"hat": "fire", "legs": MID, "legs_far": DARK, "shoe": OUTLINE, "belt": GOLD},
     "farmer": {"hat": "wide", "front": BROWN, "legs": BROWN, "legs_far": BROWN_DARK, "holds": "fork"},
-    "clown": {"hat": "wig", "style": "none", "face": "paint", "skin": WHITE, "legs": RED, "legs_far": ink("blue.mid"), "shoe": RED, "belt": WHITE},
-    "santa": {"style": "none", "beard": WHITE, "hat": "santa", "legs": MID, "legs_far": DARK, "shoe": OUTLINE, "belt": OUTLINE, "holds": "sack"},
+    "clown": {
+        "hat": "wig", "style": "none", "face": "paint", "skin": WHITE, "legs": RED, "legs_far": ink("blue.mid"),
+        "shoe": RED, "belt": WHITE,
+    },
+    "santa": {
+        "style": "none", "beard": WHITE, "hat": "santa", "legs": MID, "legs_far": DARK, "shoe": OUTLINE,
+        "belt": OUTLINE, "holds": "sack",
+    },
     "cowboy": {"hat": "cowboy", "front": WHITE, "legs": ink("blue.mid"), "legs_far": ink("blue.dark"), "holds": "star"},
-    "superhero": {"cape": RED, "hair": OUTLINE, "legs": MID, "legs_far": DARK, "shoe": RED, "belt": GOLD, "holds": "star"},
+    "superhero": {
+        "cape": RED, "hair": OUTLINE, "legs": MID, "legs_far": DARK, "shoe": RED, "belt": GOLD, "holds": "star",
+    },
 }  # fmt: skip
 """What makes each of them known; see `person`."""
 

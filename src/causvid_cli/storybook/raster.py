@@ -19,7 +19,8 @@ class Canvas:
     """Cells to draw on, and the drawing coordinates of every cell's centre.
 
     cells: uint8 [H, W], palette indices or materials, EMPTY at first; every method draws on it in place.
-    blinks: whether eyes are shut. `on` restricts a shape to cells that hold one of the given values now: shading stays inside what it shades.
+    blinks: whether eyes are shut.
+    `on` restricts a shape to cells that hold one of the given values now: shading stays inside what it shades.
     """
 
     def __init__(self, cells: np.ndarray, x: np.ndarray, y: np.ndarray, *, blinks: bool = False) -> None:

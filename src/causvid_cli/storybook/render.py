@@ -12,13 +12,13 @@ import numpy as np
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
 from .cast import Actor, begins, cast, half_width
 from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, pose_at
-from .palette import EMPTY, PALETTE, SUBJECTS, ink, material_table
+from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENES, SIZE
 from .skies import INDOORS, ink_under, scene_frames
-from .sprites import DRAWINGS, SCALE_STEPS, Drawing, drawing, sprite
+from .sprites import DRAWINGS, SCALE_STEPS, sprite
 from .story import Story
-from .vocabulary import VOCABULARY, Subject
+from .vocabulary import VOCABULARY
 
 FPS = 8
 BASE_ROW = {"ground": 56, "air": 50}
@@ -158,15 +158,6 @@ def render(prompt: str, *, length: int, seed: int) -> np.ndarray:
     return rgb
 
 
-def add_subject(subject: Subject, draw: Drawing) -> None:
-    """Let the renderer draw one more subject, in a PackStory; prompts and vocabulary know nothing of it.
-
-    Raises ValueError when another is called the same.
-    """
-    drawing(subject.name)(draw)
-    SUBJECTS[subject.name] = subject
-
-
 def check_drawings() -> None:
     """Raise ValueError unless vocabulary and drawings name the same subjects, scenes and actions."""
     subjects = [name for name in DRAWINGS if not name.startswith("* ")]
@@ -222,11 +213,14 @@ def _leaning(materials: np.ndarray, lean: int) -> np.ndarray:
 
 
 def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, wraps: bool) -> None:
-    """Draw an actor into frame and mask, both [64, 64], in place. wraps: what leaves on one side enters on the other."""
+    """Draw an actor into frame and mask, both [64, 64], in place. wraps: what leaves on one side
+    enters on the other.
+    """
     pose = actor.pose
     cells, solid = _coloured(actor.subject, actor.colour, pose.look())
     height, width = cells.shape
-    altitude = SUBJECTS[actor.subject].altitude if actor.subject in SUBJECTS else "ground"
+    known = VOCABULARY.subject.get(actor.subject)  # what an action brings along is no subject
+    altitude = known.altitude if known else "ground"
     top = BASE_ROW[altitude] + 1 - height - pose.rise
     hidden = max(0, -top)  # rows above the frame
     left = pose.x - width // 2
@@ -247,7 +241,7 @@ def _brought(actor: Actor, thing: Thing) -> Actor:
     factor = pose.scale_step / SCALE_STEPS
     size = max(6, round(thing.scale_step * factor))
     reach = half_width(actor.subject, pose.scale_step) + round(thing.ahead * factor) + half_width(thing.name, size) // 2
-    altitude = BASE_ROW["ground"] - BASE_ROW[SUBJECTS[actor.subject].altitude]
+    altitude = BASE_ROW["ground"] - BASE_ROW[VOCABULARY.subject[actor.subject].altitude]
     return Actor(
         thing.name,
         "natural",

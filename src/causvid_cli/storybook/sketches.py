@@ -67,31 +67,29 @@ def sketch(c: Canvas, phase: int, *, life: str, lines: Sequence[str]) -> None:
 
 
 def _draw(c: Canvas, kind: str, words: Sequence[str], phase: int, on: Sequence[int] | None) -> None:
-    if kind in "erplg":
-        colour = INKS[words[0]]
-        words = words[1:]
+    colour = INKS.get(words[0], MID)
+    words = words[1:] if kind in "erplg" else words
     points: list[Point] = [(float(x), float(y)) for x, _, y in (word.partition(",") for word in words) if y]
     numbers = [float(word) for word in words if "," not in word]
-    match kind:
-        case "b":
-            c.blob(*numbers)
-        case "e":
-            c.ellipse(*numbers, colour, on)  # type: ignore[call-arg, misc]
-        case "r":
-            c.box(*numbers, colour, on)  # type: ignore[call-arg, misc]
-        case "p":
+    match kind, numbers:
+        case "b", [x, y, rx, ry]:
+            c.blob(x, y, rx, ry)
+        case "e", [x, y, rx, ry]:
+            c.ellipse(x, y, rx, ry, colour, on)
+        case "r", [x0, y0, x1, y1]:
+            c.box(x0, y0, x1, y1, colour, on)
+        case "p", []:
             c.polygon(points, colour, on)
-        case "l":
-            c.line(points, numbers[0], colour, on)
-        case "g":
-            width, x, top, foot, first = numbers
+        case "l", [width]:
+            c.line(points, width, colour, on)
+        case "g", [width, x, top, foot, first]:
             c.line([(x, top), (x + 2.2 * first * SWING[phase], foot - width / 2)], width, colour)
-        case "w":
-            _wheel(c, *numbers, angle=phase * pi / 4)  # type: ignore[misc]
-        case "i":
-            c.eye(numbers[0], numbers[1], height=numbers[2], white=len(numbers) > 3)
+        case "w", [x, y, radius]:
+            _wheel(c, x, y, radius, angle=phase * pi / 4)
+        case "i", [x, y, height, *white]:
+            c.eye(x, y, height=height, white=bool(white))
         case _:
-            raise ValueError(f"sketches.txt: {kind!r} is not a shape")
+            raise ValueError(f"sketches.txt: {kind} {' '.join(words)}: is no shape")
 
 
 def _wheel(c: Canvas, x: float, y: float, radius: float, *, angle: float) -> None:

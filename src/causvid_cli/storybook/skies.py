@@ -19,8 +19,9 @@ LIGHTNING = (5, 6)
 INKS = {
     "night": {
         "sky light": "night", "sky": "night building", "white.light": "grey.mid", "white.mid": "white.dark",
-        "snow": "white.dark", "snow shade": "grey.mid", "grass": "leaf", "grass dark": "leaf dark", "leaf": "green.dark",
-        "sea": "sea deep", "sea deep": "blue.dark", "sand": "brown.light", "sand dark": "brown.mid",
+        "snow": "white.dark", "snow shade": "grey.mid", "grass": "leaf", "grass dark": "leaf dark",
+        "leaf": "green.dark", "sea": "sea deep", "sea deep": "blue.dark", "sand": "brown.light",
+        "sand dark": "brown.mid",
         "brown.light": "brown.mid", "brown.mid": "brown.dark", "grey.light": "grey.mid", "grey.mid": "grey.dark",
         "pink.light": "purple.dark", "pink.mid": "purple.dark", "red.mid": "red.dark", "orange.light": "brown.light",
         "orange.dark": "brown.dark", "red.light": "red.dark", "green.light": "green.dark", "blue.light": "blue.dark",

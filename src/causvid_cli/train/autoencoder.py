@@ -62,7 +62,8 @@ def train_autoencoder(
 ) -> PixelCodec:
     """Train the codec, or go on with its training, and return it with averaged weights and measured latent statistics.
 
-    words: what the storybook's frames may show. base: a codec to go on from, of which only the decoder learns. own: half of all crops are of these frames.
+    words: what the storybook's frames may show. base: a codec to go on from, of which only the decoder learns.
+    own: half of all crops are of these frames.
     """
     device = setting.device
     torch.manual_seed(setting.seed)

@@ -59,7 +59,12 @@ def training_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Stor
 
 
 def sample_clips(
-    rng: np.random.Generator, count: int, words: Words, *, frames: int, starts: Sequence[int] | None = None
+    rng: np.random.Generator,
+    count: int,
+    words: Words = FIRST_WORDS,
+    *,
+    frames: int,
+    starts: Sequence[int] | None = None,
 ) -> Clips:
     """Return `count` clips of `frames` frames, each of a story of its own. starts: their first frames; None: all 0."""
     stories = tuple(training_story(rng, words) for _ in range(count))
@@ -75,7 +80,13 @@ def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[in
 
 
 def sample_switches(
-    rng: np.random.Generator, count: int, words: Words, *, frames: int, switch_frames: Sequence[int], starts: Sequence[int]
+    rng: np.random.Generator,
+    count: int,
+    words: Words = FIRST_WORDS,
+    *,
+    frames: int,
+    switch_frames: Sequence[int],
+    starts: Sequence[int],
 ) -> Clips:
     """Return clips whose story changes, with the stories told after it, since the past is seen under them.
 
@@ -94,7 +105,7 @@ def sample_switches(
 
 
 def sample_photos(
-    rng: np.random.Generator, count: int, words: Words, *, frames: int, held: Sequence[int]
+    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int, held: Sequence[int]
 ) -> Clips:
     """Clips that begin with a photo from anywhere in a video, and the stories told under it. held: its frames."""
     told: list[Story] = []
@@ -188,7 +199,7 @@ def crop_around(
     return frame[place], mask[place]
 
 
-def _crop_corner(rng: np.random.Generator, mask: np.ndarray, crop: int, grid: int) -> tuple[int, int]:
+def _crop_corner(rng: np.random.Generator, mask: np.ndarray, crop: int, grid: int = GRID) -> tuple[int, int]:
     """Return the top left corner, on the grid, of a crop that holds a random pixel of the sprite."""
     rows, columns = np.nonzero(mask)
     if not len(rows):

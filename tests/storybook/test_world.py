@@ -1,0 +1,216 @@
+"""The whole world: everything that a story can say is drawn, always alike, and stays within its frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from causvid_cli.prompt.story import StoryText, StoryTextEncoder
+from causvid_cli.storybook import (
+    ALL_WORDS,
+    FIRST_WORDS,
+    PALETTE,
+    SIZE,
+    SLOTS,
+    VOCABULARY,
+    Story,
+    held_out,
+    limited_to,
+    render_indices,
+    render_photo,
+    render_script,
+    sample_story,
+    sketches,
+)
+from causvid_cli.storybook.cast import cast, half_width
+from causvid_cli.storybook.skies import scene_frames
+from causvid_cli.storybook.sprites import sprite
+from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
+
+DOG = Story("dog", "natural", "beach", "stays still", mirrored=False)
+MINUTE = 320
+"""Frames of 40 seconds."""
+
+
+def drawn(story: Story, length: int = 32, *, seed: int = 0, start: int = 0) -> np.ndarray:
+    return render_indices(story, length=length, seed=seed, start=start)[0]
+
+
+def box(story: Story, length: int = 32) -> list[tuple[int, int, int, int]]:
+    """Left, right, top and bottom of what is no scene, frame by frame."""
+    _, mask = render_indices(story, length=length, seed=0)
+    edges = []
+    for frame in mask:
+        rows, columns = np.flatnonzero(frame.any(axis=1)), np.flatnonzero(frame.any(axis=0))
+        edges.append((columns[0], columns[-1], rows[0], rows[-1]))
+    return edges
+
+
+def test_the_world_is_large() -> None:
+    assert len(VOCABULARY.subjects) >= 120
+    assert {"black", "white", "brown", "grey"} <= set(VOCABULARY.colours)
+
+
+@pytest.mark.parametrize("subjects", [VOCABULARY.subjects[part::6] for part in range(6)])
+def test_every_subject_is_drawn_as_itself_and_lives(subjects: tuple[str, ...]) -> None:
+    looks = set()
+    for name in subjects:
+        cycle = [sprite(name, phase) for phase in range(4)]
+        assert not VOCABULARY.subject[name].alive or len({cells.tobytes() for cells in cycle}) > 1, name
+        assert all(16 <= max(cells.shape) <= 40 for cells in cycle), name
+        looks.add(cycle[1].tobytes())
+        for colour in ("natural", "black"):
+            frame = drawn(replace(DOG, subject=name, colour=colour), 1)
+            assert frame.max() < len(PALETTE)
+            assert (frame != drawn(replace(DOG, subject=None, colour="natural"), 1)).sum() > 60, name
+    assert len(looks) == len(subjects)
+
+
+@pytest.mark.parametrize("action", VOCABULARY.actions)
+def test_every_action_differs_is_repeatable_and_keeps_its_end_for_40_seconds(action: str) -> None:
+    story = replace(DOG, action=action, target="swan" if action == "turns into" else None)
+    whole = drawn(story, MINUTE + 32)
+    assert (drawn(story, 9, start=20) == whole[20:29]).all()
+    assert (whole[:32] != drawn(replace(DOG, action="moves left" if action == "moves right" else "moves right"))).any()
+    settled = {frame.tobytes() for frame in whole[64:128]}  # from then on nothing new is seen, nor anything lost
+    assert {frame.tobytes() for frame in whole[-64:]} <= {frame.tobytes() for frame in whole[64:-64]}
+    assert len(settled) < 64 or action in ("moves right", "moves left", "swims")
+
+
+@pytest.mark.parametrize("scene", VOCABULARY.scenes)
+def test_every_sky_is_seen_over_every_scene(scene: str) -> None:
+    loops = {sky: scene_frames(scene, sky, False) for sky in SKIES}
+    for sky, loop in loops.items():
+        assert loop.max() < len(PALETTE)
+        assert (scene_frames(scene, sky, True) == loop[..., ::-1]).all()
+        assert (loop != loop[0]).any() if sky == "day" else (loop[:8] != loops["day"]).any(), sky
+
+
+def test_what_two_stories_tell_alike_is_drawn_alike_under_any_seed() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        story = sample_story(rng, ALL_WORDS)
+        same = Story(**{slot: getattr(story, slot) for slot in SLOTS})
+        assert story == same and (drawn(story, 12, seed=1, start=5) == drawn(same, 12, seed=2, start=5)).all()
+        other_way = replace(story, mirrored=not story.mirrored)
+        assert (drawn(other_way, 1) != drawn(story, 1)).any()
+
+
+@pytest.mark.parametrize(
+    ("slot", "words"), [("size", SIZES), ("speed", SPEEDS), ("sky", SKIES), ("camera", CAMERAS), ("count", COUNTS)]
+)
+def test_every_word_of_a_slot_is_seen(slot: str, words: tuple[object, ...]) -> None:
+    walking = replace(DOG, action="moves right")
+    clips = {drawn(replace(walking, **{slot: word})).tobytes() for word in words}
+    assert len(clips) == len(words)
+
+
+def test_two_stand_to_each_other_as_is_said() -> None:
+    def columns(relation: str, t: int, action: str = "stays still") -> tuple[int, int]:
+        actors = cast(replace(DOG, relation=relation, other="cat", action=action), t, 32)
+        place = {actor.subject: actor.pose for actor in actors}
+        return place["dog"].x, place["cat"].x
+
+    assert columns("left of", 0)[0] < columns("left of", 0)[1]
+    assert columns("right of", 0)[0] > columns("right of", 0)[1]
+    assert [actor.subject for actor in cast(replace(DOG, relation="behind", other="cat"), 0, 32)] == ["dog", "cat"]
+    for relation in ("follows", "chases"):
+        assert columns(relation, 2)[0] < columns(relation, 2)[1]
+        assert columns(relation, 2, "moves left")[0] > columns(relation, 2, "moves left")[1]
+    apart = [dog - cat for dog, cat in (columns("meets", t) for t in range(30))]
+    assert apart[0] < apart[5] < apart[-1] < 0 and apart[-1] == apart[-5]
+    clips = {
+        drawn(replace(DOG, relation=relation, other="cat", action="moves right")).tobytes() for relation in RELATIONS
+    }
+    assert len(clips) == len(RELATIONS)
+
+
+@pytest.mark.parametrize("subject", ["dog", "car", "man", "bus", "giraffe"])
+def test_what_travels_turns_round_at_the_edge_and_is_never_cut(subject: str) -> None:
+    for story in (
+        replace(DOG, subject=subject, action=f"moves {side}", size=size) for side in ("left", "right") for size in SIZES
+    ):
+        half = min(31, half_width(subject, {"normal": 40, "small": 24, "big": 50}[story.size]))
+        places = [cast(story, t, 32)[0].pose for t in range(200)]
+        assert all(half <= pose.x <= SIZE - half for pose in places)
+        assert all(abs(a.x - b.x) <= 2 for a, b in zip(places, places[1:], strict=False))
+        ways = {pose.faces_left for pose in places}
+        assert ways == {True, False} or SIZE - 2 * half <= 2
+        if subject != "bus" or story.size != "big":
+            assert all(left >= 0 and right < SIZE for left, right, _, _ in box(story, 40))
+
+
+def test_a_new_story_begins_where_the_one_before_has_left_off_even_after_a_turn() -> None:
+    walking = replace(DOG, subject="man", action="moves right")
+    cues = [(0, walking), (27, replace(walking, action="jumps")), (40, replace(walking, action="moves left"))]
+    _, mask = render_script(cues, length=60, seed=0)
+    middles = [np.flatnonzero(frame.any(axis=0))[[0, -1]].mean() for frame in mask]
+    assert max(abs(a - b) for a, b in zip(middles[20:], middles[21:], strict=False)) <= 4
+
+
+def test_the_camera_pans_on_and_stays_where_it_is_when_the_story_changes() -> None:
+    bare = Story(None, "natural", "mountain", "stays still", camera="pan right", mirrored=False)
+    frames, _ = render_script([(0, bare), (16, replace(bare, camera="still"))], length=24, seed=0)
+    scene = scene_frames("mountain", "day", False)
+    assert (frames[16][:, : SIZE - 16] == scene[0][:, 16:]).all() and (
+        frames[8][:, : SIZE - 8] == scene[0][:, 8:]
+    ).all()
+    closer = replace(bare, camera="zoom in")
+    assert (drawn(closer, 1) == scene[0]).all() and (drawn(closer, 60)[-1] != scene[59 % 8]).any()
+    assert (drawn(replace(closer, camera="zoom out"), 60)[-1] == scene[59 % 8]).all()
+
+
+def test_a_photo_of_many_comes_to_life_within_the_frame() -> None:
+    photo = replace(DOG, action="moves left", count=3)
+    frames, mask = render_photo(photo, replace(DOG, action="eats"), at=9, held=4, length=12, seed=0)
+    assert (frames[:4] == frames[0]).all() and mask[4:].any(axis=(1, 2)).all()
+
+
+def test_a_puddle_splashes_and_a_swimmer_is_half_in_the_water() -> None:
+    wet, dry = (replace(DOG, scene="meadow", action="jumps", sky=sky) for sky in ("rain", "night"))
+    assert render_indices(wet, length=1, seed=0)[1].sum() > render_indices(dry, length=1, seed=0)[1].sum()
+    assert max(bottom for _, _, _, bottom in box(replace(DOG, action="swims"), 16)) < 48 <= box(DOG, 1)[0][3]
+
+
+def test_everyone_alive_blinks_and_things_do_not() -> None:
+    assert len({actor.pose.blinks for t in range(16) for actor in cast(DOG, t, 32)}) == 2
+    assert not any(actor.pose.blinks for t in range(16) for actor in cast(replace(DOG, subject="car"), t, 32))
+
+
+def test_a_story_sampled_in_few_words_says_nothing_else() -> None:
+    words = {**ALL_WORDS, "subject": FIRST_WORDS["subject"], "target": FIRST_WORDS["subject"], "sky": ()}
+    rng = np.random.default_rng(0)
+    stories = [sample_story(rng, words) for _ in range(300)]
+    assert {story.sky for story in stories} == {"day"} and len({story.count for story in stories}) == 3
+    assert all(story.subject in (None, *FIRST_WORDS["subject"]) for story in stories)
+    assert 0.02 < np.mean([held_out(story) for story in stories]) < 0.1
+
+
+def test_a_pack_says_what_it_cannot_show_and_shows_the_rest() -> None:
+    said = replace(
+        DOG, subject="car", speed="slowly", sky="rain", relation="follows", other="dragon", action="moves right"
+    )
+    shown, lost = limited_to(said, FIRST_WORDS)
+    assert shown == Story("car", "natural", "meadow", "moves right")
+    assert set(lost) == {"scene", "speed", "sky", "relation", "other", "mirrored"}
+    assert limited_to(said, ALL_WORDS) == (said, ())
+    changed, lost = limited_to(replace(DOG, action="turns into", target="dragon"), {**ALL_WORDS, "target": ("swan",)})
+    assert changed == DOG and lost == ("target",)
+
+
+def test_a_pack_that_is_told_which_way_the_scene_faces_is_told_it_by_the_seed() -> None:
+    told = StoryTextEncoder(StoryText.for_vocabulary(dim=8))
+    ways = {told.encode("a dog on the beach", seed=seed).reading.mirrored for seed in range(20)}
+    assert ways == {True, False}
+    untold = StoryTextEncoder(StoryText.for_vocabulary(FIRST_WORDS, dim=8))
+    assert untold.encode("a cat at sea", seed=1).reading.mirrored is None
+
+
+@pytest.mark.parametrize("line", ["q 1 2 3", "b 1 2 3", "e M 1 2", "l M 1,2 3,4"])
+def test_a_line_of_a_sketch_that_is_no_shape_is_named(line: str) -> None:
+    from causvid_cli.storybook.raster import Canvas
+
+    with pytest.raises(ValueError, match="is no shape"):
+        sketches.sketch(Canvas.for_sprite(1.0, 1.0), 0, life="still", lines=[line])
