@@ -108,7 +108,8 @@ def begin_codec(plan: AutoencoderConfig, base: PixelCodec | None) -> PixelCodec:
     shape: dict[str, Any] = {"decoder_widths": plan.decoder_widths, "blocks": plan.decoder_blocks}
     shape = {name: value for name, value in shape.items() if value is not None}
     if base is None:
-        return PixelCodec(palette=torch.tensor(storybook.PALETTE), cell_channels=plan.cell_channels, **shape)
+        shape |= {"cell_channels": plan.cell_channels, "encoder_widths": plan.encoder_widths}
+        return PixelCodec(palette=torch.tensor(storybook.PALETTE), **shape)
     codec = type(base).from_config(base.config | shape)
     same = codec.config == base.config
     known = {name: tensor for name, tensor in base.state_dict().items() if same or not name.startswith("decoder.")}

@@ -132,6 +132,8 @@ class AutoencoderConfig(Optimisation):
 
     cell_channels: Size = 6
     """Numbers of a cell of 8 x 8 pixels, where the run makes the latents."""
+    encoder_widths: tuple[Size, Size, Size] = (32, 64, 96)
+    """Channels at 1/2, 1/4 and 1/8 of the size, likewise."""
     decoder_widths: tuple[Size, Size, Size] | None = None
     """Channels at 1/2, 1/4 and 1/8 of the size: with a base, a new decoder for the same latents. Fewer are faster."""
     decoder_blocks: tuple[int, int, int] | int | None = None
