@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix
+from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix, photograph
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
@@ -56,6 +56,7 @@ from causvid_cli.sampling.rollout import Latents, OnStep, ignore_step, rollout
 from causvid_cli.sampling.together import Made, Together
 
 DEFAULTS = GenerateOptions()
+PHOTOGRAPH = "the photo is no drawing of this model's kind: it is shown, and what follows is drawn from the prompt"
 GIVEN = -1
 """`ChunkResult.index` of pictures that were given, not made."""
 
@@ -121,6 +122,8 @@ class Stream:
             known_chunks=known_chunks,
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
+        photo = given if plan.grid.shows_given else None
+        self._photograph = None if photo is None else photograph(pipeline.codec, photo, enlarge=plan.enlarge)
         self._source = None if source is None else SourceLatents(pipeline.codec, source)
         self._together = together
         self._member = together.join(self._track.prompt, self._noise) if together else None
@@ -147,8 +150,8 @@ class Stream:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the prompts was not understood."""
-        return self._track.notes
+        """What of the prompts was not understood, and of a photo cannot be kept."""
+        return self._track.notes if self._photograph is None else (*self._track.notes, PHOTOGRAPH)
 
     @property
     def prompt_notes(self) -> tuple[str, ...]:
@@ -233,6 +236,7 @@ class Stream:
             if prefix:  # later pictures of some codecs depend on it
                 x0 = torch.cat([part for _, part in prefix], dim=2)
                 frames = shown(Chunk(GIVEN, 0, x0.shape[2]), x0).frames()
+                frames = frames if self._photograph is None else self._photograph
                 if plan.grid.shows_given and self._first_chunk == GIVEN:
                     yield ChunkResult(frames, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
                     clock = time.monotonic()

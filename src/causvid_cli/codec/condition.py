@@ -12,6 +12,7 @@ from torch import Tensor
 
 from causvid_cli.codec import Codec
 from causvid_cli.codec.codec import frames_per_latent_frame
+from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, CodecFacts
 
@@ -43,6 +44,17 @@ def encode_prefix(codec: Codec, frames: np.ndarray, chunk_frames: int) -> list[t
     return [
         (chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in prefix_chunks(x0.shape[2], chunk_frames)
     ]
+
+
+def photograph(codec: Codec, frames: np.ndarray, *, enlarge: int) -> np.ndarray | None:
+    """What is shown of a held photo uint8 [T, H, W, 3] in place of what the codec makes of it; None: just that.
+
+    The embedded model's codec knows drawings only: a photograph is shown in its palette instead.
+    """
+    if not isinstance(codec, PixelCodec) or (frames != frames[:1]).any():
+        return None
+    given = torch.from_numpy(np.ascontiguousarray(frames))
+    return None if codec.is_drawn(given[:1]) else codec.photograph(given, enlarge=enlarge).cpu().numpy()
 
 
 class SourceLatents:

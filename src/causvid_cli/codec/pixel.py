@@ -8,6 +8,7 @@ takes the best entry: frames are crisp however small the network is, and small l
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causvid_cli.codec.codec import rows_enlarged
@@ -16,6 +17,10 @@ from causvid_cli.errors import MediaError
 from causvid_cli.geometry import CodecFacts, check_multiple
 
 SPATIAL_FACTOR = 8
+DRAWN_DISTANCE, DRAWN_SHARE = 24.0, 0.85
+"""A picture is drawn in a palette where so many of its pixels are nearer to an entry than this, in RGB."""
+ZOOM, PAN = 0.015, 0.06
+"""How much larger a photograph is with each frame, and how far the zoom's centre goes, in halves of its width."""
 
 
 class PixelCodec(nn.Module):
@@ -159,6 +164,27 @@ class PixelCodec(nn.Module):
         colours = torch.stack([packed >> 16, packed >> 8 & 255, packed & 255], dim=1)
         nearest = torch.cdist(colours.float(), self.palette.float()).argmin(dim=1)
         return nearest[places].reshape(frames.shape[:-1])
+
+    def is_drawn(self, frames: Tensor) -> bool:
+        """Whether frames uint8 [..., 3] are drawn in the palette's colours, a little compression aside."""
+        nearest = self.palette[self.nearest_entries(frames)]
+        distance = (frames.to(nearest.device).float() - nearest.float()).norm(dim=-1)
+        return bool((distance < DRAWN_DISTANCE).float().mean() > DRAWN_SHARE)
+
+    def photograph(self, frames: Tensor, *, enlarge: int = 1) -> Tensor:
+        """Return a photograph, held as frames uint8 [T, H, W, 3], in the palette's colours: it pans and zooms slowly.
+
+        The codec's latents could not show it. It is moved before its colours are chosen, by parts of a pixel.
+        """
+        pixels = frames.to(self.palette.device).movedim(-1, 1).float()  # [T, 3, H, W]
+        time = torch.arange(len(frames), device=pixels.device)
+        size, aside = 1 / (1 + ZOOM * time), PAN * time
+        about = torch.zeros(len(frames), 2, 3, device=pixels.device)
+        about[:, 0, 0], about[:, 1, 1], about[:, 0, 2] = size, size, aside * (1 - size)
+        grid = F.affine_grid(about, list(pixels.shape), align_corners=False)
+        moved = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        shown = self.palette[self.nearest_entries(moved.movedim(1, -1).round().to(torch.uint8))]
+        return rows_enlarged(shown.repeat_interleave(enlarge, dim=2), enlarge)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PixelCodec":
