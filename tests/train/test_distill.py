@@ -41,6 +41,7 @@ from causvid_cli.train.causal import noisy_context, train_causal
 from causvid_cli.train.config import (
     STAGES,
     AutoencoderConfig,
+    CausalConfig,
     ClipsConfig,
     DmdConfig,
     EvalConfig,
@@ -48,13 +49,14 @@ from causvid_cli.train.config import (
     OdeConfig,
     Optimisation,
     RolloutFacts,
+    StudentConfig,
     TrainConfig,
     load_config,
 )
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.distill import Distillation
-from causvid_cli.train.layout import Layout, slid_prompts
+from causvid_cli.train.layout import Layout, few_steps, slid_prompts
 from causvid_cli.train.ode import OdePairs, make_ode_pairs
 from causvid_cli.train.student import Regression, own_past, train_student
 from causvid_cli.train.teacher_stage import train_teacher
@@ -241,6 +243,33 @@ def test_clips_that_chunks_do_not_divide_are_refused():
 
 # --- a whole run ---------------------------------------------------------------------------------------------------
 
+
+def test_where_nothing_is_untold_first_chunks_learn_the_truth_and_no_ode_is_needed(tmp_path):
+    clips, denoiser, rows = small_clips(tmp_path / "clips"), random_output(small_denoiser()), []
+    options = {"batch": 2, "device": CPU, "supervise_rollout": True}
+    regression = Regression(denoiser, clips, None, FACTS, first_chunks=True, **options)
+    train_student(tmp_path / "run", denoiser, regression, FEW, StageSetting(device=CPU, report=rows.append))
+    assert all(row["loss"] == row["later"] > 0 for row in rows)
+    denoiser = small_denoiser()  # it makes zeros, whatever it sees: only what is counted can differ
+    with_first = Regression(denoiser, clips, None, FACTS, first_chunks=True, **options)(np.random.default_rng(0))
+    without = Regression(denoiser, clips, None, FACTS, **options)(np.random.default_rng(0))
+    assert with_first["later"] != without["later"]
+
+
+def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypatch):
+    clips, denoiser, seen = small_clips(tmp_path / "clips"), small_denoiser(), []
+    call = denoiser.network.forward_whole
+
+    def spy(x_t, timestep, prompt, **options):
+        seen.append(timestep.flatten())
+        return call(x_t, timestep, prompt, **options)
+
+    monkeypatch.setattr(denoiser.network, "forward_whole", spy)
+    train_causal(tmp_path / "run", denoiser, clips, FEW, FACTS, shift=2.0, setting=SETTING, few=True)
+    levels = [1000 * step.sigma for step in few_steps(FACTS)]
+    assert set(torch.cat(seen).round(decimals=2).tolist()) == {round(level, 2) for level in levels}
+
+
 TINY = TrainConfig(
     name="tiny",
     clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6),
@@ -251,8 +280,8 @@ TINY = TrainConfig(
     autoencoder=AutoencoderConfig(**asdict(FEW)),
     pictures=FEW,
     teacher=FEW,
-    causal=FEW,
-    student=FEW,
+    causal=CausalConfig(**asdict(FEW)),
+    student=StudentConfig(**asdict(FEW)),
     dmd=FEW,
     matching=DmdConfig(critic_updates=1, long_latent_frames=8, long_share=0.5, regression=0.1),
     judge=FEW,
@@ -375,6 +404,11 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ('base = "storybook"\n[clips]\n[autoencoder]\nsteps = 5\ndecoder_blocks = -1\n', r"decoder_blocks must be 0"),
         (STAGE_TABLES, r"\[data\] or \[clips\]: missing"),
         ("[clips]\n" + STAGE_TABLES + "[student]\nsteps = 5\n", r"\[ode\]: missing; stage student"),
+        (
+            "[clips]\n" + STAGE_TABLES + '[world]\nsubjects = ["dog", "gryphon"]\n',
+            r"world.subjects: 'gryphon' is no subject",
+        ),
+        ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "causal"\n', r"\[causal\]: missing; its network"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "base"\n', r"base: missing; its student"),
@@ -445,7 +479,7 @@ def test_a_number_that_cannot_work_is_refused_with_its_place(tmp_path, line, com
         load_config(file)
 
 
-@pytest.mark.parametrize("name", ["robot", "storybook", "storybook-fast", "wan-1.3b"])
+@pytest.mark.parametrize("name", ["robot", "storybook", "storybook-fast", "wan-1.3b", "world"])
 def test_the_examples_are_runs(name):
     load_config(Path(__file__).parents[2] / "examples" / f"{name}.toml")
 
@@ -484,7 +518,7 @@ def test_a_step_in_bfloat16_warns_of_nothing():
 def test_sheets_of_samples_are_made_on_the_way(tmp_path, small_world):
     seen = replace(FEW, sample_every=1)
     config = replace(TINY, ode=None, student=None, judge=None, eval=None, matching=DmdConfig(critic_updates=1))
-    config = replace(config, pictures=seen, teacher=seen, causal=seen, dmd=seen)
+    config = replace(config, pictures=seen, teacher=seen, causal=CausalConfig(**asdict(seen)), dmd=seen)
     Distillation(config, tmp_path, CPU).run()
     for stage, pictures in (("pictures", 4), ("teacher", 6), ("causal", 6), ("dmd", 6)):
         sheets = sorted((tmp_path / stage / "samples").glob("*.png"))

@@ -106,9 +106,10 @@ def train_autoencoder(
 def begin_codec(plan: AutoencoderConfig, base: PixelCodec | None) -> PixelCodec:
     """The codec that training begins with: a new one, or the base's, with a new decoder if that is of another size."""
     shape: dict[str, Any] = {"decoder_widths": plan.decoder_widths, "blocks": plan.decoder_blocks}
-    shape = {name: value for name, value in shape.items() if value is not None}
     if base is None:
         shape |= {"cell_channels": plan.cell_channels, "encoder_widths": plan.encoder_widths}
+    shape = {name: value for name, value in shape.items() if value is not None}
+    if base is None:
         return PixelCodec(palette=torch.tensor(storybook.PALETTE), **shape)
     codec = type(base).from_config(base.config | shape)
     same = codec.config == base.config

@@ -130,9 +130,9 @@ class AutoencoderConfig(Optimisation):
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    cell_channels: Size = 6
+    cell_channels: Size | None = None
     """Numbers of a cell of 8 x 8 pixels, where the run makes the latents."""
-    encoder_widths: tuple[Size, Size, Size] = (32, 64, 96)
+    encoder_widths: tuple[Size, Size, Size] | None = None
     """Channels at 1/2, 1/4 and 1/8 of the size, likewise."""
     decoder_widths: tuple[Size, Size, Size] | None = None
     """Channels at 1/2, 1/4 and 1/8 of the size: with a base, a new decoder for the same latents. Fewer are faster."""
