@@ -5,14 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval, MinLen, MultipleOf
 
 from causvid_cli.config import did_you_mean, from_data
 from causvid_cli.errors import UsageError
 from causvid_cli.request import LARGEST_SEED
-from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, Words
+
+if TYPE_CHECKING:
+    from causvid_cli.storybook import Words
 
 # Ranges of numbers, which `from_data` checks.
 Count = Annotated[int, Interval(ge=0, le=10**9)]
@@ -184,8 +186,10 @@ class WorldConfig:
     subjects: tuple[str, ...] = ()
     """Subjects besides those of the first packs; none named: all."""
 
-    def words(self) -> Words:
+    def words(self) -> "Words":
         """The words that the run teaches, for each slot."""
+        from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS  # numpy loads here
+
         named = {*FIRST_WORDS["subject"], *self.subjects}
         subjects = tuple(name for name in ALL_WORDS["subject"] if name in named or not self.subjects)
         return {**ALL_WORDS, "subject": subjects, "target": subjects, "other": subjects}
@@ -391,9 +395,9 @@ def _missing(config: TrainConfig) -> str:
         return "[data] or [clips]: missing; there must be something to learn from"
     if config.world and config.base:
         return "[world]: is for runs from nothing; a base knows its words"
-    unknown = [name for name in (config.world.subjects if config.world else ()) if name not in ALL_WORDS["subject"]]
-    if unknown:
-        return f"world.subjects: {unknown[0]!r} is no subject of the storybook"
+    subjects = config.world.subjects if config.world else ()
+    if lost := set(subjects) - set(config.world.words()["subject"] if config.world else ()):
+        return f"world.subjects: {min(lost)!r} is no subject of the storybook"
     if config.student is not None and config.ode is None and not config.student.first_chunks:
         return "[ode]: missing; stage student learns from its pairs"
     if config.matching.regression and config.ode is None:
