@@ -14,9 +14,13 @@ from causvid_cli.storybook import (
     PALETTE,
     SIZE,
     SLOTS,
+    TALL,
     VOCABULARY,
+    WIDE,
+    Frame,
     Story,
     held_out,
+    ink,
     limited_to,
     render_indices,
     render_photo,
@@ -25,7 +29,7 @@ from causvid_cli.storybook import (
     sketches,
 )
 from causvid_cli.storybook.cast import cast, half_width
-from causvid_cli.storybook.skies import scene_frames
+from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
 
@@ -214,3 +218,27 @@ def test_a_line_of_a_sketch_that_is_no_shape_is_named(line: str) -> None:
 
     with pytest.raises(ValueError, match="is no shape"):
         sketches.sketch(Canvas.for_sprite(1.0, 1.0), 0, life="still", lines=[line])
+
+
+@pytest.mark.parametrize("size", [WIDE, TALL])
+def test_a_wide_and_a_tall_frame_show_the_same_world_and_more_of_it(size: Frame) -> None:
+    story = replace(DOG, action="jumps", scene="mountain")
+    frames, mask = render_indices(story, length=16, seed=0, size=size)
+    square, inner = render_indices(story, length=16, seed=0)
+    left = (size.width - SIZE) // 2
+    middle = (slice(None), slice(size.above, size.above + SIZE), slice(left, left + SIZE))
+    assert frames.shape == mask.shape == (16, size.height, size.width)
+    assert (frames[middle] == square).all() and (mask[middle] == inner).all() and mask.sum() == inner.sum()
+    gone = [cast(replace(story, action="moves right"), t, 16, size.width)[0].pose.x for t in range(120)]
+    assert max(gone) - min(gone) > size.width - 45
+    for relation in RELATIONS:
+        pair = replace(story, action="moves left", relation=relation, other="bus", scene="farm", sky="storm")
+        assert render_indices(pair, length=40, seed=0, size=size)[1].any(axis=(1, 2)).all()
+
+
+def test_there_is_one_sun_all_round_and_frames_of_other_sizes_are_refused() -> None:
+    around = panorama("meadow", "day", False)[0]
+    assert (around == ink("yellow.light")).any(axis=0)[:SIZE].any()
+    assert not (around[:24] == ink("yellow.light")).any(axis=0)[SIZE:].any()
+    with pytest.raises(ValueError, match="a frame of 32 x 64"):
+        Frame(width=32)

@@ -10,7 +10,7 @@ from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, UnknownWord, parse
 from .raster import Canvas
 from .render import FPS, is_mirrored, render, render_indices, render_photo, render_script, shown_subject
-from .scenes import SIZE
+from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
 from .sprites import CYCLE
 from .story import ALL_WORDS, FIRST_WORDS, SLOTS, PackStory, Story, held_out, limited_to
 from .vocabulary import VOCABULARY, Subject, Words
@@ -30,8 +30,12 @@ __all__ = [
     "PALETTE",
     "SIZE",
     "SLOTS",
+    "SQUARE",
+    "TALL",
     "VOCABULARY",
+    "WIDE",
     "Canvas",
+    "Frame",
     "Lexicon",
     "PackStory",
     "Parsed",

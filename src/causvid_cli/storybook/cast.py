@@ -33,23 +33,24 @@ class Actor:
     pose: Pose
 
 
-def cast(story: Story, t: int, column: int) -> tuple[Actor, ...]:
+def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, ...]:
     """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene."""
     if story.subject is None:
         return ()
     if story.edge == "wraps":
         return (_actor(story, pose_at(story, t, column)),)
     if story.other is not None:
-        return _pair(story, t, column)
+        return _pair(story, t, column, width)
     size, places = CROWDS[story.count]
     factor = size * SIZES[story.size]
-    lead = _travel(story, t, column, factor, max(places))
+    lead = _travel(story, t, column, factor, max(places), width)
     return tuple(_actor(story, _as_member(story, lead, t, factor, place)) for place in places)
 
 
-def begins(story: Story) -> int:
+def begins(story: Story, width: int = SIZE) -> int:
     """The column in which a story begins when nothing was before it."""
-    return START.get(story.action, CENTRE)
+    column = START.get(story.action, CENTRE)
+    return column * width // SIZE if column == CENTRE else column + (width - SIZE) * (column > CENTRE)
 
 
 @cache
@@ -64,14 +65,14 @@ def _actor(story: Story, pose: Pose) -> Actor:
     return Actor(subject, story.colour, pose)
 
 
-def _travel(story: Story, t: int, column: int, factor: float, reach: int) -> Pose:
+def _travel(story: Story, t: int, column: int, factor: float, reach: int, width: int) -> Pose:
     """The pose of the middle of one or of several, `reach` columns to either side; turned at the edges."""
     assert story.subject is not None
     pose = pose_at(story, t, column)
-    half = min(CENTRE - 1, half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach)
+    half = min(width // 2 - 1, half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach)
     if story.action in TRAVELS:
-        return turned(pose, column=column, t=clock(story, t), half=half)
-    return replace(pose, x=min(max(column, half), SIZE - half))
+        return turned(pose, column=column, t=clock(story, t), half=half, width=width)
+    return replace(pose, x=min(max(column, half), width - half))
 
 
 def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int) -> Pose:
@@ -90,19 +91,19 @@ def _scaled(scale_step: int, factor: float) -> int:
     return max(4, round(scale_step * factor))
 
 
-def _pair(story: Story, t: int, column: int) -> tuple[Actor, ...]:
+def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
-    factor = PAIR * SIZES[story.size]
+    factor, centre = PAIR * SIZES[story.size], width // 2
     size, other_size = _scaled(SCALE_STEPS, factor), _scaled(SCALE_STEPS, PAIR)
     own, others = half_width(story.subject, size), half_width(story.other, other_size)
     if story.relation == "meets":
         gone = SPEED // 2 * clock(story, t)
         walking = MOTIONS["moves right"](clock(story, t))
-        left = replace(walking, x=min(own + gone, CENTRE - own), scale_step=size)
-        right = replace(walking, x=max(SIZE - others - gone, CENTRE + others), scale_step=other_size, faces_left=True)
+        left = replace(walking, x=min(own + gone, centre - own), scale_step=size)
+        right = replace(walking, x=max(width - others - gone, centre + others), scale_step=other_size, faces_left=True)
         left, right = (
             replace(pose, phase=0) if arrived else pose
-            for pose, arrived in ((left, left.x == CENTRE - own), (right, right.x == CENTRE + others))
+            for pose, arrived in ((left, left.x == centre - own), (right, right.x == centre + others))
         )
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
     if story.relation in LAGS:
@@ -110,13 +111,13 @@ def _pair(story: Story, t: int, column: int) -> tuple[Actor, ...]:
         pace = clock(story, t) * 3 // 2 if story.relation == "chases" else clock(story, t)
         way = "moves left" if story.action == "moves left" else "moves right"
         walking = MOTIONS[way](pace)
-        first = SIZE - others - SPEED * lag if way == "moves left" else others + SPEED * lag
-        ahead = turned(walking, column=first, t=pace, half=others)
-        after = turned(walking, column=SIZE - own if way == "moves left" else own, t=pace, half=own)
+        first = width - others - SPEED * lag if way == "moves left" else others + SPEED * lag
+        ahead = turned(walking, column=first, t=pace, half=others, width=width)
+        after = turned(walking, column=width - own if way == "moves left" else own, t=pace, half=own, width=width)
         after, ahead = replace(after, scale_step=size), replace(ahead, scale_step=other_size)
         return _other(story, ahead, t), _actor(story, _living(story.subject, after, t))
     dx, rise = BEHIND if story.relation == "behind" else (-APART if story.relation == "left of" else APART, 0)
-    lead = _travel(story, t, column if story.action in TRAVELS else CENTRE, factor, abs(dx))
+    lead = _travel(story, t, column if story.action in TRAVELS else centre, factor, abs(dx), width)
     own_pose = replace(lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factor))
     still = lead if story.action in TRAVELS else Pose(x=lead.x)
     other = replace(still, x=lead.x - dx, scale_step=other_size, sink=lead.sink)

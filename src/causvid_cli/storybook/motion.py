@@ -219,15 +219,15 @@ def pose_at(story: Story, t: int, column: int) -> Pose:
     return replace(pose, x=(pose.x - CENTRE + column) % SIZE)
 
 
-def turned(pose: Pose, *, column: int, t: int, half: int) -> Pose:
+def turned(pose: Pose, *, column: int, t: int, half: int, width: int) -> Pose:
     """A travelling pose, `t` frames of travel after `column`, that turns round where its edge meets the frame's.
 
-    half: columns that it needs on either side of its middle.
+    half: columns that it needs on either side of its middle. width: of the frame.
     """
-    span = max(1, SIZE - 2 * half)
+    span = max(1, width - 2 * half)
     begin = min(max(column - half, 0), span)
     place = ((2 * span - begin if pose.faces_left else begin) + SPEED * t) % (2 * span)
-    x = half + min(place, 2 * span - place) if span > 1 else CENTRE
+    x = half + min(place, 2 * span - place) if span > 1 else width // 2
     return replace(pose, x=x, faces_left=place >= span)
 
 

@@ -30,10 +30,15 @@ class Canvas:
         self.y = y
 
     @classmethod
+    def over(cls, cells: np.ndarray) -> Canvas:
+        """Canvas of these cells, whose coordinates are cells."""
+        height, width = cells.shape
+        return cls(cells, np.arange(width)[None, :] + 0.5, np.arange(height)[:, None] + 0.5)
+
+    @classmethod
     def for_scene(cls, size: int) -> Canvas:
         """Canvas of size x size cells whose coordinates are cells."""
-        centres = np.arange(size) + 0.5
-        return cls(np.full((size, size), EMPTY, np.uint8), centres[None, :], centres[:, None])
+        return cls.over(np.full((size, size), EMPTY, np.uint8))
 
     @classmethod
     def for_sprite(cls, scale: float, squash: float, *, blinks: bool = False) -> Canvas:

@@ -14,8 +14,8 @@ from .cast import Actor, begins, cast, half_width
 from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, pose_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
-from .scenes import SCENES, SIZE
-from .skies import INDOORS, ink_under, scene_frames
+from .scenes import SCENES, SIZE, SQUARE, Frame
+from .skies import INDOORS, ink_under, panorama
 from .sprites import DRAWINGS, SCALE_STEPS, sprite
 from .story import Story
 from .vocabulary import VOCABULARY
@@ -29,8 +29,8 @@ WATERLINE = 48
 """The first row that is water where somebody swims."""
 ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 24, 4, 1.5
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
-ZOOM_AT = (40, 32)
-"""Row and column that stay where they are in a zoom."""
+ZOOM_ROW = 40
+"""The row that stays where it is in a zoom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,21 @@ class _Shown:
         return self.pan + {"pan right": t, "pan left": -t}.get(self.story.camera, 0)
 
 
-def render_indices(story: Story, *, length: int, seed: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def render_indices(
+    story: Story, *, length: int, seed: int, start: int = 0, size: Frame = SQUARE
+) -> tuple[np.ndarray, np.ndarray]:
     """Frames start .. start + length - 1 of a story's endless video; frame n depends on (story, seed, n) only.
 
-    Returns palette indices uint8 [T, 64, 64] and the sprite's mask bool [T, 64, 64]. The seed picks whether the scene
-    is mirrored, unless the story says it. Raises ValueError for a negative length or start.
+    Returns palette indices uint8 [T, H, W] of a frame's size and the sprite's mask bool [T, H, W]. The seed picks
+    whether the scene is mirrored, unless the story says it. Raises ValueError for a negative length or start.
     """
     if length < 0 or start < 0:
         raise ValueError(f"length {length} and start {start} must not be negative")
-    return _render([(0, story)], numbers=range(start, start + length), seed=seed)
+    return _render([(0, story)], numbers=range(start, start + length), seed=seed, size=size)
 
 
 def render_script(
-    cues: Sequence[tuple[int, Story]], *, length: int, seed: int, start: int = 0
+    cues: Sequence[tuple[int, Story]], *, length: int, seed: int, start: int = 0, size: Frame = SQUARE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames start .. start + length - 1 of a video whose story changes: what should be seen when the prompt does.
 
@@ -68,11 +70,11 @@ def render_script(
     """
     if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
         raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
-    return _render(cues, numbers=range(start, start + length), seed=seed)
+    return _render(cues, numbers=range(start, start + length), seed=seed, size=size)
 
 
 def render_photo(
-    photo: Story, story: Story, *, at: int, held: int, length: int, seed: int
+    photo: Story, story: Story, *, at: int, held: int, length: int, seed: int, size: Frame = SQUARE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames 0 .. length - 1 of a photo that comes to life: a picture that stands still, then a story.
 
@@ -80,16 +82,16 @@ def render_photo(
     starts anew in the column where the photo's sprite stands. The scene's loop counts the frames of the new video, so
     it is in step with it whatever the photo shows. Returns as `render_indices`.
     """
-    still = _render([(0, photo)], numbers=range(at, at + 1), seed=seed)
-    shown = _Shown(0, photo, begins(photo), 0)
-    begun = _column(shown, at), shown.pan_at(at)
-    alive = _render([(held, story)], numbers=range(held, max(held, length)), seed=seed, begun=begun)
+    still = _render([(0, photo)], numbers=range(at, at + 1), seed=seed, size=size)
+    shown = _Shown(0, photo, begins(photo, size.width), 0)
+    begun = _column(shown, at, size), shown.pan_at(at)
+    alive = _render([(held, story)], numbers=range(held, max(held, length)), seed=seed, size=size, begun=begun)
     frames, mask = (np.concatenate([np.repeat(a, held, axis=0), b])[:length] for a, b in zip(still, alive, strict=True))
     return frames, mask
 
 
 def _render(
-    cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int, begun: tuple[int, int] | None = None
+    cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int, size: Frame, begun: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frames of these numbers; every number belongs to the last cue that is not after it.
 
@@ -102,48 +104,48 @@ def _render(
     for first, story in cues:
         if shown:
             before = shown[-1]
-            column, pan = _column(before, first - before.first), before.pan_at(first - before.first)
+            column, pan = _column(before, first - before.first, size), before.pan_at(first - before.first)
         else:
-            column, pan = begun or (begins(story), 0)
+            column, pan = begun or (begins(story, size.width), 0)
         shown.append(_Shown(first, story, column, pan))
 
-    frames = np.empty((len(numbers), SIZE, SIZE), np.uint8)
+    frames = np.empty((len(numbers), size.height, size.width), np.uint8)
     mask = np.zeros(frames.shape, bool)
     for frame, marked, number in zip(frames, mask, numbers, strict=True):
         told = next(each for each in reversed(shown) if each.first <= number)
-        _paint(frame, marked, told, number, seed)
+        _paint(frame, marked, told, number, seed, size)
     return frames, mask
 
 
-def _column(shown: _Shown, t: int) -> int:
+def _column(shown: _Shown, t: int, size: Frame) -> int:
     """The column where a story's subject stands; it is where the next story begins."""
-    actors = [actor for actor in cast(shown.story, t, shown.column) if actor.subject != shown.story.other]
+    actors = [actor for actor in cast(shown.story, t, shown.column, size.width) if actor.subject != shown.story.other]
     middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, t, shown.column).x
-    return middle % SIZE
+    return middle % size.width
 
 
-def _paint(frame: np.ndarray, mask: np.ndarray, shown: _Shown, number: int, seed: int) -> None:
-    """Draw one frame and its mask, both [64, 64], in place."""
+def _paint(frame: np.ndarray, mask: np.ndarray, shown: _Shown, number: int, seed: int, size: Frame) -> None:
+    """Draw one frame and its mask, both [H, W], in place."""
     story, t = shown.story, number - shown.first
     mirrored = is_mirrored(seed) if story.mirrored is None else story.mirrored
-    loop = scene_frames(story.scene, story.sky, mirrored)
-    scene = loop[number % len(loop)]
-    if pan := shown.pan_at(t):
-        scene = np.roll(np.concatenate([scene, scene[:, ::-1]], axis=1), -pan, axis=1)[:, :SIZE]
-    frame[:] = scene
+    around = panorama(story.scene, story.sky, mirrored, size.height)
+    columns = np.arange(size.width) - (size.width - SIZE) // 2 + shown.pan_at(t)
+    frame[:] = around[number % len(around)][:, columns % (2 * SIZE)]
+    bottom = slice(size.above, None)  # actors stand in the square
+    ground, marked = frame[bottom], mask[bottom]
     wet = story.sky in ("rain", "storm") and story.action == "jumps" and story.scene not in INDOORS
-    for actor in cast(story, t, shown.column):
+    for actor in cast(story, t, shown.column, size.width):
         if wet:
-            _puddle(frame, actor.pose)
-        _paste(frame, mask, actor, wraps=story.edge == "wraps")
+            _puddle(ground, actor.pose)
+        _paste(frame, mask, actor, above=size.above, wraps=story.edge == "wraps")
         if actor.pose.white:
-            _sparkle(frame, mask, actor.pose, t)
+            _sparkle(ground, marked, actor.pose, t)
         for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
-            _paste(frame, mask, _brought(actor, thing), wraps=False)
+            _paste(frame, mask, _brought(actor, thing), above=size.above, wraps=False)
         if actor.pose.sink and story.scene != "underwater":
-            _flood(frame, mask, story, number)
+            _flood(ground, marked, story, number)
     if story.camera.startswith("zoom"):
-        _zoom(frame, mask, story, t)
+        _zoom(frame, mask, story, t, at=(ZOOM_ROW + size.above, size.centre))
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -212,20 +214,22 @@ def _leaning(materials: np.ndarray, lean: int) -> np.ndarray:
     return np.stack([np.roll(row, round(lean * (1 - number / height))) for number, row in enumerate(wide)])
 
 
-def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, wraps: bool) -> None:
-    """Draw an actor into frame and mask, both [64, 64], in place. wraps: what leaves on one side
-    enters on the other.
+def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wraps: bool) -> None:
+    """Draw an actor into frame and mask, both [H, W], in place.
+
+    above: rows above the square that it stands in. wraps: what leaves on one side enters on the other.
     """
     pose = actor.pose
     cells, solid = _coloured(actor.subject, actor.colour, pose.look())
     height, width = cells.shape
     known = VOCABULARY.subject.get(actor.subject)  # what an action brings along is no subject
     altitude = known.altitude if known else "ground"
-    top = BASE_ROW[altitude] + 1 - height - pose.rise
+    top = above + BASE_ROW[altitude] + 1 - height - pose.rise
+    wide = frame.shape[1]
     hidden = max(0, -top)  # rows above the frame
     left = pose.x - width // 2
-    for edge in (left, left - SIZE, left + SIZE) if wraps else (left,):
-        first, last = max(0, edge), min(SIZE, edge + width)
+    for edge in (left, left - wide, left + wide) if wraps else (left,):
+        first, last = max(0, edge), min(wide, edge + width)
         if first < last and hidden < height:
             part = (slice(hidden, None), slice(first - edge, last - edge))
             place = (slice(top + hidden, top + height), slice(first, last))
@@ -263,7 +267,7 @@ def _splashes(pose: Pose, *, wet: bool) -> tuple[Thing, ...]:
 
 
 def _puddle(frame: np.ndarray, pose: Pose) -> None:
-    rows, columns = np.ogrid[:SIZE, :SIZE]
+    rows, columns = np.ogrid[: frame.shape[0], : frame.shape[1]]
     half = 20 * pose.scale_step / SCALE_STEPS
     water = ((columns + 0.5 - pose.x) / half) ** 2 + ((rows + 0.5 - BASE_ROW["ground"]) / 4) ** 2 <= 1
     frame[water] = ink("sea")
@@ -274,16 +278,19 @@ def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, number: int) -> No
     sea, crest = ink_under(story.sky, "sea"), ink_under(story.sky, "sky")
     frame[WATERLINE:] = sea
     mask[WATERLINE:] = False
-    columns = np.arange(SIZE)
+    columns = np.arange(frame.shape[1])
     for row, start in ((WATERLINE, 0), (WATERLINE + 6, 9), (WATERLINE + 11, 4)):
         frame[row : row + 2, (columns - start - 2 * number) % 16 < 8] = crest
 
 
-def _zoom(frame: np.ndarray, mask: np.ndarray, story: Story, t: int) -> None:
-    """Enlarge a frame and its mask about ZOOM_AT, in place, by as much as the camera has zoomed at frame t."""
+def _zoom(frame: np.ndarray, mask: np.ndarray, story: Story, t: int, *, at: tuple[int, int]) -> None:
+    """Enlarge a frame and its mask about a row and a column, in place, by as much as the camera has zoomed at t."""
     done = min(t // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
     size = 1 + (ZOOMED - 1) * (done if story.camera == "zoom in" else 1 - done)
-    rows, columns = (np.floor(centre + (np.arange(SIZE) + 0.5 - centre) / size).astype(int) for centre in ZOOM_AT)
+    rows, columns = (
+        np.floor(centre + (np.arange(side) + 0.5 - centre) / size).astype(int)
+        for centre, side in zip(at, frame.shape, strict=True)
+    )
     frame[:] = frame[np.ix_(rows, columns)]
     mask[:] = mask[np.ix_(rows, columns)]
 
@@ -296,7 +303,7 @@ def _sparkle(frame: np.ndarray, mask: np.ndarray, pose: Pose, t: int) -> None:
         upright = range(y - arm, y + arm + 2), range(x, x + 2)
         level = range(y, y + 2), range(x - arm, x + arm + 2)
         for rows, columns in (upright, level):
-            place = np.ix_(rows, [column % SIZE for column in columns])
+            place = np.ix_(rows, [column % frame.shape[1] for column in columns])
             frame[place] = glow
             mask[place] = True
 

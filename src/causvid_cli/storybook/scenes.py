@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .palette import ink
 from .raster import Canvas
@@ -12,6 +13,29 @@ SIZE = 64
 SCENE_PERIOD = 8
 """Frames after which every scene repeats."""
 
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The size of a video's frames, in pixels of the drawing: the square that scenes are drawn for, or larger."""
+
+    width: int = SIZE
+    height: int = SIZE
+
+    def __post_init__(self) -> None:
+        if not (SIZE <= self.width <= 2 * SIZE and SIZE <= self.height <= 2 * SIZE):
+            raise ValueError(f"a frame of {self.width} x {self.height}: sides must be {SIZE} to {2 * SIZE}")
+
+    @property
+    def centre(self) -> int:
+        return self.width // 2
+
+    @property
+    def above(self) -> int:
+        """Rows above the square; what is left is below it."""
+        return (self.height - SIZE) * 3 // 4
+
+
+SQUARE, WIDE, TALL = Frame(), Frame(width=112), Frame(height=112)
 SceneDrawing = Callable[[Canvas, int], None]
 SCENES: dict[str, SceneDrawing] = {}
 

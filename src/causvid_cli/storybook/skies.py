@@ -8,7 +8,7 @@ import numpy as np
 
 from .palette import PALETTE, ink
 from .raster import Canvas
-from .scenes import SCENE_PERIOD, SCENES, SIZE
+from .scenes import SCENE_PERIOD, SCENES, SIZE, Frame
 
 INDOORS = ("room", "kitchen")
 """Scenes in which it rains behind the windows only."""
@@ -51,31 +51,49 @@ INKS = {
     },
 }  # fmt: skip
 """For each sky, the ink that a scene's ink becomes; `fog` has its own rule."""
+SUN_ROWS = 24
+"""The sun is above this row."""
 FOG = ("white.dark", "snow shade", "white.mid", "snow")
 """What fog leaves of dark and light inks."""
 
 
 @cache
-def scene_frames(scene: str, sky: str, mirrored: bool) -> np.ndarray:
-    """Palette indices uint8 [8 or 16, 64, 64] of a scene's loop under a sky. Read-only."""
-    period = 2 * SCENE_PERIOD if sky == "storm" else SCENE_PERIOD
-    loop = np.empty((period, SIZE, SIZE), np.uint8)
-    for frame, cells in enumerate(loop):
+def panorama(scene: str, sky: str, mirrored: bool, height: int = SIZE) -> np.ndarray:
+    """Palette indices uint8 [8 or 16, height, 2 * 64] of a scene's loop under a sky, going all round. Read-only.
+
+    Its first half is the scene, its other half the scene the other way round without the sun. Rows besides those of
+    the scene go on as its outermost ones.
+    """
+    frame, period = Frame(height=height), 2 * SCENE_PERIOD if sky == "storm" else SCENE_PERIOD
+    loop = np.empty((period, height, 2 * SIZE), np.uint8)
+    for number, cells in enumerate(loop):
         canvas = Canvas.for_scene(SIZE)
-        SCENES[scene](canvas, frame % SCENE_PERIOD)
-        open_air = (
-            np.isin(canvas.cells, [ink("sky"), ink("sky light")])
-            if scene in INDOORS
-            else np.full((SIZE, SIZE), scene not in SEALED)
-        )
-        painted = _inks(sky)[canvas.cells]
-        fallen = Canvas(painted.copy(), canvas.x, canvas.y)
-        _fall(fallen, sky, frame)
+        SCENES[scene](canvas, number % SCENE_PERIOD)
+        around = np.concatenate([canvas.cells, _without_sun(canvas.cells)[:, ::-1]], axis=1)
+        around = np.pad(around, ((frame.above, height - SIZE - frame.above), (0, 0)), mode="edge")
+        painted = _inks(sky)[around]
+        fallen = Canvas.over(painted.copy())
+        _fall(fallen, sky, number)
+        if scene in INDOORS:
+            open_air = np.isin(around, [ink("sky"), ink("sky light")])  # through the windows
+        else:
+            open_air = np.full(around.shape, scene not in SEALED)
         cells[:] = np.where(open_air, fallen.cells, painted)
     if mirrored:
-        loop = np.ascontiguousarray(loop[..., ::-1])
+        loop = np.roll(loop[..., ::-1], SIZE, axis=-1)
     loop.setflags(write=False)
     return loop
+
+
+def scene_frames(scene: str, sky: str, mirrored: bool) -> np.ndarray:
+    """Palette indices uint8 [8 or 16, 64, 64] of a scene's loop under a sky."""
+    return panorama(scene, sky, mirrored)[..., :SIZE]
+
+
+def _without_sun(cells: np.ndarray) -> np.ndarray:
+    """A scene's cells with the sky in the place of the sun."""
+    sunny = np.isin(cells, [ink("yellow.light"), ink("yellow.mid")]) & (np.arange(SIZE)[:, None] < SUN_ROWS)
+    return np.where(sunny, cells[0, 0], cells)
 
 
 @cache
@@ -97,18 +115,21 @@ def ink_under(sky: str, name: str) -> int:
 
 def _fall(c: Canvas, sky: str, frame: int) -> None:
     """What falls from a sky, and the stars and the flash that are in it."""
+    height, width = c.cells.shape
     if sky in ("rain", "storm"):
-        for number, x in enumerate(range(-1, 66, 5)):
-            for y in range((7 * number + 4 * frame) % 16 - 16, SIZE, 16):
+        for number, x in enumerate(range(-1, width, 5)):
+            for y in range((7 * number + 4 * frame) % 16 - 16, height, 16):
                 slant = 1 if sky == "storm" else 0
                 c.line([(x + 0.5 + slant, y), (x + 0.5 - slant, y + 3)], 1, ink("sea" if sky == "rain" else "sky"))
     if sky == "snow":
         for x, drop in ((3, 4), (13, 10), (24, 0), (35, 6), (46, 13), (58, 3)):
-            for y in range((drop + 2 * frame) % 16 - 16, SIZE, 16):
-                c.box(x, y, x + 2, y + 2, ink("white.light"))
+            for y in range((drop + 2 * frame) % 16 - 16, height, 16):
+                for left in (x, x + SIZE):
+                    c.box(left, y, left + 2, y + 2, ink("white.light"))
     if sky == "storm" and frame in LIGHTNING:
         c.polygon([(44, 0), (50, 0), (46, 11), (51, 11), (41, 27), (44, 14), (39, 14)], ink("yellow.light"))
     if sky == "night":
         for number, (x, y) in enumerate(((6, 5), (22, 9), (38, 4), (58, 8), (30, 16), (50, 19))):
             if (frame // 2 + number) % 4:
-                c.box(x, y, x + 1, y + 1, ink("white.mid"), on=[ink("night")])
+                for left in (x, x + SIZE):
+                    c.box(left, y, left + 1, y + 1, ink("white.mid"), on=[ink("night")])
