@@ -62,7 +62,7 @@ def panorama(scene: str, sky: str, mirrored: bool, height: int = SIZE) -> np.nda
     """Palette indices uint8 [8 or 16, height, 2 * 64] of a scene's loop under a sky, going all round. Read-only.
 
     Its first half is the scene, its other half the scene the other way round without the sun. Rows besides those of
-    the scene go on as its outermost ones.
+    the scene are as most of its outermost ones.
     """
     frame, period = Frame(height=height), 2 * SCENE_PERIOD if sky == "storm" else SCENE_PERIOD
     loop = np.empty((period, height, 2 * SIZE), np.uint8)
@@ -70,7 +70,9 @@ def panorama(scene: str, sky: str, mirrored: bool, height: int = SIZE) -> np.nda
         canvas = Canvas.for_scene(SIZE)
         SCENES[scene](canvas, number % SCENE_PERIOD)
         around = np.concatenate([canvas.cells, _without_sun(canvas.cells)[:, ::-1]], axis=1)
-        around = np.pad(around, ((frame.above, height - SIZE - frame.above), (0, 0)), mode="edge")
+        top, bottom = (np.bincount(row).argmax() for row in (around[0], around[-1]))
+        around = np.pad(around, ((frame.above, 0), (0, 0)), constant_values=top)
+        around = np.pad(around, ((0, height - len(around)), (0, 0)), constant_values=bottom)
         painted = _inks(sky)[around]
         fallen = Canvas.over(painted.copy())
         _fall(fallen, sky, number)
