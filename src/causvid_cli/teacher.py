@@ -62,7 +62,7 @@ class Teacher:
         x0 = denoise_whole(
             self.model,
             self.start_noise(codec.facts.latent_frames(frames), batch=1, seed=seed),
-            self.text.encode(prompt).embeds,
+            self.text.encode(prompt, seed=seed).embeds,
             self.text.empty(),
             sigmas=sampler_sigmas(steps or facts.teacher_steps, shift=facts.teacher_shift),
             guidance=facts.teacher_guidance if guidance is None else guidance,

@@ -41,7 +41,7 @@ class TrialMaker:
     def clip(self, number: int, prompt: str) -> EvalClip:
         """What one script or photo makes; each has a seed of its own."""
         seed = (self.request.seed + number) % (LARGEST_SEED + 1)
-        encoded = self.student.text.encode(prompt)
+        encoded = self.student.text.encode(prompt, seed=seed)
         return EvalClip(group=self.request.kind, number=number, take=0, seed=seed, encoded=encoded)
 
     def make(

@@ -143,10 +143,11 @@ def takes_of(evaluation: Evaluation, group: str, number: int) -> list[EvalClip]:
     request = evaluation.request
     before = sum(len(prompts) for name, prompts in request.prompts.items() if name < group)
     first = request.seed + (before + number) * request.seeds
-    encoded = evaluation.student.text.encode(request.prompts[group][number])
+    prompt, text = request.prompts[group][number], evaluation.student.text
+    seeds = [(first + take) % (LARGEST_SEED + 1) for take in range(request.seeds)]
     return [
-        EvalClip(group=group, number=number, take=take, seed=(first + take) % (LARGEST_SEED + 1), encoded=encoded)
-        for take in range(request.seeds)
+        EvalClip(group=group, number=number, take=take, seed=seed, encoded=text.encode(prompt, seed=seed))
+        for take, seed in enumerate(seeds)
     ]
 
 
