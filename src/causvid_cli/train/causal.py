@@ -11,7 +11,7 @@ from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, few_steps, known_frames, slid_prompts
+from causvid_cli.train.layout import Layout, draw_steps, every_step, known_frames, slid_prompts
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
@@ -36,10 +36,9 @@ def train_causal(
     """Train by teacher forcing and flow matching, from the weights that the denoiser holds; return the trainer.
 
     few: noise levels are those of the roll-out's few steps, not any.
-
     blends: share of prompts that are slid towards another (`slid_prompts`).
     """
-    levels = torch.tensor([step.sigma for step in few_steps(facts)])
+    levels = torch.tensor([step.sigma for step in every_step(facts)])
     device, kinds = setting.device, clips.all_first_predictable_frames.unique().tolist()
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -50,9 +49,11 @@ def train_causal(
         weight, batch = my_weight(batch.weight * known_frames(batch)), my_share(batch)
         count, _, frames = batch.x0.shape[:3]
         layout = Layout.of(frames, facts, first_frames=first)
-        uniform = my_draw(rng.random, count, len(layout.chunks)).float()
-        level = levels[(uniform * len(levels)).long()] if few else sample_sigma(uniform, shift=shift)
-        sigma = layout.per_frame(level.to(device))
+        if few:
+            sigma = levels[draw_steps(rng, count, layout, facts)].to(device)
+        else:
+            uniform = my_draw(rng.random, count, len(layout.chunks)).float()
+            sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         noise = standard_normal(rng, batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
         clean = noisy_context(batch.x0, rng)
