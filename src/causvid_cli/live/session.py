@@ -374,7 +374,8 @@ class Live:
     def made_job(self) -> Job:
         """What was made, as a job that makes it again."""
         frames = self._writer.frames_written
-        return replace(self.job, cues=self.cues, frames=frames, length=f"{frames}f")
+        shown = tuple(cue for cue in self.cues if cue.start_chunk < max(1, self._known))  # a source may end at a cue
+        return replace(self.job, cues=shown, frames=frames, length=f"{frames}f")
 
     def script(self, folder: Path) -> str:
         """What was told so far as a script that will lie in this folder."""
