@@ -144,3 +144,16 @@ def test_a_damaged_record_of_what_was_told_is_one_line(tiny, monkeypatch):
     end = start + _HEAD.size + size
     Path("x.mp4.journal").write_bytes(data[:start] + _record(b'told {"prompt": 5}') + data[end:])
     fails(run("resume", "x.mp4"), 3, "x.mp4.journal: damaged: told: prompt: must be a valid string, got 5")
+
+
+def test_garbage_on_stdin_is_refused_line_by_line_and_the_video_is_unharmed(tiny):
+    rng = np.random.default_rng(0)
+    junk = [rng.integers(0, 256, rng.integers(1, 60), dtype=np.uint8).tobytes().replace(b"\n", b"") for _ in range(300)]
+    junk += [b"[" * 100_000, b"{" + b'"a":' * 1000, b'{"prompt": "' + b"x" * 2_000_000 + b'"}', b"null", b"7", b"[]"]
+    command = ["live", PROMPT, "--stdin", "-m", tiny, "-s", 1, "--pace", "fast", "-o", "x.mp4"]
+    heard = events(makes(*command, input=b"\n".join(junk)).stdout)
+    refused = [event for event in heard if event["event"] == "refused"]
+    assert len(refused) == sum(bool(line.strip()) for line in junk)
+    assert all("\n" not in event["why"] and len(event["why"]) < 400 for event in refused)
+    assert heard[-1]["event"] == "ended"
+    assert len(read_script(Path("x.causvid.yaml")).cues) == 1

@@ -150,8 +150,7 @@ def test_ctrl_z_pauses_and_it_goes_on_after_that(start):
 @pytest.mark.slow
 def test_a_terminal_that_dies_ends_the_session_and_keeps_the_video(start):
     terminal = start()
-    os.close(terminal.child.child_fd)  # hangs up
-    terminal.child.child_fd = terminal.child.ptyproc.fd = -1
+    terminal.child.ptyproc.fileobj.close()  # hangs up
     terminal.child.closed = terminal.child.ptyproc.closed = True
     assert psutil.Process(terminal.child.pid).wait(timeout=20) is not None
     assert names() == ["x.causvid.yaml", "x.mp4"]

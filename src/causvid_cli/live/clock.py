@@ -29,7 +29,7 @@ class Clock:
         """Seconds before a frame is due at which its chunk is begun."""
         if self._lead is not None:
             return self._lead
-        return 1.25 * max(self._took, default=FIRST_LEAD_S) + MARGIN_S
+        return max(self._took, default=FIRST_LEAD_S) + MARGIN_S
 
     @property
     def is_paused(self) -> bool:
