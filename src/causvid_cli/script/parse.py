@@ -5,18 +5,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from causvid_cli.errors import UsageError
-from causvid_cli.script.model import (
-    BROKEN,
-    KEYS,
-    MOST_CUES,
-    NEWER,
-    FieldError,
-    Script,
-    ScriptCue,
-    ScriptKey,
-    clashes,
-    readers,
-)
+from causvid_cli.script.fields import MOST_CUES, NEWER, FieldError
+from causvid_cli.script.model import BROKEN, KEYS, Script, ScriptCue, ScriptKey, clashes, readers
 from causvid_cli.script.problems import ScriptSource, shortened
 from causvid_cli.script.tree import Fields, Items, Node, Text, parse_yaml
 

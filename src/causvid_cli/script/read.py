@@ -7,9 +7,10 @@ from pathlib import Path
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import UsageError
 from causvid_cli.files import IS_ADDRESS, is_address
+from causvid_cli.script.fields import VERSION
 from causvid_cli.script.formats import TIMED, UNTIMED
 from causvid_cli.script.formats.shared import TIME, cue_node, script_node
-from causvid_cli.script.model import VERSION, Script, ScriptKey, readers
+from causvid_cli.script.model import Script, ScriptKey, readers
 from causvid_cli.script.parse import keys_of_text, script_of_tree
 from causvid_cli.script.problems import Problem, ScriptSource, mark
 from causvid_cli.script.tree import Node, Text, parse_yaml

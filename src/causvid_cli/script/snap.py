@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.prompt.cues import Cue, check_cues
-from causvid_cli.script.model import AFTER_LAST_CUE, Script, ScriptCue, Snap
+from causvid_cli.script.fields import Snap
+from causvid_cli.script.model import AFTER_LAST_CUE, Script, ScriptCue
 from causvid_cli.script.problems import Problem, ScriptError
 from causvid_cli.timecode import Retiming, Time, nearest_whole
 from causvid_cli.units import counted

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from causvid_cli.script.model import BROKEN, CONTROL, MOST_CUES
+from causvid_cli.script.fields import CONTROL, MOST_CUES
+from causvid_cli.script.model import BROKEN
 from causvid_cli.script.problems import MOST_PROBLEMS, Mark, ScriptSource, mark, shortened
 
 DEEPEST = 4
