@@ -128,7 +128,7 @@ def test_a_new_word_is_learnt_from_clips_and_understood_afterwards(clips, tmp_pa
     (tmp_path / "robot.toml").write_text(small)
     before = causvid("t2v", PROMPT, "--model", base, "--length", "4f", "-o", tmp_path / "before.mp4")
     assert before.exit_code == 0, before.output
-    assert "'robot' is not a word that this model knows" in before.stderr
+    assert "shown as the nearest that this model knows: 'robot' as 'man'" in before.stderr
 
     done = causvid("distill", tmp_path / "robot.toml", "--run-dir", run, "--device", "cpu")
     assert done.exit_code == 0, done.output

@@ -90,7 +90,8 @@ def _is_clear(kind: str, before: Story, after: Story) -> bool:
         return False
     wanted = {"all": [set(PARTS)], "action": [{"action"}, {"subject"}, {"subject", "action"}]}.get(kind, [{kind}])
     told = storybook.parse(after.caption(), before).story  # what it leaves unsaid is as before
-    return set(changed_words(before, after)) in wanted and told == after
+    is_said = after.colour != "natural" or before.colour == "natural"
+    return set(changed_words(before, after)) in wanted and told == after and is_said
 
 
 def changed_words(before: Story, after: Story) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ class EncodedPrompt:
 
     embeds: [1, L, D]. notes: one line for each word that was not understood. reading: the prompt as it was read.
     origin: where the features are from, where that may differ.
-    whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell.
+    whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell; summary: the same in few
+    words.
     understood: whether anything of it was.
     """
 
@@ -22,6 +23,7 @@ class EncodedPrompt:
     reading: Any
     origin: str = ""
     whole: str = ""
+    summary: str = ""
     understood: bool = True
 
 

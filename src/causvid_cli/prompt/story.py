@@ -20,9 +20,13 @@ from causvid_cli.storybook import (
     Story,
     Words,
     is_mirrored,
+    is_name_of,
     limited_to,
     parse,
 )
+
+SUBJECTS_NAMED = 14
+"""Known subjects that a note lists."""
 
 
 class StoryText(nn.Module):
@@ -36,7 +40,7 @@ class StoryText(nn.Module):
     def __init__(self, words: Mapping[str, Sequence[Any]], *, dim: int = 64) -> None:
         super().__init__()
         self.words = {slot: list(words[slot]) for slot in SLOTS if words.get(slot)}
-        self.lexicon = Lexicon.of({kind: tuple(self.words[kind]) for kind in NAMED})
+        self.lexicon = Lexicon.of(self.words)
         self._rows: dict[str, dict[Any, int]] = {}
         rows = 0
         for slot, known in self.words.items():
@@ -81,11 +85,11 @@ class StoryText(nn.Module):
         return larger
 
     def _check_new(self, kind: str, name: str) -> None:
-        meaning = self.lexicon.phrases.get(tuple(name.split()))
-        if meaning is not None:
-            raise UsageError(
-                f"new {kind} {name!r}: the model knows it already, as {meaning.kind} {meaning.name}".rstrip()
-            )
+        for meaning in self.lexicon.phrases.get(tuple(name.split()), ()):
+            if meaning.kind not in NAMED or meaning.name in self.words[meaning.kind]:
+                raise UsageError(
+                    f"new {kind} {name!r}: the model knows it already, as {meaning.kind} {meaning.name}".rstrip()
+                )
         if not name or name != " ".join(part for part in name.casefold().split() if part.isalpha()):
             raise UsageError(f"new {kind} {name!r}: must be words of lower-case letters, such as 'robot'")
 
@@ -106,15 +110,18 @@ class StoryText(nn.Module):
 
     def unknown_words(self, captions: Iterable[str]) -> Counter[str]:
         """How often captions use words that this encoder does not know."""
-        return Counter(word.word for caption in captions for word in self.parse(caption).unknown)
+        return Counter(word for caption in captions for word in _not_known(self.parse(caption)))
 
     def rejection_reason(self, caption: str) -> str | None:
         """Why nothing can be learnt under a caption: it has words, but none that names a subject; None if it can."""
         parsed = self.parse(caption)
-        if parsed.story.subject is not None or not parsed.unknown:
+        unknown = tuple(_not_known(parsed))
+        is_nearest = any(
+            word.name == parsed.story.subject and not is_name_of(word.name, word.said) for word in parsed.shown_as
+        )
+        if not unknown or (parsed.story.subject is not None and not is_nearest):
             return None
-        names = ", ".join(repr(word.word) for word in parsed.unknown)
-        return f"its caption names no subject that the model knows (unknown: {names})"
+        return f"its caption names no subject that the model knows (unknown: {_quoted(unknown)})"
 
     def rows(self, stories: Sequence[Story]) -> Tensor:
         """Row numbers int64 [B, slots] of stories."""
@@ -138,10 +145,11 @@ class StoryTextEncoder:
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
-        story, lost = self.text.shown(parsed.story, seed=seed)
-        notes = (*_notes(parsed, self.text.words["subject"]), *(_cannot_show(parsed.story, slot) for slot in lost))
+        story, _ = self.text.shown(parsed.story, seed=seed)
+        notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([story]))
-        return EncodedPrompt(prompt, embeds, notes, story, whole=story.caption(), understood=parsed.understood)
+        whole, summary = story.caption(), replace(parsed, story=story).summary
+        return EncodedPrompt(prompt, embeds, notes, story, whole=whole, summary=summary, understood=parsed.understood)
 
     @torch.inference_mode()
     def empty(self) -> Tensor:
@@ -152,14 +160,33 @@ class StoryTextEncoder:
 
 
 def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:
-    for unknown in parsed.unknown:
-        near = f"; near: {', '.join(unknown.near)}" if unknown.near else ""
-        yield f"{unknown.word!r} is not a word that this model knows{near}"
-    for word in parsed.unused:
-        yield f"{word!r} found no place in the story"
-    if parsed.story.subject is None:
-        yield f"no subject was understood: the bare scene is shown; known: {', '.join(subjects)}"
+    """A line for each kind of thing that is not as it was said."""
+    for word in parsed.corrected:
+        yield f"{word.said!r} is read as {word.name!r}"
+    if parsed.shown_as:
+        shown = ", ".join(f"{word.said!r} as {word.name!r}" for word in parsed.shown_as)
+        yield f"shown as the nearest that this model knows: {shown}"
+    if not parsed.is_english:
+        yield "this model reads English only, such as 'a red car moves left in the snow'"
+    elif parsed.unknown:
+        several = len(parsed.unknown) > 1
+        are = "are not words" if several else "is not a word"
+        yield f"{_quoted(parsed.unknown)} {are} that this model knows"
+    if parsed.not_shown:
+        yield f"this model cannot show {_quoted(dict.fromkeys(parsed.not_shown))}"
+    if parsed.unused:
+        yield f"{_quoted(parsed.unused)} found no place in the story"
+    if parsed.story.subject is None and (parsed.unknown or parsed.not_shown or "scene" in parsed.filled):
+        more = f" and {len(subjects) - SUBJECTS_NAMED} more" if len(subjects) > SUBJECTS_NAMED else ""
+        known = ", ".join(subjects[:SUBJECTS_NAMED])
+        yield f"no subject was understood: the bare scene is shown; known: {known}{more}"
 
 
-def _cannot_show(story: Story, slot: str) -> str:
-    return f"this model cannot show {str(getattr(story, slot))!r}"
+def _not_known(parsed: Parsed) -> Iterator[str]:
+    """Words that a model does not know, understood or not, but for those that are a name for what it knows."""
+    yield from (*parsed.unknown, *parsed.not_shown)
+    yield from (word.said for word in parsed.shown_as if not is_name_of(word.name, word.said))
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(map(repr, words))

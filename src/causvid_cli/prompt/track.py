@@ -62,9 +62,9 @@ class PromptTrack:
 
     @property
     def read_as(self) -> tuple[str, ...]:
-        """How each cue's prompt was read, as a prompt that leaves nothing unsaid; nothing where no encoder can tell."""
-        wholes = tuple(encoded.whole for encoded in self._encoded)
-        return wholes if all(wholes) else ()
+        """How each cue's prompt was read, in few words; nothing where no encoder can tell."""
+        summaries = tuple(encoded.summary for encoded in self._encoded)
+        return summaries if all(summaries) else ()
 
     @property
     def not_understood(self) -> dict[str, tuple[str, ...]]:

@@ -5,9 +5,9 @@ A prompt is parsed to a Story (parse.py); a Story and a seed are an endless vide
 
 from __future__ import annotations
 
-from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon
+from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon, is_name_of
 from .palette import DARK, LIGHT, MID, PALETTE, ink
-from .parse import Parsed, UnknownWord, parse
+from .parse import Parsed, parse
 from .raster import Canvas
 from .render import FPS, is_mirrored, render, render_indices, render_photo, render_script, shown_subject
 from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
@@ -41,10 +41,10 @@ __all__ = [
     "Parsed",
     "Story",
     "Subject",
-    "UnknownWord",
     "Words",
     "held_out",
     "is_mirrored",
+    "is_name_of",
     "limited_to",
     "ink",
     "parse",

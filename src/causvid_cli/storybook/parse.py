@@ -1,38 +1,28 @@
-"""Free English to a Story: kind to word forms and synonyms, and open about words it does not know."""
+"""Free English to Stories in the words that a pack knows, open about what of it is not shown."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import lru_cache
-from typing import get_args
+from itertools import pairwise
 
-from .lexicon import LEXICON, Kind, Lexicon, Meaning
-from .story import PackStory, Story
+from .clauses import FOLLOWING, Reader
+from .grammar import GRAMMAR
+from .inflect import third_person, verb_forms
+from .kinds import is_english
+from .lexicon import LEXICON, Kind, Lexicon
+from .reading import Noun, Reading, Shot, Word
+from .story import ALL_WORDS, CHANGE, NATURAL, SLOTS, STILL, PackStory, Story
+from .tokens import Token, plain, tokens
 from .vocabulary import VOCABULARY
 
-CHANGE, STILL, NATURAL, BARE_SCENE = "turns into", "stays still", "natural", "meadow"
-KINDS = (*get_args(Kind), "target")
-REPORTED_KINDS = ("subject", "target", "colour", "ramp", "scene", "action")
-"""Kinds of words whose names are reported when they find no place in the story."""
-MAX_REPORTED = 8
-"""Names kept of one kind, and unknown words reported: each of these costs a search for near names."""
-MAX_WORD = 32
-"""Letters of an unknown word that are shown and compared."""
-
-_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-_BUILT_IN = {*VOCABULARY.subjects, *VOCABULARY.colours, *VOCABULARY.scenes, *VOCABULARY.actions}
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownWord:
-    """A word outside the vocabulary. near: known names that are spelled alike, best first; may be empty."""
-
-    word: str
-    near: tuple[str, ...]
+BARE_SCENE = "meadow"
+DIRECTIONS = {"left": "moves left", "right": "moves right", "up": "flies up"}
+MOST_SHOTS = 16
+"""Actions that are told one after the other; what follows is not looked at."""
+MANY = 3
+"""How many a plural without a number is."""
+_EDGES = " ,.;:!?-\n\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +30,31 @@ class Parsed:
     """What a prompt was understood to say."""
 
     story: Story
-    unknown: tuple[UnknownWord, ...]
-    """The first 8 distinct words without a meaning."""
-    filled: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    """The first distinct words without a meaning."""
+    filled: tuple[str, ...] = ()
     """Slots the prompt did not say: "subject", "scene", "action", "colour"."""
     unused: tuple[str, ...] = ()
-    """Known names that found no place, such as a second colour, or "turns into" without a target."""
+    """The user's words that found no place, such as a second colour, or "turns into" without a target."""
+    corrected: tuple[Word, ...] = ()
+    """Misspelled words, with what they were read as."""
+    shown_as: tuple[Word, ...] = ()
+    """Words for what is not known, with the nearest that is and that is shown."""
+    not_shown: tuple[str, ...] = ()
+    """Words for what was understood and cannot be shown."""
     understood: bool = True
     """Whether any word of it means something: articles and the like do not count."""
+    is_english: bool = True
+    """Whether it can be English: more than a third of its words are."""
+    shots: tuple[str, ...] = ()
+    """A prompt for each action, where one follows the other."""
+    movement: str = ""
+    """The user's verb for a movement."""
+
+    @property
+    def summary(self) -> str:
+        """The story in few words, a movement in the user's: "brown dog, runs right, beach, sunset"."""
+        return self.story.summary(moves=_third_person(self.movement))
 
 
 def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) -> Parsed:
@@ -55,122 +62,257 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
 
     Takes any string and never raises. After "turns into", a subject left open is what the previous one became.
     A second subject is the target only after a transform verb; without a known target the action is "stays still".
+    Of several actions that follow each other the first is told, and `shots` has a prompt for each.
     With a model's own words in the lexicon the story may be a `PackStory`.
     """
-    said: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    unknown: list[str] = []
-    for words, meaning in _phrases(text, lexicon):
-        if meaning is None:
-            kind, name, names = "unknown", words, unknown
-        else:
-            is_target = meaning.kind == "subject" and CHANGE in said["action"]
-            kind, name = "target" if is_target else meaning.kind, meaning.name
-            names = said[kind]
-        if name not in names and len(names) < MAX_REPORTED:
-            names.append(name)
-    story, filled, used = _tell(said, previous)
-    unused = [name for kind in REPORTED_KINDS for name in said[kind] if name not in used]
-    understood = any(names for kind, names in said.items() if kind != "ignored")
-    near = tuple(UnknownWord(word, _near(word, lexicon)) for word in unknown)
-    return Parsed(story, near, filled, tuple(unused), understood)
-
-
-def _phrases(text: str, lexicon: Lexicon) -> Iterator[tuple[str, Meaning | None]]:
-    """The text's phrases in order, the longest known one at each place; None as meaning of an unknown word."""
-    plain = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
-    words = [word.removesuffix("'s") for word in _WORD.findall(plain)]
-    place = 0
-    while place < len(words):
-        for count in range(min(lexicon.longest, len(words) - place), 0, -1):
-            phrase = tuple(words[place : place + count])
-            if meaning := lexicon.phrases.get(phrase):
-                yield " ".join(phrase), meaning
-                break
-        else:
-            yield words[place][:MAX_WORD], None
-        place += count  # 1 after an unknown word
-
-
-def _tell(said: dict[str, list[str]], previous: Story | None) -> tuple[Story, tuple[str, ...], set[str]]:
-    """The story, the slots that were not said, and the names that went into it."""
-    subject, target, scene = _first(said["subject"]), _first(said["target"]), _scene(said["scene"])
-    action = _action(said, target)
-    if subject is None and said["nobody"]:
-        return _bare(scene or (previous.scene if previous else BARE_SCENE)), () if scene else ("scene",), {scene or ""}
-    filled = [slot for slot, name in (("subject", subject), ("scene", scene), ("action", action)) if name is None]
-    if action is None and previous and (subject is None or previous.target is None):
-        action, target = previous.action, previous.target
-        subject = subject or previous.subject
-    elif subject is None and previous:
-        subject = previous.target or previous.subject
-    elif subject is None and action == CHANGE:
-        subject, action, target = target, STILL, None  # "it becomes a swan", and nobody knows what it was
-    if subject is None:
-        return _bare(scene or (previous.scene if previous else BARE_SCENE)), (*filled,), {scene or ""}
-    colour = _colour(said, subject)
-    filled += ["colour"] if colour is None else []
-    story = _story(
-        subject,
-        colour or (previous.colour if previous else NATURAL),
-        scene or (previous.scene if previous else _home(subject)),
-        action or STILL,
-        target if action == CHANGE else None,
+    text = plain(text)
+    phrases = list(tokens(text, lexicon))
+    can_be_english = _is_english(phrases)
+    reading = Reader(lexicon, goes_on=_has_subject(previous), corrects=can_be_english).read(phrases)
+    _share_places(reading)
+    first = _Telling(reading.shots[0], previous, lexicon)
+    later = reading.shots[1:MOST_SHOTS]
+    left_out = dict.fromkeys(shot.verb.said for shot in later if shot.verb)
+    return Parsed(
+        story=first.story,
+        unknown=tuple(reading.unknown),
+        filled=tuple(first.filled),
+        unused=(*reading.unused, *first.unused, *left_out),
+        corrected=tuple(reading.corrected),
+        shown_as=tuple(first.shown_as),
+        not_shown=tuple(first.not_shown),
+        understood=reading.understood,
+        is_english=can_be_english,
+        shots=tuple(_prompts(text, reading.shots[:MOST_SHOTS], previous, lexicon)) if later else (),
+        movement=first.movement,
     )
-    return story, tuple(filled), {subject, story.colour, story.scene, story.action, target or ""}
 
 
-def _action(said: dict[str, list[str]], target: str | None) -> str | None:
-    """The action said: a change that has a target, else the first one, else a movement in its direction."""
-    others = [name for name in said["action"] if name != CHANGE]
-    direction = _first(said["direction"])
-    if CHANGE in said["action"] and target:
-        return CHANGE
-    if others:
-        return others[0]
-    if direction:
-        return {"left": "moves left", "right": "moves right", "up": "flies up"}[direction]
-    if said["movement"]:
-        return "moves right"
-    return STILL if CHANGE in said["action"] else None
+def _third_person(said: str) -> str:
+    """running -> runs; "moves" for what is no regular form of a movement."""
+    return next((third_person(verb) for verb in GRAMMAR.movement if said in verb_forms(verb)), "moves")
 
 
-def _scene(names: list[str]) -> str | None:
-    """The first scene said; "on the street ... at night" is the night city."""
-    return "night city" if set(names) == {"street", "night city"} else _first(names)
+def _share_places(reading: Reading) -> None:
+    """Where something is, when that is said once and late, holds from the beginning: "runs, then jumps, at sunset"."""
+    for slot in ("scene", "sky", "camera"):
+        said = [word for shot in reading.shots if (word := getattr(shot, slot))]
+        if len(said) == 1:
+            setattr(reading.shots[0], slot, said[0])
 
 
-def _colour(said: dict[str, list[str]], subject: str) -> str | None:
-    """The first colour said. "a white swan" is a natural one: white, brown and grey are words for nothing else."""
-    if said["colour"]:
-        return said["colour"][0]
-    own = VOCABULARY.subject[subject].natural if subject in VOCABULARY.subject else ()
-    return NATURAL if any(tone.startswith(f"{ramp}.") for ramp in said["ramp"] for tone in own) else None
+def _prompts(text: str, shots: list[Shot], previous: Story | None, lexicon: Lexicon) -> Iterator[str]:
+    """A prompt for each shot: the user's own words, with the place where they do not say it, else its caption."""
+    starts = [0, *(shot.start for shot in shots[1:]), len(text)]
+    for shot, (start, end) in zip(shots, pairwise(starts), strict=True):
+        words = text[start:end].strip(_EDGES)
+        story = _Telling(shot, previous, lexicon).story
+        ways = (words, f"{words} {story.where()}") if words else ()
+        yield next((way for way in ways if _only_story(way, previous, lexicon) == story), story.caption())
+        previous = story
 
 
-def _bare(scene: str) -> Story:
-    """A scene without a subject."""
-    return _story(None, NATURAL, scene, STILL)
+def _only_story(text: str, previous: Story | None, lexicon: Lexicon) -> Story | None:
+    """The story that a text tells; None for one that tells several."""
+    shots = Reader(lexicon, goes_on=_has_subject(previous)).read(list(tokens(text, lexicon))).shots
+    return _Telling(shots[0], previous, lexicon).story if len(shots) == 1 else None
 
 
-def _home(subject: str) -> str:
-    """Where a subject is when nothing is said of that."""
-    return VOCABULARY.subject[subject].scene if subject in VOCABULARY.subject else BARE_SCENE
+def _has_subject(story: Story | None) -> bool:
+    return story is not None and story.subject is not None
 
 
-def _story(*names: str | None) -> Story:
-    """The story of these names, of which some may be a model's own."""
-    kind = Story if all(name is None or name in _BUILT_IN for name in names) else PackStory
-    return kind(*names)  # type: ignore[arg-type]
+def _is_english(phrases: list[Token]) -> bool:
+    words = [phrase for phrase in phrases[:40] if phrase.said[0].isalpha()]
+    known = sum(1 for phrase in words if phrase.meanings or is_english(phrase.said))
+    return len(words) < 3 or 3 * known > len(words)
 
 
-def _first(names: list[str]) -> str | None:
-    return names[0] if names else None
+class _Telling:
+    """A shot as a story: `story`, and what had to be filled in, shown as something else or left out."""
+
+    def __init__(self, shot: Shot, previous: Story | None, lexicon: Lexicon) -> None:
+        self.lexicon, self.previous = lexicon, previous
+        self.filled: list[str] = []
+        self.unused: list[str] = []
+        self.shown_as: list[Word] = []
+        self.not_shown: list[str] = []
+        self.movement = ""
+        self.story = self._tell(shot)
+
+    def _tell(self, shot: Shot) -> Story:
+        before = self.previous
+        noun, other = (
+            (shot.other, shot.subject)
+            if shot.is_passive and shot.other and self.lexicon.words.get("other")
+            else (shot.subject, shot.other)
+        )
+        subject, target = self._subject(noun), self._subject(shot.target)
+        if noun and subject is None and other and not before:  # of two, the one that can be shown
+            noun, other, subject = other, None, self._subject(other)
+        scene, sky = self._scene(shot)
+        action = self._action(shot, target)
+        self.filled += [slot for slot, name in (("subject", subject), ("scene", scene), ("action", action)) if not name]
+        if subject is None and (shot.is_empty or not before or (noun and not before.subject)):
+            if not (action == CHANGE and target) or shot.is_empty:
+                return self._bare(scene, sky, shot)
+        is_same = noun is None or before is None or (subject == before.subject and not noun.is_new)
+        if action is None and before and (subject is None or before.target is None):
+            action, target = before.action, before.target
+            speed = before.speed
+            subject = subject or before.subject
+        else:
+            speed = "normal"
+            if subject is None and before:
+                subject = before.target or before.subject
+            elif subject is None:
+                subject, action, target = target, STILL, None  # "it becomes a swan", and nobody knows what it was
+        if subject is None:
+            return self._bare(scene, sky, shot)
+        kept = before if before and is_same else None
+        colour = self._colour(noun, subject)
+        if colour is None:
+            self.filled.append("colour")
+        relation, second, second_colour = self._other(shot, other, subject)
+        if second is None and kept and kept.other:
+            relation, second, second_colour = kept.relation, kept.other, kept.other_colour
+        return self._story(
+            subject=subject,
+            colour=colour or (kept.colour if kept else NATURAL),
+            scene=scene or (before.scene if before else self._home(subject)),
+            action=action or STILL,
+            target=target if action == CHANGE else None,
+            size=self._word("size", noun.size if noun else None) or (kept.size if kept else "normal"),
+            speed=self._word("speed", shot.speed) or speed,
+            sky=sky or (before.sky if before else "day"),
+            camera=self._word("camera", shot.camera) or (before.camera if before else "still"),
+            count=self._count(noun) or (kept.count if kept else 1),
+            relation=relation,
+            other=second,
+            other_colour=second_colour,
+        )
+
+    def _bare(self, scene: str | None, sky: str | None, shot: Shot) -> Story:
+        """A scene without a subject."""
+        before = self.previous
+        return self._story(
+            subject=None,
+            colour=NATURAL,
+            scene=scene or (before.scene if before else BARE_SCENE),
+            action=STILL,
+            sky=sky or (before.sky if before else "day"),
+            camera=self._word("camera", shot.camera) or (before.camera if before else "still"),
+        )
+
+    def _story(self, **slots: object) -> Story:
+        """The story of these slots, of which some may have a model's own words."""
+        if slots["scene"] == "night city" or (slots["scene"] == "street" and self._knows("scene", "night city")):
+            if slots["sky"] == "night":
+                slots |= {"scene": "night city", "sky": "day"}
+        own = (slots.get(slot) for slot in ("subject", "colour", "scene", "action", "target", "other", "other_colour"))
+        known = all(name is None or name in _BUILT_IN for name in own)
+        return (Story if known else PackStory)(**slots)  # type: ignore[arg-type]
+
+    def _knows(self, kind: Kind, name: str) -> bool:
+        return name in self.lexicon.words[kind]
+
+    def _word(self, slot: str, word: Word | None) -> str | None:
+        """The word of a slot that a pack need not know."""
+        if word is None:
+            return None
+        if word.name in self.lexicon.words.get(slot, ()) or word.name == SLOTS[slot]:
+            return word.name
+        self.not_shown.append(word.said)
+        return None
+
+    def _subject(self, noun: Noun | None) -> str | None:
+        """The subject of the pack that a noun is, or is nearest to."""
+        if noun is None:
+            return None
+        name, said = noun.word.name, noun.word.said
+        shown = self.lexicon.shown("subject", name, said)
+        if shown is None:
+            self.not_shown.append(said)
+        elif shown != name or noun.is_guess:
+            self.shown_as.append(Word(shown, said))
+        return shown
+
+    def _scene(self, shot: Shot) -> tuple[str | None, str | None]:
+        """The scene and the sky. A pack without skies has scenes for some of them."""
+        scene = self.lexicon.shown("scene", shot.scene.name, shot.scene.said) if shot.scene else None
+        alike = _SKIES_AS_SCENES.get(shot.sky.name) if shot.sky and not self.lexicon.words.get("sky") else None
+        if alike and self._knows("scene", alike) and scene in (None, "street", alike):
+            return alike, None
+        sky = self._word("sky", shot.sky)
+        if shot.scene and scene is None:
+            self.not_shown.append(shot.scene.said)
+        elif shot.scene and scene and scene != shot.scene.name:
+            self.shown_as.append(Word(scene, shot.scene.said))
+        return scene, sky
+
+    def _action(self, shot: Shot, target: str | None) -> str | None:
+        """The action said; a movement in its direction; a change only where there is something to become."""
+        verb, direction = shot.verb, shot.direction
+        along = DIRECTIONS.get(direction.name if direction else "", "moves right")
+        if verb is None:
+            if direction or (shot.relation and shot.relation.name in FOLLOWING):
+                return along
+            return STILL if shot.is_still else None
+        if verb.name == CHANGE:
+            if target is None:
+                self.unused.append(verb.said)
+                return STILL
+            return CHANGE
+        name = verb.name if self._knows("action", verb.name) else GRAMMAR.alike.get(verb.name, verb.name)
+        if not name or name == "moves right" != verb.name or (direction and name == "swims"):
+            self.movement = verb.said
+            return along
+        if direction and along != name and name not in ("spins", "falls", "lands"):
+            self.unused.append(direction.said)
+        if self._knows("action", name):
+            return name
+        self.not_shown.append(verb.said)
+        return STILL
+
+    def _colour(self, noun: Noun | None, subject: str) -> str | None:
+        """The colour said of a noun. To a pack that cannot paint it, it is natural where the subject has it anyway."""
+        if noun is None or noun.colour is None:
+            return None
+        name = noun.colour.name
+        if self._knows("colour", name):
+            return name
+        own = VOCABULARY.subject[subject].natural if subject in VOCABULARY.subject else ()
+        if not any(tone.startswith(f"{name}.") for tone in own):
+            self.not_shown.append(noun.colour.said)
+        return NATURAL
+
+    def _count(self, noun: Noun | None) -> int | None:
+        if noun is None or (noun.count is None and not noun.is_plural):
+            return None
+        known = self.lexicon.words.get("count", ())
+        if noun.count is None or not known:
+            self._word("count", noun.count)
+            return MANY if known else None
+        if noun.count.name == "more":
+            self.shown_as.append(Word("three", noun.count.said))
+        return MANY if noun.count.name == "more" else int(noun.count.name)
+
+    def _other(self, shot: Shot, noun: Noun | None, subject: str) -> tuple[str | None, str | None, str]:
+        """The relation to another, who that is and in which colour."""
+        name = None if noun is None or not self.lexicon.words.get("other") else self._subject(noun)
+        if name is None or noun is None or shot.relation is None:
+            if noun is not None:
+                self.unused.append(noun.word.said)
+            elif shot.relation is not None and shot.relation.said:
+                self.unused.append(shot.relation.said)
+            return None, None, NATURAL
+        return shot.relation.name, name, self._colour(noun, name) or NATURAL
+
+    def _home(self, subject: str) -> str:
+        """Where a subject is when nothing is said of that."""
+        scene = VOCABULARY.subject[subject].scene if subject in VOCABULARY.subject else BARE_SCENE
+        return self.lexicon.shown("scene", scene, scene) or self.lexicon.words["scene"][0]
 
 
-@lru_cache(maxsize=256)
-def _near(word: str, lexicon: Lexicon) -> tuple[str, ...]:
-    """Known names spelled like a word, best first, three at most."""
-    cutoff = 0.66 if len(word) <= 3 else 0.75  # "cra" shares two letters of three with "car"
-    near = get_close_matches(word, lexicon.near_names, n=5, cutoff=cutoff)
-    names = [lexicon.near_names[known] for known in near]
-    return tuple(dict.fromkeys(names))[:3]
+_BUILT_IN = {name for slot in ("subject", "colour", "scene", "action") for name in ALL_WORDS[slot]}
+_SKIES_AS_SCENES = {"night": "night city", "snow": "snow"}

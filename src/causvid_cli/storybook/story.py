@@ -60,11 +60,9 @@ class Story:
 
     def caption(self) -> str:
         """Canonical English: "a red car moves left in the night city"; what is ordinary is not said."""
-        scene = VOCABULARY.scene.get(self.scene)
-        place = scene.place if scene else f"in the {self.scene}"
-        around = f"{SKY_SAYS[self.sky]}{CAMERA_SAYS[self.camera]}"
         if self.subject is None:
-            return (scene.alone if scene else f"only the {self.scene}") + around
+            scene = VOCABULARY.scene.get(self.scene)
+            return (scene.alone if scene else f"only the {self.scene}") + self._around
         words = [] if self.size == "normal" else [self.size]
         words += [self.subject] if self.colour == NATURAL else [self.colour, self.subject]
         who, verb = with_article(" ".join(words)), self.action
@@ -75,7 +73,37 @@ class Story:
         if self.relation and self.other:
             other = self.other if self.other_colour == NATURAL else f"{self.other_colour} {self.other}"
             parts += [RELATION_SAYS[self.relation], with_article(other)]
-        return " ".join(part for part in (*parts, place) if part) + around
+        return " ".join(part for part in (*parts, self.where()) if part)
+
+    def where(self) -> str:
+        """The end of the caption: "in the night city in the rain, zoom in"."""
+        scene = VOCABULARY.scene.get(self.scene)
+        return (scene.place if scene else f"in the {self.scene}") + self._around
+
+    @property
+    def _around(self) -> str:
+        return f"{SKY_SAYS[self.sky]}{CAMERA_SAYS[self.camera]}"
+
+    def summary(self, *, moves: str = "moves") -> str:
+        """The story in few words that say the same: "brown dog, moves right, beach, sunset"; moves: another verb."""
+        words = [str(self.count)] if self.count > 1 else []
+        words += [self.size] if self.size != "normal" else []
+        words += [self.colour] if self.colour != NATURAL else []
+        words += [(plural_of(self.subject) if self.count > 1 else self.subject)] if self.subject else []
+        action = self.action.replace("moves", moves)
+        does = f"{action} {with_article(self.target)}" if self.target else action
+        other = [] if self.other_colour == NATURAL else [self.other_colour]
+        parts = [
+            " ".join(words),
+            (does if self.speed == "normal" else f"{does} {self.speed}") if self.subject else "",
+            " ".join((self.relation, with_article(" ".join((*other, self.other)))))
+            if self.relation and self.other
+            else "",
+            self.scene if self.subject else f"only {self.scene}",
+            "" if self.sky == "day" else SKY_SHORT.get(self.sky, self.sky),
+            "" if self.camera == "still" else self.camera,
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 SLOTS: dict[str, Any] = {"subject": None, "colour": NATURAL, "scene": "meadow", "action": STILL} | {
@@ -109,6 +137,8 @@ SKY_SAYS = (
     | {sky: f" in the {sky}" for sky in ("rain", "storm")}
     | {"snow": " in falling snow"}
 )
+SKY_SHORT = {"snow": "snowing"}
+"""Skies whose names are also scenes'."""
 CAMERA_SAYS = {name: "" if name == "still" else f", {name}" for name in CAMERAS}
 RELATION_SAYS = {"left of": "to the left of", "right of": "to the right of", "behind": "behind"} | {
     relation: f"and {relation}" for relation in ("follows", "meets", "chases")
@@ -133,7 +163,7 @@ def with_article(noun: str) -> str:
     """The noun phrase with "a" or "an"; nothing for nothing."""
     if not noun:
         return ""
-    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'aeio' or noun.startswith('um') else 'a'} {noun}"
 
 
 def held_out(story: Story) -> bool:

@@ -1,4 +1,4 @@
-"""The words of the storybook world, read from vocabulary.toml: subjects, colours, scenes, actions and grammar."""
+"""The words of the storybook world, read from vocabulary.toml: subjects, colours, scenes and actions."""
 
 from __future__ import annotations
 
@@ -63,19 +63,6 @@ class Action:
     phrases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grammar:
-    """Words that are no name: movement verbs, directions, words for nobody, words without a picture."""
-
-    movement: tuple[str, ...]
-    movement_forms: tuple[str, ...]
-    left: tuple[str, ...]
-    right: tuple[str, ...]
-    up: tuple[str, ...]
-    nobody: tuple[str, ...]
-    ignored: tuple[str, ...]
-
-
 Words = Mapping[str, Sequence[Any]]
 """For each slot of a story, the words that something knows: a pack, a training run, the storybook itself."""
 
@@ -90,7 +77,6 @@ class Vocabulary:
     action: dict[str, Action]
     ramps: dict[str, Tones]
     """Tones of natural colours and scenes that no prompt asks for: white, brown, grey."""
-    grammar: Grammar
     first: Words
     """What the first packs know. The built-in evaluation asks with these words, so that all packs can be compared."""
     subjects: tuple[str, ...] = field(init=False)
@@ -120,7 +106,6 @@ def load_vocabulary() -> Vocabulary:
         scene={entry["name"]: Scene(**_frozen(entry)) for entry in table["scenes"]},
         action={entry["name"]: Action(**_frozen(entry)) for entry in table["actions"]},
         ramps={entry["name"]: tuple(entry["tones"]) for entry in table["ramps"]},
-        grammar=Grammar(**_frozen(table["grammar"])),
         first=_frozen(table["first"]),
     )
 

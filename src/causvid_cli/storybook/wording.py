@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .story import FIRST_WORDS, SLOTS, Story, with_article
+from .grammar import GRAMMAR
+from .inflect import plain_verb, plural_of, third_person
+from .lexicon import LEXICON, Meaning
+from .story import FIRST_WORDS, NATURAL, RELATION_SAYS, SKY_SAYS, SLOTS, Story, with_article
 from .vocabulary import VOCABULARY, Words
 
 EMPTY_SHARE, NATURAL_SHARE = 0.03, 0.25
@@ -24,6 +28,8 @@ def sample_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Story:
     """
     scene = _pick(rng, words["scene"])
     around = {slot: _more(rng, words, slot) for slot in ("sky", "camera")}
+    if scene in ("street", "night city") and around["sky"] == "night":
+        around["sky"] = "day"  # told as the night city
     around["mirrored"] = bool(rng.integers(2)) if "mirrored" in words else None
     around["edge"] = "turns" if "mirrored" in words else "wraps"
     if rng.random() < EMPTY_SHARE:
@@ -54,39 +60,86 @@ def reword(story: Story, rng: np.random.Generator) -> str:
     """A way to say a story; parse(reword(story, rng)).story is the story again."""
     if story.subject is None or rng.random() < CANONICAL_SHARE:
         return story.caption()
-    scene = VOCABULARY.scene[story.scene]
-    noun = _pick(rng, _names(story.subject))
-    if story.colour != "natural":
-        noun = f"{_pick(rng, (story.colour, story.colour, *VOCABULARY.colour[story.colour].synonyms))} {noun}"
-    noun = f"the {noun}" if rng.random() < 0.2 else with_article(noun)
-    event = _predicate(story, rng)
-    place = _pick(rng, (scene.place, scene.place, *scene.says))
-    if story.scene == VOCABULARY.subject[story.subject].scene and rng.random() < 0.3:
+    scene, rest = VOCABULARY.scene[story.scene], _around(story, rng)
+    size = "" if story.size == "normal" else _pick(rng, GRAMMAR.sizes[story.size][:3])
+    noun = _noun(story.subject, story.colour, rng, size=size, several=story.count > 1)
+    if story.count > 1:
+        noun = f"{_pick(rng, _SEVERAL[story.count])} {noun}"
+    else:
+        noun = f"the {noun}" if rng.random() < 0.2 else with_article(noun)
+    event, place = _event(story, rng), _pick(rng, (scene.place, scene.place, *scene.says))
+    is_home = story.scene == VOCABULARY.subject[story.subject].scene
+    if is_home and not story.relation and story.target is None and rng.random() < 0.3:
         text = f"{noun} {event}".strip()  # left out, it is filled in again
     elif rng.random() < 0.15 and event:
         text = f"{place}, {noun} {event}"
     else:
         text = " ".join(part for part in (noun, event, place) if part)
+    text += rest
     return f"{text[0].upper()}{text[1:]}." if rng.random() < 0.2 else text
+
+
+_SEVERAL = {2: ("two", "two", "2", "a pair of"), 3: ("three", "three", "3", "several", "a group of")}
+
+
+def _around(story: Story, rng: np.random.Generator) -> str:
+    """The sky and the camera."""
+    sky = SKY_SAYS[story.sky] if story.sky == "day" else f" {_pick(rng, GRAMMAR.sky_says[story.sky])}"
+    verb, *way = story.camera.split()
+    moves = f"{third_person(verb)} {' '.join(way)}"
+    cameras = (f", {story.camera}", f", the camera {moves}", f" while the camera {moves}")
+    return sky + ("" if story.camera == "still" else _pick(rng, cameras))
+
+
+def _noun(subject: str, colour: str, rng: np.random.Generator, *, size: str = "", several: bool = False) -> str:
+    name = _pick(rng, _names(subject))
+    tint = "" if colour == NATURAL else _pick(rng, (colour, colour, *VOCABULARY.colour[colour].synonyms))
+    return " ".join(word for word in (size, tint, plural_of(name) if several else name) if word)
+
+
+def _event(story: Story, rng: np.random.Generator) -> str:
+    """What the subject does, how fast and with whom; sometimes nothing for "stays still"."""
+    does = _predicate(story, rng)
+    if story.count > 1 and does:
+        does = " ".join((_of_several(does.split()[0]), *does.split()[1:]))
+    parts = [does or (story.action if story.speed != "normal" or story.relation else "")]
+    if story.target is not None:
+        parts.append(with_article(_noun(story.target, NATURAL, rng)))
+    if story.speed != "normal":
+        parts.append(_pick(rng, _PACES[story.speed]))
+    if story.relation and story.other:
+        parts += [RELATION_SAYS[story.relation], with_article(_noun(story.other, story.other_colour, rng))]
+    return " ".join(part for part in parts if part)
+
+
+_PACES = {"slowly": ("slowly", "slowly", "leisurely", "in slow motion"), "fast": ("fast", "quickly", "at full speed")}
+
+
+def _of_several(verb: str) -> str:
+    """A verb's form after a plural: is -> are, jumps -> jump."""
+    known = {"is": "are", "has": "have", "does": "do", "boogies": "boogie"}
+    return known.get(verb) or plain_verb(verb)
 
 
 def _predicate(story: Story, rng: np.random.Generator) -> str:
     """What the subject does; sometimes nothing for "stays still"."""
     assert story.subject is not None
     says = (story.action, *VOCABULARY.action[story.action].says)
-    if story.target is not None:
-        return f"{_pick(rng, says)} {with_article(_pick(rng, _names(story.target)))}"
     if story.action in ("moves right", "moves left"):
         side = story.action.removeprefix("moves ")
         verb = _pick(rng, VOCABULARY.subject[story.subject].moves)
         says = (*says, f"{verb} {side}", f"{verb} {side}", f"{verb} to the {side}")
-        says = (*says, verb) if side == "right" else says
+        is_movement = all(meaning.kind != "action" for meaning in LEXICON.phrases.get((verb,), ()))
+        says = (*says, verb) if side == "right" and is_movement else says
     return _pick(rng, (*says, "") if story.action == "stays still" else says)
 
 
+@cache
 def _names(subject: str) -> tuple[str, ...]:
-    """The name, twice as likely as any synonym."""
-    return (subject, subject, *VOCABULARY.subject[subject].synonyms)
+    """The name, twice as likely as any synonym that means this subject and no other."""
+    means = Meaning("subject", subject)
+    named = (name for name in VOCABULARY.subject[subject].synonyms if LEXICON.phrases[tuple(name.split())][0] == means)
+    return (subject, subject, *named)
 
 
 def _pick(rng: np.random.Generator, names: Sequence[Any]) -> Any:

@@ -1,0 +1,408 @@
+"""Phrases -> shots: who does what, where, and what follows it. Knows words by their kind, not by what can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .grammar import GRAMMAR
+from .kinds import is_english, is_noun
+from .lexicon import Lexicon, Meaning
+from .reading import Noun, Reading, Shot, Word
+from .senses import Senses
+from .story import CHANGE
+from .tokens import Token
+
+MAX_REPORTED = 16
+"""Words kept of one kind of problem."""
+BESIDE = "left of"
+FOLLOWING = ("follows", "chases")
+YOUNG = "baby"
+GROUPS = ("person", "people", "man", "woman", "child", "human")
+_WEAK = frozenset(GRAMMAR.weak)
+
+
+class Reader(Senses):
+    """Reads the phrases of a prompt one after the other."""
+
+    def __init__(self, lexicon: Lexicon, *, goes_on: bool = False, corrects: bool = True) -> None:
+        """goes_on: whether a story came before, which has a subject. corrects: whether to mend misspelled words."""
+        super().__init__(lexicon, goes_on=goes_on)
+        self.corrects = corrects
+        self.held: list[Noun] = []  # nouns that only say where something is, until there is a subject
+        self.negated = self.is_new = False
+        self.scene_is_object = False  # whether the scene is only what a verb is about
+        self.extra_actor = False  # whether the clause is about somebody beside the subject
+        self.clause_start: int | None = None  # where the clause's words begin, in phrases
+        self._begin_clause("")
+
+    def read(self, phrases: Sequence[Token]) -> Reading:
+        """What the phrases say together."""
+        self.phrases = phrases
+        for self.place, token in enumerate(phrases):
+            if token.break_:
+                self._break(token.break_)
+            if meaning := self._meaning(token):
+                self.reading.understood |= meaning.kind not in _EMPTY
+                getattr(self, f"_{meaning.kind}")(token, meaning)
+                self.before = meaning.kind
+            else:
+                self._unknown(token)
+        self._break(".")
+        first = self.reading.shots[0]
+        if first.subject is None and self.held and not first.is_empty and not self.goes_on:
+            first.subject = self.held.pop(0)
+        self._unused(*(noun.word.said for noun in self.held))
+        return self.reading
+
+    # --- between phrases ---
+
+    def _begin_clause(self, mark: str) -> None:
+        """After a mark: what came before binds no more."""
+        self.mark, self.is_then, self.is_also, self.is_meanwhile = mark, False, False, False
+        self.has_verb = False
+        self.new_subject: Noun | None = None
+        self.before = ""
+
+    def _break(self, mark: str) -> None:
+        self._flush()
+        self.prep, self.negated, self.is_open = "", False, False
+        if mark == ".":
+            self._drop_new_subject()
+            self._begin_clause(mark)
+        else:
+            self.mark, self.before = mark, ""
+
+    def _flush(self) -> None:
+        """Adjectives that no noun followed belong to the noun before: "a ball, blue, rolls"."""
+        told, self.told = self.told, {}
+        self.is_open = self.is_new = False
+        for slot, word in told.items():
+            if self.last is not None and getattr(self.last, slot) is None and slot != "count":
+                setattr(self.last, slot, word)
+            elif slot == "colour":
+                self._unused(word.said)
+
+    def _drop_new_subject(self) -> None:
+        """A noun that began a sentence and did nothing in it stands beside the subject."""
+        if self.new_subject is not None:
+            self._stand_beside(self.new_subject, BESIDE)
+        self.new_subject = None
+
+    def _unused(self, *said: str) -> None:
+        for word in said:
+            if word not in self.reading.unused and len(self.reading.unused) < MAX_REPORTED:
+                self.reading.unused.append(word)
+
+    def _put(self, slot: str, word: Word) -> None:
+        """Say a slot; what differs from what was said already begins a shot after "then", and is left out else."""
+        known = getattr(self.shot, slot)
+        if known and (known.name, word.name) == ("street", "night city"):
+            known = None  # "a city street at night"
+        if known is not None and known.name != word.name:
+            if not self.is_then:
+                self._unused(word.said)
+                return
+            self._next_shot()
+        setattr(self.shot, slot, known if known and known.name == word.name else word)
+
+    def _next_shot(self) -> None:
+        start = self.phrases[self.clause_start if self.clause_start is not None else self.place].start
+        self.reading.shots.append(Shot(start))
+        self.is_then = False
+
+    # --- one method for each kind of phrase ---
+
+    def _determiner(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.is_open, self.is_new = True, token.said in GRAMMAR.indefinite
+
+    def _adjective(self, slot: str, token: Token, meaning: Meaning) -> None:
+        self.is_open = True
+        if slot in self.told:
+            self._unused(token.said)
+        else:
+            self.told[slot] = Word(meaning.name, token.said)
+
+    def _colour(self, token: Token, meaning: Meaning) -> None:
+        self._adjective("colour", token, meaning)
+
+    def _size(self, token: Token, meaning: Meaning) -> None:
+        self._adjective("size", token, meaning)
+
+    def _count(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self._adjective("count", token, meaning)
+
+    def _preposition(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        if token.said == "by" and self.before == "relation" and self.shot.relation:
+            self.shot.is_passive = True
+        elif self.before != "relation" and not self._awaits_target():
+            self.prep = token.said
+
+    def _of(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.prep = "of"
+
+    def _negation(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.negated = True
+
+    def _then(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self._drop_new_subject()
+        self.is_then, self.prep, self.clause_start = True, "", self.place
+        self.is_meanwhile = self.is_also = self.has_verb = False
+
+    def _meanwhile(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.is_meanwhile, self.prep = True, ""
+
+    def _also(self, token: Token, meaning: Meaning) -> None:
+        if not (self.told and self._next_kind() in ("colour", "size")):
+            self._flush()
+        self.is_also, self.prep = True, ""
+        if not self.is_then:
+            self.clause_start = self.place
+
+    def _pronoun(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.prep = ""
+        if not self.is_then and not self.is_also:
+            self.clause_start = self.place
+
+    def _ignored(self, token: Token, meaning: Meaning) -> None:
+        if token.said == "with" and self.shot.subject is not None:
+            self._flush()
+            self.prep = "with"
+
+    def _nobody(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.shot.is_empty = True
+
+    def _sky(self, token: Token, meaning: Meaning) -> None:
+        self._place_word("sky", token, meaning)
+
+    def _scene(self, token: Token, meaning: Meaning) -> None:
+        self._place_word("scene", token, meaning)
+
+    def _place_word(self, slot: str, token: Token, meaning: Meaning) -> None:
+        """A scene or a sky; colours before it are its own, and are not shown."""
+        told, self.told = self.told.pop("colour", None), {}
+        self.is_open = False
+        if not self.negated:
+            if told:
+                self._unused(told.said)
+            if slot == "scene" and self.scene_is_object and self.prep:
+                self.shot.scene = None  # "eats grass on a mountain" is on the mountain
+            self.scene_is_object = slot == "scene" and self.has_verb and not self.prep
+            self._put(slot, Word(meaning.name, token.said))
+        self.negated, self.prep, self.last = False, "", None
+
+    def _camera(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self._put("camera", Word(meaning.name, token.said))
+
+    def _speed(self, token: Token, meaning: Meaning) -> None:
+        if not self.negated:
+            self._put("speed", Word(meaning.name, token.said))
+
+    def _direction(self, token: Token, meaning: Meaning) -> None:
+        if self.is_open and self._next_is_noun():
+            return  # "his right hand"
+        self._flush()
+        self.prep = ""
+        if self.negated:
+            self.negated = False
+            return
+        word, shot = Word(meaning.name, token.said), self.shot
+        if self.is_then and shot.verb and not shot.verb.name and shot.direction and shot.direction.name != word.name:
+            verb = shot.verb
+            self._next_shot()
+            self.shot.verb = verb
+        self._put("direction", word)
+
+    def _relation(self, token: Token, meaning: Meaning) -> None:
+        self._flush()
+        self.prep = ""
+        if self.negated:
+            self.negated, self.shot.is_still = False, True
+            return
+        if self.is_then and self.shot.verb:
+            self._next_shot()
+        self._begin_new_subject()
+        is_implied = self.shot.relation is not None and not self.shot.relation.said
+        if is_implied or (self.shot.relation is None and self.shot.other is None):
+            self.shot.relation = Word(meaning.name, token.said)
+        elif self.shot.relation and self.shot.relation.name != meaning.name:
+            self._unused(token.said)
+        self.has_verb = self.has_verb or meaning.name in GRAMMAR.relation_verbs
+
+    def _action(self, token: Token, meaning: Meaning) -> None:
+        self._verb(token, meaning.name)
+
+    def _movement(self, token: Token, meaning: Meaning) -> None:
+        self._verb(token, "")
+
+    def _verb(self, token: Token, name: str) -> None:
+        is_adjective = self.is_open and token.said.endswith("ing")
+        self._flush()
+        self.prep, shot = "", self.shot
+        if self.negated:
+            self.negated, shot.is_still = False, True
+            return
+        if shot.subject is not None and self.new_subject is not None and (shot.verb or shot.relation):
+            if self.new_subject.is_guess and not self.is_then:  # an aside about something
+                self._unused(self.new_subject.word.said, token.said)
+                self.new_subject = None
+                return
+            self._next_shot()
+        self._begin_new_subject()
+        shot, word, known = self.shot, Word(name, token.said), self.shot.verb
+        first = token.said.split()[0]
+        is_sequence = self.is_then or self.mark == "." or ((self.is_also or self.mark == ",") and not self.is_meanwhile)
+        if known is None:
+            shot.verb = word
+        elif known.name == name and name != CHANGE:
+            pass
+        elif known.said.split()[0] in _WEAK and not self.is_then and self.mark != ".":
+            shot.verb = word
+        elif first in _WEAK and " " not in token.said and not self.is_then:
+            pass
+        elif is_sequence and not (self.extra_actor and not self.is_then):
+            self._next_shot()
+            self.shot.verb = word
+        else:
+            self._unused(token.said)
+        self.is_then = self.is_also = self.is_meanwhile = self.extra_actor = False
+        self.mark, self.has_verb, self.last = "", not is_adjective, None
+        self.clause_start = None
+
+    def _begin_new_subject(self) -> None:
+        if self.new_subject is not None:
+            self.shot.subject, self.new_subject = self.new_subject, None
+
+    def _subject(self, token: Token, meaning: Meaning, *, is_guess: bool = False) -> None:
+        if token.is_owner and self._next_is_noun():
+            self.told, self.is_open = {}, True
+            return
+        if token.said in GRAMMAR.pairs:
+            self.told.setdefault("count", Word("2", token.said))
+        noun = Noun(Word(meaning.name, token.said), meaning.plural, self.is_new, is_guess, **self.told)
+        is_compound = self.before == "subject" and not self.is_open and not token.break_ and self.last is not None
+        self.told, self.is_open, self.is_new = {}, False, False
+        if self.negated:
+            self.negated = False
+            self.shot.is_empty |= self.shot.subject is None and meaning.name in GROUPS
+        elif is_compound and self.last is not None:
+            is_verb = (
+                meaning.plural and not self.last.is_plural and token.said.endswith("s") or token.said.endswith("ing")
+            )
+            if is_verb and not self.has_verb:  # "a man cooks"
+                self._report_unknown(token.said)
+                self.has_verb = True
+                return
+            if self.last.word.name == YOUNG:
+                self.last.size = self.last.size or Word("small", self.last.word.said)
+            else:
+                self._unused(self.last.word.said)
+            self.last.word, self.last.is_plural, self.last.is_guess = noun.word, noun.is_plural, is_guess
+        else:
+            self._take(noun)
+
+    def _take(self, noun: Noun) -> None:
+        """Give a noun its part in the shot."""
+        prep, self.prep, shot = self.prep, "", self.shot
+        self.last = noun
+        known = (shot.subject.word.name if shot.subject else "", shot.other.word.name if shot.other else "")
+        if self._awaits_target() and (shot.subject or self.is_follow_up):
+            shot.target = noun
+        elif shot.subject is None and not (self.is_follow_up and self.has_verb) and prep in ("", "of", "with"):
+            shot.subject = noun
+        elif shot.relation and shot.other is None:
+            self._stand_beside(noun, shot.relation.name)
+        elif prep not in ("", "of", "with"):
+            if shot.subject is None and not self.is_follow_up:
+                self.held.append(noun)
+            else:
+                self._unused(noun.word.said)
+        elif noun.word.name in known and not noun.is_new:
+            self.last = shot.subject if noun.word.name == known[0] else shot.other
+        elif prep == "of":
+            self._unused(noun.word.said)
+        elif prep == "with" or self.has_verb and not (self.is_also or self.is_then or self.mark):
+            self._stand_beside(noun, BESIDE) if not noun.is_guess else self._unused(noun.word.said)
+        elif self.is_then or (self.mark == "." and self.has_shown):
+            self.new_subject = noun
+        elif self.is_also or self.mark == ",":
+            self._stand_beside(noun, BESIDE)
+            self.extra_actor = True
+        else:
+            self._unused(noun.word.said)
+
+    @property
+    def has_shown(self) -> bool:
+        return self.shot.subject is not None or self.is_follow_up
+
+    def _stand_beside(self, noun: Noun, relation: str) -> None:
+        shot = self.shot
+        if shot.subject is None and not self.is_follow_up:
+            shot.subject = noun
+        elif shot.other is None and (noun.is_new or not shot.subject or noun.word.name != shot.subject.word.name):
+            shot.other, shot.relation = noun, shot.relation or Word(relation, "")
+        elif not shot.subject or noun.word.name != shot.subject.word.name:
+            self._unused(noun.word.said)
+
+    # --- unknown words ---
+
+    def _unknown(self, token: Token) -> None:
+        """A misspelled word is corrected; a noun stands for the nearest kind; all else is reported."""
+        word = token.said
+        if word.isdecimal():
+            count = min(int(word[:3]), 4)
+            if count >= 2:
+                self._count(token, Meaning("count", str(count) if count < 4 else "more"))
+            return
+        if (
+            self.corrects
+            and not (token.is_name and self.place)
+            and not is_english(word)
+            and (alike := self.lexicon.spelt_alike(word))
+        ):
+            meanings = self.lexicon.phrases[(alike,)]
+            if len(self.reading.corrected) < MAX_REPORTED:
+                self.reading.corrected.append(Word(alike, word))
+            meaning = self._meaning(Token(alike, meanings, token.start)) or meanings[0]
+            self.reading.understood = True
+            getattr(self, f"_{meaning.kind}")(Token(alike, meanings, token.start), meaning)
+            self.before = meaning.kind
+            return
+        if self._is_somebody(token):
+            self.reading.understood = True
+            self._subject(token, Meaning("subject", "man"), is_guess=True)
+            self.before = "subject"
+            return
+        kind = self._kind_of(word)
+        is_somebodys = self.last is not None and self.last.word.name in (*GROUPS, YOUNG)  # "a mother koala"
+        is_verb = word.endswith(("s", "ing", "ed")) or not is_somebodys
+        follows_noun = self.before == "subject" and not self.is_open and is_verb
+        if kind and not follows_noun and not self._noun_follows_at_once():
+            self.reading.understood = True
+            self._subject(
+                token, Meaning("subject", kind, word.endswith("s") and not word.endswith("ss")), is_guess=True
+            )
+            self.before = "subject"
+            return
+        if is_noun(word) and not self._noun_follows_at_once():
+            self._unused(*(told.said for told in self.told.values()))
+            self.told, self.is_open = {}, False  # "a black coat": the coat's
+        self._report_unknown(word)
+        self.has_verb |= self.before == "subject" and word.endswith(("s", "ing", "ed"))
+        self.negated, self.before = False, "unknown"
+
+    def _report_unknown(self, word: str) -> None:
+        if word not in self.reading.unknown and len(self.reading.unknown) < MAX_REPORTED:
+            self.reading.unknown.append(word)
+
+
+_EMPTY = {"ignored", "determiner", "preposition", "of", "also", "then", "meanwhile", "negation", "pronoun"}
