@@ -637,7 +637,7 @@ def test_a_real_process_that_is_stopped_leaves_what_plays(tiny):
     check_kept(frames)
     kept = f"stopped; {frames} of 144000 frames are kept in x.partial.mp4"
     assert (
-        stderr.removeprefix(f"causvid: read as: {PROMPT}\n")
+        stderr.removeprefix("causvid: read as: red car, moves left, snow\n")
         == f"causvid: {STOPPING}\ncausvid: {kept}; `causvid resume x.mp4.part` goes on\n"
     )
 

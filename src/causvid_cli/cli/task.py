@@ -12,6 +12,7 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from causvid_cli.cli import console
+from causvid_cli.cli.shots import in_shots
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
@@ -189,7 +190,7 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
         own = "{}x{}".format(*size)
         raise UsageError(f"--interpolate motion: frames of {own} are too small for that; try --interpolate blend")
     sound_length = length_of_sound(script, options, soundtrack, retiming) if command == "edit-script" else None
-    length, snapped, frames = _snapped(script, options, grid, retiming, given, sound_length)
+    length, snapped, frames = _snapped(command, script, options, grid, retiming, given, sound_length, chosen)
     check_endless(frames, facts)
     if given:
         given.read_through(None if frames is None else frames / retiming.shown)
@@ -434,12 +435,14 @@ def _size(script: Script, options: VideoOptions) -> tuple[int, int] | None:
 
 
 def _snapped(
+    command: str,
     script: Script,
     options: VideoOptions,
     grid: ChunkGrid,
     retiming: Retiming,
     given: InputMedia | None,
     sound_length: Time | None,
+    model: ResolvedModel,
 ) -> tuple[str, Snapped, int | None]:
     """The length as the user has it, the cues at their chunks, and the number of pictures; None has no end."""
     if options.transition is not None:
@@ -463,5 +466,7 @@ def _snapped(
         return str(script.length or f"{snapped.frames}f"), snapped, snapped.frames
     frames = parse_length(asked, fps=retiming.shown)
     length = Time(Fraction(frames or NEVER), "f")
+    if frames and command != "edit-script":
+        script = in_shots(script, model, chunks=grid.chunk_of(retiming.made_for(frames) - 1) + 1)
     snapped = timeline(script, grid, retiming.shown, model_fps=retiming.made, length=length)
     return asked.strip(), snapped, frames
