@@ -4,10 +4,11 @@ import torch
 from codec.test_wan import WAN21, tiny_vae
 from tiny import SHAPE, tiny_codec, tiny_facts, tiny_transformer
 
-from causvid_cli.codec.condition import SourceLatents, encode_prefix, prefix_chunks
+from causvid_cli import storybook
+from causvid_cli.codec.condition import SourceLatents, encode_prefix, photograph, prefix_chunks
 from causvid_cli.codec.wan import WanCodec
 from causvid_cli.geometry import ChunkGrid, CodecFacts, context_frames, held_pictures
-from causvid_cli.pipeline import GIVEN, Pipeline
+from causvid_cli.pipeline import GIVEN, PHOTOGRAPH, Pipeline
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 
@@ -91,16 +92,28 @@ def test_a_photo_is_held_for_a_frame_or_a_chunk():
 # --- a photo, the end of a clip ------------------------------------------------------------------------------------
 
 
-def test_a_video_from_a_photo_begins_with_what_the_codec_makes_of_it(pipeline):
+def test_a_video_from_a_still_begins_with_what_the_codec_makes_of_it(pipeline):
     codec = pipeline.codec
     held = held_pictures(codec.facts, 2, "chunk")
-    given = pictures(1).repeat(held, axis=0)
+    palette = codec.palette.numpy() if pipeline.facts.codec == "pixel" else storybook.PALETTE
+    still = palette[np.random.default_rng(0).integers(len(palette), size=(1, 32, 32))]
+    given = still.repeat(held, axis=0)
     first, *rest = pipeline.stream(CAR, length="20f", seed=1, given=given, shows_given=True)
     x0 = codec.encode_chunk(torch.from_numpy(given)[None], state=codec.encode_state())
     assert (first.index, first.start_frame) == (GIVEN, 0)
     assert (first.frames == codec.decode_chunk(x0, state=codec.decode_state())[0].numpy()).all()
     assert sum(len(chunk.frames) for chunk in (first, *rest)) == 20
     assert [chunk.start_frame for chunk in rest][0] == held
+
+
+def test_a_photograph_is_shown_itself_where_the_codec_knows_drawings_only(pipeline):
+    held = held_pictures(pipeline.codec.facts, 2, "chunk")
+    given = pictures(1).repeat(held, axis=0)
+    stream = pipeline.stream(CAR, length="20f", seed=1, given=given, shows_given=True)
+    itself = photograph(pipeline.codec, given, enlarge=1)
+    assert (itself is None) == (pipeline.facts.codec != "pixel")
+    assert itself is None or (next(stream).frames == itself).all()
+    assert (PHOTOGRAPH in stream.notes) == (itself is not None)
 
 
 def test_a_video_from_a_clip_begins_after_it(pipeline):
