@@ -249,6 +249,17 @@ def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp
     assert not any(map(storybook.held_out, told))
 
 
+def test_wide_and_tall_clips_are_buckets_of_their_own_and_batches_cost_the_same(tmp_path):
+    torch.manual_seed(0)
+    codec, text = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE)), StoryText.for_vocabulary(dim=16)
+    clips = prepare(tmp_path, codec, text, clips=8, wide=3, tall=2, latent_frames=2, device=CPU)
+    shapes = {tuple(bucket.x0.shape[3:]): len(bucket.x0) for bucket in clips.buckets}
+    assert shapes == {(8, 8): 8, (8, 14): 3, (14, 8): 2}
+    rng = np.random.default_rng(0)
+    batches = [clips.batch(rng, 14, device=CPU, sprite_weight=2.0) for _ in range(12)]
+    assert {(len(batch.x0), *batch.x0.shape[3:]) for batch in batches} == {(14, 8, 8), (8, 8, 14), (8, 14, 8)}
+
+
 def test_known_frames_lie_where_roll_outs_have_them():
     rng = np.random.default_rng(0)
 

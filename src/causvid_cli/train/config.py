@@ -175,6 +175,9 @@ class ClipsConfig:
     long: Count = 0
     """Longer clips of one story besides."""
     long_latent_frames: Size = 20
+    wide: Count = 0
+    tall: Count = 0
+    """Clips of one story in frames of 16:9 and of 9:16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

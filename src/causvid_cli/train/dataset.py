@@ -78,6 +78,11 @@ class Bucket:
     def latent_frames(self) -> int:
         return self.x0.shape[2]
 
+    @property
+    def tokens(self) -> int:
+        """Cells of a clip, in all its latent frames."""
+        return int(np.prod(self.x0.shape[2:]))
+
     def weight_where(self, first_predictable_frames: Collection[int] | None) -> Tensor:
         """Return the sampling weights, float64 [N]: 0 but for clips with one of these first frames; None: of all."""
         if first_predictable_frames is None:
@@ -129,14 +134,14 @@ class LatentClips:
     ) -> Batch:
         """Return random clips of one bucket, with one of these `first_predictable_frames` or with any.
 
-        count: clips of the shortest bucket; of longer ones there are as many fewer, so that a step costs the same.
+        count: clips of the smallest bucket; of larger ones there are as many fewer, so that a step costs the same.
         frames: a random stretch of so many latent frames of each clip. longest: leave out buckets of longer clips.
         """
         buckets = [bucket for bucket in self.buckets if longest is None or bucket.latent_frames <= longest]
         totals = np.array([bucket.weight_where(first_predictable_frames).sum().item() for bucket in buckets])
         bucket = buckets[int(np.searchsorted(totals.cumsum() / totals.sum(), rng.random(), side="right"))]
         if frames is None:
-            count = max(1, count * self.latent_frames // bucket.latent_frames)
+            count = max(1, count * min(each.tokens for each in self.buckets) // bucket.tokens)
         reach = bucket.weight_where(first_predictable_frames).cumsum(0)
         pick = torch.searchsorted(reach, torch.from_numpy(rng.random(count)) * reach[-1], right=True)
         x0, sprite = bucket.x0[pick], bucket.sprite[pick]

@@ -18,7 +18,7 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError, NumericsError, UsageError
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.storybook import Words
+from causvid_cli.storybook import SQUARE, TALL, WIDE, Frame, Words
 from causvid_cli.train import story_clips
 from causvid_cli.train.captions import VideoProblem
 from causvid_cli.train.dataset import Batch, LatentClips
@@ -64,6 +64,8 @@ def prepare(
     latent_frames: int = 8,
     long: int = 0,
     long_latent_frames: int = 20,
+    wide: int = 0,
+    tall: int = 0,
     chunk_frames: int = 1,
     videos: VideoPlan | None = None,
     known: PixelCodec | None = None,
@@ -78,13 +80,14 @@ def prepare(
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
     switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
     photo, held for a chunk or for one latent frame. long: further ones of one story, of `long_latent_frames`.
+    wide, tall: further ones of one story in such frames.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
     """
     shards: list[Shard] = []
     if videos:
         shards += video_shards(videos, codec, text, known=known, device=device)
-    if clips or switches or photos or long:
+    if clips or switches or photos or long or wide or tall:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
         shards += story_shards(
@@ -96,6 +99,8 @@ def prepare(
             latent_frames=latent_frames,
             long=long,
             long_latent_frames=long_latent_frames,
+            wide=wide,
+            tall=tall,
             chunk_frames=chunk_frames,
             device=device,
             seed=seed,
@@ -207,13 +212,17 @@ def story_shards(
     latent_frames: int,
     long: int,
     long_latent_frames: int,
+    wide: int,
+    tall: int,
     chunk_frames: int,
     device: torch.device,
     seed: int,
 ) -> Iterator[Shard]:
     """Yield storybook clips in shards; what is in one depends on (seed, its number) and its place among these only."""
 
-    def make(kind: Kind, count: int, frames: int, number: int) -> tuple[dict[str, Tensor], list[VideoProblem]]:
+    def make(
+        kind: Kind, count: int, frames: int, number: int, *, size: Frame = SQUARE
+    ) -> tuple[dict[str, Tensor], list[VideoProblem]]:
         rng = np.random.default_rng((seed, number))
         first_predictable_frames = sample_first_predictable_frames(
             rng, kind, count, frames=frames, chunk_frames=chunk_frames
@@ -226,6 +235,7 @@ def story_shards(
             length=frames * codec.stack,
             stack=codec.stack,
             step=chunk_frames,
+            size=size,
         )
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
         tensors = {
@@ -247,6 +257,9 @@ def story_shards(
         yield Shard(count, partial(make, "photo", count, latent_frames))
     for count in _parts(long, SHARD_CLIPS):
         yield Shard(count, partial(make, "plain", count, long_latent_frames))
+    for total, size in ((wide, WIDE), (tall, TALL)):
+        for count in _parts(total, SHARD_CLIPS):
+            yield Shard(count, partial(make, "plain", count, latent_frames, size=size))
 
 
 def sample_first_predictable_frames(
@@ -276,11 +289,15 @@ def _sample(
     length: int,
     stack: int,
     step: int,
+    size: Frame = SQUARE,
 ) -> story_clips.Clips:
-    """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk."""
+    """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk.
+
+    size: of plain ones.
+    """
     known = [stack * frame for frame in first_predictable_frames]
     if kind == "plain":
-        return story_clips.sample_clips(rng, len(known), words, frames=length)
+        return story_clips.sample_clips(rng, len(known), words, frames=length, size=size)
     if kind == "photo":
         return story_clips.sample_photos(rng, len(known), words, frames=length, held=known)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli import storybook
-from causvid_cli.storybook import FIRST_WORDS, Story, Words
+from causvid_cli.storybook import FIRST_WORDS, SQUARE, Frame, Story, Words
 
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
@@ -65,10 +65,11 @@ def sample_clips(
     *,
     frames: int,
     starts: Sequence[int] | None = None,
+    size: Frame = SQUARE,
 ) -> Clips:
     """Return `count` clips of `frames` frames, each of a story of its own. starts: their first frames; None: all 0."""
     stories = tuple(training_story(rng, words) for _ in range(count))
-    return render_clips(stories, rng, frames=frames, starts=starts)
+    return render_clips(stories, rng, frames=frames, starts=starts, size=size)
 
 
 def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[int]:
@@ -156,11 +157,16 @@ def changed_story(
 
 
 def render_clips(
-    stories: Sequence[Story], rng: np.random.Generator, *, frames: int, starts: Sequence[int] | None = None
+    stories: Sequence[Story],
+    rng: np.random.Generator,
+    *,
+    frames: int,
+    starts: Sequence[int] | None = None,
+    size: Frame = SQUARE,
 ) -> Clips:
     """Return clips of these stories, each with a seed of its own, from these frames on (None: from the first)."""
     rendered = [
-        storybook.render_indices(story, length=frames, seed=int(rng.integers(2**31)), start=start)
+        storybook.render_indices(story, length=frames, seed=int(rng.integers(2**31)), start=start, size=size)
         for story, start in zip(stories, starts or [0] * len(stories), strict=True)
     ]
     return _clips(rendered, stories)
