@@ -404,6 +404,9 @@ def test_a_full_disk_is_told_before_the_download(hub, monkeypatch):
         (["import", "x.pt"], 4, "x.pt is not there"),
         (["import", "x.pt", "--as", "studnt"], 4, r"did you mean student\?"),
         (["import", "x.pt", "--steps", "a"], 2, "--steps a: timesteps are wanted"),
+        (["import", "x.pt", "--steps", "1/0"], 2, "--steps 1/0: timesteps are wanted"),
+        (["import", "x.pt", "--first-steps", "1/4,1/2"], 2, "--first-steps 1/4,1/2: timesteps 1000..0 that fall"),
+        (["import", "x.pt", "--context", "x"], 2, "--context x: unknown; try clean_pass or last_call"),
         (["import", "x.pt", "--steps", "250,1000"], 2, "timesteps 1000..0 that fall are wanted"),
         (["use", "studnt"], 4, "no model 'studnt'.*did you mean student"),
         (["use", "student"], 4, "student is not installed; `causvid models pull student` gets it"),
@@ -440,6 +443,17 @@ def test_import_takes_the_facts_of_an_unknown_checkpoint(hub, models, work, stat
     made = load_facts(models / "flat")
     assert (made.chunk_frames, made.steps, made.shift, made.warp_steps) == (2, (1000.0, 757.0, 522.0), 8.0, False)
     assert (made.window_frames, made.sink_frames, made.license) == (12, 1, "MIT")
+
+
+def test_import_takes_fractions_and_what_a_student_does_differently(hub, models, work, state, wan):
+    path = write_form("rcm_counters", work, state)
+    facts = ["--chunk", 1, "--steps", "1600/1601,5/8", "--first-steps", "1600/1601,15/16,5/6,5/8", "--shift", 1]
+    forms = ["--context", "last_call", "--sink-placement", "apart", "--rope", "relative", "--no-warp"]
+    makes("models", "import", path, "--base", wan, *facts, *forms, "--window", 12, "--sink", 1, "--name", "noisy")
+    made = load_facts(models / "noisy")
+    assert made.steps == (1600000 / 1601, 625.0)
+    assert made.first_steps == (1600000 / 1601, 937.5, 5000 / 6, 625.0)
+    assert (made.context, made.sink_placement, made.rope) == ("last_call", "apart", "relative")
 
 
 def test_import_installs_a_pack(hub, models, tmp_path, tiny):

@@ -196,6 +196,17 @@ def test_a_diffusers_repository_is_taken_whole(wan):
         "vae",
         "text_encoder",
         "tokenizer",
+        "scheduler",
+        "model_index.json",
+    }
+    index = json.loads((pack / "model_index.json").read_text())
+    assert index["text_encoder"] == ["transformers", "UMT5EncoderModel"]
+    assert index.keys() - {"_class_name", "causal"} == {
+        "transformer",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
     }
     for part in ("vae", "text_encoder"):
         assert load_safetensors(pack / part).keys() <= load_safetensors(wan / part).keys()

@@ -12,11 +12,13 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_pack, tiny_transformer
 from torch import Tensor
 
+from causvid_cli.codec.condition import encode_prefix
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError
 from causvid_cli.geometry import Chunk, take_chunks
@@ -27,6 +29,7 @@ from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.plan import make_steps
+from causvid_cli.sampling.together import Together
 from causvid_cli.weights.files import save_safetensors
 
 PROMPT, SEED, CHUNKS = "a red car moves left in the snow", 5, 9
@@ -131,11 +134,15 @@ class Reference:
         embeds = self.pipeline.text.encode(PROMPT).embeds.to(x)
         return model._run(x, times, PromptCache(model.prompt_cache(embeds).embeds), reach)
 
-    def latents(self, count: int) -> list[Tensor]:
+    def latents(self, count: int, given: Tensor | None = None) -> list[Tensor]:
+        """Clean latents of so many chunks, after a given one that is seen as it is."""
         facts, made = self.pipeline.facts, []
+        given_frames = 0 if given is None else given.shape[2]
+        if given is not None:
+            self.rows.append((0, given, 0.0))
         stream = self.pipeline.stream(PROMPT, seed=SEED)
         for index in range(count):
-            first = index * facts.chunk_frames
+            first = given_frames + index * facts.chunk_frames
             chunk = Chunk(index, first, facts.chunk_frames)
             steps = self.schedule[min(index, len(self.schedule) - 1)]
             x_t = steps[0][1] * stream._noise(chunk, 0)
@@ -145,7 +152,7 @@ class Reference:
                 if number + 1 < len(steps):
                     later = steps[number + 1][1]
                     x_t = (1 - later) * x0 + later * stream._noise(chunk, number + 1)
-            noisy = facts.context == "last_call" and index > 0
+            noisy = facts.context == "last_call" and first > 0
             self.rows.append((first, last_x_t, timestep) if noisy else (first, x0, facts.context_noise))
             made.append(x0)
         return made
@@ -223,6 +230,20 @@ def test_a_form_is_what_a_naive_roll_out_gives(tmp_path, form):
     with torch.inference_mode():
         wanted = Reference(pipeline, schedule).latents(chunks)
     assert largest(video(pipeline, chunks), wanted) < LIMIT
+
+
+@pytest.mark.parametrize("form", ["a clean pass that is a little noisy", "the past as the last call left it"])
+def test_a_given_frame_is_seen_clean_and_the_first_chunk_after_it_takes_its_own_steps(tmp_path, form):
+    facts, schedule = FORMS[form]
+    pipeline = pack_of(tmp_path / "pack", **facts)
+    size = (pipeline.codec.facts.frames(1), pipeline.facts.height, pipeline.facts.width, 3)
+    given = np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
+    ((_, x0),) = encode_prefix(pipeline.codec, given, 1)
+    options = {"length": f"{5 * size[0]}f", "given": given, "shows_given": True}
+    _, *made = pipeline.stream(PROMPT, seed=SEED, **options)
+    with torch.inference_mode():
+        wanted = Reference(pipeline, schedule).latents(4, given=x0)
+    assert largest([chunk.latent for chunk in made], wanted) < LIMIT
 
 
 def test_forms_differ(tmp_path):
@@ -371,3 +392,15 @@ def test_a_new_prompt_changes_later_chunks_only(tmp_path, form):
 def test_a_pack_that_contradicts_itself_is_refused(tmp_path, facts, complaint):
     with pytest.raises(ModelError, match=complaint):
         tiny_pack(tmp_path / "pack", **facts)
+
+
+@pytest.mark.parametrize("form", ["the past as the last call left it", "a second network"])
+def test_videos_of_one_roll_out_are_those_made_alone(tmp_path, form):
+    pipeline = pack_of(tmp_path / "pack", **FORMS[form][0])
+    told = [(PROMPT, 1), ("a blue cat jumps", 2)]
+    together = Together()
+    streams = [pipeline.stream(prompt, length="24f", seed=seed, together=together) for prompt, seed in told]
+    made = list(zip(*streams, strict=True))
+    for number, (prompt, seed) in enumerate(told):
+        alone = [chunk.latent for chunk in pipeline.stream(prompt, length="24f", seed=seed)]
+        assert largest([chunks[number].latent for chunks in made], alone) < LIMIT

@@ -4,18 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from causvid_cli.cli import completion, console, options
 from causvid_cli.cli.command import PlainCommand, examples
 from causvid_cli.cli.progress import ByteBar
-from causvid_cli.config import FACTS_FILE, load_facts
+from causvid_cli.config import FACTS_FILE, ContextForm, SinkPlacement, load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial, timestep
 from causvid_cli.paths import models_folder
-from causvid_cli.request import DTYPES
+from causvid_cli.request import DTYPES, ROPES
 from causvid_cli.units import bytes_text
 from causvid_cli.weights.names import mismatch
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+SINK_PLACEMENTS: tuple[str, ...] = get_args(SinkPlacement)
+CONTEXT_FORMS: tuple[str, ...] = get_args(ContextForm)
 MUCH_BYTES = 10**9
 """More than this is downloaded only when somebody says yes."""
 
@@ -183,6 +185,26 @@ def import_(
         int | None,
         typer.Option(metavar="NUMBER", min=0, help="First latent frames that it never forgets.", show_default=False),
     ] = None,
+    rope: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help=f"Where they stand in time: {', '.join(ROPES)}.", show_default=False),
+    ] = None,
+    sink_placement: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help=f"With relative positions: {', '.join(SINK_PLACEMENTS)}, as far from the window as in training.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help=f"What later chunks see of one: {', '.join(CONTEXT_FORMS)}, if it was taught a noisy past.",
+            show_default=False,
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option("--license", metavar="NAME", help="Its licence.", show_default=False)
     ] = None,
@@ -217,6 +239,9 @@ def import_(
         "warp_steps": warp,
         "window_frames": window,
         "sink_frames": sink,
+        "rope": _one_of("--rope", rope, ROPES),
+        "sink_placement": _one_of("--sink-placement", sink_placement, SINK_PLACEMENTS),
+        "context": _one_of("--context", context, CONTEXT_FORMS),
         "license": licence,
     }
     request = ImportRequest(
@@ -360,6 +385,12 @@ def _hub_bars() -> Iterator[None]:
 def _check_dtype(dtype: str | None) -> None:
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype}: unknown; try {', '.join(DTYPES)}")
+
+
+def _one_of(option: str, word: str | None, known: tuple[str, ...]) -> str | None:
+    if word is not None and word not in known:
+        raise UsageError(f"{option} {word}: unknown; try {' or '.join(known)}")
+    return word
 
 
 def _timesteps(text: str | None, option: str) -> tuple[float, ...] | None:
