@@ -88,7 +88,7 @@ def test_compiled_blocks_write_where_the_ring_is(sink, window, frames, rope):
     assert graphs() <= 1
 
 
-@pytest.mark.parametrize(("sink", "window"), [(0, 4), (2, 4)])
+@pytest.mark.parametrize(("sink", "window"), [pytest.param(0, 4, marks=pytest.mark.slow), (2, 4)])
 def test_a_clean_pass_joined_with_a_step_is_compiled_once_more(sink, window):
     model = fused(frames=2)
     prompt, options = prompts_of(model)[0], {"sink_frames": sink, "window_frames": window}
