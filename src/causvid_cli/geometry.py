@@ -20,17 +20,17 @@ class CodecFacts:
     spatial_factor: int
     """Pixels per latent cell, along each side."""
     frames_first: int
-    """Pictures that the first latent frame of a video decodes to (Wan: 1)."""
+    """Video frames that the first latent frame of a video decodes to (Wan: 1)."""
     frames_next: int
-    """Pictures that every later latent frame decodes to (Wan: 4)."""
+    """Video frames that every later latent frame decodes to (Wan: 4)."""
 
     def frames(self, latent_frames: int, *, start: int = 0) -> int:
-        """Pictures that latent frames [start, start + latent_frames) of a video decode to."""
+        """Return how many video frames latent frames [start, start + latent_frames) decode to."""
         first = 1 if start == 0 and latent_frames > 0 else 0
         return first * self.frames_first + (latent_frames - first) * self.frames_next
 
     def latent_frames(self, frames: int) -> int:
-        """The fewest latent frames that hold `frames` pictures (>= 1)."""
+        """Return the fewest latent frames, at least 1, that hold so many video frames."""
         rest = max(0, frames - self.frames_first)
         return 1 + -(-rest // self.frames_next)
 
@@ -73,10 +73,10 @@ def take_chunks(latent_frames: int, chunk_frames: int, **options: int | None) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkGrid:
-    """Where the chunks of a video lie, in latent frames and in pictures.
+    """Where the chunks of a video lie, in latent frames and in video frames.
 
     given_frames: latent frames that are given (a photo, the tail of a clip), before the first chunk that is made.
-    shows_given: whether their pictures are the first of the video (a photo's are; a clip's are in the clip).
+    shows_given: whether their video frames are the first of the video (a photo's are; a clip's are in the clip).
     """
 
     codec: CodecFacts
@@ -85,53 +85,53 @@ class ChunkGrid:
     shows_given: bool = False
 
     @property
-    def hidden_pictures(self) -> int:
-        """Pictures that are decoded before the video's first."""
+    def hidden_frames(self) -> int:
+        """How many frames are decoded before the video's first."""
         return 0 if self.shows_given else self.codec.frames(self.given_frames)
 
-    def start_picture(self, chunk_index: int) -> int:
-        """The first picture of a chunk, counted from the video's first."""
-        return self.codec.frames(self.given_frames + chunk_index * self.chunk_frames) - self.hidden_pictures
+    def first_frame(self, chunk_index: int) -> int:
+        """Return the number of a chunk's first video frame, counted from the video's first."""
+        return self.codec.frames(self.given_frames + chunk_index * self.chunk_frames) - self.hidden_frames
 
     @property
-    def chunk_pictures(self) -> int:
-        """Pictures of every chunk but perhaps the first: cues so far apart never share a chunk."""
+    def chunk_video_frames(self) -> int:
+        """How many video frames every chunk but perhaps the first makes: cues so far apart never share a chunk."""
         return self.chunk_frames * self.codec.frames_next
 
-    def chunk_of(self, picture: int) -> int:
-        """The chunk that makes a picture of the video; -1 for a given one."""
-        if picture < self.start_picture(0):
+    def chunk_of(self, frame: int) -> int:
+        """Return the index of the chunk that makes a video frame; -1 for a given one."""
+        if frame < self.first_frame(0):
             return -1
-        latent = self.codec.latent_frames(picture + self.hidden_pictures + 1) - 1
+        latent = self.codec.latent_frames(frame + self.hidden_frames + 1) - 1
         return (latent - self.given_frames) // self.chunk_frames
 
-    def chunks(self, pictures: int | None) -> Iterator[Chunk]:
-        """The chunks that make a video of so many pictures; without end for None."""
+    def chunks(self, frames: int | None) -> Iterator[Chunk]:
+        """Yield the chunks that make a video of so many frames; without end for None."""
         for chunk in chunks(self.chunk_frames, start_frame=self.given_frames):
-            if pictures is not None and self.start_picture(chunk.index) >= pictures:
+            if frames is not None and self.first_frame(chunk.index) >= frames:
                 return
             yield chunk
 
 
-def held_pictures(codec: CodecFacts, chunk_frames: int, hold: Hold) -> int:
-    """How many times a photo is repeated to be a prefix."""
+def held_frames(codec: CodecFacts, chunk_frames: int, hold: Hold) -> int:
+    """Return how many times a photo is repeated to be a prefix."""
     return codec.frames(1 if hold == "frame" else chunk_frames)
 
 
-def context_frames(codec: CodecFacts, pictures: int, *, window_frames: int, chunk_frames: int) -> int:
-    """How many latent frames the tail of a clip becomes: whole ones, at least 1, and room is left for a chunk.
+def context_frames(codec: CodecFacts, frames: int, *, window_frames: int, chunk_frames: int) -> int:
+    """Return how many latent frames the tail of a clip becomes: whole ones, at least 1, leaving room for a chunk.
 
-    pictures: how many the clip gives at most. window_frames: of the cache; 0 sets no limit.
+    frames: how many the clip gives at most. window_frames: of the cache; 0 sets no limit.
     """
-    most = window_frames - chunk_frames if window_frames else pictures
-    whole = codec.latent_frames(pictures)
-    fitting = whole if codec.frames(whole) <= pictures else whole - 1
+    most = window_frames - chunk_frames if window_frames else frames
+    whole = codec.latent_frames(frames)
+    fitting = whole if codec.frames(whole) <= frames else whole - 1
     return max(1, min(fitting, most))
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """A picture size in pixels and what it is in latent cells and tokens.
+    """A frame size in pixels and what it is in latent cells and tokens.
 
     Raises UsageError when a side is not a multiple of the codec's factor times the transformer's patch.
     """

@@ -283,7 +283,7 @@ class Stream:
 
     def _result(self, pending: "Pending", clock: float) -> ChunkResult:
         index, frames = pending.chunk.index, pending.frames()
-        cue, start_frame = self._track.place_of(index), self.plan.grid.start_picture(index)
+        cue, start_frame = self._track.place_of(index), self.plan.grid.first_frame(index)
         prompt, seconds = self._track.cues[cue].prompt, time.monotonic() - clock
         return ChunkResult(frames, index, start_frame, pending.x0, prompt, seconds, cue)
 
@@ -301,7 +301,7 @@ class Stream:
         end = self.plan.frames
         if self._source and (end is None or self._source.read < end):
             end = self._source.read
-        start_frame = 0 if chunk.index == GIVEN else self.plan.grid.start_picture(chunk.index)
+        start_frame = 0 if chunk.index == GIVEN else self.plan.grid.first_frame(chunk.index)
         pictures = decoded[0, : None if end is None else end - start_frame].cpu().numpy()
         if not finite:
             seed = self._track.seed(chunk)
@@ -368,7 +368,7 @@ class Pipeline:
         self,
         options: GenerateOptions = DEFAULTS,
         *,
-        given_pictures: int = 0,
+        prefix_frames: int = 0,
         shows_given: bool = False,
         **changes: Any,
     ) -> Plan:
@@ -377,7 +377,7 @@ class Pipeline:
             self.facts,
             replace(options, **changes),
             codec=self.codec.facts,
-            given_pictures=given_pictures,
+            prefix_frames=prefix_frames,
             shows_given=shows_given,
         )
 
@@ -401,7 +401,7 @@ class Pipeline:
         prompt: one, or cues that say which holds from which chunk on.
         options: what is chosen of the video; changes: single ones of them by name, such as length="5s", seed=1.
         given: pictures uint8 RGB [T, h, w, 3] before the first chunk, at the codec's size, filling whole latent frames
-          (`geometry.held_pictures`). shows_given: whether the video begins with them.
+          (`geometry.held_frames`). shows_given: whether the video begins with them.
         source: the pictures [h, w, 3] of a video to start from, noised to `options.strength`; the video ends with it.
         made: chunks that an earlier run made. first_chunk: chunks before it are not shown again. known_chunks: how many
           were made: what is told holds after them.
@@ -410,7 +410,7 @@ class Pipeline:
           before, or a negative prompt.
         """
         options = replace(options, **changes)
-        plan = self.plan(options, given_pictures=0 if given is None else len(given), shows_given=shows_given)
+        plan = self.plan(options, prefix_frames=0 if given is None else len(given), shows_given=shows_given)
         cues = [Cue(prompt=prompt)] if isinstance(prompt, str) else prompt
         if given is not None:
             check_frames(given, height=plan.geometry.height, width=plan.geometry.width, facts=self.codec.facts)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from causvid_cli.cli import console
-from causvid_cli.cli.preview import Picture, fit, preview, shrink
+from causvid_cli.cli.preview import FramePlayer, fit, preview, shrink
 from causvid_cli.cli.progress import show_progress
 from causvid_cli.errors import UsageError
 
@@ -56,7 +56,7 @@ def stills(*shades: int, size: int = 8) -> np.ndarray:
 
 def test_every_pixel_is_painted_where_it_is():
     frame = np.random.default_rng(7).integers(0, 256, (10, 12, 3), np.uint8)
-    picture = Picture(8)
+    picture = FramePlayer(8)
     picture.show(frame[None])
     assert np.array_equal(cells(picture), frame)
 
@@ -89,7 +89,7 @@ def test_a_pixel_is_the_mean_of_its_area():
 
 def test_frames_come_when_their_time_has_come_and_the_last_stays():
     now = [0.0]
-    picture = Picture(8, clock=lambda: now[0])
+    picture = FramePlayer(8, clock=lambda: now[0])
     assert picture.frame() is None
     assert cells(picture).size == 0
     picture.show(stills(10, 20, 30))

@@ -7,7 +7,7 @@ from tiny import SHAPE, tiny_codec, tiny_facts, tiny_transformer
 from causvid_cli import storybook
 from causvid_cli.codec.condition import SourceLatents, encode_prefix, photograph, prefix_chunks
 from causvid_cli.codec.wan import WanCodec
-from causvid_cli.geometry import ChunkGrid, CodecFacts, context_frames, held_pictures
+from causvid_cli.geometry import ChunkGrid, CodecFacts, context_frames, held_frames
 from causvid_cli.pipeline import GIVEN, PHOTOGRAPH, Pipeline
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
@@ -55,11 +55,11 @@ def collected(stream):
         (STACKED, 2, 6, False, [0, 8, 16, 24]),
     ],
 )
-def test_a_grid_says_where_chunks_begin_and_which_chunk_a_picture_is_of(codec, chunk, given, shown, starts):
+def test_a_grid_says_where_chunks_begin_and_which_chunk_a_frame_is_of(codec, chunk, given, shown, starts):
     grid = ChunkGrid(codec=codec, chunk_frames=chunk, given_frames=given, shows_given=shown)
-    assert [grid.start_picture(index) for index in range(4)] == starts
-    for picture in range(starts[-1]):
-        assert grid.chunk_of(picture) == sum(start <= picture for start in starts) - 1
+    assert [grid.first_frame(index) for index in range(4)] == starts
+    for frame in range(starts[-1]):
+        assert grid.chunk_of(frame) == sum(start <= frame for start in starts) - 1
     assert [c.index for c in grid.chunks(starts[2] + 1)] == [0, 1, 2]
     assert [c.index for c in grid.chunks(starts[2])] == [0, 1]
 
@@ -86,7 +86,7 @@ def test_given_frames_are_cut_into_chunks_counted_back_from_the_first_that_is_ma
 
 
 def test_a_photo_is_held_for_a_frame_or_a_chunk():
-    assert [held_pictures(codec, 3, hold) for codec in (WAN, STACKED) for hold in ("frame", "chunk")] == [1, 9, 4, 12]
+    assert [held_frames(codec, 3, hold) for codec in (WAN, STACKED) for hold in ("frame", "chunk")] == [1, 9, 4, 12]
 
 
 # --- a photo, the end of a clip ------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_a_photo_is_held_for_a_frame_or_a_chunk():
 
 def test_a_video_from_a_still_begins_with_what_the_codec_makes_of_it(pipeline):
     codec = pipeline.codec
-    held = held_pictures(codec.facts, 2, "chunk")
+    held = held_frames(codec.facts, 2, "chunk")
     palette = codec.palette.numpy() if pipeline.facts.codec == "pixel" else storybook.PALETTE
     still = palette[np.random.default_rng(0).integers(len(palette), size=(1, 32, 32))]
     given = still.repeat(held, axis=0)
@@ -107,7 +107,7 @@ def test_a_video_from_a_still_begins_with_what_the_codec_makes_of_it(pipeline):
 
 
 def test_a_photograph_is_shown_itself_where_the_codec_knows_drawings_only(pipeline):
-    held = held_pictures(pipeline.codec.facts, 2, "chunk")
+    held = held_frames(pipeline.codec.facts, 2, "chunk")
     given = pictures(1).repeat(held, axis=0)
     stream = pipeline.stream(CAR, length="20f", seed=1, given=given, shows_given=True)
     itself = photograph(pipeline.codec, given, enlarge=1)
@@ -123,7 +123,7 @@ def test_a_video_from_a_clip_begins_after_it(pipeline):
     assert sum(len(chunk.frames) for chunk in made) == 12
 
 
-def test_other_given_pictures_make_another_video(pipeline):
+def test_other_given_frames_make_another_video(pipeline):
     count = pipeline.codec.facts.frames(2)
     one, other = (pipeline.generate(CAR, length="8f", seed=1, given=pictures(count, seed=seed)) for seed in (1, 2))
     assert (one != other).any()
@@ -189,7 +189,7 @@ def test_a_resumed_video_is_the_unbroken_one_bit_for_bit(pipeline, kind, known):
     def options():
         if kind == "source":
             return {"source": iter(pictures(60)), "strength": 0.7}
-        given = {"photo": held_pictures(codec, 2, "chunk"), "clip": codec.frames(4)}.get(kind)
+        given = {"photo": held_frames(codec, 2, "chunk"), "clip": codec.frames(4)}.get(kind)
         return {"given": pictures(given), "shows_given": kind == "photo"} if given else {}
 
     request = {"length": "53f", "seed": 1}

@@ -10,7 +10,7 @@ from causvid_cli.evaluate import photos
 from causvid_cli.evaluate.experiments import as_drawn
 from causvid_cli.evaluate.photos import HOLDS
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE
-from causvid_cli.geometry import held_pictures
+from causvid_cli.geometry import held_frames
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import FIRST_WORDS
 
@@ -46,7 +46,7 @@ def test_the_truth_is_the_photo_and_then_the_action(held):
 @pytest.mark.parametrize("hold", HOLDS)
 def test_a_photo_is_set_in_motion_as_it_is_alone(pack, hold):
     trials = trials_of(pack, "photos")
-    held = held_pictures(trials.codec.facts, 1, hold)
+    held = held_frames(trials.codec.facts, 1, hold)
     of = photos.shots(2)
     clips = [trials.clip(number, shot.story.caption()) for number, shot in enumerate(of)]
     given = [storybook.PALETTE[photos.draw(shot, held, held, 0)] for shot in of]

@@ -218,7 +218,7 @@ def largest(ours: list[Tensor], wanted: list[Tensor]) -> float:
 def video(pipeline: Pipeline, chunks: int = CHUNKS, **options: object) -> list[Tensor]:
     grid = pipeline.plan(length="1f").grid
     return [
-        chunk.latent for chunk in pipeline.stream(PROMPT, length=f"{grid.start_picture(chunks)}f", seed=SEED, **options)
+        chunk.latent for chunk in pipeline.stream(PROMPT, length=f"{grid.first_frame(chunks)}f", seed=SEED, **options)
     ]
 
 
@@ -371,7 +371,7 @@ def test_a_resumed_video_is_the_same_bit_for_bit(tmp_path, form):
 @pytest.mark.parametrize("form", ["the past as the last call left it", "a second network", "a sink kept apart"])
 def test_a_new_prompt_changes_later_chunks_only(tmp_path, form):
     pipeline = pack_of(tmp_path / "pack", **FORMS[form][0])
-    length = f"{pipeline.plan(length='1f').grid.start_picture(CHUNKS)}f"
+    length = f"{pipeline.plan(length='1f').grid.first_frame(CHUNKS)}f"
     plain = video(pipeline)
     for transition in ("recache", "soft", "cut"):
         cues = [Cue(prompt=PROMPT), Cue(prompt="a blue cat jumps", start_chunk=4, transition=transition)]

@@ -126,7 +126,7 @@ def setting_figures(student: Maker, measured: Measured) -> dict[str, Any]:
 def _frames_per_chunk(student: Maker) -> int:
     """How many frames every chunk but the first makes; the first may make fewer."""
     grid = student.plan.grid
-    return grid.start_picture(2) - grid.start_picture(1)
+    return grid.first_frame(2) - grid.first_frame(1)
 
 
 def _with_spread(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:

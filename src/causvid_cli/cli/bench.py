@@ -191,7 +191,7 @@ def _length(length: str, chunks: int | None, chosen: ResolvedModel) -> str:
     if chunks is None:
         parse_frames(length, fps=Fraction(str(chosen.facts.fps)))
         return length
-    return f"{chosen.facts.grid(chosen.codec).start_picture(chunks)}f"
+    return f"{chosen.facts.grid(chosen.codec).first_frame(chunks)}f"
 
 
 def _settings(steps: str | None, window: str | None, facts: PackFacts) -> tuple[BenchSetting, ...]:

@@ -1,4 +1,4 @@
-"""`--preview`: small pictures in the terminal while a video is made, drawn with half blocks in true colour."""
+"""`--preview`: small frames in the terminal while a video is made, drawn with half blocks in true colour."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 RGB = tuple[int, int, int]
 WIDEST = 96
-"""Columns of a picture."""
+"""The most columns that a frame takes."""
 TALLEST = 32
-"""Rows, of two pixels each."""
+"""The most rows that a frame takes, of two pixels each."""
 ROWS_BELOW = 5
-"""Kept free of the picture, for the progress and the prompt."""
+"""Rows that stay free below a frame, for the progress and the prompt."""
 UPPER_HALF = "▀"
 
 
 def check_preview() -> None:
-    """Raises UsageError where no pictures can be drawn."""
+    """Raise UsageError where no frames can be drawn."""
     if not console.is_terminal():
         raise UsageError("--preview draws on a terminal, and stderr is none; leave it out, or watch -o - | mpv -")
     if not console.is_colored():
@@ -37,18 +37,18 @@ def preview(fps: Fraction | float) -> Iterator[Callable[["np.ndarray"], None]]:
     """Inside, `show(frames)` plays uint8 RGB frames [T, H, W, 3] at this rate, in place; it returns at once.
 
     What comes before the frames shown earlier are played out takes their place; frames that the terminal is too slow
-    for are left out. Raises UsageError where no pictures can be drawn.
+    for are left out. Raises UsageError where no frames can be drawn.
     """
     check_preview()
-    picture = Picture(float(fps))
-    with console.screen("picture", picture) as screen:
+    player = FramePlayer(float(fps))
+    with console.screen("picture", player) as screen:
         if screen.console.options.ascii_only:
             raise UsageError("--preview needs a terminal that shows UTF-8; leave it out")
-        yield picture.show
+        yield player.show
 
 
-class Picture:
-    """A rich renderable: the frame whose time has come, in as many cells as there is room for."""
+class FramePlayer:
+    """A rich renderable that draws the frame whose time has come, in as many cells as there is room for."""
 
     def __init__(self, fps: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._fps, self._clock = fps, clock
@@ -60,7 +60,7 @@ class Picture:
             self._playing = frames, self._clock()  # in one step: another thread draws
 
     def frame(self) -> "np.ndarray | None":
-        """The frame that is due, uint8 RGB [H, W, 3]; the last one stays."""
+        """Return the frame that is due, uint8 RGB [H, W, 3]; the last one stays."""
         if self._playing is None:
             return None
         frames, began = self._playing
@@ -78,7 +78,7 @@ class Picture:
 
 
 def fit(width: int, height: int, *, columns: int, rows: int) -> tuple[int, int]:
-    """Columns and rows for a picture of so many pixels on a terminal of so many, its shape kept.
+    """Return columns and rows for a frame of so many pixels on a terminal of so many, its shape kept.
 
     A cell is taken to be twice as high as wide: it holds two square pixels.
     """
@@ -88,7 +88,7 @@ def fit(width: int, height: int, *, columns: int, rows: int) -> tuple[int, int]:
 
 
 def shrink(frame: "np.ndarray", *, width: int, height: int) -> "np.ndarray":
-    """uint8 RGB [H, W, 3] -> [height, width, 3]; each pixel is the mean of the area that it stands for."""
+    """Scale a frame uint8 RGB [H, W, 3] to [height, width, 3]; each pixel is the mean of the area it stands for."""
     import numpy as np
     from PIL import Image
 
@@ -96,7 +96,10 @@ def shrink(frame: "np.ndarray", *, width: int, height: int) -> "np.ndarray":
 
 
 def half_blocks(pixels: "np.ndarray") -> Iterator[list[Any]]:
-    """uint8 RGB [2 rows, columns, 3] -> rows of rich segments, a cell's ink its upper pixel, its paper the lower."""
+    """Yield rows of rich segments for uint8 RGB [2 rows, columns, 3].
+
+    A cell's ink is its upper pixel, its paper the lower one.
+    """
     from rich.segment import Segment
 
     for row in cell_runs(pixels):

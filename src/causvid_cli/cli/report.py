@@ -63,7 +63,7 @@ def step_reporter(task: Task, plan: "Plan", progress: Progress) -> "OnStep":
 
     def on_step(chunk: "Chunk", done: int) -> None:
         steps = len(plan.steps_of(chunk))
-        start, end = (job.retiming.shown_until(grid.start_picture(index)) for index in (chunk.index, chunk.index + 1))
+        start, end = (job.retiming.shown_until(grid.first_frame(index)) for index in (chunk.index, chunk.index + 1))
         text = f"chunk {chunk.index + 1}{chunks}, step {min(done + 1, steps)} of {steps}"
         progress.step(text, made=(end - start) * done / steps)
 

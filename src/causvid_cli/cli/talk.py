@@ -103,9 +103,9 @@ def loud_cues(
     from causvid_cli.media.loudness import STEP_S, is_loud
 
     cues: list[ScriptCue] = []
-    chunk, start, was = 0, grid.start_picture(0), None
+    chunk, start, was = 0, grid.first_frame(0), None
     while not cues or start / retiming.made < len(levels) * STEP_S:
-        end = grid.start_picture(chunk + 1)
+        end = grid.first_frame(chunk + 1)
         now = is_loud(levels, start_s=start / retiming.made, end_s=end / retiming.made, threshold_db=threshold_db)
         if now != was:
             at = Time(Fraction(retiming.shown_until(start)), "f") if cues else None

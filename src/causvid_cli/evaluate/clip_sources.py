@@ -95,7 +95,7 @@ def together(
     """
     model, codec = student.model, student.codec
     held = len(given[0]) if given else 0
-    plan = student.plan(length=f"{frames}f", seed=0, given_pictures=held, shows_given=True)
+    plan = student.plan(length=f"{frames}f", seed=0, prefix_frames=held, shows_given=True)
     cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
     prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
     recomputed, state = student.recompute_context(plan), codec.decode_state()

@@ -15,7 +15,7 @@ from causvid_cli.evaluate.experiments import Experiment, OnMade, TrialMaker, as_
 from causvid_cli.evaluate.judge import FRAMES, asked, asked_late
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.results_folder import Folder, Record
-from causvid_cli.geometry import Hold, held_pictures
+from causvid_cli.geometry import Hold, held_frames
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import FIRST_WORDS, Story
 
@@ -87,7 +87,7 @@ def measure_shots(
     cues = [[Cue(prompt=clip.prompt)] for clip in clips]
     ways: list[dict[str, Record]] = [{} for _ in clips]
     for hold in HOLDS:
-        held = held_pictures(trials.codec.facts, trials.student.facts.chunk_frames, hold)
+        held = held_frames(trials.codec.facts, trials.student.facts.chunk_frames, hold)
         drawn = np.stack([draw(shot, held, frames, clip.seed) for shot, clip in zip(of, clips, strict=True)])
         given = [storybook.PALETTE[indices[:held]] for indices in drawn]
         _, made = trials.make(clips, cues, frames=frames, given=given)

@@ -116,9 +116,9 @@ class Times:
     @classmethod
     def of(cls, grid: ChunkGrid) -> "Times":
         """The cue comes when the judge has seen the first story, and the video ends when it has seen the second."""
-        chunk = next(chunk.index for chunk in grid.chunks(None) if grid.start_picture(chunk.index) >= FRAMES)
-        settled = grid.start_picture(chunk + SETTLED)
-        starts = [grid.start_picture(each.index) for each in grid.chunks(settled + FRAMES)]
+        chunk = next(chunk.index for chunk in grid.chunks(None) if grid.first_frame(chunk.index) >= FRAMES)
+        settled = grid.first_frame(chunk + SETTLED)
+        starts = [grid.first_frame(each.index) for each in grid.chunks(settled + FRAMES)]
         return cls(starts[chunk], chunk, settled, settled + FRAMES, tuple(starts[chunk:]))
 
 

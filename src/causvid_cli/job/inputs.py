@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import MediaError, UsageError
-from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_pictures
+from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_frames
 from causvid_cli.job.job import AudioUsed, Input, sha256_of
 from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength
 from causvid_cli.timecode import FASTEST_FPS, parse_time
@@ -166,7 +166,7 @@ class Photo(InputMedia):
         self._photo = open_image(self.path, background=parse_colour(self.background))
         times = self._sizes(facts, codec, self._photo.size, size)
         self.size = (self.cells[0] * times, self.cells[1] * times)
-        self._held = held_pictures(codec, facts.chunk_frames, self.hold)
+        self._held = held_frames(codec, facts.chunk_frames, self.hold)
         self.latent_frames = codec.latent_frames(self._held)
         self.sha256 = sha256_of(self.path)
 

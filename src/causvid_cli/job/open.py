@@ -63,7 +63,7 @@ def open_interpolator(job: Job, *, start_frame: int = 0) -> Interpolator | None:
 
 def chapters_of(job: Job, grid: ChunkGrid) -> list[Chapter]:
     """A chapter for each cue, where there are several."""
-    starts = [job.retiming.shown_until(grid.start_picture(cue.start_chunk)) for cue in job.cues]
+    starts = [job.retiming.shown_until(grid.first_frame(cue.start_chunk)) for cue in job.cues]
     chapters = [Chapter(max(0, start), cue.title) for start, cue in zip(starts, job.cues, strict=True)]
     return [replace(chapters[0], start_frame=0), *chapters[1:]] if len(chapters) > 1 else []
 

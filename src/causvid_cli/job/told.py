@@ -56,10 +56,10 @@ def _script_cue(cue: Cue, job: Job, grid: ChunkGrid) -> ScriptCue:
     plain = ScriptCue(prompt=cue.prompt, seed=cue.seed, negative=cue.negative or None, name=cue.name or None)
     if first:
         return plain
-    blend_ms = nearest_whole(1000 * cue.blend_chunks * grid.chunk_pictures / made)
+    blend_ms = nearest_whole(1000 * cue.blend_chunks * grid.chunk_video_frames / made)
     return replace(
         plain,
-        at=Time(Fraction(job.retiming.shown_until(grid.start_picture(cue.start_chunk))), "f"),
+        at=Time(Fraction(job.retiming.shown_until(grid.first_frame(cue.start_chunk))), "f"),
         transition=cue.transition,
         blend=Time(Fraction(blend_ms, 1000)) if cue.blend_chunks else None,
         strength=cue.strength if cue.strength != 1 else None,

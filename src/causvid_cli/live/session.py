@@ -359,10 +359,10 @@ class Live:
         return isinstance(self._writer, FileWriter)
 
     def _video_s(self, chunk: int) -> float:
-        return float(self.grid.start_picture(chunk) / self.job.retiming.made)
+        return float(self.grid.first_frame(chunk) / self.job.retiming.made)
 
     def _frame(self, chunk: int) -> int:
-        return self.job.retiming.shown_until(self.grid.start_picture(chunk))
+        return self.job.retiming.shown_until(self.grid.first_frame(chunk))
 
     def _seen_in(self) -> float:
         """Seconds until the next chunk that is begun is seen."""

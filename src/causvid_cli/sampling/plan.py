@@ -92,12 +92,12 @@ def make_plan(
     options: GenerateOptions,
     *,
     codec: CodecFacts,
-    given_pictures: int = 0,
+    prefix_frames: int = 0,
     shows_given: bool = False,
 ) -> Plan:
     """Check options against the facts of a model and work out what they come to. Raises UsageError.
 
-    given_pictures: how many pictures are there before the first chunk. shows_given: whether the video begins with them.
+    prefix_frames: video frames before the first chunk. shows_given: whether the video begins with them.
     """
     check_guidance(options.guidance)
     if options.switch not in TRANSITIONS:
@@ -114,7 +114,7 @@ def make_plan(
         geometry=Geometry(height, width, codec.spatial_factor),
         grid=facts.grid(
             codec,
-            given_frames=codec.latent_frames(given_pictures) if given_pictures else 0,
+            given_frames=codec.latent_frames(prefix_frames) if prefix_frames else 0,
             shows_given=shows_given,
         ),
         steps=steps,

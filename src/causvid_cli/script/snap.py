@@ -108,9 +108,9 @@ def in_frames(script: Script, grid: ChunkGrid, retiming: Retiming = SAME_RATE) -
 def _frames(time: Time, grid: ChunkGrid, retiming: Retiming) -> Fraction:
     """How many of the grid's frames pass until a time; exact."""
     if time.unit == "latent":
-        return Fraction(grid.codec.frames(grid.given_frames + int(time.number)) - grid.hidden_pictures)
+        return Fraction(grid.codec.frames(grid.given_frames + int(time.number)) - grid.hidden_frames)
     if time.unit == "chunk":
-        return time.number * grid.chunk_pictures
+        return time.number * grid.chunk_video_frames
     return time.frames(retiming.shown) * retiming.made / retiming.shown
 
 
@@ -176,7 +176,7 @@ class _Snapping:
             before = (play, chunk)
             if play == 0:
                 self._warn_of_first()
-            if chunk and self.grid.start_picture(chunk) >= frames:
+            if chunk and self.grid.first_frame(chunk) >= frames:
                 self._warn(play, f"begins at the end of the video ({_seconds(frames / self.fps)}s); left out")
                 continue
             yield self._snapped(play, chunk)
@@ -184,7 +184,7 @@ class _Snapping:
     def _chunk(self, play: int) -> int:
         """The chunk for a play after the first, as `snap` says."""
         snap: Snap = self.script.snap
-        asked, start = self._asked(play), self.grid.start_picture
+        asked, start = self._asked(play), self.grid.first_frame
         below = max(0, self.grid.chunk_of(int(asked)))
         if asked <= start(below):
             if asked < start(below) and snap == "error":
@@ -200,9 +200,9 @@ class _Snapping:
         blend = 0
         asked_blend = _frames(cue.blend, self.grid, self.retiming) if cue.blend else None
         if asked_blend:
-            blend = nearest_whole(asked_blend / self.grid.chunk_pictures)
-            if asked_blend < self.grid.chunk_pictures:
-                chunk_s = _seconds(self.grid.chunk_pictures / self.fps)
+            blend = nearest_whole(asked_blend / self.grid.chunk_video_frames)
+            if asked_blend < self.grid.chunk_video_frames:
+                chunk_s = _seconds(self.grid.chunk_video_frames / self.fps)
                 takes = f"it takes one chunk ({chunk_s}s)" if blend else f"a chunk is {chunk_s}s: it changes at once"
                 self._warn(play, f"blend {cue.blend} is shorter than a chunk; {takes}")
         negative = cue.negative if cue.negative is not None else script.negative
@@ -217,7 +217,7 @@ class _Snapping:
             negative=negative or "",
             name=cue.name or cue.prompt,
         )
-        frame = self.retiming.shown_until(self.grid.start_picture(chunk))
+        frame = self.retiming.shown_until(self.grid.first_frame(chunk))
         return SnappedCue(
             number=play % len(script.cues) + 1,
             round=play // len(script.cues) + 1,
@@ -226,7 +226,7 @@ class _Snapping:
             frame=frame,
             start_s=frame / self.retiming.shown,
             blend_asked_s=asked_blend / self.fps if asked_blend else None,
-            blend_s=blend * self.grid.chunk_pictures / self.fps,
+            blend_s=blend * self.grid.chunk_video_frames / self.fps,
         )
 
     # --- what is said -------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class _Snapping:
         self.warnings.append(self._problem(play, message))
 
     def _complain_of_neighbours(self, play: int, before: int, chunk: int) -> None:
-        gap = _seconds(self.grid.chunk_pictures / self.fps)
+        gap = _seconds(self.grid.chunk_video_frames / self.fps)
         line = self._cue(before).line
         place = f", line {line}" if line else ""
         self._complain(
@@ -254,7 +254,7 @@ class _Snapping:
         )
 
     def _complain_of_edge(self, play: int, chunks: list[int]) -> None:
-        near = " or ".join(f"{_seconds(self.grid.start_picture(chunk) / self.fps)}s" for chunk in chunks)
+        near = " or ".join(f"{_seconds(self.grid.first_frame(chunk) / self.fps)}s" for chunk in chunks)
         self._complain(play, f"{self._cue(play).start} is not at a chunk's edge (snap: error); try {near}")
 
     def _warn_of_first(self) -> None:
