@@ -1,12 +1,15 @@
 """What is done of a batch is read back whole, whatever killed the process that wrote it."""
 
 import multiprocessing
+import os
 
 import pytest
 
-from causvid_cli.batch.ledger import RESULTS, Ledger, append
+from causvid_cli.batch.ledger import FAILED, RESULTS, Ledger, append
 from causvid_cli.errors import OutputError
 from causvid_cli.files import sha256_of_file
+
+UNHASHABLE = b'{"path": [], "bytes": 1, "sha256": "x"}'
 
 
 def result(folder, name="a.mp4", content=b"video"):
@@ -26,7 +29,9 @@ def test_done_is_a_file_that_is_there_as_it_was_written(tmp_path):
     assert not ledger.is_done("a.mp4")
 
 
-@pytest.mark.parametrize("torn", [b'{"path": "b.m', b"\xff\xfe", b"{}", b"null", b'{"path": "b.mp4"}'])
+@pytest.mark.parametrize(
+    "torn", [b'{"path": "b.m', b"\xff\xfe", b"{}", b"null", b'{"path": "b.mp4"}', UNHASHABLE, b"[" * 99_999]
+)
 def test_a_torn_line_is_passed_over_and_the_next_is_whole(tmp_path, torn):
     ledger = Ledger.open(tmp_path)
     ledger.add_result(result(tmp_path))
@@ -55,4 +60,8 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
         append(tmp_path / "no" / RESULTS, {})
     (tmp_path / RESULTS).mkdir()
     with pytest.raises(OutputError, match="cannot be read"):
+        Ledger.open(tmp_path)
+    os.mkfifo(tmp_path / FAILED)
+    (tmp_path / RESULTS).rmdir()
+    with pytest.raises(OutputError, match="not a regular file"):
         Ledger.open(tmp_path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError
-from causvid_cli.files import sha256_of_file
+from causvid_cli.files import open_regular, sha256_of_file
 
 RESULTS, FAILED = "results.jsonl", "failed.jsonl"
 
@@ -79,11 +79,11 @@ def append(path: Path, entry: dict[str, Any]) -> None:
 def _entries(path: Path, needed: Set[str]) -> Iterator[dict[str, Any]]:
     """Yield the whole lines of a ledger file, those that hold what is needed; nothing where there is no file."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for line in file:
-                with suppress(ValueError):
+                with suppress(ValueError, RecursionError):
                     entry = json.loads(line)
-                    if isinstance(entry, dict) and needed <= entry.keys():
+                    if isinstance(entry, dict) and needed <= entry.keys() and isinstance(entry["path"], str):
                         yield entry
     except FileNotFoundError:
         return
