@@ -1,5 +1,7 @@
 """A row becomes a job whose key is what it makes: equal for equal frames, another for anything else."""
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,16 @@ def test_free_fields_are_carried():
         ({"prompt": "a", "output": "x.mp4"}, "for the whole batch"),
         ({"prompt": "a", "id": "../x"}, "must be 1 to 100 letters"),
         ({"prompt": "a", "id": "x" * 101}, "must be 1 to 100 letters"),
+        ({"prompt": "a", "id": True}, "must be 1 to 100 letters"),
+        ({"prompt": "a", "ID": "../x"}, "must be 1 to 100 letters"),
+        ({"prompt": "a", "custom-id": "../x"}, "must be 1 to 100 letters"),
+        ({"prompt": "a", "id": "x", "custom_id": "x"}, "custom_id: another field says the id already"),
+        ({"prompt": "a", "Prompt": "b"}, "Prompt: another field says the prompt already"),
+        ({"prompt": "a", "seed": 1, "SEED": 2}, "SEED: another field says the seed already"),
+        ({"prompt": "a", "Command": "i2v"}, "no image: i2v needs one"),
+        ({"prompt": "a", "id": "\u6f22" * 100}, "the name is 73 bytes too long"),
+        ({"prompt": "a", "picture": b"\xff"}, r"picture: b'\\xff' cannot be kept as JSON"),
+        ({"prompt": "a", "scores": [float("nan")]}, "scores: .* cannot be kept as JSON"),
         ({"prompt": "a", "id": ["x"]}, "must be 1 to 100 letters"),
         ({"prompt": "a", "command": "i3v"}, "unknown command 'i3v'; did you mean i2v"),
         ({"prompt": "a", "command": ["t2v"]}, "unknown command"),
@@ -130,7 +142,25 @@ def test_an_id_is_there_once():
     assert [mistake.text for mistake in found.mistakes] == ["id 'x': line 1 has it already"]
 
 
-@pytest.mark.parametrize("template", ["{id}.mp4", "{id}-{key}-{what}.mp4", "../{id}{key}.mp4", "/{id}{key}.mp4", "{"])
+def test_moments_and_decimal_numbers_are_carried_as_text():
+    (job,) = jobs({"prompt": "a", "day": date(2026, 11, 29), "price": Decimal("1.50")})
+    assert job.carried == {"day": "2026-11-29", "price": "1.50"}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "{id}.mp4",
+        "{id}-{key}-{what}.mp4",
+        "../{id}{key}.mp4",
+        "/{id}{key}.mp4",
+        "{",
+        "{id}-{key:.0}.mp4",
+        "{id!r}-{key}.mp4",
+        "{id:>5000000000}{key}.mp4",
+    ],
+)
 def test_a_template_names_one_file_in_the_folder(template):
     with pytest.raises(UsageError, match="-o "):
         check_template(template)

@@ -79,11 +79,33 @@ def test_every_mistake_of_a_file_is_told_in_one_pass_before_anything_is_made():
         (["--shard", "a/b"], "I/N"),
         (["-o", "-"], "one video at a time"),
         (["-o", "x.mp4"], "must hold {id} and {key}"),
+        (["-o", ""], "must hold {id} and {key}"),
+        (["--shard", "0/" + "9" * 5000], "I/N"),
     ],
 )
 def test_options_that_no_batch_has(arguments, complaint):
     write(*ROWS)
     fails(run("batch", "jobs.jsonl", *arguments), 2, complaint)
+
+
+def test_a_file_of_no_known_format_is_refused_before_anything_is_made():
+    write(*ROWS)
+    fails(run("batch", "jobs.jsonl", "-o", "{id}-{key}.txt"), 7, "txt cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"command": "i2v", "image": "a\0.png", "prompt": "a"}, "jobs.jsonl:1: invalid value for 'IMAGE'"),
+        ({"command": "i2v", "image": "\ud800.png", "prompt": "a"}, "jobs.jsonl:1: invalid value for 'IMAGE'"),
+        ({"prompt": "a", "length": "inf"}, "jobs.jsonl:1: --length inf: a video of a batch must end"),
+    ],
+)
+def test_what_the_command_itself_complains_about_has_its_line(row, complaint):
+    write(row)
+    result = run("batch", "jobs.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(complaint), result.stderr
 
 
 def test_an_empty_file():

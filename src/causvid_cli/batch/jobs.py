@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path, PurePath
 from string import Formatter
 from typing import Any, Literal
@@ -21,8 +23,11 @@ KEY_CHARACTERS = 8
 """Of a job's key, in the name of its file."""
 TEMPLATE = "{id}-{key}.mp4"
 ID_RULE = "1 to 100 letters, digits and . _ -, the first no dot and no dash"
+LONGEST_NAME = 240
+"""Bytes of a file's name: what a file system takes, less what is added while a video is made."""
 _ID = re.compile(r"\w[\w.-]{0,99}")
-_OWN = ("id", "custom-id", "command")
+_OWN = {"id": "id", "custom-id": "id", "command": "command"}
+"""Fields that are about the row itself, by the names they may be written under."""
 _FIELDS = ("id", "key", "seed", "command")
 _FILES = ("audio", "lora")
 """Options that name files."""
@@ -103,15 +108,16 @@ class JobReader:
                 self.mistakes.append(Mistake(row.line, str(error)))
 
     def _job(self, row: Row) -> Job:
-        name = row.fields.get("command", DEFAULT_COMMAND)
+        own, fields = _parted(row.fields)
+        name = own.get("command", DEFAULT_COMMAND)
         command = self._commands.get(name) if isinstance(name, str) else None
         if command is None:
             near = did_you_mean(str(name), self._commands) or f"; known: {', '.join(self._commands)}"
             raise UsageError(f"unknown command {shown(name)}{near}")
-        said, carried = self._told(command, row.fields)
+        said, carried = self._told(command, fields)
         if missing := next((each for each in command.inputs if each not in said), None):
             raise UsageError(f"no {missing}: {command.name} needs one")
-        identity = self._identity(row)
+        identity = self._identity(own.get("id"), row.line)
         alike = _hash({"command": name, **said})
         self._alike[alike] += 1
         if "seed" not in said:  # the same at every run, and another one for each row that says the same
@@ -121,6 +127,8 @@ class JobReader:
         key, slug = _hash([files, recipe]), re.sub(r"\W+", "-", str(said.get("prompt", name)).lower(), flags=re.ASCII)
         identity = identity or slug.strip("-")[:40].strip("-") or str(name)
         path = self._template.format(id=identity, key=key[:KEY_CHARACTERS], seed=said["seed"], command=name)
+        if (too_long := max(len(part.encode()) for part in PurePath(path).parts) - LONGEST_NAME) > 0:
+            raise UsageError(f"{path}: the name is {too_long} bytes too long; give a shorter id or -o")
         return Job(
             line=row.line,
             id=identity,
@@ -137,10 +145,12 @@ class JobReader:
         """Inputs and options by name, with those of all rows, and the free fields."""
         said: dict[str, Any] = {name: value for name, value in self._shared.items() if name in command.options}
         carried: dict[str, Any] = {}
+        seen: set[str] = set()
         for given, value in fields.items():
-            name = given.strip().lower().replace("_", "-")
-            if name in _OWN:
-                continue
+            name = _plain(given)
+            if name in seen and (name in command.inputs or name in command.options):
+                raise UsageError(f"{given}: another field says the {name} already")
+            seen.add(name)
             if name in command.inputs:
                 said[name] = self._input(name, value)
             elif name in command.options:
@@ -150,7 +160,7 @@ class JobReader:
             elif near := self._near(command, name):
                 raise UsageError(f"unknown field {given!r}{near}")
             else:
-                carried[given] = value
+                carried[given] = _carriable(given, value)
                 self.carried.add(given)
         return said, carried
 
@@ -189,16 +199,15 @@ class JobReader:
             return check_seed(parse_whole(texts[0], name="seed"))
         return texts if kind == "list" else texts[0]
 
-    def _identity(self, row: Row) -> str:
+    def _identity(self, own: Any, line: int) -> str:
         """The row's own id, or "" where it has none. Raises UsageError for one that is no name, or there twice."""
-        own = row.fields.get("id", row.fields.get("custom_id"))
         if own is None:
             return ""
         identity = str(own)
-        if not isinstance(own, str | int) or not _ID.fullmatch(identity):
+        if not isinstance(own, str | int) or isinstance(own, bool) or not _ID.fullmatch(identity):
             raise UsageError(f"id {shown(own)}: must be {ID_RULE}")
-        if (line := self._lines.setdefault(identity, row.line)) != row.line:
-            raise UsageError(f"id {identity!r}: line {line} has it already")
+        if (first := self._lines.setdefault(identity, line)) != line:
+            raise UsageError(f"id {identity!r}: line {first} has it already")
         return identity
 
     def _recipe(self, command: RowCommand, said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -215,6 +224,39 @@ class JobReader:
         return checked
 
 
+def _plain(given: str) -> str:
+    """A field's name as the command line spells it."""
+    return given.strip().lower().replace("_", "-")
+
+
+def _parted(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is about the row itself, by id and command, and the other fields. Raises UsageError for one said twice."""
+    own: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for given, value in fields.items():
+        name = _OWN.get(_plain(given))
+        if name is None:
+            others[given] = value
+        elif name in own:
+            raise UsageError(f"{given}: another field says the {name} already")
+        else:
+            own[name] = value
+    return own, others
+
+
+def _carriable(name: str, value: Any) -> Any:
+    """A free field's value, moments and decimal numbers as text. Raises UsageError for what JSON cannot hold."""
+    if isinstance(value, date | time | Decimal):
+        return str(value)
+    try:
+        to_json(value)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{name}: {shown(value)} cannot be kept as JSON; leave the field out, or make text of it"
+        ) from None
+    return value
+
+
 def command_line(command: RowCommand, said: Mapping[str, Any]) -> tuple[str, ...]:
     """What a row says, as the command line has it."""
     words = [command.name]
@@ -228,13 +270,16 @@ def command_line(command: RowCommand, said: Mapping[str, Any]) -> tuple[str, ...
 def check_template(template: str) -> str:
     """The -o of a batch. Raises UsageError unless it names one file in the batch's folder, by id and key."""
     try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+        fields = {name for _, name, _, _ in parts}
         template.format(**dict.fromkeys(_FIELDS, "x"))
     except (ValueError, KeyError, IndexError, AttributeError):
         known = ", ".join(f"{{{name}}}" for name in _FIELDS)
         raise UsageError(f"-o {template}: only {known} can be filled in; {{{{ is a brace itself") from None
     if not {"id", "key"} <= fields:
         raise UsageError(f"-o {template}: must hold {{id}} and {{key}}, so that each job has a file of its own")
+    if any(width or conversion for _, _, width, conversion in parts):  # a key cut short is no key
+        raise UsageError(f"-o {template}: its fields are filled in as they are; write {{id}}, {{key}} and no more")
     path = PurePath(template)
     if path.is_absolute() or ".." in path.parts or "%" in template:
         raise UsageError(f"-o {template}: must be one file inside the folder (--dir)")

@@ -1,6 +1,7 @@
 """A jobs file -> rows: JSON lines, CSV, plain text, Parquet or a folder of the datasets library. Imports no torch."""
 
 import csv
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -164,5 +165,9 @@ def _dataset_rows(path: Path) -> Iterator[Row]:
 
 
 def _said(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that say something: CSV has no other way to leave one out than an empty cell, Parquet has null."""
-    return {str(name): value for name, value in row.items() if value is not None and value != ""}
+    """The fields that say something: CSV leaves one out by an empty cell only, Parquet by null or NaN."""
+    return {str(name): value for name, value in row.items() if value is not None and value != "" and not _is_nan(value)}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

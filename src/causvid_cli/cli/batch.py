@@ -1,6 +1,7 @@
 """Command `batch`: many videos from one file, each made once."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +131,20 @@ def batch(
     without a seed gets one of its own that is always the same. The same batch again makes what is missing, and of a row
     that has changed the new video. Batches that share a folder share the work. Exit code 8: some jobs failed.
     """
+    from causvid_cli.video.formats import form_of  # loads PyAV
+
     if video_options.output == "-":
         raise UsageError("-o -: one video at a time goes there; name a file, such as {id}-{key}.mp4")
     part = parse_shard(shard)
+    template = TEMPLATE if video_options.output is None else check_template(video_options.output)
+    form_of(Path(template))  # whose complaint comes first
     place = folder or Path(jobs.stem or "jobs")
     root = typer_context.find_root().command
     if ray is not None and workers is not None:
         raise UsageError("--ray and --workers: a cluster has as many workers as it has room for; leave --workers out")
     if ray is not None:  # other machines have other working directories
         jobs, place = jobs.absolute(), place.absolute()
-    found = _read(jobs, root, _shared(typer_context, video_options), video_options.output or TEMPLATE)
+    found = _read(jobs, root, _shared(typer_context, video_options), template)
     chosen = [job for job in found if part is None or part.holds(job)]
     Batch(
         folder=place,
@@ -196,7 +201,10 @@ def _read(path: Path, root: Any, shared: Mapping[str, Any], template: str) -> li
     """The jobs of a file. Raises JobsError, with every mistake in it."""
 
     def check(arguments: tuple[str, ...]) -> Mapping[str, Any]:
-        job = planned(root, arguments).job.plain
+        task = planned(root, arguments)
+        if task.is_endless:
+            raise UsageError("--length inf: a video of a batch must end; try --length 1h")
+        job = task.job.plain
         facts = job.recipe({})
         for name in ("prompt", "seed") if job.command == "edit-script" else ("prompt", "seed", "cues"):
             facts.pop(name)
@@ -206,7 +214,7 @@ def _read(path: Path, root: Any, shared: Mapping[str, Any], template: str) -> li
         row_commands(root),
         base=path.parent,
         shared=shared,
-        template=check_template(template),
+        template=template,
         check=check,
         reserved=OF_THE_BATCH,
     )
@@ -243,7 +251,7 @@ def parse_shard(text: str | None) -> Shard | None:
         if not name:
             raise UsageError(f"--shard {text}: which one? write I/N, or set one of {', '.join(RANKS)}")
         index = os.environ[name]
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+    if not (re.fullmatch(r"\d{1,15}/\d{1,15}", f"{index}/{count}", re.ASCII) and int(index) < int(count)):
         told = f" ({name}={index})" if not slash else ""
         raise UsageError(f"--shard {text}{told}: must be I/N, with I from 0 to N - 1, such as 0/4")
     return Shard(int(index), int(count))

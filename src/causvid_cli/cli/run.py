@@ -23,7 +23,7 @@ from causvid_cli.cli.report import (
 )
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_recording
 from causvid_cli.cli.task import Task, check_output_of
-from causvid_cli.errors import OutputError
+from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.extras import staying
 from causvid_cli.models.catalogue import length_warning
 from causvid_cli.units import counted
@@ -55,8 +55,14 @@ def planned(root: Any, arguments: Sequence[str]) -> Task:
 
     Raises CausvidError, also for what typer complains about.
     """
-    with planning() as tasks, root.make_context("causvid", list(arguments)) as context:
-        root.invoke(context)
+    try:
+        with planning() as tasks, root.make_context("causvid", list(arguments)) as context:
+            root.invoke(context)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's and click's usage errors share no public class
+            said = " ".join(error.format_message().split())
+            raise UsageError(said[:1].lower() + said[1:]) from None
+        raise
     return tasks[0]
 
 
