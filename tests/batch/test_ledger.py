@@ -65,3 +65,14 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
     (tmp_path / RESULTS).rmdir()
     with pytest.raises(OutputError, match="not a regular file"):
         Ledger.open(tmp_path)
+
+
+def test_what_another_batch_adds_is_read_without_reading_the_rest_again(tmp_path):
+    ours, theirs = Ledger.open(tmp_path), Ledger.open(tmp_path)
+    for number in range(3):
+        theirs.add_result(result(tmp_path, f"{number}.mp4"))
+        ours.read()
+        assert set(ours.results) == set(theirs.results)
+    before = dict(ours._read)
+    ours.read()
+    assert ours._read == before == {RESULTS: (tmp_path / RESULTS).stat().st_size}

@@ -61,6 +61,17 @@ def test_a_batch_makes_what_the_commands_make_and_makes_it_once():
     assert all(path.stat().st_mtime_ns == before[path] for path in before if "then" not in path.name)
 
 
+def test_two_batches_at_once_share_the_work_and_tell_of_each_video_once():
+    rows = [
+        {"id": f"j{number}", "prompt": "a red car moves left", "seed": number, "length": "8f"} for number in range(6)
+    ]
+    write(*rows)
+    command = [sys.executable, "-m", "causvid_cli", "batch", "jobs.jsonl", "-q", "--together", "1"]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [each.wait() for each in both] == [0, 0]
+    assert sorted(entry["id"] for entry in lines("results.jsonl")) == [row["id"] for row in rows]
+
+
 def test_every_mistake_of_a_file_is_told_in_one_pass_before_anything_is_made():
     write({"promt": "a"}, {"prompt": "a", "length": "3 parsecs"}, {"prompt": "a", "model": "nobody"})
     result = run("batch", "jobs.jsonl")

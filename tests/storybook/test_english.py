@@ -213,6 +213,6 @@ def test_hostile_text_is_read_in_linear_time() -> None:
         "dogg ",
     )
     for part in parts:
-        before = time.perf_counter()
+        before = time.process_time()
         parse(part * 2000, previous)
-        assert time.perf_counter() - before < 2, part  # 0.1 s on an idle core
+        assert time.process_time() - before < 10, part  # a tenth of a second; what is quadratic takes minutes

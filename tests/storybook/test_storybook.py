@@ -233,9 +233,9 @@ def test_any_string_parses_and_quickly() -> None:
         parse("".join(map(chr, points)))
     letters = "".join(rng.choice(list("abcdefghij       "), 100_000))
     for text in (letters, "a" * 100_000, "cat " * 25_000, "\x00", "turns into " * 9_000, "", "\u0130'\u0130 's"):
-        before = time.perf_counter()
+        before = time.process_time()
         parse(text, parse("a cat jumps").story)
-        assert time.perf_counter() - before < 4  # 0.5 s on an idle core; the bound leaves room for a busy one
+        assert time.process_time() - before < 10  # half a second; what is quadratic takes minutes
 
 
 def test_story_refuses_unknown_names() -> None:

@@ -29,15 +29,22 @@ class Ledger:
     folder: Path
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _read: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file that have been read."""
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
         """Read what earlier batches have left. Raises OutputError when it cannot be read."""
         ledger = cls(folder)
-        for name, found, needed in ((RESULTS, ledger.results, _RESULT), (FAILED, ledger.failed, {"path"})):
-            for entry in _entries(folder / name, needed):
-                found[entry["path"]] = entry
+        ledger.read()
         return ledger
+
+    def read(self) -> None:
+        """Read what has been added since, by other batches as well. Raises OutputError when it cannot be read."""
+        for name, found, needed in ((RESULTS, self.results, _RESULT), (FAILED, self.failed, {"path"})):
+            for entry, end in _entries(self.folder / name, needed, start=self._read.get(name, 0)):
+                found[entry["path"]] = entry
+                self._read[name] = end
 
     def is_done(self, path: str) -> bool:
         """Return whether a job's file is there and is the one that was written, byte for byte."""
@@ -76,15 +83,17 @@ def append(path: Path, entry: dict[str, Any]) -> None:
         raise OutputError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
 
 
-def _entries(path: Path, needed: Set[str]) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a ledger file, those that hold what is needed; nothing where there is no file."""
+def _entries(path: Path, needed: Set[str], *, start: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the whole lines from a byte on that hold what is needed, and where each ends; nothing without a file."""
     try:
         with open_regular(path) as file:
+            end = file.seek(start)
             for line in file:
+                end += len(line)
                 with suppress(ValueError, RecursionError):
                     entry = json.loads(line)
                     if isinstance(entry, dict) and needed <= entry.keys() and isinstance(entry["path"], str):
-                        yield entry
+                        yield entry, end
     except FileNotFoundError:
         return
     except OSError as error:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.run import planned
 from causvid_cli.cli.video_options import VideoOptions, with_video_options_but
 from causvid_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer()
 

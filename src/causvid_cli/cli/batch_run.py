@@ -195,7 +195,13 @@ class Batch:
 
     def _done(self, job: Job, assignment: Assignment, event: Mapping[str, Any]) -> None:
         facts = {name: event[name] for name in ("bytes", "sha256", "frames", "seconds", "device", "notes")}
-        self._keep(job, facts | {"tries": assignment.tries})
+        if event["found"]:  # another batch that shares the folder has made it, and may have said so
+            self.ledger.read()
+        known = self.ledger.results.get(job.path, {})
+        if event["found"] and known.get("sha256") == event["sha256"]:
+            self._tell_done(known)
+        else:
+            self._keep(job, facts | {"tries": assignment.tries})
         for copy in self.copies.pop(job.key, ()):
             _copy(self.folder / job.path, self.folder / copy.path)
             self._keep(copy, facts | {"seconds": 0.0, "tries": 0, "copy_of": job.path})
@@ -203,6 +209,9 @@ class Batch:
     def _keep(self, job: Job, facts: Mapping[str, Any]) -> None:
         entry = {"id": job.id, "key": job.key, "path": job.path, **facts, "line": job.line, "fields": job.carried}
         self.ledger.add_result(entry)
+        self._tell_done(entry)
+
+    def _tell_done(self, entry: Mapping[str, Any]) -> None:
         self.table.done += 1
         self._announce("done", entry)
 

@@ -216,6 +216,7 @@ def _facts(output: Path, *, frames: int, made: VideoResult | None = None) -> dic
         "bytes": output.stat().st_size,
         "sha256": sha256_of_file(output),
         "frames": frames,
+        "found": made is None,
         "seconds": 0.0,
         "device": made.job.device if made else "",
         "notes": [*made.read_as, *made.notes] if made else [],
