@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from causvid_cli.media.fit import Mode, fit
+from causvid_cli.media.fit import fit
+from causvid_cli.request import FitMode
 
 CLIP, MODEL, GAP = (160, 90), (90, 90), 10
-MODES: Sequence[Mode] = ("crop", "pad", "stretch")
+MODES: Sequence[FitMode] = ("crop", "pad", "stretch")
 
 
 def scene(size: tuple[int, int], color: str) -> np.ndarray:

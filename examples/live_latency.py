@@ -50,7 +50,7 @@ def main(switches: int = 100, model: str = "storybook", pace: str = "real") -> N
     for name, values in parts.items():
         cuts = statistics.quantiles(values, n=100)
         print(f"{name:20} p50 {cuts[49]:6.0f} ms   p95 {cuts[94]:6.0f} ms")
-    chunk_ms = 1000 * float(live.grid.chunk_video_frames / live.job.retiming.made)
+    chunk_ms = 1000 * float(live.grid.frames_per_chunk / live.job.retiming.made)
     print(f"a chunk is {chunk_ms:.0f} ms of video; {len(parts['total'])} switches")
 
 

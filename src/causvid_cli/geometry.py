@@ -94,7 +94,7 @@ class ChunkGrid:
         return self.codec.frames(self.given_frames + chunk_index * self.chunk_frames) - self.hidden_frames
 
     @property
-    def chunk_video_frames(self) -> int:
+    def frames_per_chunk(self) -> int:
         """How many video frames every chunk but perhaps the first makes: cues so far apart never share a chunk."""
         return self.chunk_frames * self.codec.frames_next
 

@@ -56,7 +56,7 @@ def walk(frames: int, *, width: int = 96, height: int = 64) -> np.ndarray:
 
 def stretched(size: str) -> str:
     """What is said of a clip that is not as square as the model."""
-    return f"its {size} is stretched to the model's 64x64; --fit crop or --fit pad keeps round things round"
+    return f"its {size} are stretched to the model's 64x64; --fit crop or --fit pad keep round things round"
 
 
 @pytest.fixture
@@ -577,7 +577,7 @@ def piped(monkeypatch, content: bytes) -> None:
     """stdin is a pipe that brings this."""
     stdin = SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False)
     monkeypatch.setattr(generate.sys, "stdin", stdin)
-    monkeypatch.setattr(generate, "_stdin", lambda: stdin.buffer)
+    monkeypatch.setattr(generate, "stdin_video", lambda: stdin.buffer)
 
 
 def test_restyle_takes_a_live_video_and_sends_one(tiny, clip, monkeypatch):

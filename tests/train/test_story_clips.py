@@ -303,7 +303,8 @@ def small_clips(
 
 def small_tensors(*, count: int, first_predictable_frame: Tensor, share: Tensor | None = None) -> dict[str, Tensor]:
     text = StoryText.for_vocabulary(dim=SHAPE.text_dim)
-    rows = text.empty_rows(count) + 2 + torch.arange(count)[:, None]
+    slots = torch.tensor([2 + len(words) for words in text.words.values()])  # rows of each
+    rows = text.empty_rows(count) + torch.arange(count)[:, None] % slots
     return {
         "x0": random(count, CHANNELS, FRAMES, CELLS, CELLS).half(),
         "rows": rows.contiguous(),

@@ -252,6 +252,8 @@ def test_a_pack_holds_all_that_it_needs(pack):
     facts = json.loads((pack / "causvid.json").read_text())
     assert (facts["text"], facts["codec"], facts["rope"], facts["teacher"]) == ("umt5", "wan", "relative", "teacher")
     assert {name.split("/")[0] for name in facts["files"]} == {
+        "model_index.json",
+        "scheduler",
         "transformer",
         "teacher",
         "vae",

@@ -193,7 +193,7 @@ def test_memory_does_not_grow_with_a_long_video(student):
     longlive = like(student, **LONGLIVE)
     caches = []
     kv_cache = longlive.kv_cache
-    longlive.kv_cache = lambda plan: caches.append(kv_cache(plan)) or caches[-1]
+    longlive.kv_cache = lambda plan, **options: caches.append(kv_cache(plan, **options)) or caches[-1]
     for _ in islice(longlive.stream("a cat", length="inf", seed=1, steps=1), 12):
         pass
     (cache,) = caches

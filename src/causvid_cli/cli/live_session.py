@@ -1,6 +1,5 @@
 """A live session on the command line: who tells it what, and where its events go."""
 
-import json
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ from causvid_cli.cli.progress import show_progress
 from causvid_cli.cli.report import VideoResult, report
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_output, request_of
 from causvid_cli.cli.task import Task, check_output_of
+from causvid_cli.config import to_json
 from causvid_cli.errors import UsageError
 from causvid_cli.job.job import journal_path
 from causvid_cli.live.clock import Clock
@@ -72,7 +72,7 @@ class Talk:
     def tell(self, event: dict[str, Any]) -> None:
         """Print an event for a program."""
         if self.to_pipe:
-            console.complaint(json.dumps({"v": 1} | event))
+            console.complaint(to_json({"v": 1} | event))
         else:
             console.event(**{"kind" if name == "event" else name: value for name, value in event.items()})
 

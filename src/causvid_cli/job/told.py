@@ -56,7 +56,7 @@ def _script_cue(cue: Cue, job: Job, grid: ChunkGrid) -> ScriptCue:
     plain = ScriptCue(prompt=cue.prompt, seed=cue.seed, negative=cue.negative or None, name=cue.name or None)
     if first:
         return plain
-    blend_ms = nearest_whole(1000 * cue.blend_chunks * grid.chunk_video_frames / made)
+    blend_ms = nearest_whole(1000 * cue.blend_chunks * grid.frames_per_chunk / made)
     return replace(
         plain,
         at=Time(Fraction(job.retiming.shown_until(grid.first_frame(cue.start_chunk))), "f"),

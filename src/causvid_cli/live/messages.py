@@ -51,7 +51,7 @@ class CueMessage:
         """What it tells a stream. fps: at which the model's frames are made, for the time of a blend."""
         blend = None
         if self.blend is not None:
-            blend = nearest_whole(parse_time(self.blend, name="blend").frames(fps) / grid.chunk_video_frames)
+            blend = nearest_whole(parse_time(self.blend, name="blend").frames(fps) / grid.frames_per_chunk)
         return Telling(
             prompt=self.prompt.strip() if self.prompt else None,
             transition=self.transition,

@@ -110,7 +110,7 @@ def _frames(time: Time, grid: ChunkGrid, retiming: Retiming) -> Fraction:
     if time.unit == "latent":
         return Fraction(grid.codec.frames(grid.given_frames + int(time.number)) - grid.hidden_frames)
     if time.unit == "chunk":
-        return time.number * grid.chunk_video_frames
+        return time.number * grid.frames_per_chunk
     return time.frames(retiming.shown) * retiming.made / retiming.shown
 
 
@@ -200,9 +200,9 @@ class _Snapping:
         blend = 0
         asked_blend = _frames(cue.blend, self.grid, self.retiming) if cue.blend else None
         if asked_blend:
-            blend = nearest_whole(asked_blend / self.grid.chunk_video_frames)
-            if asked_blend < self.grid.chunk_video_frames:
-                chunk_s = _seconds(self.grid.chunk_video_frames / self.fps)
+            blend = nearest_whole(asked_blend / self.grid.frames_per_chunk)
+            if asked_blend < self.grid.frames_per_chunk:
+                chunk_s = _seconds(self.grid.frames_per_chunk / self.fps)
                 takes = f"it takes one chunk ({chunk_s}s)" if blend else f"a chunk is {chunk_s}s: it changes at once"
                 self._warn(play, f"blend {cue.blend} is shorter than a chunk; {takes}")
         negative = cue.negative if cue.negative is not None else script.negative
@@ -226,7 +226,7 @@ class _Snapping:
             frame=frame,
             start_s=frame / self.retiming.shown,
             blend_asked_s=asked_blend / self.fps if asked_blend else None,
-            blend_s=blend * self.grid.chunk_video_frames / self.fps,
+            blend_s=blend * self.grid.frames_per_chunk / self.fps,
         )
 
     # --- what is said -------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class _Snapping:
         self.warnings.append(self._problem(play, message))
 
     def _complain_of_neighbours(self, play: int, before: int, chunk: int) -> None:
-        gap = _seconds(self.grid.chunk_video_frames / self.fps)
+        gap = _seconds(self.grid.frames_per_chunk / self.fps)
         line = self._cue(before).line
         place = f", line {line}" if line else ""
         self._complain(
