@@ -256,6 +256,16 @@ def test_where_nothing_is_untold_first_chunks_learn_the_truth_and_no_ode_is_need
     assert with_first["later"] != without["later"]
 
 
+def test_one_step_from_noise_learns_a_clip_by_heart_where_its_prompt_tells_it(tmp_path):
+    clips, rows = small_clips(tmp_path / "clips", count=1), []
+    facts, denoiser = replace(FACTS, steps=(1000.0,)), small_denoiser(prediction="x0")
+    plan = CausalConfig(steps=150, lr=1e-2, batch=8, warmup=10, log_every=30, ema=0.9)
+    setting = StageSetting(device=CPU, report=rows.append)
+    train_causal(tmp_path / "run", denoiser, clips, plan, facts, shift=2.0, setting=setting, few=True)
+    losses = [row["loss"] for row in rows]
+    assert losses[-1] < losses[0] / 3, losses
+
+
 def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypatch):
     clips, denoiser, seen = small_clips(tmp_path / "clips"), small_denoiser(), []
     call = denoiser.network.forward_whole
