@@ -148,21 +148,22 @@ class SideStream:
         return result
 
 
-def capture_cuda_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """A CUDA graph of work on tensors that stay where they are: what plays it, and where its result then lies.
+def capture_cuda_graph(run: Callable[[], Tensor], *, device: torch.device) -> tuple[Callable[[], None], Tensor]:
+    """A CUDA graph of work on a device's tensors that stay where they are: what plays it, and where its result lies.
 
     The work is done thrice for it, so it must be such that doing it again changes nothing.
     """
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # kernels are chosen and compiled in the first runs, which must not be recorded
-        for _ in range(2):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    # thread_local: another thread, which decodes, may ask for memory meanwhile
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = run()
+    with torch.cuda.device(device):  # streams and graphs are of the current one
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # kernels are chosen and compiled in the first runs, which must not be recorded
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: another thread, which decodes, may ask for memory meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            out = run()
     return graph.replay, out
 
 

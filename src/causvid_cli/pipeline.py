@@ -494,7 +494,7 @@ def load(
     keep_freed_memory()
     if loading.compile:
         check_compiler(torch_device)  # before anything large is read
-    check_quantize(loading.quantize, torch_device)
+    check_quantize(loading.quantize, torch_device, torch_dtype)
     loading, note = fitting(folder, facts, loading, video, device=torch_device, dtype=torch_dtype)
     if folder is not None:  # of umT5, the files are looked at when it is needed
         codec_folder(folder, facts, loading.vae)  # which it may not have

@@ -115,9 +115,16 @@ def test_quantizing_twice_is_refused(dense):
         quantize_network(small.transformer, "int8", device=CPU)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_fp8_goes_with_bfloat16_only(dtype, monkeypatch):
+    monkeypatch.setattr("causvid_cli.network.quantize.computes_fp8", lambda device: True)
+    with pytest.raises(DeviceError, match="--quantize fp8 goes with --dtype bfloat16 only, not float"):
+        check_quantize("fp8", torch.device("cuda"), dtype)
+
+
 def test_fp8_needs_a_gpu_that_computes_in_it():
     with pytest.raises(DeviceError, match="--quantize fp8 needs an NVIDIA GPU .* not cpu; try --quantize int8"):
-        check_quantize("fp8", CPU)
+        check_quantize("fp8", CPU, torch.bfloat16)
 
 
 @pytest.mark.gpu
@@ -132,13 +139,14 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ModelError, match=r"needs the package torchao; try pip install '\.\[quantize\]' in"):
-        check_quantize("int8", CPU)
+        check_quantize("int8", CPU, torch.float32)
 
 
 def test_packages_say_nothing_while_they_load_and_loggers_speak_again_afterwards():
     code = (
         "import torch; from causvid_cli import pipeline; from causvid_cli.network.quantize import check_quantize;"
-        "check_quantize('int8', torch.device('cpu')); import logging, sys; assert 'torchao' in sys.modules;"
+        "check_quantize('int8', torch.device('cpu'), torch.float32); import logging, sys;"
+        "assert 'torchao' in sys.modules;"
         "import causvid_cli.codec.wan; assert 'diffusers' in sys.modules;"
         "assert logging.getLogger('a').isEnabledFor(logging.WARNING)"
     )

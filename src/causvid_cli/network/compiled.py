@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from causvid_cli.device import capture_cuda_graph
 from causvid_cli.errors import DeviceError
 from causvid_cli.network.backbone import attention
 from causvid_cli.network.rope import apply_rope_real
@@ -178,10 +177,7 @@ class CudaGraphs:
     A recording belongs to a cache, whose keys and values it reads and writes where they are, and ends with it.
     """
 
-    def __init__(
-        self,
-        capture: Capture = capture_cuda_graph,
-    ) -> None:
+    def __init__(self, capture: Capture) -> None:
         self._capture = capture
         self._made: WeakKeyDictionary[KVCache, dict[tuple[Any, ...], CapturedCall]] = WeakKeyDictionary()
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from causvid_cli.device import capture_cuda_graph
 from causvid_cli.network.backbone import attention
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.compiled import Attend, CompiledBlock, CudaGraphs, StaticPast
@@ -49,7 +50,7 @@ class FusedBlocks:
         Raises DeviceError when this machine lacks a compiler.
         """
         self.compiled = CompiledBlock(device, frames=frames)
-        self.cuda_graphs = CudaGraphs() if device.type == "cuda" else None
+        self.cuda_graphs = CudaGraphs(partial(capture_cuda_graph, device=device)) if device.type == "cuda" else None
 
     def tokens(self, x: Tensor) -> Tensor:
         """Latents [B, C, F, h, w] -> tokens [B, L, D], one for each patch."""

@@ -26,7 +26,7 @@ def offload_blocks(network: Any, device: torch.device) -> None:
         parameter.data = parameter.data.to(device)
     holder = nn.Module()  # the hooks go to lists of blocks; other parts of our forward pass are no module's call
     holder.blocks = network.blocks
-    streams = device.type == "cuda"
+    streams = device.type == "cuda" and len(network.blocks) > 1  # where it fetches the next, a block waits for its own
     apply_group_offloading(
         holder,
         onload_device=device,

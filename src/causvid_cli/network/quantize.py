@@ -26,8 +26,8 @@ def is_quantized(network: nn.Module) -> bool:
     return any(isinstance(layer, nn.Linear) and not is_plain(layer) for layer in network.modules())
 
 
-def check_quantize(quantize: Quantize, device: torch.device) -> None:
-    """Raise an error unless this machine can compute in a format, before a model is read."""
+def check_quantize(quantize: Quantize, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise an error unless this machine can compute in a format, before a model is read. dtype: of all else."""
     if quantize == "none":
         return
     if quantize == "fp8" and not computes_fp8(device):
@@ -35,6 +35,8 @@ def check_quantize(quantize: Quantize, device: torch.device) -> None:
             f"--quantize fp8 needs an NVIDIA GPU that computes in it (compute capability 8.9 or later), not {device}; "
             "try --quantize int8"
         )
+    if quantize == "fp8" and dtype != torch.bfloat16:
+        raise DeviceError(f"--quantize fp8 goes with --dtype bfloat16 only, not {str(dtype).removeprefix('torch.')}")
     require("torchao.quantization", extra="quantize", what=f"--quantize {quantize}")
 
 
@@ -47,7 +49,7 @@ def quantize_network(network: Any, quantize: Quantize, *, device: torch.device) 
     """
     if quantize == "none":
         return
-    check_quantize(quantize, device)
+    check_quantize(quantize, device, network.patch_embedding.weight.dtype)
     if is_quantized(network):
         raise ModelError(f"--quantize {quantize}: the weights of this model are quantized already; leave it out")
     with quietly():
