@@ -30,7 +30,7 @@ from causvid_cli.cli.run import load_pipeline, planned, steps_of_video
 from causvid_cli.cli.stream import find_earlier_run, find_named
 from causvid_cli.cli.task import Task, check_output_of, existing
 from causvid_cli.config import to_json
-from causvid_cli.errors import BusyError, CausvidError
+from causvid_cli.errors import BusyError, CausvidError, OutputError
 from causvid_cli.files import sha256_of_file
 from causvid_cli.job.job import Job, journal_path
 
@@ -101,7 +101,8 @@ class Maker:
         names = None if _is_made(task) else find_named(task)
         if names is None:
             raise _Done(_facts(output, frames=task.job.frames or 0))
-        check_output_of(task, names)
+        with _or_made(task):
+            check_output_of(task, names)
         earlier = find_earlier_run(task)
         if earlier:
             earlier.journal.check_latents(task.latent_shape)
@@ -114,7 +115,7 @@ class Maker:
         started, making = time.monotonic(), list[tuple[_Opened, Generator[None, None, VideoResult]]]()
         together = Together() if len(videos) > 1 else None
         for each in videos:
-            with self._told(each.number):
+            with self._told(each.number), _or_made(each.task):
                 steps = steps_of_video(
                     each.task,
                     self._pipeline(each.task),
@@ -129,7 +130,7 @@ class Maker:
         while making:
             for each, steps in list(making):
                 goes_on = False
-                with self._told(each.number):
+                with self._told(each.number), _or_made(each.task):
                     try:
                         next(steps)
                         goes_on = True
@@ -194,6 +195,20 @@ class _Told(Progress):
 
     def step(self, text: str, *, made: float) -> None:
         """Nothing: frames are enough."""
+
+
+@contextmanager
+def _or_made(task: Task) -> Iterator[None]:
+    """Inside, an output that has come to be there meanwhile is no error where another batch has just made it."""
+    try:
+        yield
+    except BusyError:
+        raise
+    except OutputError:
+        if not _is_made(task):
+            raise
+        assert task.output is not None
+        raise _Done(_facts(task.output, frames=task.job.frames or 0)) from None
 
 
 def _is_made(task: Task) -> bool:
