@@ -6,6 +6,8 @@ product is computed in another number format than was asked for, and where the m
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +17,6 @@ import torch
 from rehearsal import GPU, Rehearsal, empty
 from torch import nn
 
-from causvid_cli.device import training_arithmetic
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.empty import empty_network
 from causvid_cli.models.memory import Video, estimate, networks_of
@@ -28,7 +29,7 @@ from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import DmdConfig, RolloutFacts
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.dmd import Matching
-from causvid_cli.train.layout import Layout, few_steps
+from causvid_cli.train.layout import Layout, few_steps, first_steps
 from causvid_cli.train.losses import flow_matching
 from causvid_cli.weights.lora import Lora, LowRank, add_loras
 
@@ -145,7 +146,7 @@ class Rows(nn.Module):
 @pytest.fixture
 def denoiser(rehearsal):
     """A network of 1.3 B weights in float32, as training has it. Each call gives another."""
-    layout = Layout.of(LATENT[2], ROLL_OUT), few_steps(ROLL_OUT)
+    layout = Layout.of(LATENT[2], ROLL_OUT), few_steps(ROLL_OUT), first_steps(ROLL_OUT)
     assert len(layout[0].chunks) == 2  # and both are made before tensors are fake
 
     def make(*, learns: bool) -> Denoiser:
@@ -154,6 +155,18 @@ def denoiser(rehearsal):
         return Denoiser(CausalTransformer(network), Rows()).requires_grad_(learns)
 
     return make
+
+
+@contextmanager
+def in_bfloat16() -> Iterator[None]:
+    """`device.training_arithmetic`, whose autocast switches itself off where there is no GPU."""
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.clear_autocast_cache()
 
 
 def learns(rehearsal: Rehearsal, loss: torch.Tensor) -> bool:
@@ -165,7 +178,7 @@ def learns(rehearsal: Rehearsal, loss: torch.Tensor) -> bool:
 
 
 def test_a_step_of_the_teacher(rehearsal, denoiser):
-    with rehearsal.inside(), training_arithmetic(GPU, bf16=True):
+    with rehearsal.inside(), in_bfloat16():
         teacher, x0 = denoiser(learns=True), torch.empty(LATENT, device=GPU)
         sigma, noise = torch.empty(1, device=GPU), torch.empty_like(x0)
         x_t = add_noise(x0, noise, sigma)
@@ -174,7 +187,7 @@ def test_a_step_of_the_teacher(rehearsal, denoiser):
 
 
 def test_points_of_the_teachers_ode(rehearsal, denoiser):
-    with rehearsal.inside(), training_arithmetic(GPU, bf16=True), torch.no_grad():
+    with rehearsal.inside(), in_bfloat16(), torch.no_grad():
         teacher, noise = denoiser(learns=False), torch.empty(LATENT, device=GPU)
         rows = teacher.text.empty_rows(1)
         solution = solve_ode(
@@ -193,7 +206,7 @@ def test_points_of_the_teachers_ode(rehearsal, denoiser):
 @pytest.mark.parametrize("turn", ["critic", "student"])
 def test_a_step_of_distribution_matching(turn, rehearsal, denoiser):
     rng = np.random.default_rng(0)
-    with rehearsal.inside(), training_arithmetic(GPU, bf16=True):
+    with rehearsal.inside(), in_bfloat16():
         student, critic, teacher = (denoiser(learns=learns) for learns in (True, True, False))
         clip = SimpleNamespace(rows=student.text.empty_rows(1), x0=torch.empty(LATENT, device=GPU))
         clips = SimpleNamespace(latent_frames=LATENT[2], batch=lambda *_, **__: clip)
