@@ -271,11 +271,12 @@ def check_template(template: str) -> str:
     """The -o of a batch. Raises UsageError unless it names one file in the batch's folder, by id and key."""
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
-        fields = {name for _, name, _, _ in parts}
-        template.format(**dict.fromkeys(_FIELDS, "x"))
-    except (ValueError, KeyError, IndexError, AttributeError):
+    except ValueError:
+        raise UsageError(f"-o {template}: a brace without its pair; write {{{{ for one of the name") from None
+    fields = {name for _, name, _, _ in parts}
+    if not fields <= set(_FIELDS):
         known = ", ".join(f"{{{name}}}" for name in _FIELDS)
-        raise UsageError(f"-o {template}: only {known} can be filled in; {{{{ is a brace itself") from None
+        raise UsageError(f"-o {template}: only {known} can be filled in; {{{{ is a brace itself")
     if not {"id", "key"} <= fields:
         raise UsageError(f"-o {template}: must hold {{id}} and {{key}}, so that each job has a file of its own")
     if any(width or conversion for _, _, width, conversion in parts):  # a key cut short is no key
