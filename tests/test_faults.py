@@ -636,7 +636,7 @@ def test_the_input_is_no_output(tiny, work):
 def test_of_two_at_once_one_wins_and_the_other_names_it(t2v, work, tmp_path):
     other, instead = tmp_path / "other", tuple("a blue boat" if part == PROMPT else part for part in t2v)
     other.symlink_to(work)  # the same folder, so that each has a place to speak of its own
-    for loser in (t2v, instead, (*t2v, "-y"), ("resume", "x.mp4")):
+    for loser in ((*instead, "-y"), ("resume", "x.mp4")):
         first = faults.start(*t2v, "--length", "5h", folder=work)
         assert first.wait_until(lambda: latents_kept(work / "x.mp4") > 2)
         second = faults.start(*loser, folder=other)
@@ -646,7 +646,7 @@ def test_of_two_at_once_one_wins_and_the_other_names_it(t2v, work, tmp_path):
         first.kill()
         first.wait()
         assert len(latents_of(Path("x.mp4.journal"))) > 2
-        assert len(decode(Path("x.mp4.part"))) > 8
+        assert read_info(Path("x.mp4.part")).frames > 8  # the last one may be torn
         Path("x.mp4.part").unlink()
         Path("x.mp4.journal").unlink()
 

@@ -157,6 +157,7 @@ def test_rows_have_the_options_of_the_commands():
     assert "output" not in commands["t2v"].options
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_batch_that_is_killed_goes_on_where_its_videos_were(tmp_path):
     write({"id": "long", "prompt": "a red car moves left", "seed": 7, "length": "16s"})

@@ -84,8 +84,15 @@ def test_a_resumed_video_is_the_unbroken_one(kind, tiny, broken_off):
     assert names() == sorted({*left, "x.mp4"} - {"x.mp4.part", "x.mp4.journal", "x.partial.mp4"})
 
 
-@pytest.mark.parametrize("way", ["repeat", "blend", "motion"])
-@pytest.mark.parametrize("kind", ["t2v", "i2v", "extend"])
+WAYS_OF_KINDS = [(kind, way) for kind in ("t2v", "i2v", "extend") for way in ("repeat", "blend", "motion")]
+BY_DEFAULT = [("t2v", "repeat"), ("i2v", "motion"), ("extend", "blend")]
+"""Each kind once and each way once."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [pytest.param(*each, marks=() if each in BY_DEFAULT else pytest.mark.slow) for each in WAYS_OF_KINDS],
+)
 def test_a_resumed_video_of_another_rate_is_the_unbroken_one(kind, way, tiny, broken_off):
     options = ["--fps", 25, "--interpolate", way, "--length", "6s"]
     makes(*given(kind, tiny, "whole.mp4"), *options)

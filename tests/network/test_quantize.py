@@ -142,6 +142,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
         check_quantize("int8", CPU, torch.float32)
 
 
+@pytest.mark.slow
 def test_packages_say_nothing_while_they_load_and_loggers_speak_again_afterwards():
     code = (
         "import torch; from causvid_cli import pipeline; from causvid_cli.network.quantize import check_quantize;"

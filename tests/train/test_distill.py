@@ -69,7 +69,9 @@ SETTING = StageSetting(device=CPU)
 # --- stages --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("prediction", "steps", "factor"), [("flow", 200, 6), ("x0", 120, 15)])
+@pytest.mark.parametrize(
+    ("prediction", "steps", "factor"), [pytest.param("flow", 200, 6, marks=pytest.mark.slow), ("x0", 120, 15)]
+)
 def test_one_clip_can_be_learnt_by_heart(tmp_path, prediction, steps, factor):
     clips, rows = small_clips(tmp_path / "clips", count=1), []
     denoiser = small_denoiser(prediction=prediction)

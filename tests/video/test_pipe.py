@@ -106,7 +106,9 @@ def test_yuv4mpeg_says_its_rate_and_has_the_colours_of_its_size():
     assert abs(luma.mean() - (16 + 219 * 0.587)) <= 1  # BT.601, which players take for small pictures
 
 
-@pytest.mark.parametrize("format", PIPE_FORMATS)
+@pytest.mark.parametrize(
+    "format", [pytest.param(each, marks=() if each == "mp4" else pytest.mark.slow) for each in PIPE_FORMATS]
+)
 def test_an_endless_video_takes_constant_memory(format):
     class Nowhere:
         def write(self, data):
