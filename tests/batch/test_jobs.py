@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from causvid_cli.batch.jobs import TEMPLATE, JobReader, RowCommand, check_template
+from causvid_cli.batch.jobs import TEMPLATE, JobReader, Pack, RowCommand, check_template
 from causvid_cli.batch.rows import Row
 from causvid_cli.errors import UsageError
 
@@ -16,6 +16,9 @@ COMMANDS = (
 )
 
 
+PACK = Pack("m", "abc", None, 0)
+
+
 class Checked(list):
     """Every command line that was checked through."""
 
@@ -23,7 +26,7 @@ class Checked(list):
         self.append(arguments)
         if "--length=bad" in arguments:
             raise UsageError("--length bad: is none")
-        return {"command": arguments[0], "model": {"name": "m", "sha256": "abc"}}
+        return {"command": arguments[0], "model": PACK.sha256}, PACK
 
 
 def reader(**others):
@@ -68,7 +71,7 @@ def test_a_key_changes_with_what_is_made_and_with_nothing_else():
     (key,) = {job.key for job in (*jobs(row), *jobs(row | {"id": "b"}), *jobs(row | {"label": "x"}))}
     for change in ({"prompt": "b"}, {"seed": 2}, {"length": "4s"}, {"lossless": True}):
         assert jobs(row | change)[0].key != key
-    assert jobs(row, check=lambda _: {"model": {"name": "m", "sha256": "x"}})[0].key != key
+    assert jobs(row, check=lambda _: ({"model": "x"}, PACK))[0].key != key
 
 
 def test_rows_that_differ_in_prompt_and_seed_only_are_checked_once_and_are_a_group():

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from commands import decode, fails, makes, run
 
+import causvid_cli
 from causvid_cli.cli import batch_run
 from causvid_cli.cli.app import root
 from causvid_cli.cli.batch import parse_shard, row_commands
@@ -118,6 +120,16 @@ def test_what_the_command_itself_complains_about_has_its_line(row, complaint):
     result = run("batch", "jobs.jsonl")
     assert result.exit_code == 2
     assert result.stderr.startswith(complaint), result.stderr
+
+
+def test_a_model_may_be_a_folder_that_has_no_name_here():
+    """The check of a batch looks for no model by its name: the folder that was given is the model."""
+    pack = Path(shutil.copytree(Path(causvid_cli.__file__).parents[2] / "weights" / "storybook-fast", "mine"))
+    facts = json.loads((pack / "causvid.json").read_text())
+    (pack / "causvid.json").write_text(json.dumps(facts | {"name": "nobody-knows-it"}))
+    write({"id": "a", "prompt": "a red car moves left", "seed": 1, "length": "8f", "model": "./mine"})
+    makes("batch", "jobs.jsonl", "-q")
+    assert [entry["id"] for entry in lines("results.jsonl")] == ["a"]
 
 
 def test_an_empty_file():

@@ -61,14 +61,23 @@ class Job:
     key: str
     path: str
     """Of its file, relative to the batch's folder; it holds the id and the key."""
-    model: Mapping[str, str]
-    """Name and sha256 of its model pack."""
+    pack: "Pack"
     carried: Mapping[str, Any]
     """The row's free fields, which go with it into the results."""
 
 
-Check = Callable[[tuple[str, ...]], Mapping[str, Any]]
-"""A command line, checked through -> what it makes (its `model` ...), but for prompt and seed. Raises CausvidError."""
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A job's model: its name, its hash, where it lies (None: random weights) and the size of its files."""
+
+    name: str
+    sha256: str
+    folder: Path | None
+    bytes: int
+
+
+Check = Callable[[tuple[str, ...]], tuple[Mapping[str, Any], Pack]]
+"""A command line, checked -> what it makes, but for prompt and seed, and by which model. Raises CausvidError."""
 
 
 class JobReader:
@@ -94,7 +103,7 @@ class JobReader:
         self._commands = {command.name: command for command in commands}
         self._base, self._shared, self._template, self._check = base, shared, template, check
         self._reserved = reserved
-        self._checked: dict[str, Mapping[str, Any] | CausvidError] = {}
+        self._checked: dict[str, tuple[Mapping[str, Any], Pack] | CausvidError] = {}
         self._alike: Counter[str] = Counter()
         self._lines: dict[str, int] = {}  # by id
         self._nears: dict[tuple[str, str], str] = {}
@@ -122,7 +131,7 @@ class JobReader:
         self._alike[alike] += 1
         if "seed" not in said:  # the same at every run, and another one for each row that says the same
             said["seed"] = int(_hash([alike, self._alike[alike]])[:8], 16)
-        recipe = self._recipe(command, said)
+        recipe, pack = self._recipe(command, said)
         files = {key: value for key, value in said.items() if key not in command.inputs or key == "prompt"}
         key, slug = _hash([files, recipe]), re.sub(r"\W+", "-", str(said.get("prompt", name)).lower(), flags=re.ASCII)
         identity = identity or slug.strip("-")[:40].strip("-") or str(name)
@@ -137,7 +146,7 @@ class JobReader:
             group=_hash(recipe),
             key=key,
             path=path,
-            model=recipe["model"],
+            pack=pack,
             carried=carried,
         )
 
@@ -210,7 +219,7 @@ class JobReader:
             raise UsageError(f"id {identity!r}: line {first} has it already")
         return identity
 
-    def _recipe(self, command: RowCommand, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _recipe(self, command: RowCommand, said: Mapping[str, Any]) -> tuple[Mapping[str, Any], Pack]:
         """What a row makes but for prompt and seed, checked once for all rows that are equal in the rest."""
         rest = _hash([command.name, {key: value for key, value in said.items() if key not in ("prompt", "seed")}])
         if rest not in self._checked:

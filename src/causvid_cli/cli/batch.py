@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from causvid_cli.batch.jobs import TEMPLATE, Job, JobReader, RowCommand, check_template
+from causvid_cli.batch.jobs import TEMPLATE, Job, JobReader, Pack, RowCommand, check_template
 from causvid_cli.batch.ledger import RESULTS
 from causvid_cli.batch.page import PAGE
 from causvid_cli.batch.rows import JobsError, read_rows
@@ -197,7 +197,7 @@ def row_commands(root: Any) -> Iterator[RowCommand]:
 def _read(path: Path, root: Any, shared: Mapping[str, Any], template: str) -> list[Job]:
     """The jobs of a file. Raises JobsError, with every mistake in it."""
 
-    def check(arguments: tuple[str, ...]) -> Mapping[str, Any]:
+    def check(arguments: tuple[str, ...]) -> tuple[Mapping[str, Any], Pack]:
         task = planned(root, arguments)
         if task.is_endless:
             raise UsageError("--length inf: a video of a batch must end; try --length 1h")
@@ -205,7 +205,8 @@ def _read(path: Path, root: Any, shared: Mapping[str, Any], template: str) -> li
         facts = job.recipe({})
         for name in ("prompt", "seed") if job.command == "edit-script" else ("prompt", "seed", "cues"):
             facts.pop(name)
-        return facts
+        size = sum(file.bytes for file in task.facts.files.values())
+        return facts, Pack(job.model.name, job.model.sha256, task.folder, size)
 
     reader = JobReader(
         row_commands(root),

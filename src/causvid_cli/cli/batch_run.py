@@ -19,8 +19,6 @@ from causvid_cli.cli.batch_table import BatchTable
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.errors import CausvidError, ExitCode, OutputError
-from causvid_cli.models.resolve import resolve_model
-from causvid_cli.request import Loading
 from causvid_cli.units import counted
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ class Batch:
         """Parts of the jobs that one worker is given at once, no more than leave work for the others."""
         for _, group in groupby(jobs, key=lambda job: job.group):
             alike = list(group)
-            size = self.together or (TOGETHER if is_small(alike[0]) else 1)
+            size = self.together or (TOGETHER if alike[0].pack.bytes < SMALL_BYTES else 1)
             size = max(1, min(size, len(jobs) // (self.workers or 1)))
             for start in range(0, len(alike), size):
                 yield alike[start : start + size]
@@ -150,10 +148,9 @@ class Batch:
         message: dict[str, Any] = {
             "jobs": [{"arguments": job.arguments, "output": str(self.folder / job.path)} for job in jobs]
         }
-        model = jobs[0].model
-        folder = cluster and resolve_model(model["name"], loading=Loading()).folder
-        if cluster and folder:
-            message["model"] = cluster.send_pack(model["name"], model["sha256"], folder)
+        pack = jobs[0].pack
+        if cluster and pack.folder:
+            message["model"] = cluster.send_pack(pack.name, pack.sha256, pack.folder)
         return Assignment(dict(enumerate(jobs)), message, jobs[0].group)
 
     def _say_stopping(self) -> None:
@@ -254,14 +251,6 @@ class Batch:
             console.message(f"{done} of {counted(len(self.jobs), 'video')} in {self.folder}, {self.table.pace()}")
         if self.failed:
             raise SomeFailed(f"{counted(self.failed, 'job')} failed; {self.folder / FAILED} says why")
-
-
-def is_small(job: Job) -> bool:
-    """Whether several videos of a job's model are best made in one roll-out."""
-    return (
-        sum(file.bytes for file in resolve_model(job.model["name"], loading=Loading()).facts.files.values())
-        < SMALL_BYTES
-    )
 
 
 def local_workers(count: int | None) -> Workers:
