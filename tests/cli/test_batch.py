@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from commands import decode, fails, makes, run
 
-import causvid_cli
 from causvid_cli.cli import batch_run
 from causvid_cli.cli.app import root
 from causvid_cli.cli.batch import parse_shard, row_commands
+from causvid_cli.models.packs import find_pack
 
 pytestmark = pytest.mark.usefixtures("work")
 
@@ -124,7 +124,7 @@ def test_what_the_command_itself_complains_about_has_its_line(row, complaint):
 
 def test_a_model_may_be_a_folder_that_has_no_name_here():
     """The check of a batch looks for no model by its name: the folder that was given is the model."""
-    pack = Path(shutil.copytree(Path(causvid_cli.__file__).parents[2] / "weights" / "storybook-fast", "mine"))
+    pack = Path(shutil.copytree(find_pack("storybook-fast"), "mine"))
     facts = json.loads((pack / "causvid.json").read_text())
     (pack / "causvid.json").write_text(json.dumps(facts | {"name": "nobody-knows-it"}))
     write({"id": "a", "prompt": "a red car moves left", "seed": 1, "length": "8f", "model": "./mine"})
