@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -99,12 +100,32 @@ Osc = Annotated[
         show_default=False,
     ),
 ]
+OnPage = Annotated[
+    bool,
+    typer.Option(
+        "--page",
+        help="Be watched and told in a browser on this machine; the address is printed.",
+        show_default=False,
+        rich_help_panel="Page",
+    ),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0, max=65535, metavar="PORT", help="Of the page, on 127.0.0.1; 0 takes a free one.", rich_help_panel="Page"
+    ),
+]
+NoOpen = Annotated[
+    bool,
+    typer.Option("--no-open", help="Open no browser.", show_default=False, rich_help_panel="Page"),
+]
 
 
 @app.command(
     cls=Command,
     epilog=examples(
         'causvid live "a red car moves left in the snow" -o car.mp4',
+        'causvid live "a red car moves left in the snow" --page',
         'causvid live "a red car in the snow" --stdin --length 5s -o car.mp4 < told.jsonl',
     ),
 )
@@ -128,6 +149,9 @@ def live(
     latency: Latency = None,
     keys: Bindings = None,
     osc: Osc = None,
+    page: OnPage = False,
+    port: Port = 0,
+    no_open: NoOpen = False,
     audio_in: AudioIn = None,
     talk_prompt: TalkPrompt = None,
     talk_threshold: TalkThreshold = THRESHOLD_DB,
@@ -146,7 +170,7 @@ def live(
     when: `causvid edit-script` makes the same frames of it. A session that was killed goes on by the same command.
     """
     started = time.monotonic()
-    from causvid_cli.cli.live_session import Talk, run_live
+    from causvid_cli.cli.live_session import Talk, on_page, run_live
 
     check_choice(pace, PACES, name="--pace")
     lead = None if latency is None else _seconds(latency)
@@ -156,58 +180,61 @@ def live(
         raise UsageError(f"{' and '.join(on_stdin)}: both come on stdin; choose one")
     has_terminal = _has_terminal(piped=bool(on_stdin))
     heard = on_stdin == ["--audio-in -"]
-    if not stdin and not has_terminal and not heard:
-        raise UsageError("no terminal to type on; --stdin takes JSON lines from a program, as docs/live.md tells")
-    if has_terminal and not stdin:
+    if not page and (port or no_open):
+        raise UsageError(f"{'--no-open' if no_open else f'--port {port}'} is for the page; add --page")
+    if not stdin and not has_terminal and not heard and not page:
+        raise UsageError("no terminal to type on; --stdin takes JSON lines from a program, --page is told in a browser")
+    if has_terminal and not stdin and not page:
         require("prompt_toolkit", extra="live", what="typing in a terminal", error=DeviceError)
     _check_together(video_options)
     talk = Talk(
         clock=Clock(real=pace == "real", lead=lead),
         by_program=stdin,
         to_pipe=video_options.output == "-",
-        on_terminal=has_terminal,
+        on_terminal=has_terminal and not page,
     )
-    given: InputMedia | None = None
-    if prompt is not None and Path(prompt).suffix.lower() in SCRIPTS:
-        if image or clip or source:
-            raise UsageError(f"{prompt} says itself what it begins with; leave --image, --clip and --source out")
-        _, script = read(prompt)
-        given = given_by(script, fit=fit, hold=hold, context=context)
-    else:
-        said = check_prompt(read_prompt(prompt) if prompt is not None else talk.first_prompt())
-        script = script_of(said)
-        begins = [name for name, file in (("--image", image), ("--clip", clip), ("--source", source)) if file]
-        if len(begins) > 1:
-            raise UsageError(f"{' and '.join(begins)} do not go together; leave {' or '.join(begins)} out")
-        how = check_choice(fit or ("crop" if image else "stretch"), FITS, name="--fit")
-        if image:
-            held = check_choice(hold or DEFAULT_HOLD, HOLDS, name="--hold")
-            given = Photo(path=image, fit=how, hold=held, background=background)
-        elif clip:
-            given = ClipEnd(path=clip, fit=how, context=context, tolerate_damage=tolerate_damage)
-        elif source:
-            piped = str(source) == "-"
-            given = SourceClip(
-                path=None if piped else source,
-                pipe=stdin_video() if piped else None,
-                raw=raw_format(input_size, input_fps) if piped else None,
-                fit=how,
-                strength=strength,
-                tolerate_damage=tolerate_damage,
-            )
-    loud = check_talk(audio_in, talk_prompt, name="--audio-in")
-    if heard and loud:
-        quiet = script.cues[0].prompt
-        talk.ear = lambda live: listen_to_stdin(live, quiet, loud, talk_threshold)
-    elif audio_in and loud:
-        script, video_options = led_by_sound(script, video_options, audio_in, loud, talk_threshold, given=given)
-    if video_options.length is None and script.length is None:
-        video_options = replace(video_options, length=ENDLESS)
-    if osc is not None:
-        require("pythonosc", extra="osc", what="--osc", error=DeviceError)
-        talk.osc = osc
-    talk.keys = read_keys(keys) if keys else script.keys
-    run_live(make_tasks("live", script, video_options, given=given), talk, started=started)
+    with on_page(talk, port, opens=not no_open) if page else nullcontext():
+        given: InputMedia | None = None
+        if prompt is not None and Path(prompt).suffix.lower() in SCRIPTS:
+            if image or clip or source:
+                raise UsageError(f"{prompt} says itself what it begins with; leave --image, --clip and --source out")
+            _, script = read(prompt)
+            given = given_by(script, fit=fit, hold=hold, context=context)
+        else:
+            said = check_prompt(read_prompt(prompt) if prompt is not None else talk.first_prompt())
+            script = script_of(said)
+            begins = [name for name, file in (("--image", image), ("--clip", clip), ("--source", source)) if file]
+            if len(begins) > 1:
+                raise UsageError(f"{' and '.join(begins)} do not go together; leave {' or '.join(begins)} out")
+            how = check_choice(fit or ("crop" if image else "stretch"), FITS, name="--fit")
+            if image:
+                held = check_choice(hold or DEFAULT_HOLD, HOLDS, name="--hold")
+                given = Photo(path=image, fit=how, hold=held, background=background)
+            elif clip:
+                given = ClipEnd(path=clip, fit=how, context=context, tolerate_damage=tolerate_damage)
+            elif source:
+                piped = str(source) == "-"
+                given = SourceClip(
+                    path=None if piped else source,
+                    pipe=stdin_video() if piped else None,
+                    raw=raw_format(input_size, input_fps) if piped else None,
+                    fit=how,
+                    strength=strength,
+                    tolerate_damage=tolerate_damage,
+                )
+        loud = check_talk(audio_in, talk_prompt, name="--audio-in")
+        if heard and loud:
+            quiet = script.cues[0].prompt
+            talk.ear = lambda live: listen_to_stdin(live, quiet, loud, talk_threshold)
+        elif audio_in and loud:
+            script, video_options = led_by_sound(script, video_options, audio_in, loud, talk_threshold, given=given)
+        if video_options.length is None and script.length is None:
+            video_options = replace(video_options, length=ENDLESS)
+        if osc is not None:
+            require("pythonosc", extra="osc", what="--osc", error=DeviceError)
+            talk.osc = osc
+        talk.keys = read_keys(keys) if keys else script.keys
+        run_live(make_tasks("live", script, video_options, given=given), talk, started=started)
 
 
 def _seconds(latency: str) -> float:

@@ -1,8 +1,10 @@
 """A live session on the command line: who tells it what, and where its events go."""
 
+import os
 import shlex
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ from causvid_cli.versions import versions
 if TYPE_CHECKING:
     from causvid_cli.job.journal import Journal
     from causvid_cli.job.recording import Earlier
+    from causvid_cli.live.server import Page
     from causvid_cli.live.session import Live
     from causvid_cli.pipeline import Pipeline
 
@@ -51,6 +54,7 @@ class Talk:
     keys: Mapping[str, ScriptKey] = field(default_factory=dict)
     osc: int | None = None
     """The UDP port of a show's desk."""
+    page: "Page | None" = None
     ear: "Callable[[Live], None] | None" = None
     """Begins to listen to something else that tells."""
 
@@ -65,6 +69,9 @@ class Talk:
                 except UsageError as error:
                     self.tell({"event": "refused", "event_id": None, "why": str(error)})
             raise UsageError("stdin ended before a prompt was told")
+        if self.page is not None:
+            console.note("say in the page what to show first")
+            return self.page.hub.first_prompt()
         from causvid_cli.cli.live_terminal import ask_first_prompt
 
         return ask_first_prompt()
@@ -80,6 +87,8 @@ class Talk:
         """Make the video, while the session is told what comes in and its events go out."""
         if self.ear is not None:
             self.ear(live)
+        if self.page is not None:
+            self.page.hub.attach(live)
         if self.osc is not None:
             from causvid_cli.live.osc import listen_to_osc
 
@@ -94,6 +103,25 @@ class Talk:
             ends = task.job.frames is None
             Thread(target=read_lines, args=(live, sys.stdin.buffer), kwargs={"ends": ends}, daemon=True).start()
         live.run()
+
+
+@contextmanager
+def on_page(talk: Talk, port: int, *, opens: bool) -> Iterator[None]:
+    """A page that is served until the block ends; its address is printed, and opened where there is a screen."""
+    from causvid_cli.live.server import open_page
+
+    with open_page(port, note=console.note) as page:
+        console.warning(f"the page: {page.url}")
+        console.note(f"to watch only: {page.watch_url}")
+        if opens and has_screen():
+            webbrowser.open(page.url)
+        talk.page = page
+        yield
+
+
+def has_screen() -> bool:
+    """Whether a browser would open a window, and not take over the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def read_lines(live: "Live", file: BinaryIO, *, ends: bool) -> None:
@@ -129,7 +157,7 @@ def _object(line: bytes) -> dict[str, Any]:
 def run_live(tasks: Sequence[Task], talk: Talk, *, started: float) -> None:
     """Make the live video of a task, and report it."""
     (task,) = tasks
-    from causvid_cli.live.session import check_script_free
+    from causvid_cli.live.keep import check_script_free
 
     named = find_named(task)
     if named is not None and check_output_of(task, named):

@@ -1,4 +1,4 @@
-"""What may be told to a live session, in Python, as JSON lines and by the page: one vocabulary. Imports no torch."""
+"""What may be told to a live session, and what it answers: in Python, as JSON lines, by the page. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -71,6 +71,12 @@ class Message:
     prompt: str | None = None
     """Holds from the next chunk on."""
     cue: CueMessage | None = None
+    at: int | None = None
+    """With a prompt, a cue or a seed: the chunk with which it takes hold, if that is not the next one."""
+    move: str | int | None = None
+    """The event_id of what is planned for a later chunk (`at`), and is to take hold with another."""
+    drop: str | int | None = None
+    """The event_id of what is planned for a later chunk, and is not to be."""
     key: str | None = None
     """A key that is bound (`Keys`) was pressed, or with `down` false let go."""
     down: bool = True
@@ -96,11 +102,16 @@ class Message:
             check_prompt(self.prompt)
         if self.seed is not None:
             check_seed(self.seed)
-        if self.undo is not None and self.undo < 0:
-            raise UsageError(f"undo {self.undo}: chunks are counted from 0")
+        for name in ("undo", "at"):
+            if (chunk := getattr(self, name)) is not None and chunk < 0:
+                raise UsageError(f"{name} {chunk}: chunks are counted from 0")
+        if self.at is not None and self.as_cue is None and self.move is None:
+            raise UsageError("at is for a prompt, a cue, a seed or a move; leave it out")
+        if self.move is not None and self.at is None:
+            raise UsageError(f"move {self.move}: say the chunk as well, in at")
         if self.save is not None:
             check_file_name(self.save, "save")
-        for name in ("key", "event_id", "save"):
+        for name in ("key", "event_id", "save", "move", "drop"):
             if isinstance(text := getattr(self, name), str) and not 0 < len(text) <= LONGEST_NAME:
                 raise UsageError(f"{name}: must have 1 to {LONGEST_NAME} characters")
 
@@ -112,7 +123,21 @@ class Message:
         return CueMessage(seed=self.seed) if self.seed is not None else self.cue
 
 
-VERBS = ("prompt", "cue", "key", "pause", "undo", "seed", "save", "quit")
+VERBS = ("prompt", "cue", "key", "pause", "undo", "seed", "move", "drop", "save", "quit")
+EVENTS = {
+    "started": "prompt, chunk (the first that is made now), fps, size, seed, model",
+    "received": "event_id, chunk (with which it takes hold), in (seconds until that is seen)",
+    "planned": "event_id, chunk (a later one, with which it takes hold), frame, cue (what it says)",
+    "dropped": "event_id (of what was planned, and is not to be)",
+    "applied": "event_id, chunk, frame (of the video, from 0), in (seconds until that is seen), prompt, notes",
+    "chunk": "index, frame, frames, seconds (that it took), latency (seconds until what is told now is seen), prompt",
+    "paused": "event_id, paused (false: it goes on)",
+    "undone": "event_id, chunk (the next that is made), frame, prompt",
+    "saved": "event_id, output (none of a pipe), script",
+    "refused": "event_id, why",
+    "ended": "frames, why (quit, length, source or stopped), output, script",
+}
+"""What a session tells, and the values of each event."""
 
 
 def read_message(data: Mapping[str, Any], *, where: str = "message") -> Message:

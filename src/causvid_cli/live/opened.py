@@ -15,8 +15,9 @@ from causvid_cli.job.job import Job, ModelUsed, journal_path
 from causvid_cli.job.journal import Journal
 from causvid_cli.job.open import chapters_of, metadata_of
 from causvid_cli.live.clock import Clock
+from causvid_cli.live.keep import check_script_free
 from causvid_cli.live.keys import Keys
-from causvid_cli.live.session import Live, check_script_free
+from causvid_cli.live.session import Live
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline
 from causvid_cli.prompt.cues import Cue

@@ -1,6 +1,7 @@
 """Open Sound Control: a show's desk tells a live video what to do, by UDP on this machine.
 
-/prompt "it jumps"     /cue "{json}"     /seed 7     /key left 1     /pause 1     /undo 12     /save name     /quit
+/prompt "it jumps"     /cue "{json}"     /seed 7     /key left 1     /pause 1     /undo 12
+/move event_id 30     /drop event_id  /save name  /quit
 """
 
 import json
@@ -38,6 +39,8 @@ def message_of(address: str, *values: Any) -> dict[str, Any]:
         return {"pause": bool(first)}
     if verb == "key":
         return {"key": first, "down": bool(values[1]) if len(values) > 1 else True}
+    if verb == "move":
+        return {"move": first, "at": int(values[1]) if len(values) > 1 else None}
     return {verb: int(first) if isinstance(first, float) and first.is_integer() else first}
 
 

@@ -1,7 +1,7 @@
 """A live session: a stream, a clock, and a log of what was told, from which the same frames are made again.
 
     tell       send({"prompt": "it jumps"})    from any thread; the answer is an event
-    hear       listen(print)                   every event, a dict: `event`, and what EVENTS says of each
+    hear       listen(print)                   every event, a dict: `event`, and what `messages.EVENTS` says of each
     watch      watch()                         the frames, by a queue that never holds the session up
     make       run()                           in the caller's thread, until the video or the session ends; or, chunk
                                                by chunk, `for shown in live`
@@ -13,42 +13,30 @@ on like any other video; `undo` is the same: the journal and the file are cut, a
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from threading import Condition, RLock
 from typing import Any, NamedTuple
 
 from causvid_cli.errors import CausvidError, OutputError, UsageError
-from causvid_cli.files import write_text
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import InputMedia
 from causvid_cli.job.job import Job
 from causvid_cli.job.journal import Journal
-from causvid_cli.job.open import chapters_of, metadata_of, open_interpolator, open_stream
+from causvid_cli.job.open import open_interpolator, open_stream
 from causvid_cli.job.recording import Recording, first_chunk_after, known_latents, restart_of
-from causvid_cli.job.told import script_path, script_text
 from causvid_cli.live.clock import Clock
+from causvid_cli.live.keep import Kept
 from causvid_cli.live.keys import Keys
-from causvid_cli.live.messages import Message, read_message
+from causvid_cli.live.messages import CueMessage, Message, read_message
+from causvid_cli.live.planned import Planned, PlannedCue
 from causvid_cli.live.watch import KEPT_CHUNKS, Shown, Watcher
 from causvid_cli.pipeline import ChunkResult, Pipeline
 from causvid_cli.prompt.cues import Cue, Telling, with_told
-from causvid_cli.video import FileWriter, Writer
-
-EVENTS = {
-    "started": "prompt, chunk (the first that is made now), fps, size, seed, model",
-    "received": "event_id, chunk (with which it takes hold), in (seconds until that is seen)",
-    "applied": "event_id, chunk, frame (of the video, from 0), in (seconds until that is seen), prompt, notes",
-    "chunk": "index, frame, frames, seconds (that it took), latency (seconds until what is told now is seen), prompt",
-    "paused": "event_id, paused (false: it goes on)",
-    "undone": "event_id, chunk (the next that is made), frame, prompt",
-    "saved": "event_id, output (none of a pipe), script",
-    "refused": "event_id, why",
-    "ended": "frames, why (quit, length, source or stopped), output, script",
-}
-"""What a session tells, and the values of each event."""
+from causvid_cli.video import Writer
 
 POLL_S = 0.1
 """Between two looks at whether the session is to stop: a signal wakes no waiting thread."""
@@ -89,9 +77,12 @@ class Live:
     ) -> None:
         self.job, self.grid, self.clock, self.keys = job, grid, clock, keys or Keys({})
         self.pipeline, self._writer, self._journal, self._given = pipeline, writer, journal, given
-        self._model, self._versions, self._stop = model or job.model.name, versions, stop
+        self._kept = Kept(writer=writer, grid=grid, given=given, model=model or job.model.name, versions=versions)
+        self._stop = stop
         self._inbox: list[tuple[str | int, Message]] = []
         self._pending: list[_Pending] = []
+        self._planned = Planned()
+        self._copies: list[tuple[Path, Future[Path]]] = []
         self._changed, self._telling = Condition(), RLock()
         self._listeners: list[OnEvent] = []
         self._watchers: list[Watcher] = []
@@ -147,6 +138,17 @@ class Live:
         with self._telling:
             self._watchers.remove(watcher)
 
+    def copy(self, folder: Path) -> "Future[Path]":
+        """A copy of the video so far, in a folder of the same disk; it is made between two chunks.
+
+        The future raises UsageError where there is no frame or no file; it is cancelled where the session ends before.
+        """
+        future: Future[Path] = Future()
+        with self._changed:
+            self._copies.append((folder, future))
+            self._changed.notify()
+        return future
+
     def event(self, kind: str, **values: Any) -> None:
         """Tell everybody."""
         with self._telling:
@@ -157,6 +159,11 @@ class Live:
     def cues(self) -> tuple[Cue, ...]:
         """What was told so far, and when."""
         return with_told(self.job.cues, self._journal.told)
+
+    @property
+    def output(self) -> Path | None:
+        """The file of the video; None where it goes to a pipe or nowhere."""
+        return self._writer.path if self._kept.is_file else None
 
     @property
     def frames(self) -> int:
@@ -201,6 +208,8 @@ class Live:
             with self._telling:
                 for watcher in self._watchers:
                     watcher.close()
+            for _, future in self._copies:
+                future.cancel()
 
     def _stream(self) -> Iterator[Shown]:
         """Make chunks until the video or the session ends, or another stream goes on after an undo."""
@@ -228,6 +237,12 @@ class Live:
         while True:
             with self._changed:
                 inbox, self._inbox = self._inbox, []
+                copies, self._copies = self._copies, []
+            for folder, future in copies:
+                try:
+                    future.set_result(self._kept.copy(self.made_job, folder / self._writer.path.name))
+                except CausvidError as error:
+                    future.set_exception(error)
             for event_id, message in inbox:
                 try:
                     self._do(event_id, message)
@@ -245,28 +260,48 @@ class Live:
             if wait <= 0 or self._quits:
                 return True
             with self._changed:
-                if not self._inbox:
+                if not self._inbox and not self._copies:
                     self._changed.wait(min(wait, POLL_S))
 
     def _do(self, event_id: str | int, message: Message) -> None:
         if cue := message.as_cue:
-            self._pending.append(_Pending(event_id, cue.telling(self.grid, self.job.retiming.made)))
+            if message.at is None or message.at <= self._known:
+                self._pend(event_id, cue)
+            else:
+                planned = PlannedCue(message.at, cue)
+                self._planned.add(event_id, planned)
+                self._tell_planned(event_id, planned)
+        elif message.move is not None and message.at is not None:
+            self._tell_planned(message.move, self._planned.move(message.move, max(message.at, self._known)))
+        elif message.drop is not None:
+            self._planned.drop(message.drop)
+            self.event("dropped", event_id=message.drop)
         elif message.pause is not None:
             self.clock.pause(message.pause)
             self.event("paused", event_id=event_id, paused=message.pause)
         elif message.undo is not None:
             self._undo(message.undo)
-            frame = self._frame(self._known)
+            frame = self.frame_of(self._known)
             self.event("undone", event_id=event_id, chunk=self._known, frame=frame, prompt=self.prompt)
         elif message.save is not None:
-            self._save(event_id, message.save)
+            output, script = self._kept.save(self.made_job, message.save)
+            self.event("saved", event_id=event_id, output=str(output) if output else None, script=str(script))
         elif message.quit:
             self._quits = True
         elif message.key is not None and (cue := self.keys.tell(message.key, down=message.down)):
-            self._pending.append(_Pending(event_id, cue.telling(self.grid, self.job.retiming.made)))
+            self._pend(event_id, cue)
+
+    def _pend(self, event_id: str | int, cue: CueMessage) -> None:
+        self._pending.append(_Pending(event_id, cue.telling(self.grid, self.job.retiming.made)))
+
+    def _tell_planned(self, event_id: str | int, planned: PlannedCue) -> None:
+        cue = {name: value for name, value in asdict(planned.cue).items() if value is not None}
+        self.event("planned", event_id=event_id, chunk=planned.chunk, frame=self.frame_of(planned.chunk), cue=cue)
 
     def _tell(self) -> None:
         """Let what was told hold for the next chunk; the journal has it before."""
+        for event_id, planned in self._planned.due(self._known):
+            self._pend(event_id, planned)
         pending, self._pending = self._pending, []
         stream = self._recording.stream
         for event_id, telling in pending:
@@ -280,7 +315,7 @@ class Live:
                 "applied",
                 event_id=event_id,
                 chunk=cue.start_chunk,
-                frame=self._frame(cue.start_chunk),
+                frame=self.frame_of(cue.start_chunk),
                 prompt=cue.prompt,
                 notes=list(stream.prompt_notes),
                 **{"in": self._seen_in()},
@@ -314,7 +349,7 @@ class Live:
             raise UsageError(f"undo {chunk}: {made}")
         if given is not None and given.path is None:
             raise UsageError(f"undo {chunk}: the source is live, and what it showed is gone")
-        if not self._is_file and self.job.interpolate != "none":
+        if not self._kept.is_file and self.job.interpolate != "none":
             raise UsageError(f"undo {chunk}: a pipe at another frame rate than the model's cannot be gone back in")
         self._recording.stream.close()
         self._pending = []
@@ -330,7 +365,7 @@ class Live:
 
     def _left(self) -> tuple[int, Job]:
         """The first chunk that is written again, and the job with what was told so far."""
-        first = first_chunk_after(self._writer.restart, self.job, self.grid) if self._is_file else self._known
+        first = first_chunk_after(self._writer.restart, self.job, self.grid) if self._kept.is_file else self._known
         return first, replace(self.job, cues=self.cues)
 
     def _open(self, first_chunk: int, job: Job) -> Recording:
@@ -354,14 +389,11 @@ class Live:
             interpolator=open_interpolator(job, start_frame=self._writer.frames_written),
         )
 
-    @property
-    def _is_file(self) -> bool:
-        return isinstance(self._writer, FileWriter)
-
     def _video_s(self, chunk: int) -> float:
         return float(self.grid.first_frame(chunk) / self.job.retiming.made)
 
-    def _frame(self, chunk: int) -> int:
+    def frame_of(self, chunk: int) -> int:
+        """The number of the first frame of a chunk, in the video."""
         return self.job.retiming.shown_until(self.grid.first_frame(chunk))
 
     def _seen_in(self) -> float:
@@ -379,53 +411,14 @@ class Live:
 
     def script(self, folder: Path) -> str:
         """What was told so far as a script that will lie in this folder."""
-        return script_text(self.made_job, self.grid, self._given, model=self._model, folder=folder)
-
-    def _save(self, event_id: str | int, name: str) -> None:
-        """Keep what there is as NAME beside the video, with its script."""
-        if not self._writer.frames_written:
-            raise UsageError(f"save {name}: no frames are made yet")
-        folder = self._writer.path.parent
-        output = None
-        if isinstance(self._writer, FileWriter):
-            suffix = self._writer.path.suffix
-            output = folder / (name if name.endswith(suffix) else name + suffix)
-        script = script_path(output or folder / f"{name}.mp4")
-        if script.exists():
-            raise UsageError(f"save {name}: {script} exists; choose another name")
-        if output is not None:
-            assert isinstance(self._writer, FileWriter)
-            self._retell()
-            self._writer.publish_copy(output)
-        self._write_script(script)
-        self.event("saved", event_id=event_id, output=str(output) if output else None, script=str(script))
-
-    def _write_script(self, path: Path) -> None:
-        try:
-            write_text(path, self.script(path.parent))
-        except OSError as error:
-            raise OutputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-
-    def _retell(self) -> None:
-        job = self.made_job
-        self._writer.retell(metadata_of(job, self._versions), chapters_of(job, self.grid))
+        return self._kept.script(self.made_job, folder)
 
     def finish(self, *, keep_latents: bool = False) -> Path | None:
         """Give the video and its script their names; returns that of the script. Raises OutputError."""
-        script = None
-        if self._is_file and self._writer.frames_written:
-            script = script_path(self._writer.path)
-            self._write_script(script)
-            self._retell()
+        script = self._kept.finish(self.made_job)
         self._recording.publish()
         self._recording.clean_up(keep_latents=keep_latents)
-        output = str(self._writer.path) if self._is_file else None
+        output = str(self._writer.path) if self._kept.is_file else None
         said = str(script) if script else None
         self.event("ended", frames=self._writer.frames_written, why=self._why, output=output, script=said)
         return script
-
-
-def check_script_free(output: Path | None, *, overwrite: bool) -> None:
-    """Raise OutputError where the script of a live video is there already."""
-    if output is not None and not overwrite and (path := script_path(output)).exists():
-        raise OutputError(f"{path} exists, the script of {output}; -y overwrites, or choose another -o")
