@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from train.test_story_clips import (
     CELLS,
     CHANNELS,
@@ -31,6 +32,7 @@ from causvid_cli.config import load_facts
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import take_chunks
+from causvid_cli.network.backbone import attention
 from causvid_cli.pipeline import load
 from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
@@ -525,6 +527,24 @@ def test_a_step_in_bfloat16_warns_of_nothing():
                 assert norm(x).dtype == torch.bfloat16
     finally:
         torch.set_warn_always(False)
+
+
+def test_a_step_in_bfloat16_has_no_product_in_float32():
+    """Attention's own are the slowest there."""
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
+                seen.add((function.overloadpacket, args[-1].dtype))
+            return function(*args, **(kwargs or {}))
+
+    seen: set = set()
+    projection, x = torch.nn.Linear(8, 8), torch.randn(2, 6, 2, 8)
+    with training_arithmetic(CPU, bf16=True), Products():
+        q = projection(x)
+        attention(q, q, q, attn_mask=torch.ones(6, 6, dtype=torch.bool)).sum().backward()
+    assert {dtype for _, dtype in seen} == {torch.bfloat16} and len(seen) == 3
+    assert not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
 
 
 def test_sheets_of_samples_are_made_on_the_way(tmp_path, small_world):
