@@ -40,3 +40,13 @@ def imported_at_once(node: ast.AST) -> Iterator[str]:
             yield (child.module or "").partition(".")[0]
         elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield from imported_at_once(child)
+
+
+def test_no_file_keeps_what_a_merge_left_open():
+    marks = tuple(mark * 7 + " " for mark in "<>")  # as merges write them
+    texts = [path for kind in ("py", "md", "toml", "yaml", "txt") for path in ROOT.rglob(f"*.{kind}")]
+    assert len(texts) > 300
+    for path in texts:
+        if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(ROOT).parts):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            assert not [line for line in lines if line.startswith(marks)], path

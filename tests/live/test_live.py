@@ -12,8 +12,9 @@ from commands import decode, makes, names
 from PIL import Image
 
 from causvid_cli import load, open_live, running
-from causvid_cli.errors import OutputError
+from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.job.inputs import ClipEnd, InputMedia, Photo, SourceClip
+from causvid_cli.live.messages import read_message
 from causvid_cli.media.probe import read_info
 from causvid_cli.pipeline import Pipeline
 from causvid_cli.script import read_script
@@ -206,3 +207,38 @@ def test_a_pause_holds_the_session_until_it_goes_on(pipeline):
             assert not chunk.wait(0.3)
             live.send({"pause": False})
             assert chunk.wait(10)
+
+
+def test_what_is_planned_for_a_later_chunk_can_be_moved_and_dropped(pipeline):
+    later = {"prompt": "a swan flies up", "at": 4, "event_id": "swan"}
+    said = {
+        0: [later, {"cue": {"prompt": "a cat in the forest", "transition": "cut"}, "at": 2, "event_id": "cat"}],
+        1: [{"move": "swan", "at": 3}, {"drop": "cat"}, {"drop": "dog"}, {"seed": 7, "at": 0}],
+        4: [{"move": "swan", "at": 9}],
+    }
+    events = play(pipeline, said)
+    plans = [(event["event_id"], event["chunk"], event["frame"]) for event in named(events, "planned")]
+    assert plans == [("swan", 4, 16), ("cat", 2, 8), ("swan", 3, 12)]
+    assert [event["event_id"] for event in named(events, "dropped")] == ["cat"]
+    assert [event["why"] for event in named(events, "refused")] == [
+        "dog: is not planned; it was told already, or dropped",
+        "swan: is not planned; it was told already, or dropped",
+    ]
+    applied = [(event["event_id"], event["chunk"], event["prompt"]) for event in named(events, "applied")]
+    assert [(chunk, prompt) for _, chunk, prompt in applied] == [(1, CAR), (3, "a swan flies up")]
+    makes("edit-script", "x.causvid.yaml", "-o", "again.mp4")
+    np.testing.assert_array_equal(decode("again.mp4"), decode("x.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"prompt": "it jumps", "at": -1}, "at -1: chunks are counted from 0"),
+        ({"pause": True, "at": 3}, "at is for a prompt, a cue, a seed or a move; leave it out"),
+        ({"move": "x"}, "move x: say the chunk as well, in at"),
+        ({"move": "x", "drop": "x", "at": 1}, "it says move and drop"),
+    ],
+)
+def test_what_cannot_be_planned(message, why):
+    with pytest.raises(UsageError, match=why):
+        read_message(message)

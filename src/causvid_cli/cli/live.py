@@ -106,18 +106,15 @@ OnPage = Annotated[
         "--page",
         help="Be watched and told in a browser on this machine; the address is printed.",
         show_default=False,
-        rich_help_panel="Page",
     ),
 ]
 Port = Annotated[
     int,
-    typer.Option(
-        min=0, max=65535, metavar="PORT", help="Of the page, on 127.0.0.1; 0 takes a free one.", rich_help_panel="Page"
-    ),
+    typer.Option(min=0, max=65535, metavar="PORT", help="Of the page, on 127.0.0.1; 0 takes a free one."),
 ]
 NoOpen = Annotated[
     bool,
-    typer.Option("--no-open", help="Open no browser.", show_default=False, rich_help_panel="Page"),
+    typer.Option("--no-open", help="Open no browser.", show_default=False),
 ]
 
 

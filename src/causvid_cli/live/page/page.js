@@ -221,7 +221,7 @@ function showRates() {
   $("rate").textContent = times.length > 1 ? `${((times.length - 1) / (times.at(-1) - times[0])).toFixed(1)} frames a second`
     + (state.lost ? `, ${state.lost} chunks lost` : "") : "–";
   $("ahead").textContent = state.ahead === undefined ? "–" : `${state.ahead.toFixed(1)} s`;
-  if (state.live && !state.held.size && !dragged) showTimeline();
+  showTimeline();
 }
 
 function showKeys(keys) {
@@ -258,70 +258,78 @@ function place(second) {
 
 function showTimeline() {
   if (!state.live || dragged) return;
-  const line = $("timeline"), focused = document.activeElement?.dataset?.id;
+  const line = $("timeline"), shown = new Map([...line.children].map((each) => [each.dataset.id, each]));
   const end = Math.max(state.second ?? 0, secondOf(state.nextChunk) - 1) + AHEAD_S, start = end - AHEAD_S - PAST_S;
-  const parts = [];
+  // What is there already stays the same element: a press begins and ends on it.
+  const put = (id, make, second, rem) => {
+    const element = shown.get(id) ?? make(id);
+    shown.delete(id);
+    element.style.left = `${place(second)}%`;
+    if (rem !== undefined) element.style.top = `${rem}rem`;
+    if (!element.parentNode) line.append(element);
+    return element;
+  };
   for (let second = Math.max(0, Math.ceil(start / 5) * 5); second < end; second += 5) {
-    parts.push(mark("second", second, `${second} s`));
+    put(`second ${second}`, mark("second", `${second} s`), second);
   }
-  parts.push(mark("now", state.second ?? 0, ""));
-  const cues = state.cues.filter((cue) => secondOf(cue.chunk) >= start);
-  cues.forEach((cue, number) => parts.push(cueButton(cue, number)));
-  [...state.planned.values()].sort((a, b) => a.chunk - b.chunk).forEach((plan, number) => parts.push(planButton(plan, number)));
-  line.replaceChildren(...parts);
-  if (focused) [...line.children].find((each) => each.dataset.id === focused)?.focus();
+  put("now", mark("now", ""), state.second ?? 0);
+  state.cues.filter((cue) => secondOf(cue.chunk) >= start).forEach((cue, number) => {
+    const button = put(`cue ${cue.chunk}`, cueButton(cue.chunk), secondOf(cue.chunk), 0.2 + 2.2 * (number % 2));
+    name(button, cue.prompt, `${clock(secondOf(cue.chunk))}: ${cue.prompt}. Go back to before it.`);
+    button.disabled = !state.writes || !cue.chunk || cue.chunk >= state.nextChunk;
+  });
+  [...state.planned.values()].sort((a, b) => a.chunk - b.chunk).forEach((plan, number) => {
+    const button = put(`plan ${plan.event_id}`, planButton(plan.event_id), secondOf(plan.chunk), 3.3 + 1.1 * (number % 2));
+    const says = plan.cue.prompt ?? Object.entries(plan.cue).map(([field, value]) => `${field} ${value}`).join(", ");
+    name(button, says, `Planned for ${clock(secondOf(plan.chunk))}: ${says}. Arrow keys move it, Delete drops it.`);
+    button.disabled = !state.writes;
+  });
+  for (const stale of shown.values()) stale.remove();
 }
 
-function mark(kind, second, text) {
+function name(button, text, label) {
+  if (button.textContent !== text) button.textContent = button.title = text;
+  if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
+}
+
+const mark = (kind, text) => (id) => {
   const element = document.createElement("span");
   element.className = kind;
-  element.style.left = `${place(second)}%`;
+  element.dataset.id = id;
   element.textContent = text;
   element.setAttribute("aria-hidden", "true");
   return element;
-}
+};
 
-function cueButton(cue, number) {
+const cueButton = (chunk) => (id) => {
   const button = document.createElement("button");
   button.className = "cue";
-  button.dataset.id = `cue ${cue.chunk}`;
-  button.style.left = `${Math.max(0, place(secondOf(cue.chunk)))}%`;
-  button.style.top = `${0.2 + 2.2 * (number % 2)}rem`;
-  button.textContent = cue.prompt;
-  button.title = cue.prompt;
-  button.setAttribute("aria-label", `${clock(secondOf(cue.chunk))}: ${cue.prompt}. Go back to before it.`);
-  button.disabled = !state.writes || !cue.chunk || cue.chunk >= state.nextChunk;
-  button.addEventListener("click", () => tell({ undo: cue.chunk }));
+  button.dataset.id = id;
+  button.addEventListener("click", () => tell({ undo: chunk }));
   return button;
-}
+};
 
-function planButton(plan, number) {
-  const button = document.createElement("button"), says = plan.cue.prompt ?? Object.entries(plan.cue).map(([name, value]) => `${name} ${value}`).join(", ");
+const planButton = (event_id) => (id) => {
+  const button = document.createElement("button"), plan = () => state.planned.get(event_id);
   button.className = "cue planned";
-  button.dataset.id = String(plan.event_id);
-  button.style.left = `${place(secondOf(plan.chunk))}%`;
-  button.style.top = `${3.3 + 1.1 * (number % 2)}rem`;
-  button.textContent = says;
-  button.setAttribute("aria-label", `Planned for ${clock(secondOf(plan.chunk))}: ${says}. Arrow keys move it, Delete drops it.`);
-  button.disabled = !state.writes;
-  const move = (chunk) => tell({ move: plan.event_id, at: Math.max(state.nextChunk, chunk) });
+  button.dataset.id = id;
+  const move = (chunk) => tell({ move: event_id, at: Math.max(state.nextChunk, chunk) });
   button.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") move(plan.chunk + (event.key === "ArrowRight" ? 1 : -1));
-    else if (event.key === "Delete" || event.key === "Backspace") tell({ drop: plan.event_id });
+    if (event.key === "ArrowLeft" || event.key === "ArrowRight") move(plan().chunk + (event.key === "ArrowRight" ? 1 : -1));
+    else if (event.key === "Delete" || event.key === "Backspace") tell({ drop: event_id });
     else return;
     event.preventDefault();
     event.stopPropagation();
   });
   button.addEventListener("pointerdown", (event) => {
-    if (button.disabled) return;
     button.setPointerCapture(event.pointerId);
     button.classList.add("held");
-    dragged = { x: event.clientX, chunk: plan.chunk };
+    dragged = { x: event.clientX, chunk: plan().chunk };
   });
   button.addEventListener("pointermove", (event) => {
-    if (!dragged) return;
+    if (!dragged || !plan()) return;
     const seconds = (event.clientX - dragged.x) / $("timeline").clientWidth * (PAST_S + AHEAD_S);
-    dragged.chunk = Math.max(state.nextChunk, chunkAt(secondOf(plan.chunk) + seconds));
+    dragged.chunk = Math.max(state.nextChunk, chunkAt(secondOf(plan().chunk) + seconds));
     button.style.left = `${place(secondOf(dragged.chunk))}%`;
     say(`To ${clock(secondOf(dragged.chunk))}`);
   });
@@ -329,12 +337,14 @@ function planButton(plan, number) {
     if (!dragged) return;
     const { chunk } = dragged;
     dragged = null;
-    chunk === plan.chunk ? show() : move(chunk);
+    button.classList.remove("held");
+    if (plan() && chunk !== plan().chunk) move(chunk);
+    show();
   };
   button.addEventListener("pointerup", drop);
   button.addEventListener("pointercancel", drop);
   return button;
-}
+};
 
 // ---- what the user does ----
 
