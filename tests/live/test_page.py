@@ -257,6 +257,17 @@ def test_what_there_is_so_far_can_be_downloaded(pipeline):
     np.testing.assert_array_equal(so_far, whole[:8])
 
 
+def test_who_asks_for_a_copy_and_goes_leaves_the_video_unharmed(pipeline):
+    with served(pipeline) as session:
+        session.make()
+        gone, kept = session.live.copy(Path("gone")), session.live.copy(Path("kept"))
+        assert gone.cancel()
+        Path("kept").mkdir()
+        session.make()
+        assert kept.result() == Path("kept/x.mp4") and not Path("gone").exists()
+    assert kept.done() and len(decode("kept/x.mp4")) == 4
+
+
 def test_a_pipe_has_nothing_to_download(pipeline):
     with served(pipeline, output=None) as session:
         session.make()

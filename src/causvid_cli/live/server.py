@@ -95,7 +95,8 @@ class Page:
 
     def close(self) -> None:
         """Let everyone hear of the end, and stop."""
-        self._loop.call_soon_threadsafe(self.hub.close)
+        with suppress(RuntimeError):  # its thread has ended before
+            self._loop.call_soon_threadsafe(self.hub.close)
         deadline = time.monotonic() + END_S
         while self.hub.count and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -195,7 +196,10 @@ def application(hub: Hub, log: Callable[[str], None]) -> "Starlette":
         if live is None or live.output is None:
             return PlainTextResponse("the video is kept in no file\n", 404)
         output = live.output
-        folder = TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent)
+        try:
+            folder = TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent)
+        except OSError as error:
+            return PlainTextResponse(f"{output.parent}: {(error.strerror or str(error)).lower()}\n", 503)
         try:
             path = await asyncio.wait_for(asyncio.wrap_future(live.copy(Path(folder.name))), COPY_S)
         except (CausvidError, TimeoutError, asyncio.CancelledError) as error:

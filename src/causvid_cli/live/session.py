@@ -239,6 +239,8 @@ class Live:
                 inbox, self._inbox = self._inbox, []
                 copies, self._copies = self._copies, []
             for folder, future in copies:
+                if not future.set_running_or_notify_cancel():  # who asked is gone
+                    continue
                 try:
                     future.set_result(self._kept.copy(self.made_job, folder / self._writer.path.name))
                 except CausvidError as error:

@@ -22,6 +22,8 @@ Format = Literal["raw", "jpeg", "webp"]
 PATH = "/v1/realtime_video/generate"
 FRAMES_A_MESSAGE: dict[Format, int] = {"raw": 16, "jpeg": 6, "webp": 6}
 CONTENT_TYPES: dict[Format, str] = {"raw": "application/x-raw-rgb", "jpeg": "image/jpeg", "webp": "image/webp"}
+KEPT = 16
+"""Chunks and events that are remembered until they are shown."""
 APART_BYTES = 64 * 1024
 """A payload of so many bytes comes in a message of its own, behind its header."""
 
@@ -102,12 +104,13 @@ class Realtime:
             return
         kind, event_id = news["event"], news.get("event_id")
         if kind == "chunk":
-            self._seconds = {**dict(list(self._seconds.items())[-8:]), news["index"]: news["seconds"]}
+            self._seconds = {**dict(list(self._seconds.items())[-KEPT:]), news["index"]: news["seconds"]}
         elif kind == "applied" and event_id == self._init_id:
             self._first_chunk = news["chunk"]
         elif kind == "applied" and event_id in self._event_ids:
-            self._applied.append((news["chunk"], self._event_ids.pop(event_id)))
+            self._applied = [*self._applied[-KEPT:], (news["chunk"], self._event_ids.pop(event_id))]
         elif kind == "refused" and (event_id is None or event_id == self._init_id or event_id in self._event_ids):
+            self._event_ids.pop(str(event_id), None)
             await _pack(socket, {"type": "error", "content": news["why"]})
 
     async def _send_chunk(self, socket: "WebSocket", viewer: Viewer, coded: CodedChunk) -> None:
