@@ -49,6 +49,7 @@ from causvid_cli.train.config import (
     EvalConfig,
     NetworkConfig,
     OdeConfig,
+    OpeningsConfig,
     Optimisation,
     RolloutFacts,
     StudentConfig,
@@ -58,8 +59,9 @@ from causvid_cli.train.config import (
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.distill import Distillation
-from causvid_cli.train.layout import Layout, few_steps, slid_prompts
+from causvid_cli.train.layout import Layout, few_steps, first_steps, slid_prompts
 from causvid_cli.train.ode import OdePairs, make_ode_pairs
+from causvid_cli.train.openings import train_openings
 from causvid_cli.train.student import Regression, own_past, train_student
 from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import StageSetting
@@ -270,6 +272,25 @@ def test_one_step_from_noise_learns_a_clip_by_heart_where_its_prompt_tells_it(tm
     assert losses[-1] < losses[0] / 3, losses
 
 
+def test_openings_are_learnt_by_themselves_at_the_levels_of_the_first_chunk(tmp_path, monkeypatch):
+    clips, denoiser = small_clips(tmp_path / "clips", count=1), small_denoiser(prediction="x0")
+    seen, rows, call = [], [], denoiser.network.forward_whole
+
+    def spy(x_t, timestep, prompt, **options):
+        seen.append((x_t.shape[2], options, *timestep.tolist()))
+        return call(x_t, timestep, prompt, **options)
+
+    monkeypatch.setattr(denoiser.network, "forward_whole", spy)
+    plan = OpeningsConfig(steps=100, lr=1e-2, batch=8, warmup=5, log_every=20, ema=0.9)
+    facts = replace(FACTS, steps=(1000.0,), first_steps=(1000.0, 500.0))
+    setting = StageSetting(device=CPU, report=rows.append)
+    train_openings(tmp_path / "run", denoiser, clips, plan, facts, setting=setting)
+    levels = {round(1000 * step.sigma, 3) for step in first_steps(facts)}
+    assert {round(level, 3) for _, _, *row in seen for level in row} == levels and len(levels) == 2
+    assert {(frames, bool(options)) for frames, options, *_ in seen} == {(FRAMES, False)}
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+
+
 def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypatch):
     clips, denoiser, seen = small_clips(tmp_path / "clips"), small_denoiser(), []
     call = denoiser.network.forward_whole
@@ -294,6 +315,7 @@ TINY = TrainConfig(
     autoencoder=AutoencoderConfig(**asdict(FEW)),
     pictures=FEW,
     teacher=FEW,
+    openings=OpeningsConfig(**asdict(FEW), clips=4),
     causal=CausalConfig(**asdict(FEW)),
     student=StudentConfig(**asdict(FEW)),
     dmd=FEW,
@@ -329,6 +351,8 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     assert {tuple(colour) for colour in np.unique(frames.reshape(-1, 3), axis=0).tolist()} <= palette
     scores = json.loads((tmp_path / "eval" / "eval.json").read_text())["scores"]
     assert {"rendered", "codec", "student"} <= scores.keys()
+    openings = LatentClips(run.latents / "openings")
+    assert (len(openings), openings.latent_frames) == (4, 1)
 
 
 def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_world, tiny):

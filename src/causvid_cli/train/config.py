@@ -34,6 +34,7 @@ STAGES = (
     "prepare",
     "pictures",
     "teacher",
+    "openings",
     "causal",
     "ode",
     "student",
@@ -199,6 +200,16 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningsConfig(Optimisation):
+    """First chunks by themselves: where nothing is untold, so that they are the truth of their prompts."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    clips: Positive = 50_000
+    """How many are rendered and encoded for it, each of a story of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CausalConfig(Optimisation):
     """Teacher forcing; `few_steps` makes it the direct way to a student."""
 
@@ -343,6 +354,7 @@ class TrainConfig:
     autoencoder: AutoencoderConfig | None = None
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None
+    openings: OpeningsConfig | None = None
     causal: CausalConfig | None = None
     ode: OdeConfig | None = None
     student: StudentConfig | None = None
@@ -401,6 +413,8 @@ def _missing(config: TrainConfig) -> str:
     subjects = config.world.subjects if config.world else ()
     if lost := set(subjects) - set(config.world.words()["subject"] if config.world else ()):
         return f"world.subjects: {min(lost)!r} is no subject of the storybook"
+    if config.openings and config.clips is None:
+        return "[clips]: missing; stage openings is for the storybook's clips"
     if config.student is not None and config.ode is None and not config.student.first_chunks:
         return "[ode]: missing; stage student learns from its pairs"
     if config.matching.regression and config.ode is None:

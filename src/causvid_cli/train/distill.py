@@ -1,6 +1,6 @@
 """A whole distillation, stage by stage: each resumable by itself, each leaving what the next one needs.
 
-autoencoder -> prepare -> pictures -> teacher -> causal -> ode -> student -> dmd -> judge -> export -> eval
+autoencoder -> prepare -> pictures -> teacher -> openings -> causal -> ode -> student -> dmd -> judge -> export -> eval
 
 A run has the stages that its file has a section for. What they leave, and how the next one finds it: `train/run.py`.
 """
@@ -20,12 +20,14 @@ from causvid_cli.train.autoencoder import OwnFrames, distinct_frames, train_auto
 from causvid_cli.train.captions import read_prompts
 from causvid_cli.train.causal import train_causal
 from causvid_cli.train.config import EvalConfig, OdeConfig, Optimisation, check_stages
+from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.dmd import Matching, train_dmd
 from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import load_judge, train_judge
 from causvid_cli.train.ode import OdePairs, make_ode_pairs, pairs_shard
+from causvid_cli.train.openings import train_openings
 from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
@@ -49,7 +51,7 @@ ALONE = ("autoencoder", "prepare", "judge", "export", "eval")
 USES = {
     "data": ("autoencoder", "prepare"),
     "clips": ("prepare",),
-    "rollout": ("causal", "ode", "student", "dmd", "export"),
+    "rollout": ("openings", "causal", "ode", "student", "dmd", "export"),
     "matching": ("dmd",),
     "teacher_guidance": ("export",),
     "teacher_steps": ("export",),
@@ -60,7 +62,8 @@ NEEDS = {
     "prepare": ("autoencoder",),
     "pictures": ("prepare",),
     "teacher": ("pictures",),
-    "causal": ("teacher",),
+    "openings": ("teacher",),
+    "causal": ("openings",),
     "ode": ("causal",),
     "student": ("ode",),
     "dmd": ("student",),
@@ -208,6 +211,33 @@ class Distillation(TrainingRun):
 
     def teacher(self) -> None:
         self._teach("teacher", frames=None, shift=self.shift)
+
+    def openings(self) -> None:
+        plan = self.config.openings
+        assert plan is not None
+        folder = self.latents / "openings"
+
+        def make() -> None:
+            prepare(
+                folder,
+                self.codec,
+                self.text(),
+                long=plan.clips,
+                long_latent_frames=self.rollout.chunk_frames,
+                device=self.device,
+                seed=self.config.seed + 1,  # other stories than the clips'
+                report=self.setting("prepare").report,
+            )
+
+        on_first(make)
+        train_openings(
+            self.folder / "openings",
+            self.learner(self.student_net(before="openings")),
+            LatentClips(folder),
+            plan,
+            self.rollout,
+            setting=self.setting("openings"),
+        )
 
     def causal(self) -> None:
         train_causal(
