@@ -101,6 +101,17 @@ def given_input(kind: str, pack: Path) -> InputMedia | None:
 
 
 def random_message(rng: np.random.Generator, chunk: int) -> dict[str, Any]:
+    """Something to tell; a third of what can wait is planned for a later chunk, under one of two names."""
+    message = random_verb(rng, chunk)
+    if message.keys() & {"prompt", "cue", "seed"} and rng.random() < 0.3:
+        message |= {"at": chunk + int(rng.integers(1, 4)), "event_id": str(rng.choice(["one", "other"]))}
+    return message
+
+
+def random_verb(rng: np.random.Generator, chunk: int) -> dict[str, Any]:
+    if rng.random() < 0.15:
+        name = str(rng.choice(["one", "other"]))
+        return {"drop": name} if rng.random() < 0.3 else {"move": name, "at": chunk + int(rng.integers(3))}
     kind = rng.choice(["prompt", "cue", "seed", "undo", "negative", "strength"])
     if kind == "prompt":
         return {"prompt": str(rng.choice(PROMPTS))}
