@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator
 from itertools import combinations, count
 
+import numpy as np
 import pytest
 import torch
 from tiny import SHAPE, tiny_transformer
@@ -450,6 +451,45 @@ def test_chunks_made_before_are_seen_but_not_denoised_again(model, prompts, call
     roll(model, prompts[0], 4, made=lambda chunk: whole[chunk.index] if chunk.index < 3 else None)
     assert [frame for frame, timestep in calls if timestep > 0] == [3] * len(STEPS)
     assert [frame for frame, timestep in calls if timestep == 0] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("switch", "computed"),
+    [("recache", [0, 5, 6, 7, 8, 9, 10]), ("cut", [8, 9, 10]), ("soft", list(range(11)))],
+)
+def test_what_a_restart_forgets_of_chunks_made_before_is_never_computed(model, prompts, calls, switch, computed):
+    whole = roll(model, switching(prompts, 8), 12, switch=switch)
+    calls.clear()
+
+    def earlier(chunk):
+        return whole[chunk.index] if chunk.index < 11 else None
+
+    assert same(roll(model, switching(prompts, 8), 12, switch=switch, made=earlier), whole) == [True] * 12
+    assert [frame for frame, timestep in calls if timestep == 0] == computed
+    assert {frame for frame, timestep in calls if timestep > 0} == {11}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_roll_outs_go_on_after_chunks_made_before(model, prompts, seed):
+    rng = np.random.default_rng(seed)
+    told = (np.cumsum(rng.random(12) < 0.4) % len(prompts)).tolist()
+    changes = rng.choice(["recache", "soft", "cut"], size=12).tolist()
+    window_frames, sink_frames, known = int(rng.integers(2, 5)), int(rng.integers(2)), int(rng.integers(1, 12))
+    merges = bool(rng.integers(2))
+
+    def made(earlier=None):
+        return roll(
+            model,
+            lambda chunk: prompts[told[chunk.index]],
+            12,
+            cache=small_cache(model, window_frames=window_frames, sink_frames=sink_frames),
+            switch=lambda chunk: changes[chunk.index],
+            merge_clean_pass=merges,
+            made=earlier,
+        )
+
+    whole = made()
+    assert same(made(lambda chunk: whole[chunk.index] if chunk.index < known else None), whole) == [True] * 12
 
 
 def test_how_a_prompt_takes_hold_may_differ_from_cue_to_cue(model, prompts):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -67,45 +67,80 @@ class LastCalls:
         cache.commit()
 
 
+class Seen(NamedTuple):
+    """A chunk that an earlier run made: what the roll-out would have done with it.
+
+    latents: its x0, read when it is needed. first_step: the call of its first step, which may have run the clean pass
+    of the chunk before (that chunk and its x0).
+    """
+
+    chunk: Chunk
+    prompt: PromptCache
+    latents: Callable[[], Tensor]
+    first_step: Callable[[tuple[Chunk, Tensor]], None]
+
+
 class Context:
     """The clean chunks that the next one sees, and how many of them are in the cache.
 
     past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. prompt: under which the
-    cache was filled; None before the first chunk.
+    cache was filled; None before the first chunk. merges: whether the first step of a chunk may run the clean pass of
+    the one before.
+
+    Of chunks that an earlier run made nothing is computed before a chunk is made that sees them (`prefill`): what a
+    restart forgets never is.
     """
 
-    def __init__(self, writer: ContextWriter, cache: KVCache, prefix: Iterable[tuple[Chunk, Tensor]]) -> None:
-        self.writer, self.cache = writer, cache
+    def __init__(
+        self, writer: ContextWriter, cache: KVCache, prefix: Iterable[tuple[Chunk, Tensor]], *, merges: bool = False
+    ) -> None:
+        self.writer, self.cache, self.merges = writer, cache, merges
         self.past: Past = list(prefix)
         self.prompt: PromptCache | None = None
         self._committed = 0
+        self._seen: list[Seen] = []
+        self._start: Past = self.past
 
     def restart(self, past: Past) -> None:
         """Empty the cache; `past` is what fills it next."""
         self.cache.reset()
-        self.past, self._committed = past, 0
+        self.past = self._start = past
+        self._committed = 0
+        self._seen = []
 
-    def switch(self, transition: Transition) -> None:
-        """Make the cache ready for another prompt, as the transition says (`request.Transition`)."""
-        if transition == "soft":
+    def switch(self, transition: Transition, *, seen: bool) -> None:
+        """Make the cache ready for another prompt, as the transition says (`request.Transition`).
+
+        seen: for a chunk that an earlier run made.
+        """
+        if transition != "soft":
+            self.restart(self.past if transition == "recache" else [])
+        elif not seen:
             self.prefill()
         else:
-            self.restart(self.past if transition == "recache" else [])
+            self._make_room()
 
-    def prefill(self, *, merge_into: Chunk | None = None) -> tuple[Chunk, Tensor] | None:
+    def prefill(self, *, before: Chunk | None = None) -> tuple[Chunk, Tensor] | None:
         """Run the passes that are due, under the current prompt.
 
-        merge_into: the chunk whose first step can run the last of them in the same call; that one is then returned
-        in place of being run. It has to be of the same length.
+        before: the chunk whose first step can run the last of them in the same call; that one is then returned in
+        place of being run. It has to be of the same length.
         """
+        self._catch_up()
         assert self.prompt is not None
         due, merged = self.past[self._committed :], None
-        if merge_into and due and due[-1][0].frames == merge_into.frames:
+        if self.merges and before and due and due[-1][0].frames == before.frames:
             merged = due.pop()
         for chunk, x0 in due:
             self.writer.write(chunk, x0, self.prompt, self.cache)
         self._committed = len(self.past)
         return merged
+
+    def see(self, seen: Seen) -> None:
+        """Go past a chunk that an earlier run made, under the current prompt; `append` it then."""
+        self._make_room()
+        self.cache.begin(seen.chunk)
+        self._seen.append(seen)
 
     def append(self, chunk: Chunk, x0: Tensor) -> None:
         """Take a new chunk in, and forget the frames that the cache has evicted, so that memory stays constant."""
@@ -115,6 +150,32 @@ class Context:
         if self.writer.keeps_last_call(chunk):
             self.cache.commit()
             self._committed += 1
+
+    def _make_room(self) -> None:
+        """Let the cache count the frames of passes that are due as if they had been run: it evicts others for them."""
+        for chunk, _ in self.past[self._committed :]:
+            self.cache.begin(chunk)
+            self.cache.commit()
+        self._committed = len(self.past)
+
+    def _catch_up(self) -> None:
+        """Run what was left out of the chunks seen since the last restart, call for call as it would have been."""
+        if not self._seen:
+            return
+        seen, prompt = self._seen, self.prompt
+        self.restart(self._start)
+        self.prompt = seen[0].prompt
+        for each in seen:
+            if each.prompt is not self.prompt:  # softly: any other change restarts
+                self.prefill()
+                self.prompt = each.prompt
+            merged = self.prefill(before=each.chunk)
+            if merged is None:
+                self.cache.begin(each.chunk)  # evicts what denoising would have
+            else:  # the call in which the clean pass was run: alone it would round in another way
+                each.first_step(merged)
+            self.append(each.chunk, each.latents())
+        self.prompt = prompt
 
 
 def commit_chunk(model: CausalTransformer, chunk: Chunk, x0: Tensor, prompt: PromptCache, cache: KVCache) -> None:

@@ -8,7 +8,7 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
-from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, StepsOf
+from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 
@@ -49,7 +49,8 @@ def rollout(
     writer: what later chunks see of a chunk (`context.py`); by default a clean pass of the model itself.
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
-      Those whose last denoising call is what later chunks see have to be.
+      Those whose last denoising call is what later chunks see have to be. Of the others, what later chunks see is
+      computed when the first of these is made, from the last restart of the cache on: no call before it matters.
     source: what a chunk starts from: its latents, noised to the first step's level (SDEdit, arXiv 2108.01073); None is
       pure noise. A chunk that the source has no latents for (it is at its end) is not made, and ends the roll-out.
     merge_clean_pass: whether a chunk's clean pass and the next chunk's first step are one network call where they can
@@ -61,20 +62,19 @@ def rollout(
     sooner, and the last chunk needs none.
     """
     writer = writer or CleanPasses(model)
-    context = Context(writer, cache, prefix)
+    context = Context(writer, cache, prefix, merges=merge_clean_pass)
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:
             return
         current = prompt(chunk)
+        own_steps, keep = steps(chunk) if callable(steps) else steps, writer.keeps_last_call(chunk)
+        x0 = made(chunk) if made and not keep else None
         if recompute_context:
             context.restart(recompute_context(context.past))
         if context.prompt is not None and current is not context.prompt:
-            context.switch(switch if isinstance(switch, str) else switch(chunk))
+            context.switch(switch if isinstance(switch, str) else switch(chunk), seen=x0 is not None)
         context.prompt = current
-        merged = context.prefill(merge_into=chunk if merge_clean_pass else None)
-        own_steps, keep = steps(chunk) if callable(steps) else steps, writer.keeps_last_call(chunk)
-        x0 = made(chunk) if made and not keep else None
         if x0 is None:
             x0 = denoise_chunk(
                 model,
@@ -84,17 +84,40 @@ def rollout(
                 cache,
                 noise,
                 start=start,
-                merged_clean_pass=merged,
+                merged_clean_pass=context.prefill(before=chunk),
                 keep_last_call=keep,
                 on_step=on_step,
             )
-        elif merged is None:
-            cache.begin(chunk)  # evicts what denoising would have
-        else:  # the call in which the clean pass was run: alone it would round in another way
-            x_t = first_x_t(chunk, own_steps, noise, start)
-            model(x_t, own_steps[0].timestep, current, cache=cache, chunk=chunk, merged_clean_pass=merged)
+        else:
+            kept = start if merge_clean_pass else None  # nobody else asks for it again
+            context.see(_seen(model, chunk, current, own_steps, cache, noise, start=kept, made=made))
         yield chunk, x0
         context.append(chunk, x0)
+
+
+def _seen(
+    model: CausalTransformer,
+    chunk: Chunk,
+    prompt: PromptCache,
+    steps: Sequence[Step],
+    cache: KVCache,
+    noise: Noise,
+    *,
+    start: Tensor | None,
+    made: Latents | None,
+) -> Seen:
+    """A chunk that an earlier run made, whose calls are left for later."""
+
+    def latents() -> Tensor:
+        x0 = made(chunk) if made else None
+        assert x0 is not None, f"chunk {chunk.index} was made, and is no longer there"
+        return x0
+
+    def first_step(merged: tuple[Chunk, Tensor]) -> None:
+        x_t = first_x_t(chunk, steps, noise, start)
+        model(x_t, steps[0].timestep, prompt, cache=cache, chunk=chunk, merged_clean_pass=merged)
+
+    return Seen(chunk, prompt, latents, first_step)
 
 
 def denoise_chunk(
