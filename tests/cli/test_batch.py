@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -57,10 +58,24 @@ def test_a_batch_makes_what_the_commands_make_and_makes_it_once():
     assert run("batch", "jobs.jsonl").exit_code == 8  # what failed is not tried again
     Path("jobs", results["then"]["path"]).write_bytes(b"damaged")
     told = makes("batch", "jobs.jsonl", "--dry-run", "--json")
-    assert json.loads(told.stdout) | {"folder": ""} == {
+    plan = json.loads(told.stdout)
+    expected = plan.pop("estimate")
+    assert plan | {"folder": ""} == {
         **{"v": 1, "folder": "", "jobs": 4, "done": 2, "new": 1, "copies": 0, "failed_before": 1}
     }
+    assert expected["measured"] == 2 and expected["seconds"] > 0 and not expected["unknown"]
+    assert expected["bytes"] == results["then"]["bytes"]
     assert all(path.stat().st_mtime_ns == before[path] for path in before if "then" not in path.name)
+
+
+def test_a_probe_tells_what_all_take_and_leaves_nothing():
+    rows = [{"id": f"j{number}", "prompt": "a red car moves left", "seed": 1, "length": "8f"} for number in range(2)]
+    write(*(row | {"seed": number} for number, row in enumerate(rows)), {"id": "other", "prompt": "a", "length": "16f"})
+    plan = json.loads(makes("batch", "jobs.jsonl", "--dry-run", "--json").stdout)
+    assert plan["estimate"] == {"seconds": 0, "bytes": 0, "unknown": 3, "measured": 0}
+    told = makes("batch", "jobs.jsonl", "--dry-run", "--probe", "--workers", 2).stdout
+    assert re.search(r"time +\d+ s of 2 workers\ndisk +\d.*\ntold from +2 videos\n", told), told
+    assert not Path("jobs").exists()
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ RANKS = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "SKYPILOT_JOB_RANK")
     epilog=examples(
         "causvid batch jobs.jsonl",
         "causvid batch prompts.txt --dir clips --length 3s --workers 2",
-        "causvid batch jobs.csv --dry-run",
+        "causvid batch jobs.csv --dry-run --probe",
         more="\b\nRows of .jsonl; .csv names the same fields in its first line:\n"
         '  {"id": "car-1", "prompt": "a red car moves left", "seed": 7}\n'
         '  {"command": "i2v", "image": "swan.png", "prompt": "a swan flies up"}',
@@ -120,6 +120,15 @@ def batch(
         bool,
         typer.Option("--page", help=f"Write {PAGE} as well: pictures, prompts and links.", show_default=False),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="With --dry-run: make a video of each kind of job somewhere else, to tell the time and disk that all "
+            "take.",
+            show_default=False,
+        ),
+    ] = False,
 ) -> None:
     """Make every video of a file, each exactly once, however often this is broken off and begun again.
 
@@ -154,6 +163,7 @@ def batch(
         max_tries=max_tries,
         retry_failed=retry_failed,
         page=page,
+        probe=probe,
     ).run()
 
 

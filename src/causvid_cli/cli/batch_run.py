@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ from causvid_cli.batch.ledger import FAILED, Ledger
 from causvid_cli.batch.local import ProcessLink
 from causvid_cli.batch.page import write_page
 from causvid_cli.cli import console
+from causvid_cli.cli.batch_estimate import Estimate, estimate
 from causvid_cli.cli.batch_table import BatchTable
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.errors import CausvidError, ExitCode, OutputError
-from causvid_cli.units import counted
+from causvid_cli.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
     from causvid_cli.batch.cluster import Cluster
@@ -41,7 +42,11 @@ class SomeFailed(CausvidError):
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """Jobs on their way into a folder. together: videos in one roll-out; page: whether a page is written as well."""
+    """Jobs on their way into a folder.
+
+    together: videos in one roll-out. page: whether a page is written as well. probe: whether a dry run makes some
+    videos to tell what the others take.
+    """
 
     folder: Path
     jobs: Sequence[Job]
@@ -53,6 +58,7 @@ class Batch:
     max_tries: int
     retry_failed: bool
     page: bool
+    probe: bool
     ledger: Ledger = field(init=False)
     pool: Workers = field(init=False)
     table: BatchTable = field(init=False)
@@ -70,7 +76,15 @@ class Batch:
         new = [job for job in missing if job.path not in {each.path for each in given_up}]
         firsts = self._firsts(new)
         if self.options.dry_run:
-            self._tell_plan(done=done, given_up=len(given_up), new=len(firsts), copies=len(new) - len(firsts))
+            known = [job for job in self.jobs if job.path in self.ledger.results]
+            expected = estimate(firsts, known, self.ledger, probe=self.probe) if firsts else None
+            counts = {
+                "done": done,
+                "new": len(firsts),
+                "copies": len(new) - len(firsts),
+                "failed_before": len(given_up),
+            }
+            self._tell_plan(counts | {"failed_before": len(given_up)}, expected)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,20 +112,30 @@ class Batch:
         places = {group: place for place, group in enumerate(dict.fromkeys(job.group for job in firsts.values()))}
         return sorted(firsts.values(), key=lambda job: places[job.group])
 
-    def _tell_plan(self, *, done: int, given_up: int, new: int, copies: int) -> None:
-        plan = {"jobs": len(self.jobs), "done": done, "new": new, "copies": copies, "failed_before": given_up}
+    def _tell_plan(self, counts: Mapping[str, int], expected: Estimate | None) -> None:
+        plan = {"jobs": len(self.jobs), **counts}
         if self.options.as_json or self.options.json_lines:
-            console.result_json({"v": 1, "folder": str(self.folder), **plan})
+            told = asdict(expected) if expected else {"seconds": 0, "bytes": 0, "unknown": 0, "measured": 0}
+            console.result_json({"v": 1, "folder": str(self.folder), **plan, "estimate": told})
             return
-        console.table(
-            [
-                ("jobs", len(self.jobs)),
-                ("done", f"{done} in {self.folder}"),
-                ("new", new),
-                ("the same as another", copies),
-                ("failed before", f"{given_up} (--retry-failed makes them)" if given_up else 0),
+        given_up = counts["failed_before"]
+        rows = [
+            ("jobs", len(self.jobs)),
+            ("done", f"{counts['done']} in {self.folder}"),
+            ("new", counts["new"]),
+            ("the same as another", counts["copies"]),
+            ("failed before", f"{given_up} (--retry-failed makes them)" if given_up else 0),
+        ]
+        if expected and expected.measured:
+            workers = 1 if self.ray else self.workers or 1
+            by = "a worker" if self.ray else counted(workers, "worker")
+            rest = f", and {counted(expected.unknown, 'job')} unlike these" if expected.unknown else ""
+            rows += [
+                ("time", f"{duration_text(expected.seconds / workers)} of {by}{rest}"),
+                ("disk", bytes_text(expected.bytes)),
+                ("told from", counted(expected.measured, "video")),
             ]
-        )
+        console.table(rows)
 
     def _make(self, jobs: Sequence[Job]) -> None:
         with ExitStack() as stack:
