@@ -67,3 +67,7 @@ class OutputError(CausvidError):
 
 class BusyError(OutputError):
     """An output that another process is writing."""
+
+
+class ProcessLost(DeviceError):
+    """Another of the processes that make a video together has ended."""

@@ -1,32 +1,31 @@
 """Several processes are one: what a run makes does not tell how many there were."""
 
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from processes import in_processes
 from safetensors.torch import load_file
 from tiny import SHAPE, tiny_transformer
 from torch import Tensor
 
+from causvid_cli import processes
 from causvid_cli.errors import CausvidError, DeviceError, NumericsError, OutputError, UsageError
+from causvid_cli.processes import own_device
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train import parallel
 from causvid_cli.train.config import ComputeConfig, Optimisation
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.logs import read_log
-from causvid_cli.train.parallel import Share, my_normal, my_share, my_weight, own_device, shares, working_on
+from causvid_cli.train.parallel import Share, my_normal, my_share, my_weight, shares, working_on
 from causvid_cli.train.resume import last_step
 from causvid_cli.train.trainer import Loss, StageSetting, Trainer
 
@@ -87,7 +86,7 @@ def test_noise_of_a_share_is_a_share_of_the_noise():
 def test_a_device_for_each_process(monkeypatch):
     assert own_device(CPU, local_rank=3, count=4) == CPU
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
-    monkeypatch.setattr(parallel.dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(processes.dist, "is_nccl_available", lambda: True)
     cuda = torch.device("cuda")
     assert own_device(cuda, local_rank=1, count=2) == torch.device("cuda:1")
     assert own_device(torch.device("cuda:1"), local_rank=0, count=1) == torch.device("cuda:1")
@@ -146,32 +145,7 @@ def sheet(step: int, module: torch.nn.Module) -> np.ndarray:
 
 def in_two(work: Callable[..., None], *arguments: object) -> None:
     """Let two processes do this together, as torchrun would start them."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")  # torch is loaded already: it starts at once
-    failures = fork.SimpleQueue()
-    processes = [fork.Process(target=join_in, args=(rank, port, failures, work, arguments)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    hang = [process for process in processes if process.is_alive()]
-    for process in hang:
-        process.kill()
-    assert failures.empty(), failures.get()
-    assert not hang
-
-
-def join_in(rank: int, port: int, failures: Any, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-    try:
-        with parallel.joined(CPU):
-            work(*arguments)
-    except BaseException:
-        failures.put(traceback.format_exc())
-        raise
+    in_processes(2, work, *arguments)
 
 
 def assert_same_run(got: Path, wanted: Path) -> None:

@@ -74,8 +74,8 @@ def distill(
         import torch  # so late, so that mistakes in the file are found at once
 
         from causvid_cli.device import resolve_device
+        from causvid_cli.processes import joined
         from causvid_cli.train.distill import Distillation
-        from causvid_cli.train.parallel import joined
 
         if threads:
             torch.set_num_threads(threads)

@@ -104,6 +104,15 @@ class KVCache:
         """Indices of the latent frames whose clean keys and values are kept, oldest first."""
         return list(self._frames)
 
+    @property
+    def evicted(self) -> int:
+        """How many latent frames were given up since the beginning or a reset."""
+        return self._evicted
+
+    def hold(self, frames: Sequence[int], *, evicted: int) -> None:
+        """Take for committed what another cache holds: one of the same video, with keys and values of other heads."""
+        self._frames, self._evicted, self._writing = list(frames), evicted, None
+
     def reset(self) -> None:
         """Forget everything (a hard cut)."""
         self._frames.clear()

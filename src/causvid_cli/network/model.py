@@ -22,6 +22,7 @@ from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.masks import AttentionParts, attention_parts
 from causvid_cli.network.rope import apply_rope, rotations
 from causvid_cli.network.timestep import features_of_number, features_of_tensor
+from causvid_cli.network.ulysses import SharedPast, Ulysses
 
 CLEAN_TIMESTEP = 0.0
 """What the clean pass is fed: later chunks see a chunk as it is, unless the weights were taught otherwise."""
@@ -49,6 +50,8 @@ class CausalTransformer(nn.Module):
         for layer, block in enumerate(transformer.blocks):
             block.attn1.set_processor(SelfAttention(layer))
             block.attn2.set_processor(CrossAttention(layer))
+        self.processes: Ulysses | None = None
+        """Those that make each call for a chunk together, where there are several."""
         self._whole_blocks: list[Any] | None = None
         self._fused: FusedBlocks | None = None
 
@@ -95,6 +98,11 @@ class CausalTransformer(nn.Module):
     def config(self) -> Any:
         return self.transformer.config
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format that it computes in."""
+        return self.transformer.patch_embedding.weight.dtype
+
     def prompt_cache(self, prompt_embeds: Tensor) -> PromptCache:
         """The prompt as every call wants it: text features [B, L, text_dim] through the text projection."""
         return PromptCache(self.transformer.condition_embedder.text_embedder(prompt_embeds))
@@ -111,12 +119,15 @@ class CausalTransformer(nn.Module):
         sink_placement: SinkPlacement = "beside",
         trained_frames: int = 0,
     ) -> KVCache:
-        """An empty cache for a video of this size (latent cells), on the model's device and in its dtype."""
+        """An empty cache for a video of this size (latent cells), on the model's device and in its dtype.
+
+        Of several processes each has one, of its own heads.
+        """
         rows, columns = self._grid(latent_height, latent_width)
         weight = self.transformer.patch_embedding.weight
         return KVCache(
             layers=len(self.transformer.blocks),
-            heads=self.config.num_attention_heads,
+            heads=self.config.num_attention_heads // (self.processes.size if self.processes else 1),
             head_dim=self.config.attention_head_dim,
             tokens_per_latent_frame=rows * columns,
             window_frames=window_frames,
@@ -144,6 +155,8 @@ class CausalTransformer(nn.Module):
     ) -> Tensor:
         """Prediction [B, C, f, h, w] for one chunk that sees the cached past; commits nothing.
 
+        Of several processes only the first gets one.
+
         x_t: [B, C, f, h, w] with f = chunk.frames. timestep: 0..1000, a number or one per frame [B, f].
         update_cache: False leaves the cache as it is, so that a gradient can flow; nothing can be committed then.
         kv_only: only what the cache keeps of the chunk is wanted: the prediction may be empty.
@@ -152,7 +165,15 @@ class CausalTransformer(nn.Module):
         """
         if merged_clean_pass is None:
             past = CachedPast(cache, (cache.begin(chunk),), update_cache)
-            return self._run(x_t, timestep, prompt, past, kv_only=kv_only)
+            if self.processes is None:
+                return self._run(x_t, timestep, prompt, past, kv_only=kv_only)
+            assert not isinstance(timestep, Tensor), "several processes, and a timestep for each frame"
+            self.processes.announce(
+                self, x_t, timestep, prompt, cache=cache, chunk=chunk, update_cache=update_cache, kv_only=kv_only
+            )
+            shared = SharedPast(past, self.tokens(x_t), self.processes)
+            return self._run(x_t, timestep, prompt, shared, kv_only=kv_only)
+        assert self.processes is None, "several processes, and a merged clean pass"
         earlier, x0 = merged_clean_pass
         place = cache.begin(earlier)
         cache.commit()
@@ -208,7 +229,7 @@ class CausalTransformer(nn.Module):
         return self._run(x_t, timestep, prompt, past)[:, :, -frames:]
 
     def tokens(self, x_t: Tensor) -> int:
-        """How many tokens a clip [B, C, F, h, w] has."""
+        """How many tokens latents [B, C, F, h, w] have."""
         rows, columns = self._grid(*x_t.shape[-2:])
         return x_t.shape[2] * rows * columns
 
@@ -242,22 +263,25 @@ class CausalTransformer(nn.Module):
         net = self.transformer
         batch, _, frames, height, width = x_t.shape
         rows, columns = self._grid(height, width)
-        x_t = x_t.to(net.patch_embedding.weight.dtype)
-        if self._fused and self._can_fuse and not isinstance(timestep, Tensor):
-            hidden = self._fused.tokens(x_t)
+        x_t, shared = x_t.to(self.dtype), past if isinstance(past, SharedPast) else None
+        fused = self._fused if self._can_fuse and not isinstance(timestep, Tensor) else None
+        hidden = fused.tokens(x_t) if fused else plain_tokens(net, x_t)
+        hidden = shared.processes.own_tokens(hidden) if shared else hidden
+        if fused and not isinstance(timestep, Tensor):
             timesteps = timestep if isinstance(timestep, tuple) else (timestep,)
             cache, static = None, None
-            if self._fused.compiled and isinstance(past, CachedPast) and past.update_cache:
-                static = StaticPast.of(past.cache, past.places, frames=self._fused.compiled.frames)
+            if fused.compiled and isinstance(past, CachedPast) and past.update_cache:
+                static = StaticPast.of(past.cache, past.places, frames=fused.compiled.frames)
                 cache = past.cache if static else None
-            hidden = self._fused(hidden, timesteps, prompt, static or past, kv_only=kv_only, cache=cache)
+            hidden = fused(hidden, timesteps, prompt, static or past, kv_only=kv_only, cache=cache)
         else:
             assert not isinstance(timestep, tuple), "parts for the plain layers"
-            hidden = plain_tokens(net, x_t)
             hidden = self._layers(hidden, timestep, prompt, past, tokens_per_latent_frame=rows * columns)
         _, patch_height, patch_width = self.config.patch_size
         out = net.proj_out(hidden)  # [B, L, patch_height * patch_width * C]
-        frames = hidden.shape[1] // (rows * columns)
+        if shared:
+            out = out[:, :0] if kv_only else shared.processes.all_tokens(out, shared.tokens)
+        frames = out.shape[1] // (rows * columns)
         out = out.reshape(batch, frames, rows, columns, patch_height, patch_width, self.config.out_channels)
         return out.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 

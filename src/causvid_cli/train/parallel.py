@@ -1,4 +1,4 @@
-"""Training in several processes: their group, each one's share of a batch, weights spread over them.
+"""Training in several processes: each one's share of a batch, weights spread over them.
 
     torchrun --nproc-per-node 4 -m causvid_cli distill FILE
 
@@ -7,12 +7,10 @@ however many processes take them. A stage that computes the whole batch everywhe
 Without torchrun there is one process, whose share is everything.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,52 +22,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from causvid_cli.errors import CausvidError, DeviceError
+from causvid_cli.errors import CausvidError
 from causvid_cli.network.model import CausalTransformer
 
 T = TypeVar("T")
-
-PATIENCE = timedelta(days=7)
-"""How long a process waits for the others: one may be rendering clips. When one dies, torchrun ends them all."""
 
 
 # --- the group -----------------------------------------------------------------------------------------------------
 
 _alone: ContextVar[bool] = ContextVar("_alone", default=False)
 """Whether this process now works by itself, inside `on_first`."""
-
-
-@contextmanager
-def joined(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun has started, if it has; yields the device of this one (gloo on CPU, else nccl).
-
-    Raises DeviceError when there are fewer devices than processes.
-    """
-    if not dist.is_torchelastic_launched():
-        yield device
-        return
-    device = own_device(device, local_rank=int(os.environ["LOCAL_RANK"]), count=int(os.environ["LOCAL_WORLD_SIZE"]))
-    if device.index is not None:
-        torch.accelerator.set_device_index(device.index)
-    dist.init_process_group(timeout=PATIENCE, device_id=None if device.index is None else device)
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
-
-
-def own_device(device: torch.device, *, local_rank: int, count: int) -> torch.device:
-    """Return the device of one of `count` processes on this machine. Raises DeviceError when it has none of its own."""
-    if device.type == "cpu":
-        return device
-    if not dist.is_nccl_available() or dist.get_default_backend_for_device(device) != "nccl":
-        raise DeviceError(f"--device {device}: torchrun's processes cannot share work there; try --device cpu")
-    if device.index is not None and count > 1:
-        raise DeviceError(f"--device {device}: {count} processes need a device each; leave out --device")
-    there = torch.accelerator.device_count()
-    if count > there:
-        raise DeviceError(f"{count} processes need a device each, here are {there}; try --nproc-per-node {there}")
-    return torch.device(device.type, device.index if count == 1 and device.index is not None else local_rank)
 
 
 def in_group() -> bool:

@@ -1,0 +1,65 @@
+"""The processes that torchrun starts: how one joins the others, and which device is its own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from causvid_cli.errors import DeviceError
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others: one may be rendering clips. When one dies, torchrun ends them all."""
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun has started, if it has; yields the device of this one (gloo on CPU, else nccl).
+
+    Raises DeviceError when there are fewer devices than processes.
+    """
+    if not dist.is_torchelastic_launched():
+        yield device
+        return
+    device = join(device, meet())
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def meet() -> dist.Store:
+    """Return the store that torchrun's processes share from their start on."""
+    store, _, _ = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+    return store
+
+
+def join(device: torch.device, store: dist.Store) -> torch.device:
+    """Form the group of all processes, which is there once all have called this; returns the device of this one."""
+    device = own_device(device, local_rank=int(os.environ["LOCAL_RANK"]), count=int(os.environ["LOCAL_WORLD_SIZE"]))
+    if device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+    dist.init_process_group(
+        timeout=PATIENCE,
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        device_id=None if device.index is None else device,
+    )
+    return device
+
+
+def own_device(device: torch.device, *, local_rank: int, count: int) -> torch.device:
+    """Return the device of one of `count` processes on this machine. Raises DeviceError when it has none of its own."""
+    if device.type == "cpu":
+        return device
+    if not dist.is_nccl_available() or dist.get_default_backend_for_device(device) != "nccl":
+        raise DeviceError(f"--device {device}: torchrun's processes cannot share work there; try --device cpu")
+    if device.index is not None and count > 1:
+        raise DeviceError(f"--device {device}: {count} processes need a device each; leave out --device")
+    there = torch.accelerator.device_count()
+    if count > there:
+        raise DeviceError(f"{count} processes need a device each, here are {there}; try --nproc-per-node {there}")
+    return torch.device(device.type, device.index if count == 1 and device.index is not None else local_rank)
