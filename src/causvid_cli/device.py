@@ -27,9 +27,12 @@ CGROUP = Path("/sys/fs/cgroup")
 T = TypeVar("T")
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. Raises DeviceError when this machine has none such."""
-    _, _, index = check_device(name).partition(":")
+def resolve_device(name: str, *, option: str = "--device") -> torch.device:
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`. Raises DeviceError when this machine has none such.
+
+    option: where the user said so.
+    """
+    _, _, index = check_device(name, option=option).partition(":")
     if name == AUTO:
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(best)
@@ -38,12 +41,12 @@ def resolve_device(name: str) -> torch.device:
     if name == "mps":
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        raise DeviceError("--device mps: this torch sees no Apple GPU; try --device cpu")
+        raise DeviceError(f"{option} mps: this torch sees no Apple GPU; try {option} cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise DeviceError(f"--device {name}: this torch sees no CUDA device; try --device cpu")
+        raise DeviceError(f"{option} {name}: this torch sees no CUDA device; try {option} cpu")
     if index and int(index) >= count:
-        raise DeviceError(f"--device {name}: this torch sees {count} of them; try cuda:0 to cuda:{count - 1}")
+        raise DeviceError(f"{option} {name}: this torch sees {count} of them; try cuda:0 to cuda:{count - 1}")
     return torch.device(name)
 
 

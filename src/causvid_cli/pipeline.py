@@ -23,20 +23,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causvid_cli import __version__
 from causvid_cli.codec import Codec, enlarged
 from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix, photograph
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, Geometry
-from causvid_cli.models.load import fitting, load_codec, load_text_when_needed, load_transformer, make_ready
+from causvid_cli.models.load import NetworksUsed, fitting, load_codec, load_networks, load_text_when_needed
 from causvid_cli.models.memory import Video
 from causvid_cli.models.packs import codec_folder, verify_pack, without_parts
-from causvid_cli.models.resolve import find_model
+from causvid_cli.models.resolve import resolve_model
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.compiled import check_compiler
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize
+from causvid_cli.network.ulysses import Ulysses
 from causvid_cli.prompt.cues import Cue, Telling
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import TextCache
@@ -124,7 +126,7 @@ class Stream:
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         photo = given if plan.grid.shows_given else None
         self._photograph = None if photo is None else photograph(pipeline.codec, photo, enlarge=plan.enlarge)
-        self._source = None if source is None else SourceLatents(pipeline.codec, source)
+        self._source = None if source is None else SourceLatents(pipeline.codec, source, device=pipeline.device)
         self._together = together
         self._member = together.join(self._track.prompt, self._noise) if together else None
         self.on_step: OnStep = ignore_step
@@ -221,16 +223,17 @@ class Stream:
         pipeline, plan, track, clock = self._pipeline, self.plan, self._track, time.monotonic()
         state, recomputed = pipeline.codec.decode_state(), pipeline.recompute_context(plan)
         is_ahead = self._ahead and not recomputed  # which looks at a chunk's pictures before the next
-        prefix = [] if self._given is None else encode_prefix(pipeline.codec, self._given, plan.grid.chunk_frames)
+        given, chunk_frames = self._given, plan.grid.chunk_frames
+        prefix = [] if given is None else encode_prefix(pipeline.codec, given, chunk_frames, device=pipeline.device)
         with ExitStack() as stack:
-            beside = stack.enter_context(closing(SideStream(pipeline.device))) if is_ahead else None
+            beside = stack.enter_context(closing(SideStream(pipeline.decodes_on))) if is_ahead else None
 
             def shown(chunk: Chunk, x0: Tensor) -> Pending:
                 """Pictures of a chunk, or of what is given, decoded now or meanwhile."""
-                decode = partial(self._decode, state, chunk, recomputed)
+                decode, there = partial(self._decode, state, chunk, recomputed), x0.to(pipeline.decodes_on)
                 if beside:
-                    return Pending(chunk, x0, beside.submit(decode, x0).result)
-                frames = decode(x0)
+                    return Pending(chunk, x0, beside.submit(decode, there).result)
+                frames = decode(there)
                 return Pending(chunk, x0, lambda: frames)
 
             if prefix:  # later pictures of some codecs depend on it
@@ -333,16 +336,19 @@ class Pipeline:
         codec: Codec,
         text: TextEncoder,
         device: torch.device,
+        decodes_on: torch.device | None = None,
         context_model: CausalTransformer | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.facts, self.folder = facts, folder
         self.model, self.codec, self.text, self.device = model, codec, text, device
+        self.decodes_on = decodes_on or device
+        """Where the codec is."""
         self.context_model = context_model
         """The network that runs the clean passes, where it is another."""
         self.notes = notes
         """What the user should know of how it was loaded."""
-        runs_clean_passes = facts.context == "clean_pass" and context_model is None
+        runs_clean_passes = facts.context == "clean_pass" and context_model is None and model.processes is None
         self.merge_clean_pass = device.type == "cpu" and model.is_small and runs_clean_passes
         """Whether clean passes are merged into first steps (`rollout`): measured on a CPU, with a small network."""
 
@@ -480,41 +486,64 @@ def load(
     loading: Loading = LOADING,
     lora_files: Sequence[Path] = (),
     video: Video | None = None,
+    vae_device: str = AUTO,
+    join: Callable[[torch.device], Ulysses | None] = lambda device: None,
 ) -> Pipeline:
     """A pipeline from a model's name or the folder of a model pack; every file is verified first.
 
     loading: with random weights, the name is one of the catalogue's, and no file is read. lora_files: where its LoRAs
     lie, in their order (`lora_files.lora_use`). video: what is to be made, if it is not of the model's own size.
+    vae_device: where frames are encoded and decoded; auto is where the network computes. join: gives the processes that
+    make each video together, this one the first of them, if there are several; asked once all is checked.
     Raises ModelError when the model is missing, damaged or foreign, DeviceError when the device is, or has too little
     memory.
     """
-    folder, facts = find_model(model, loading=loading)
+    chosen = resolve_model(model, loading=loading)
+    folder, facts = chosen.folder, chosen.facts
     torch_device = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
+    decodes_on = torch_device if vae_device == AUTO else resolve_device(vae_device, option="--vae-device")
+    codec_dtype = torch_dtype if decodes_on == torch_device else resolve_dtype(dtype, decodes_on)
     keep_freed_memory()
     if loading.compile:
         check_compiler(torch_device)  # before anything large is read
     check_quantize(loading.quantize, torch_device, torch_dtype)
-    loading, note = fitting(folder, facts, loading, video, device=torch_device, dtype=torch_dtype)
+    decodes_here = decodes_on == torch_device
+    loading, note = fitting(
+        folder, facts, loading, video, device=torch_device, dtype=torch_dtype, decodes_here=decodes_here
+    )
     if folder is not None:  # of umT5, the files are looked at when it is needed
         codec_folder(folder, facts, loading.vae)  # which it may not have
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
+    if processes := join(torch_device):
+        torch_device = processes.device
+        processes.tell(
+            NetworksUsed(
+                version=__version__,
+                model=str(folder.resolve() if folder else model),
+                sha256=chosen.sha256,
+                dtype=torch_dtype,
+                loading=loading,
+                lora_files=tuple(str(file.resolve()) for file in lora_files),
+            )
+        )
     if folder is None:
-        from causvid_cli.models.random_weights import random_codec, random_text, random_transformer
+        from causvid_cli.models.random_weights import random_codec, random_text
 
         text: TextEncoder = random_text(facts)
-        codec = random_codec(loading.vae, device=torch_device, dtype=torch_dtype)
-        fill_on = torch_device if loading.offload != "group" else torch.device("cpu")
-        networks = [random_transformer(facts, device=fill_on, dtype=torch_dtype) for _ in facts.networks]
+        codec = random_codec(loading.vae, device=decodes_on, dtype=codec_dtype)
     else:
         encodes_on = torch_device if loading.offload == "none" else torch.device("cpu")
         text = load_text_when_needed(
             folder, facts, device=torch_device, encodes_on=encodes_on, dtype=torch_dtype, cache=TextCache.of_user()
         )
-        codec = load_codec(folder, facts, vae=loading.vae, device=torch_device, dtype=torch_dtype)
-        networks = [load_transformer(folder / part, facts) for part in facts.networks]
-    for network in reversed(networks):
-        notes = make_ready(network, facts, loading, lora_files=lora_files, device=torch_device, dtype=torch_dtype)
+        codec = load_codec(folder, facts, vae=loading.vae, device=decodes_on, dtype=codec_dtype)
+    networks, notes = load_networks(
+        folder, facts, loading, lora_files=lora_files, device=torch_device, dtype=torch_dtype
+    )
+    if processes:
+        processes.spread(networks)
+        processes.agree()
     network, context_network, *_ = *networks, None
     told = tuple(line for line in (note, *notes) if line)
     return Pipeline(
@@ -524,6 +553,7 @@ def load(
         codec=codec,
         text=text,
         device=torch_device,
+        decodes_on=decodes_on,
         context_model=context_network,
         notes=told,
     )

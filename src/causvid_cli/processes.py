@@ -23,11 +23,12 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if not dist.is_torchelastic_launched():
         yield device
         return
-    device = join(device, meet())
+    device = my_device(device)
+    join(device, meet())
     try:
         yield device
     finally:
-        dist.destroy_process_group()
+        leave()
 
 
 def meet() -> dist.Store:
@@ -36,9 +37,8 @@ def meet() -> dist.Store:
     return store
 
 
-def join(device: torch.device, store: dist.Store) -> torch.device:
-    """Form the group of all processes, which is there once all have called this; returns the device of this one."""
-    device = own_device(device, local_rank=int(os.environ["LOCAL_RANK"]), count=int(os.environ["LOCAL_WORLD_SIZE"]))
+def join(device: torch.device, store: dist.Store) -> None:
+    """Form the group of all processes, which is there once all have called this. device: of this process."""
     if device.index is not None:
         torch.accelerator.set_device_index(device.index)
     dist.init_process_group(
@@ -48,7 +48,17 @@ def join(device: torch.device, store: dist.Store) -> torch.device:
         world_size=int(os.environ["WORLD_SIZE"]),
         device_id=None if device.index is None else device,
     )
-    return device
+
+
+def leave(*, in_order: bool = True) -> None:
+    """End the group. in_order: whether all processes do; if not, NCCL might wait for those that are gone."""
+    if dist.is_initialized() and (in_order or dist.get_backend() == "gloo" or not torch.accelerator.is_available()):
+        dist.destroy_process_group()
+
+
+def my_device(device: torch.device) -> torch.device:
+    """Return this process's own device of a kind; see `own_device`."""
+    return own_device(device, local_rank=int(os.environ["LOCAL_RANK"]), count=int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
 def own_device(device: torch.device, *, local_rank: int, count: int) -> torch.device:

@@ -243,10 +243,10 @@ def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int
     )
 
 
-def check_device(name: str) -> str:
+def check_device(name: str, *, option: str = "--device") -> str:
     """A device's name as it may be written; whether this machine has it, only torch knows."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name, re.ASCII):
-        raise UsageError(f"--device {name}: unknown; try auto, cpu, cuda, cuda:0 or mps")
+        raise UsageError(f"{option} {name}: unknown; try auto, cpu, cuda, cuda:0 or mps")
     return name
 
 

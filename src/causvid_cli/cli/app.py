@@ -34,6 +34,7 @@ from causvid_cli.cli import (
 )
 from causvid_cli.cli.command import HELP_OPTIONS, Group, PlainCommand, examples, show_help
 from causvid_cli.cli.interrupts import interrupts
+from causvid_cli.cli.torchrun import is_first
 from causvid_cli.config import did_you_mean
 from causvid_cli.errors import CausvidError, ExitCode, UsageError
 
@@ -186,6 +187,8 @@ def guarded(run: Callable[[], None]) -> int:
         raise
     except BaseException as error:  # the boundary: nothing gets past it
         code, line = explain(error)
+        if not is_first() and code != ExitCode.BUG:  # another process says so
+            return code
         with suppress(OSError):  # stderr may be gone too
             if code == ExitCode.INTERRUPTED and console.is_terminal():
                 print(file=sys.stderr)  # the terminal has shown ^C on a line of its own

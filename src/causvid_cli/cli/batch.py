@@ -17,6 +17,7 @@ from causvid_cli.cli import console
 from causvid_cli.cli.batch_run import TOGETHER, Batch
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.run import planned
+from causvid_cli.cli.torchrun import process_count
 from causvid_cli.cli.video_options import VideoOptions, with_video_options_but
 from causvid_cli.errors import UsageError
 
@@ -139,6 +140,8 @@ def batch(
     """
     from causvid_cli.video.formats import form_of  # loads PyAV
 
+    if process_count() > 1:
+        raise UsageError("batch: torchrun's processes make one video together; here --workers N makes several at once")
     if video_options.output == "-":
         raise UsageError("-o -: one video at a time goes there; name a file, such as {id}-{key}.mp4")
     part = parse_shard(shard)

@@ -144,7 +144,8 @@ class Maker:
 
     def _pipeline(self, task: Task) -> "Pipeline":
         job = task.job
-        wanted = (task.folder, job.model, job.device, job.dtype, job.loading, task.lora_files)
+        devices = (job.device, task.options.vae_device)
+        wanted = (task.folder, job.model, *devices, job.dtype, job.loading, task.lora_files)
         if self._loaded is None or self._loaded[0] != wanted:
             self._loaded = None  # before the next one takes its memory
             gc.collect()

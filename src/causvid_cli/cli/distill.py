@@ -1,6 +1,5 @@
 """`causvid distill`."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import typer
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.progress import LINE_EVERY_S
-from causvid_cli.errors import CausvidError, ExitCode
+from causvid_cli.cli.torchrun import is_first
 from causvid_cli.request import AUTO, check_device
 from causvid_cli.train.config import STAGES, check_stages, load_config
 from causvid_cli.train.logs import has_tensorboard, read_log, sparkline
@@ -65,45 +64,33 @@ def distill(
     Stop it whenever you like: the same command goes on from the last checkpoint, under torchrun with as many processes
     as it starts.
     """
-    with one_voice() as first:
-        plan = load_config(config)
-        stages = check_stages(stage or (), plan)
-        folder = run_dir or RUNS / plan.name
-        check_device(device)
+    plan = load_config(config)
+    stages = check_stages(stage or (), plan)
+    folder = run_dir or RUNS / plan.name
+    check_device(device)
 
-        import torch  # so late, so that mistakes in the file are found at once
+    import torch  # so late, so that mistakes in the file are found at once
 
-        from causvid_cli.device import resolve_device
-        from causvid_cli.processes import joined
-        from causvid_cli.train.distill import Distillation
+    from causvid_cli.device import resolve_device
+    from causvid_cli.processes import joined
+    from causvid_cli.train.distill import Distillation
 
-        if threads:
-            torch.set_num_threads(threads)
-        quiet = quiet or not first
-        try:
-            with joined(resolve_device(device)) as own:
-                run = Distillation(plan, folder, own, note=None if quiet else console.message)
-                with reporting(run, stages, quiet=quiet) as run.report:
-                    run.run(stages)
-        except KeyboardInterrupt as stopped:
-            stopped.add_note(f"the same command goes on from the last checkpoint in {folder}")
-            raise
-        if "eval" in stages and not quiet:
-            console.message(f"scores and contact sheets: {folder / 'eval'}")
-        if "export" in stages and first:
-            console.result(str(run.pack))
-
-
-@contextmanager
-def one_voice() -> Iterator[bool]:
-    """Whether this process is the one that speaks: of torchrun's, the others fail without a word."""
-    first = os.environ.get("RANK", "0") == "0"
+    if threads:
+        torch.set_num_threads(threads)
+    first = is_first()
+    quiet = quiet or not first
     try:
-        yield first
-    except (CausvidError, KeyboardInterrupt) as error:
-        if first:
-            raise
-        raise typer.Exit(error.exit_code if isinstance(error, CausvidError) else ExitCode.INTERRUPTED) from error
+        with joined(resolve_device(device)) as own:
+            run = Distillation(plan, folder, own, note=None if quiet else console.message)
+            with reporting(run, stages, quiet=quiet) as run.report:
+                run.run(stages)
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(f"the same command goes on from the last checkpoint in {folder}")
+        raise
+    if "eval" in stages and not quiet:
+        console.message(f"scores and contact sheets: {folder / 'eval'}")
+    if "export" in stages and first:
+        console.result(str(run.pack))
 
 
 @dataclass

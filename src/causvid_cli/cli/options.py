@@ -132,6 +132,16 @@ Device = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+VaeDevice = Annotated[
+    str,
+    Option(
+        metavar="DEVICE",
+        help="Where frames are encoded and decoded: auto (where the network computes), or a second device, such as "
+        "cuda:1, which then works beside it.",
+        autocompletion=completion.devices,
+        rich_help_panel=MODEL,
+    ),
+]
 Dtype = Annotated[
     str,
     Option(

@@ -12,6 +12,7 @@ import typer
 from causvid_cli.cli import completion, console, options, settings
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.task import Task, check_stdout, existing, grid_of
+from causvid_cli.cli.torchrun import led
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.errors import MediaError, ModelError, UsageError
 from causvid_cli.files import output_file
@@ -77,6 +78,7 @@ ModelFolder = Annotated[
     cls=Command,
     epilog=examples("causvid resume car.mp4.part", "causvid resume car.mp4 --json"),
 )
+@led
 def resume(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .part of a video, or the name it was to have.")],
@@ -169,6 +171,7 @@ def resume(
     cls=Command,
     epilog=examples("causvid rerun car.mp4 -o again.mp4", "causvid rerun car.mp4.json -o again.mp4 --device cpu"),
 )
+@led
 def rerun(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that causvid made, or the .json beside it.")],

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from causvid_cli.cli import console
+from causvid_cli.cli import console, torchrun
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.progress import Progress, show_progress
 from causvid_cli.cli.report import (
@@ -131,7 +131,11 @@ def load_pipeline(task: Task) -> tuple["Pipeline", dict[str, float]]:
         loading=task.job.loading,
         lora_files=task.lora_files,
         video=task.video,
+        vae_device=task.options.vae_device,
+        join=torchrun.join,
     )
+    if pipeline.model.processes:
+        pipeline.model.processes.tell(task.options.threads)
     use_threads(task.options.threads, is_small=pipeline.model.is_small, device=pipeline.device)
     loaded = time.monotonic()
     console.detail(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from causvid_cli.cli import console
 from causvid_cli.cli.shots import in_shots
+from causvid_cli.cli.torchrun import process_count
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import OutputError, UsageError
@@ -99,6 +100,7 @@ class Task:
             latent_frames=None if chunks is None else grid.given_frames + chunks * grid.chunk_frames,
             guided=any(cue.negative for cue in self.job.cues) and self.job.guidance != 1,
             rope=self.job.rope,
+            processes=process_count(),
         )
 
     @property
@@ -158,6 +160,7 @@ class Task:
 def make_tasks(command: str, script: Script, options: VideoOptions, *, given: InputMedia | None = None) -> list[Task]:
     """The videos that are asked for, `--count` of them. Raises CausvidError for what cannot be made."""
     check_device(options.device)
+    check_device(options.vae_device, option="--vae-device")
     check_dtype(options.dtype)
     check_guidance(options.guidance)
     loading, lora_files = _loading(options)

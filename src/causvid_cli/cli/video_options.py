@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import typer
 
 from causvid_cli.cli import options, settings
+from causvid_cli.cli.torchrun import led
 from causvid_cli.request import AUTO, DEFAULT_MODEL, GUIDANCE
 
 
@@ -30,6 +31,7 @@ class VideoOptions:
     transition: options.Transition = None
     model: options.Model = DEFAULT_MODEL
     device: options.Device = AUTO
+    vae_device: options.VaeDevice = AUTO
     dtype: options.Dtype = AUTO
     vae: options.WhichVae = "full"
     lora: options.Loras = None
@@ -91,7 +93,7 @@ def with_video_options_but(*left_out: str) -> Callable[[Callable[..., None]], Ca
             video_options = VideoOptions(**{name: values.pop(name) for name in names}, typed=typed)
             if "typer_context" in signature.parameters:
                 values["typer_context"] = typer_context
-            command(**values, video_options=video_options)
+            led(command)(**values, video_options=video_options)
 
         parameters = [*own, *shared, context]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -37,10 +37,15 @@ def prefix_chunks(latent_frames: int, chunk_frames: int) -> list[Chunk]:
     return chunks
 
 
-def encode_prefix(codec: Codec, frames: np.ndarray, chunk_frames: int) -> list[tuple[Chunk, Tensor]]:
-    """Encode frames uint8 RGB [T, H, W, 3] that fill whole latent frames; return chunks and x0 [1, C, f, h, w]."""
+def encode_prefix(
+    codec: Codec, frames: np.ndarray, chunk_frames: int, *, device: torch.device | str = "cpu"
+) -> list[tuple[Chunk, Tensor]]:
+    """Encode frames uint8 RGB [T, H, W, 3] that fill whole latent frames; return chunks and x0 [1, C, f, h, w].
+
+    device: where x0 is wanted.
+    """
     state = codec.encode_state()
-    x0 = codec.encode_chunk(torch.from_numpy(np.ascontiguousarray(frames))[None], state=state)
+    x0 = codec.encode_chunk(torch.from_numpy(np.ascontiguousarray(frames))[None], state=state).to(device)
     return [
         (chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in prefix_chunks(x0.shape[2], chunk_frames)
     ]
@@ -61,9 +66,11 @@ class SourceLatents:
     """Encodes another video, whose frames come one after another, as the start of each chunk.
 
     frames: uint8 RGB [H, W, 3] each, at the model's size and rate; perhaps without end, taken when wanted.
+    device: where latents are wanted.
     """
 
-    def __init__(self, codec: Codec, frames: Iterator[np.ndarray]) -> None:
+    def __init__(self, codec: Codec, frames: Iterator[np.ndarray], *, device: torch.device | str = "cpu") -> None:
+        self._device = device
         self._codec, self._frames, self._state = codec, frames, codec.encode_state()
         self.read = 0
         """How many frames were taken; at the end, how long the video is."""
@@ -81,4 +88,4 @@ class SourceLatents:
                     f"a source frame is {frame.dtype} {list(frame.shape)}; give uint8 [H, W, 3], all alike"
                 )
         frames = torch.from_numpy(np.stack(taken + [taken[-1]] * (wanted - len(taken))))
-        return self._codec.encode_chunk(frames[None], state=self._state)
+        return self._codec.encode_chunk(frames[None], state=self._state).to(self._device)

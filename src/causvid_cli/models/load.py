@@ -1,25 +1,30 @@
 """The parts of a model pack, each loaded from its folder: text encoder, causal transformer, codec."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from causvid_cli import __version__
 from causvid_cli.architectures import load_config
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.device import free_memory_bytes
-from causvid_cli.errors import ModelError
+from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.models.empty import empty_network
 from causvid_cli.models.memory import Video, check_fits, networks_of
-from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts
+from causvid_cli.models.memory_terms import ELSEWHERE
+from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts, without_parts
+from causvid_cli.models.resolve import resolve_model
 from causvid_cli.network.attention import set_attention
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.offload import offload_blocks
 from causvid_cli.network.quantize import quantize_network
+from causvid_cli.network.ulysses import check_heads
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import CachedText, TextCache
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
@@ -98,6 +103,57 @@ def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
     return model.eval().requires_grad_(False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworksUsed:
+    """Which transformers a video is made by, as it is told to other processes."""
+
+    version: str
+    """Of causvid."""
+    model: str
+    """The pack's folder; with random weights, the model's name."""
+    sha256: str
+    """Of the weights (`resolve.ResolvedModel`)."""
+    dtype: torch.dtype
+    loading: Loading
+    lora_files: tuple[str, ...]
+
+    def load(self, device: torch.device) -> list[CausalTransformer]:
+        """Load them in this process. Raises ModelError where they are others here."""
+        if self.version != __version__:
+            raise ModelError(f"causvid is {__version__} here and {self.version} in the first process")
+        found = resolve_model(self.model, loading=self.loading)
+        if found.sha256 != self.sha256:
+            raise ModelError(f"{self.model}: other weights than in the first process")
+        if found.folder is not None:
+            verify_pack(found.folder, without_parts(found.facts, *UMT5_PARTS))
+        files = [Path(path) for path in self.lora_files]
+        return load_networks(
+            found.folder, found.facts, self.loading, lora_files=files, device=device, dtype=self.dtype
+        )[0]
+
+
+def load_networks(
+    folder: Path | None,
+    facts: PackFacts,
+    loading: Loading,
+    *,
+    lora_files: Sequence[Path],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[list[CausalTransformer], tuple[str, ...]]:
+    """The transformers of a verified pack, or of random weights, ready to run; and what the user should know."""
+    if folder is None:
+        from causvid_cli.models.random_weights import random_transformer
+
+        fill_on = device if loading.offload != "group" else torch.device("cpu")
+        networks = [random_transformer(facts, device=fill_on, dtype=dtype) for _ in facts.networks]
+    else:
+        networks = [load_transformer(folder / part, facts) for part in facts.networks]
+    for network in reversed(networks):
+        notes = make_ready(network, facts, loading, lora_files=lora_files, device=device, dtype=dtype)
+    return networks, notes
+
+
 def make_ready(
     model: CausalTransformer,
     facts: PackFacts,
@@ -144,18 +200,28 @@ def fitting(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    decodes_here: bool = True,
 ) -> tuple[Loading, str]:
-    """How a model is to be loaded so that it fits the device, and what to tell of it; see `memory.check_fits`."""
+    """How a model is to be loaded so that it fits the device, and what to tell of it; see `memory.check_fits`.
+
+    decodes_here: whether the codec is on the same device. Raises UsageError where several processes cannot share a
+    video (`Video.processes`).
+    """
+    if video is None:
+        frames = facts.window_frames or facts.chunk_frames
+        video = Video(height=facts.height, width=facts.width, latent_frames=facts.sink_frames + frames)
+    if video.processes > 1 and loading.compile:
+        raise UsageError(f"--compile: not with {video.processes} processes that make one video; leave it out")
     if (networks := networks_of(folder, facts, loading)) is None:
         return loading, ""
-    frames = facts.window_frames or facts.chunk_frames
+    check_heads(networks.transformer.heads, video.processes, name=facts.name)
     return check_fits(
-        networks,
-        video or Video(height=facts.height, width=facts.width, latent_frames=facts.sink_frames + frames),
+        networks if decodes_here else replace(networks, codec=ELSEWHERE),
+        video,
         loading,
         dtype=str(dtype).removeprefix("torch."),
         device="cuda" if device.type == "cuda" else "cpu",
-        free=free_memory_bytes(device),
+        free=free_memory_bytes(device) // (video.processes if device.type == "cpu" else 1),
         name=str(device),
     )
 

@@ -67,6 +67,8 @@ class Video:
     """Whether there is a negative prompt."""
     rope: Rope | None = None
     """Where the sink stands in time; None is as the model has it."""
+    processes: int = 1
+    """That make it together, each with its heads' part of the past."""
 
     @property
     def size(self) -> str:
@@ -211,16 +213,19 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
     if loading.offload in ("none", "auto") or device == "cpu":
         text = networks.text_weights * (2 if dtype != "float32" else _text_number_bytes(networks))
     # on a CPU a small network makes a clean pass and the next chunk's first step in one call
-    passes = 2 if net.weights <= LARGEST_MERGED and device == "cpu" else 1
+    passes = 2 if net.weights <= LARGEST_MERGED and device == "cpu" and video.processes == 1 else 1
     return Estimate(
         network=network + (linear * number_bytes if is_merged else 0),
         codec=networks.codec.weight_bytes(number_bytes),
         text=text,
-        cache=kept * tokens * net.dim * net.layers * number_bytes,
+        cache=kept * tokens * net.dim * net.layers * number_bytes // video.processes,
         prompt=rows * net.dim * (2 * net.layers + 1) * number_bytes * (count + video.guided),
         codec_state=state,
         network_work=net.work(
-            facts.chunk_frames * passes * tokens, number_bytes, fused=not offloaded, unpacked=quantized
+            facts.chunk_frames * passes * tokens // video.processes,
+            number_bytes,
+            fused=not offloaded,
+            unpacked=quantized,
         ),
         codec_work=work,
         reading=reading,

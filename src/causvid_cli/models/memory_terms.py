@@ -48,6 +48,7 @@ class TransformerTerms:
     dim: int
     """Channels of a token."""
     ffn_dim: int
+    heads: int
     patch_cells: int
     """Latent cells of a frame that make one token."""
     block: int
@@ -68,6 +69,7 @@ class TransformerTerms:
             layers=int(config["num_layers"]),
             dim=feed_forward.out_features,
             ffn_dim=feed_forward.in_features,
+            heads=block.attn1.heads,
             patch_cells=prod(network.config.patch_size[1:]),
             block=weights,
             block_linear=sum(part.weight.numel() for part in block.modules() if hasattr(part, "in_features")),
@@ -197,3 +199,5 @@ class TaehvTerms(LatentFrameTerms):
 
 
 CodecTerms = PixelTerms | VaeTerms | TaehvTerms
+ELSEWHERE = PixelTerms(channels=0, stack=0, file_bytes=0)
+"""A codec on another device."""

@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from causvid_cli.errors import ProcessLost, UsageError
+from causvid_cli.errors import CausvidError, ProcessLost, UsageError
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
 
@@ -123,12 +123,16 @@ class Ulysses:
             dist.broadcast_object_list(told, src=0, device=CPU)
         return told[0]
 
-    def collect(self, what: object) -> list[Any]:
-        """Return what each process gives here, in the first; elsewhere nothing."""
-        given: list[Any] | None = [None] * self.size if self.leads else None
+    def agree(self, failure: CausvidError | None = None) -> bool:
+        """Return whether no process has failed; raises the failure of another one in the first."""
+        failures: list[CausvidError | None] = [None] * self.size
         with _all_there(self.size):
-            dist.gather_object(what, given, dst=0)
-        return given or []
+            dist.all_gather_object(failures, failure)
+        for rank, each in enumerate(failures):
+            if each and self.leads:
+                each.add_note(f"in process {rank} of {self.size}")
+                raise each
+        return not any(failures)
 
     def follow(self) -> None:
         """Make the calls that the first process announces, until it leaves. Raises ProcessLost when one is lost."""
