@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli import __version__
 from causvid_cli.codec import Codec, enlarged
 from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix, photograph
 from causvid_cli.config import PackFacts
@@ -503,15 +502,13 @@ def load(
     torch_device = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
     decodes_on = torch_device if vae_device == AUTO else resolve_device(vae_device, option="--vae-device")
-    codec_dtype = torch_dtype if decodes_on == torch_device else resolve_dtype(dtype, decodes_on)
+    codec_dtype = resolve_dtype(dtype, decodes_on)
     keep_freed_memory()
+    here = decodes_on == torch_device
+    loading, note = fitting(folder, facts, loading, video, device=torch_device, dtype=torch_dtype, decodes_here=here)
     if loading.compile:
         check_compiler(torch_device)  # before anything large is read
     check_quantize(loading.quantize, torch_device, torch_dtype)
-    decodes_here = decodes_on == torch_device
-    loading, note = fitting(
-        folder, facts, loading, video, device=torch_device, dtype=torch_dtype, decodes_here=decodes_here
-    )
     if folder is not None:  # of umT5, the files are looked at when it is needed
         codec_folder(folder, facts, loading.vae)  # which it may not have
         verify_pack(folder, without_parts(facts, *UMT5_PARTS) if facts.text == "umt5" else facts)
@@ -519,7 +516,6 @@ def load(
         torch_device = processes.device
         processes.tell(
             NetworksUsed(
-                version=__version__,
                 model=str(folder.resolve() if folder else model),
                 sha256=chosen.sha256,
                 dtype=torch_dtype,

@@ -142,6 +142,7 @@ def test_the_options_of_t2v():
         "--transition",
         "--model -m",
         "--device",
+        "--vae-device",
         "--dtype",
         "--vae",
         "--lora",

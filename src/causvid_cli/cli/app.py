@@ -187,8 +187,8 @@ def guarded(run: Callable[[], None]) -> int:
         raise
     except BaseException as error:  # the boundary: nothing gets past it
         code, line = explain(error)
-        if not is_first() and code != ExitCode.BUG:  # another process says so
-            return code
+        if not is_first() and (code == ExitCode.USAGE or isinstance(error, CausvidError | KeyboardInterrupt)):
+            return code  # the first process says so
         with suppress(OSError):  # stderr may be gone too
             if code == ExitCode.INTERRUPTED and console.is_terminal():
                 print(file=sys.stderr)  # the terminal has shown ^C on a line of its own

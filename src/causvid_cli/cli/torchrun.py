@@ -39,7 +39,7 @@ def process_count() -> int:
 
 def is_first() -> bool:
     """Whether this is the process that speaks, of those that torchrun has started."""
-    return os.environ.get("RANK", "0") == "0"
+    return process_count() == 1 or os.environ["RANK"] == "0"
 
 
 def led(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,16 +101,13 @@ def join(device: "torch.device") -> "Ulysses | None":
 
 def follow() -> None:
     """Compute what the first process announces, until that ends, in whichever way."""
-    from causvid_cli.cli.app import explain
-
     try:
         _follow()
     except ProcessLost:  # the first process says so, unless it is the one
         _leave(in_order=False)
-    except Exception as error:
-        code, line = explain(error)
-        console.error(f"process {os.environ['RANK']} of {process_count()}: {line}")
-        raise typer.Exit(code) from error
+    except CausvidError as error:
+        console.error(f"process {os.environ['RANK']} of {process_count()}: {error}")
+        raise typer.Exit(error.exit_code) from error
 
 
 def _follow() -> None:

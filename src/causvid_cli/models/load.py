@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 from torch.overrides import TorchFunctionMode
 
-from causvid_cli import __version__
 from causvid_cli.architectures import load_config
 from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
@@ -32,6 +31,7 @@ from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
 from causvid_cli.storybook import FIRST_WORDS
+from causvid_cli.versions import __version__
 from causvid_cli.weights.files import check_state, load_safetensors, load_state
 from causvid_cli.weights.gguf import compute_in, find_gguf, load_gguf, take_gguf
 from causvid_cli.weights.lora_files import find_loras
@@ -107,8 +107,6 @@ def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
 class NetworksUsed:
     """Which transformers a video is made by, as it is told to other processes."""
 
-    version: str
-    """Of causvid."""
     model: str
     """The pack's folder; with random weights, the model's name."""
     sha256: str
@@ -116,6 +114,8 @@ class NetworksUsed:
     dtype: torch.dtype
     loading: Loading
     lora_files: tuple[str, ...]
+    version: str = __version__
+    """Of causvid, where this is said."""
 
     def load(self, device: torch.device) -> list[CausalTransformer]:
         """Load them in this process. Raises ModelError where they are others here."""
