@@ -49,7 +49,11 @@ def commands() -> dict[str, object]:
     return walk("causvid", typer.main.get_command(app))
 
 
-PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("design", "models", "performance", "scripts"))]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    *(f"docs/{name}.md" for name in ("design", "models", "performance", "scale", "scripts")),
+]
 
 
 # --- the README ----------------------------------------------------------------------------------------------------
@@ -89,9 +93,7 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert not missing
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/design.md", "docs/models.md", "docs/performance.md", "docs/scripts.md", "CHANGELOG.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     for name in re.findall(r"`([\w./-]+(?:\.py|\.toml|\.md|\.txt|/))`", text):
@@ -99,9 +101,7 @@ def test_files_that_a_page_names_exist(page):
         assert (ROOT / name).exists() or (ROOT / "src/causvid_cli" / name).exists(), name
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/design.md", "docs/models.md", "docs/performance.md", "docs/scripts.md", "CHANGELOG.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_options_that_a_page_names_exist(page):
     known = {option for command in commands().values() for param in command.params for option in param.opts}
     known |= {option for param in typer.main.get_command(app).params for option in param.opts}

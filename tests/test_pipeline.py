@@ -10,7 +10,8 @@ import pytest
 import torch
 from tiny import tiny_codec, tiny_facts, tiny_pack
 
-from causvid_cli.errors import CausvidError, ModelError, NumericsError, UsageError
+from causvid_cli import device
+from causvid_cli.errors import CausvidError, DeviceError, ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.plan import GenerateOptions, make_plan
@@ -413,3 +414,63 @@ def test_what_a_call_cannot_mean_is_refused_at_the_call(asked, complaint, tiny):
 def test_a_source_of_other_frames_is_refused(frame, tiny):
     with pytest.raises(UsageError, match=r"a source frame is .*; give uint8 \[H, W, 3\], all alike"):
         next(iter(load(tiny, device="cpu").stream("a red car", source=iter([frame] * 8), strength=0.5)))
+
+
+# --- a second device -----------------------------------------------------------------------------------------------
+
+
+def test_frames_are_encoded_and_decoded_where_the_codec_is_and_latents_come_back(pack, monkeypatch):
+    """By where tensors are moved: this machine has no second device."""
+    pipeline, second = load(pack, device="cpu"), torch.device("cuda:1")
+    given, source = np.zeros((4, 64, 64, 3), np.uint8), [np.zeros((64, 64, 3), np.uint8)] * 8
+
+    def make() -> list[np.ndarray]:
+        restyled = pipeline.generate(CAR, source=iter(source), strength=0.5, seed=1)
+        return [pipeline.generate(CAR, given=given, **SHORT), restyled]
+
+    wanted = make()
+    encoded, decoded, moved = [], [], []
+    real, encode, decode = torch.Tensor.to, pipeline.codec.encode_chunk, pipeline.codec.decode_chunk
+
+    def to(tensor, *arguments, **options):
+        if arguments[:1] in ((second,), (pipeline.device,)):
+            moved.append((id(tensor), arguments[0]))
+            return tensor
+        return real(tensor, *arguments, **options)
+
+    def encode_chunk(frames, **options):
+        encoded.append(encode(frames, **options))
+        return encoded[-1]
+
+    def decode_chunk(x0, **options):
+        decoded.append(x0)
+        return decode(x0, **options)
+
+    monkeypatch.setattr(pipeline, "decodes_on", second)
+    monkeypatch.setattr(pipeline.codec, "encode_chunk", encode_chunk)
+    monkeypatch.setattr(pipeline.codec, "decode_chunk", decode_chunk)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for ours, theirs in zip(make(), wanted, strict=True):
+        assert_same(ours, theirs)
+    assert len(encoded) == 3 and all((id(x0), pipeline.device) in moved for x0 in encoded)
+    assert len(decoded) == 5 and all((id(x0), second) in moved for x0 in decoded)
+
+
+def test_the_codec_is_loaded_on_its_own_device(pack, monkeypatch):
+    real, asked = device.resolve_device, []
+
+    def resolve(name, **options):
+        asked.append((name, options))
+        return torch.device("meta") if name == "cuda:1" else real(name, **options)
+
+    def codec(*_, **options):
+        asked.append(options["device"])
+        return tiny_codec()
+
+    monkeypatch.setattr("causvid_cli.pipeline.resolve_device", resolve)
+    monkeypatch.setattr("causvid_cli.pipeline.load_codec", codec)
+    pipeline = load(pack, device="cpu", vae_device="cuda:1")
+    assert asked == [("cpu", {}), ("cuda:1", {"option": "--vae-device"}), torch.device("meta")]
+    assert (pipeline.device, pipeline.decodes_on) == (torch.device("cpu"), torch.device("meta"))
+    with pytest.raises(DeviceError, match="^--vae-device cuda:99: this torch sees"):
+        load(pack, device="cpu", vae_device="cuda:99")

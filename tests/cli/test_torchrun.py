@@ -60,6 +60,12 @@ def test_three_processes_make_the_video_of_one():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", [("--quantize", "int8"), ("--offload", "group")], ids=" ".join)
+def test_ways_to_save_memory_go_together_with_several_processes(way):
+    check_same(2, "t2v", PROMPT, "--length", "3s", *way)
+
+
+@pytest.mark.slow
 def test_commands_that_begin_with_pictures_or_a_file():
     check_same(2, "i2v", DRAWING, PROMPT, "--length", "4s")
     makes("t2v", PROMPT, "--length", "2s", "-o", "clip.mkv", "--lossless")

@@ -24,7 +24,14 @@ from causvid_cli.models import memory, memory_terms
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
 from causvid_cli.models.empty import empty_network
 from causvid_cli.models.memory import Estimate, Networks, Video, check_fits, estimate, networks_of
-from causvid_cli.models.memory_terms import TaehvTerms, TransformerTerms, VaeTerms, count_weights, part_weights
+from causvid_cli.models.memory_terms import (
+    ELSEWHERE,
+    TaehvTerms,
+    TransformerTerms,
+    VaeTerms,
+    count_weights,
+    part_weights,
+)
 from causvid_cli.models.resolve import find_model
 from causvid_cli.network import fused, model
 from causvid_cli.network.model import CausalTransformer
@@ -236,6 +243,22 @@ def test_a_file_of_another_format_is_read_beside_what_it_becomes():
     converted = estimate(self_forcing(file_bytes=half), VIDEO, RANDOM, dtype="float32")
     assert converted.reading == half["transformer"]
     assert estimate(self_forcing(file_bytes=half), VIDEO, RANDOM, dtype="bfloat16").reading == 0
+
+
+def test_of_several_processes_each_has_its_part_of_the_past_and_of_the_work_and_all_weights():
+    alone, one_of_four = (
+        estimate(self_forcing(), replace(VIDEO, processes=count), RANDOM, dtype="bfloat16", device="cuda")
+        for count in (1, 4)
+    )
+    assert one_of_four.cache * 4 == alone.cache
+    assert one_of_four.network_work * 4 == pytest.approx(alone.network_work)
+    assert (one_of_four.network, one_of_four.codec) == (alone.network, alone.codec)
+
+
+def test_a_codec_elsewhere_takes_nothing_here():
+    elsewhere = replace(self_forcing(), codec=ELSEWHERE)
+    taken = estimate(elsewhere, VIDEO, RANDOM, dtype="bfloat16", device="cuda")
+    assert (taken.codec, taken.codec_state, taken.codec_work) == (0, 0, 0)
 
 
 # --- whether it fits -----------------------------------------------------------------------------------------------

@@ -104,6 +104,34 @@ def test_several_processes_make_the_latents_of_one(count):
     in_processes(count, in_step, networks, all_latents(*networks))
 
 
+def count_sent(network: CausalTransformer) -> None:
+    """One step and a clean pass, of 16 tokens."""
+    processes, sent = Ulysses(CPU), []
+    exchange = processes._exchange
+    processes._exchange = lambda x: (sent.append(x.numel() * (processes.size - 1) // processes.size), exchange(x))[1]
+    processes.spread([network])
+    with torch.inference_mode():
+        if not processes.leads:
+            processes.follow()
+        else:
+            noise = seeded_noise(7, batch=1, channels=8, latent_height=8, latent_width=8)
+            cells = {"latent_height": 8, "latent_width": 8}
+            cache, [prompt, *_] = network.kv_cache(window_frames=3, **cells), prompts_of(network)
+            made = rollout(
+                network, prompt=lambda _: prompt, steps=STEPS[:1], cache=cache, chunks=take_chunks(2, 1), noise=noise
+            )
+            next(made), next(made)
+            processes.tell(None)
+    n, tokens, width, layers = processes.size, 16, 6 * 12, 2
+    steps = 2  # of the first chunk and of the second, and one clean pass between
+    assert sum(sent) == (n - 1) * tokens * width * (steps * 4 * layers + 4 * layers - 2) // n**2  # docs/scale.md
+
+
+@pytest.mark.slow
+def test_as_much_is_sent_as_the_docs_say():
+    in_processes(2, count_sent, network().fuse())
+
+
 def test_heads_have_to_go_round():
     check_heads(12, 4, name="wan")
     with pytest.raises(
