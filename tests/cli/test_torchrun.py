@@ -66,15 +66,26 @@ def test_ways_to_save_memory_go_together_with_several_processes(way):
 
 
 @pytest.mark.slow
-def test_commands_that_begin_with_pictures_or_a_file():
+def test_commands_that_begin_with_pictures():
     check_same(2, "i2v", DRAWING, PROMPT, "--length", "4s")
     makes("t2v", PROMPT, "--length", "2s", "-o", "clip.mkv", "--lossless")
     check_same(2, "restyle", "clip.mkv", "a blue boat", "-y")
-    Path("day.causvid.yaml").write_text(
-        "causvid: 1\nlength: 3s\ncues:\n  - {at: 0s, prompt: a red car}\n"
-        "  - {at: 1s, prompt: a blue boat, transition: cut}\n"
-    )
-    check_same(2, "edit-script", "day.causvid.yaml", "-y")
+
+
+@pytest.mark.slow
+def test_a_script():
+    cues = "  - {at: 0s, prompt: a red car}\n  - {at: 1s, prompt: a blue boat, transition: cut}\n"
+    Path("day.causvid.yaml").write_text(f"version: 1\nlength: 3s\ncues:\n{cues}")
+    check_same(2, "edit-script", "day.causvid.yaml")
+
+
+@pytest.mark.slow
+def test_a_clip_goes_on():
+    makes("t2v", PROMPT, "--length", "1s", "-o", "clip.mkv")
+    options = ("extend", "clip.mkv", PROMPT, "--length", "2s", "--seed", 1)
+    makes(*options, "-o", "alone.mkv")
+    subprocess.run(torchrun_command(2, *options, "-o", "shared.mkv"), check=True, capture_output=True)
+    assert np.array_equal(decode("shared.mkv"), decode("alone.mkv"))
 
 
 @pytest.fixture
