@@ -38,10 +38,14 @@ def meet() -> dist.Store:
 
 
 def join(device: torch.device, store: dist.Store) -> None:
-    """Form the group of all processes, which is there once all have called this. device: of this process."""
+    """Form the group of all processes, which is there once all have called this. device: of this process.
+
+    It also exchanges what lies on the CPU, by gloo: without a name torch takes the back-end of a GPU alone.
+    """
     if device.index is not None:
         torch.accelerator.set_device_index(device.index)
     dist.init_process_group(
+        "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl",
         timeout=PATIENCE,
         store=store,
         rank=int(os.environ["RANK"]),
@@ -52,7 +56,7 @@ def join(device: torch.device, store: dist.Store) -> None:
 
 def leave(*, in_order: bool = True) -> None:
     """End the group. in_order: whether all processes do; if not, NCCL might wait for those that are gone."""
-    if dist.is_initialized() and (in_order or dist.get_backend() == "gloo" or not torch.accelerator.is_available()):
+    if dist.is_initialized() and (in_order or dist.get_backend() == "gloo"):
         dist.destroy_process_group()
 
 

@@ -98,6 +98,18 @@ def test_a_device_for_each_process(monkeypatch):
         own_device(torch.device("mps"), local_rank=0, count=2)
 
 
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "cpu:gloo,cuda:nccl")])
+def test_a_group_exchanges_what_is_on_its_devices_and_on_the_cpu(device, backend, monkeypatch):
+    """A machine with GPUs may be told to compute on its CPU, and objects lie there."""
+    asked = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda *names, **_: asked.extend(names))
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    processes.join(torch.device(device), None)
+    assert asked == [backend]
+
+
 # --- two processes -------------------------------------------------------------------------------------------------
 
 
