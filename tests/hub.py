@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,13 @@ class Hub:
     """Whether it tells of repositories at all, as a mirror of files alone does not."""
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Repository -> status and error code of every answer."""
+    busy: list[dict[str, str]] = field(default_factory=list)
+    """Headers of answers 429, one after another, which come before others once `let_through` were given."""
+    let_through: int = 0
     cut: dict[str, int] = field(default_factory=dict)
     """Path -> bytes after which a connection breaks, once."""
+    slow: dict[str, float] = field(default_factory=dict)
+    """Path -> seconds before each tenth of it is sent."""
     spoil: set[str] = field(default_factory=set)
     """Paths of which another byte is sent than the hash is of."""
     asked: list[str] = field(default_factory=list)
@@ -49,6 +55,10 @@ def serving(folder: Path) -> Iterator[Hub]:
 
         def _answer(self, *, body: bool) -> None:
             parts = unquote(self.path.partition("?")[0]).strip("/").split("/")
+            if hub.busy and not hub.let_through:
+                self._send(429, b"", hub.busy.pop(0))
+                return
+            hub.let_through = max(hub.let_through - 1, 0)
             if parts[:2] == ["api", "models"]:
                 self._card("/".join(parts[2:4]))
                 return
@@ -61,7 +71,7 @@ def serving(folder: Path) -> Iterator[Hub]:
             elif not file.is_file():
                 self._refuse(404, "EntryNotFound")
             else:
-                self._file(path, file.read_bytes(), body=body)
+                self._file(path, file.read_bytes(), body=body, revision=parts[3])
 
         def _card(self, repository: str) -> None:
             if not hub.has_cards:
@@ -70,8 +80,9 @@ def serving(folder: Path) -> Iterator[Hub]:
             told = {"id": repository, "sha": COMMIT, "siblings": [], "tags": [], "cardData": hub.cards.get(repository)}
             self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
 
-        def _file(self, path: str, content: bytes, *, body: bool) -> None:
-            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        def _file(self, path: str, content: bytes, *, body: bool, revision: str) -> None:
+            commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else COMMIT
+            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit}
             status, start = 200, 0
             if found := self.headers.get("Range"):
                 start = int(found.removeprefix("bytes=").split("-")[0])
@@ -80,30 +91,47 @@ def serving(folder: Path) -> Iterator[Hub]:
                 hub.asked.append(path if not start else f"{path} from {start}")
                 if path in hub.spoil:
                     content = content[:-1] + bytes([content[-1] ^ 1])
-            self._send(status, content[start:], headers, body=body, cut=hub.cut.pop(path, None) if body else None)
+            pause = hub.slow.get(path, 0.0) if body else 0.0
+            cut = hub.cut.pop(path, None) if body else None
+            self._send(status, content[start:], headers, body=body, cut=cut, pause=pause)
 
         def _refuse(self, status: int, code: str) -> None:
             self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": code})
 
         def _send(
-            self, status: int, content: bytes, headers: dict[str, str], *, body: bool = True, cut: int | None = None
+            self,
+            status: int,
+            content: bytes,
+            headers: dict[str, str],
+            *,
+            body: bool = True,
+            cut: int | None = None,
+            pause: float = 0.0,
         ) -> None:
             self.send_response(status)
             for name, value in (headers | {"Content-Length": str(len(content))}).items():
                 self.send_header(name, value)
             self.end_headers()
             if body and self.command == "GET":
-                self.wfile.write(content[:cut])
+                for piece in _tenths(content[:cut]) if pause else [content[:cut]]:
+                    threading.Event().wait(pause)  # which a test that replaces time.sleep does not hurry
+                    self.wfile.write(piece)
             if cut is not None:
                 self.close_connection = True
                 self.connection.close()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *given: None  # a client that goes away is none of it
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # looks so often for its end
     try:
         yield hub
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _tenths(content: bytes) -> Iterator[bytes]:
+    size = len(content) // 10 + 1
+    return (content[start : start + size] for start in range(0, len(content), size))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -302,6 +303,7 @@ def test_a_little_is_downloaded_without_asking(hub):
     [
         (404, "RepoNotFound", "tiny/Student is not there, or is private: if you may read it, `hf auth login`"),
         (401, "RepoNotFound", "tiny/Student is not there, or is private"),
+        (401, "GatedRepo", "tiny/Student is only for who has agreed to its terms"),
         (403, "GatedRepo", "tiny/Student is only for who has agreed to its terms: agree on its page"),
         (404, "RevisionNotFound", f"tiny/Student has no revision {COMMIT} any more; update causvid"),
         (404, "EntryNotFound", "tiny/Student has no file checkpoints/model.pt any more"),
@@ -386,6 +388,51 @@ def test_a_download_that_breaks_off_goes_on(hub, models, monkeypatch):
         assert result.exit_code == 4
         makes("models", "pull", "student", "--yes")
     assert "checkpoints/model.pt from 5000" in hub.asked
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Seconds that were waited, which take none here."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    return waits
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 7], ids=["metadata", "second file", "third file", "download"])
+@pytest.mark.parametrize("headers", [{"Retry-After": "37"}, {"RateLimit": '"api";r=0;t=37'}])
+def test_a_hub_that_is_busy_is_waited_for_as_long_as_it_says(before, headers, hub, waits):
+    hub.busy, hub.let_through = [headers, headers], before
+    said = makes("models", "pull", "student", "--yes").stderr
+    assert said.count("the hub asks for a wait of 37 s (429: too many requests, or too busy)") == 2
+    assert 2 * 37 <= sum(waits) <= 2 * 38
+
+
+def test_a_hub_that_is_busy_for_long_is_not_waited_for(hub, waits, models):
+    hub.busy = [{"Retry-After": "3600"}]
+    fails(run("models", "pull", "student", "--yes"), 4, "the hub asks for a wait of 3600 s .*run this again then")
+    hub.busy, hub.let_through = [{"Retry-After": "3600"}], 8
+    fails_with_notes(run("models", "pull", "student", "--yes"), 4, "the hub asks for a wait of 3600 s .*again then")
+    assert waits == []
+    hub.busy = [{"Retry-After": "9"}] * 99
+    fails_with_notes(run("models", "pull", "student", "--yes"), 4, "the hub answered 429 for tiny/Wan; try later")
+    assert waits == [9] * 4
+    assert not models.exists() or not list(models.iterdir())
+
+
+def test_a_slow_download_has_all_the_time_it_takes(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    hub.slow["checkpoints/model.pt"] = 0.05
+    makes("models", "pull", "student", "--yes")
+
+
+def test_a_download_that_stalls_is_one_line(hub, monkeypatch, models):
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
+    hub.slow["checkpoints/model.pt"] = 0.5
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    fails_with_notes(
+        run("models", "pull", "student", "--yes"), 4, r"the hub cannot be reached \(timed out\); .*run this again"
+    )
+    assert not models.exists() or not list(models.iterdir())
 
 
 def test_a_full_disk_is_told_before_the_download(hub, monkeypatch):

@@ -90,11 +90,11 @@ def pull(
 
     sweep()
     check_name(own_name or checkpoint.name, replacing=yes)
-    plan = hub.plan_pull(checkpoint, offline=offline)
+    plan = hub.plan_pull(checkpoint, tell=console.note, offline=offline)
     _tell(plan)
     _ask_download(plan, yes=yes)
     with _hub_bars():
-        files = hub.download(plan, offline=offline)
+        files = hub.download(plan, tell=console.note, offline=offline)
     recipe = hub.recipe_of(plan, files, name=own_name, dtype=dtype)
     folder = _build(recipe, checkpoint, replacing=yes)
     if not keep_download and (freed := hub.forget(plan.items, files)):
@@ -147,7 +147,8 @@ def import_(
         str | None,
         typer.Option(
             metavar="ENTRY",
-            help="Under which entry of a .pt file the network lies; if not given, generator_ema or generator.",
+            help="Under which entry of a .pt file the network lies; if not given, as its publisher has it, or "
+            "generator_ema or generator.",
             show_default=False,
         ),
     ] = None,

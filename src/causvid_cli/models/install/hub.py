@@ -4,11 +4,12 @@ HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to every p
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from causvid_cli.errors import CausvidError, ModelError
 from causvid_cli.files import sha256_of_file
@@ -19,6 +20,13 @@ from causvid_cli.models.install.plan_import import DTYPES, NEEDED, OPTIONAL, TOK
 
 SHA256_DIGITS = 64
 """Length of an etag that is the hash of the file itself."""
+
+LONGEST_WAIT_S = 300
+"""The hub counts requests in windows of five minutes; one that asks for a longer wait is not waited for."""
+TRIES = 5
+"""How often what the hub puts off is asked for."""
+PUT_OFF = (429, 503)
+"""Statuses that say "later"."""
 
 Key = tuple[str, str]
 """Repository and path of a file."""
@@ -58,9 +66,20 @@ class PullPlan:
         return None if None in sizes else sum(size for size in sizes if size)
 
 
-def plan_pull(checkpoint: Checkpoint, *, offline: bool = False) -> PullPlan:
-    """Ask what a checkpoint takes: sizes, licence, what is there already. Raises ModelError, in one line."""
-    offline = offline or is_offline()
+Made = TypeVar("Made")
+Tell = Callable[[str], None]
+
+
+def plan_pull(checkpoint: Checkpoint, *, tell: Tell, offline: bool = False) -> PullPlan:
+    """Ask what a checkpoint takes: sizes, licence, what is there already. Raises ModelError, in one line.
+
+    tell: told of a wait that the hub asks for.
+    """
+    with _waits_told(tell):
+        return _plan_pull(checkpoint, offline=offline or is_offline())
+
+
+def _plan_pull(checkpoint: Checkpoint, *, offline: bool) -> PullPlan:
     parts = catalogue().parts
     linked = {part: found[1] for part in (*NEEDED, *OPTIONAL) if (found := next(packs_with(part), None))}
     items = [_ask(checkpoint, remote, offline=offline) for remote in checkpoint.files]
@@ -90,7 +109,7 @@ CATALOGUE_PARTS = {"vae_tiny": "tiny_vae"}
 """Folder of a part in a pack -> its name in the catalogue, where they differ."""
 
 
-def download(pull: PullPlan, *, offline: bool = False) -> dict[Key, Path]:
+def download(pull: PullPlan, *, tell: Tell, offline: bool = False) -> dict[Key, Path]:
     """Have every file in the hub's cache, whole: its hash is compared where one is known. Raises ModelError."""
     from huggingface_hub import constants, hf_hub_download
 
@@ -98,7 +117,7 @@ def download(pull: PullPlan, *, offline: bool = False) -> dict[Key, Path]:
         check_room(Path(constants.HF_HUB_CACHE), count)
     files = {}
     for item in pull.items:
-        with _hub_errors(item.source, item.remote.path, offline=offline):
+        with _hub_errors(item.source, item.remote.path, offline=offline), _waits_told(tell):
             path = Path(
                 hf_hub_download(
                     item.source.repository,
@@ -188,7 +207,7 @@ def _ask(source: RemoteSource, remote: RemoteFile, *, offline: bool) -> Download
         return Download(source=source, remote=remote, revision=commit, bytes=None, sha256=remote.sha256, cached=cached)
     with _hub_errors(source, remote.path, offline=offline):
         url = hf_hub_url(source.repository, remote.path, revision=revision, endpoint=_endpoint())
-        told = get_hf_file_metadata(url, endpoint=_endpoint())
+        told = _patiently(get_hf_file_metadata, url, endpoint=_endpoint())
     revision = told.commit_hash or revision
     there = try_to_load_from_cache(source.repository, remote.path, revision=revision)
     etag = told.etag or ""
@@ -207,7 +226,8 @@ def _licence(checkpoint: Checkpoint) -> str | None:
     from huggingface_hub import HfApi
 
     with _hub_errors(checkpoint, "its model card", offline=False):
-        card: Any = HfApi(endpoint=_endpoint()).model_info(checkpoint.repository).card_data
+        told = _patiently(HfApi(endpoint=_endpoint()).model_info, checkpoint.repository)
+    card: Any = told.card_data
     if card is None or not card.get("license"):
         return None
     return str(card.get("license_name") or card["license"] if card["license"] == "other" else card["license"])
@@ -253,6 +273,57 @@ def _not_cached(source: RemoteSource, path: str) -> str:
         f"{source.repository}: {path} is not among the downloads that are here, and the hub is not to be asked "
         "(--offline or HF_HUB_OFFLINE)"
     )
+
+
+@contextmanager
+def _waits_told(tell: Tell) -> Iterator[None]:
+    """Within it, a wait that the hub asks for is told, and ModelError raised where it is too long.
+
+    The hub's library itself waits as long as it is told to, and says nothing.
+    """
+    from huggingface_hub import get_session
+
+    def look(response: Any) -> None:
+        if not (seconds := _wait_asked(response)):
+            return
+        asked = f"the hub asks for a wait of {seconds} s ({response.status_code}: too many requests, or too busy)"
+        if seconds > LONGEST_WAIT_S:
+            raise ModelError(f"{asked}; what is here is kept: run this again then")
+        tell(asked)
+
+    hooks = get_session().event_hooks["response"]
+    hooks.append(look)
+    try:
+        yield
+    finally:
+        hooks.remove(look)
+
+
+def _wait_asked(response: Any) -> int | None:
+    """Seconds after which an answer says to ask again; None where it says nothing of the kind."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    if response.status_code not in PUT_OFF:
+        return None
+    headers: Mapping[str, str] = response.headers
+    if (limit := parse_ratelimit_headers(headers)) and not limit.remaining:
+        return limit.reset_in_seconds
+    told = headers.get("retry-after", "").strip()
+    return int(told) if told.isdigit() else None
+
+
+def _patiently(call: Callable[..., Made], *given: Any, **more: Any) -> Made:
+    """What a function of the hub's library returns that does not wait by itself: asked again when the hub says."""
+    from huggingface_hub import errors
+
+    for _ in range(TRIES - 1):
+        try:
+            return call(*given, **more)
+        except errors.HfHubHTTPError as error:
+            if (seconds := _wait_asked(error.response)) is None:
+                raise
+            time.sleep(seconds)
+    return call(*given, **more)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def plan_import(request: ImportRequest) -> ImportPlan:
     spec = ConversionSpec(
         source=str(parts["transformer"].path),
         target="transformer",
-        key=request.key,
+        key=request.key or (checkpoint.key if checkpoint else None),
         dtype=request.dtype or DTYPES["transformer"],
         config=parts["transformer"].config,
         lora=lora,
