@@ -5,7 +5,17 @@ import pytest
 from tiny import tiny_codec, tiny_facts
 
 from causvid_cli.errors import UsageError
-from causvid_cli.request import LARGEST_SEED, Loading, check_device, check_seed, check_size, check_steps, random_seed
+from causvid_cli.request import (
+    LARGEST_SEED,
+    Loading,
+    check_device,
+    check_seed,
+    check_size,
+    check_steps,
+    parse_any_size,
+    random_seed,
+    size_text,
+)
 from causvid_cli.sampling.plan import GenerateOptions, make_plan
 
 
@@ -72,3 +82,21 @@ def test_another_device_name_is_refused(name):
 def test_a_way_to_load_that_there_is_not_is_refused_with_those_there_are(wrong):
     with pytest.raises(UsageError, match="unknown; try .* or "):
         Loading(**wrong)
+
+
+def test_a_size_can_be_a_name_or_say_its_enlargement():
+    wan = tiny_facts(width=832, height=480, enlarge=1, sizes={"small": (256, 144, 3)})
+    for text, made in (
+        ("small", (256, 144, 3)),
+        ("native", (832, 480, 1)),
+        ("256x144@3", (256, 144, 3)),
+        ("320X192", (320, 192, 1)),
+    ):
+        size = parse_any_size(text)
+        assert check_size(size, wan) == made
+        assert parse_any_size(size_text(size)) == size
+    cells = tiny_facts(width=64, height=64, enlarge=8)
+    assert check_size("native", cells) == check_size((64, 64, 8), cells) == (64, 64, 8)
+    for text, complaint in (("255x144@3", "width 255"), ("medium", "try native or small"), ("16x16@0", "longest side")):
+        with pytest.raises(UsageError, match=complaint):
+            check_size(parse_any_size(text), wan)

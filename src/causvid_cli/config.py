@@ -100,6 +100,8 @@ class PackFacts:
     """Frames of the longest video that its authors support; None where they say of none."""
     enlarge: int = 1
     """Whole-number enlargement of what the user is shown."""
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Other sizes by name (`request.SIZES`): width, height and enlargement."""
     text: Literal["storybook", "umt5"]
     codec: Literal["pixel", "wan"]
     teacher: str | None = None
@@ -133,6 +135,8 @@ class PackFacts:
             self._need("recompute", self.context == "clean_pass", "needs clean passes")
         if self.context == "last_call":
             self._need("context", self.context_network is None, "runs no clean pass, so there is no second network")
+        for name, size in self.sizes.items():
+            self._need(f"sizes.{name}", all(1 <= number <= 4096 for number in size), "must be sides and an enlargement")
         self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")
         self._need("name", is_pack_name(self.name), PACK_NAME_RULE)
         for name in ("teacher", "judge", "context_network"):

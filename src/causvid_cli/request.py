@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from causvid_cli.config import PackFacts, Rope, did_you_mean
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Geometry
-from causvid_cli.timecode import parse_frames
+from causvid_cli.timecode import parse_frames, parse_size, parse_whole
 from causvid_cli.units import counted
 
 DEFAULT_MODEL = "storybook"
@@ -25,6 +25,12 @@ GUIDANCE = 1.5
 STRENGTH = 0.6
 """To which noise level a restyled video starts from its source."""
 
+Size = tuple[int, int] | tuple[int, int, int] | str
+"""Of a video's frames. (width, height), as they are shown; (width, height, times), as they are made, each pixel then
+shown as a square of so many times so many; or a name of `SIZES`."""
+NATIVE = "native"
+SIZES = ("small", "medium", NATIVE)
+"""Sizes by name: the model's facts say which they are (`PackFacts.sizes`)."""
 Vae = Literal["full", "tiny"]
 Quantize = Literal["none", "int8", "fp8"]
 Offload = Literal["none", "text", "group", "auto"]
@@ -219,19 +225,44 @@ def check_guidance(guidance: float) -> float:
     return guidance
 
 
-def check_size(size: tuple[int, int] | None, facts: PackFacts) -> tuple[int, int, int]:
+def parse_any_size(text: str, *, name: str = "--size") -> Size:
+    """A size from a name of `SIZES`, from WIDTHxHEIGHT, or from WIDTHxHEIGHT@TIMES."""
+    asked = text.strip().lower()
+    if asked in SIZES:
+        return asked
+    made, _, times = asked.partition("@")
+    try:
+        size = parse_size(made, name=name)
+        return (*size, parse_whole(times, name=name)) if "@" in asked else size
+    except UsageError:
+        raise UsageError(
+            f"{name} {text!r} is not a size; write WIDTHxHEIGHT, such as 512x512, or {', '.join(SIZES)}"
+        ) from None
+
+
+def size_text(size: Size) -> str:
+    """A size as `parse_any_size` reads it."""
+    return size if isinstance(size, str) else "{}x{}".format(*size[:2]) + "".join(f"@{times}" for times in size[2:])
+
+
+def check_size(size: Size | None, facts: PackFacts) -> tuple[int, int, int]:
     """(width, height) as the codec makes them and how many times they are enlarged; None is the model's own size."""
     native = (facts.width, facts.height)
-    if size is None:
-        return *native, facts.enlarge
-    if not (isinstance(size, tuple) and [type(side) for side in size] == [int, int]):
+    named = {NATIVE: (*native, facts.enlarge)} | facts.sizes
+    if size is None or isinstance(size, str):
+        if (known := named.get(size or NATIVE)) is None:
+            raise UsageError(f"--size {size}: {facts.name} has no size of that name; try {' or '.join(named)}")
+        return known
+    if not (isinstance(size, tuple) and len(size) in (2, 3) and {type(side) for side in size} == {int}):
         own = tuple(facts.enlarge * side for side in native)
         raise UsageError(f"size {size!r}: must be (width, height), such as {own}")
-    if max(size) > LONGEST_SIDE:
+    made, times = size[:2], size[2] if len(size) == 3 else 1
+    size = (made[0] * times, made[1] * times)
+    if not 0 < times <= LONGEST_SIDE or max(size) > LONGEST_SIDE:
         raise UsageError(f"--size {size[0]}x{size[1]}: the longest side is {LONGEST_SIDE} pixels")
     if facts.enlarge == 1:
-        Geometry(height=size[1], width=size[0])
-        return *size, 1
+        Geometry(height=made[1], width=made[0])
+        return *made, times
     times = size[0] // native[0]
     if times >= 1 and size == (native[0] * times, native[1] * times):
         return *native, times

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from causvid_cli.request import AUTO, DEFAULT_MODEL, LOADING, Loading
+from causvid_cli.request import AUTO, DEFAULT_MODEL, LOADING, Loading, Size
 
 Role = Literal["student", "teacher"]
 
@@ -27,8 +27,8 @@ class BenchConfig:
     loading: Loading = LOADING
     length: str = "10s"
     """How long the clip is. It may be longer than what the teacher was trained on: time is measured, not quality."""
-    size: tuple[int, int] | None = None
-    """(width, height) of its frames; None is the model's own."""
+    size: Size | None = None
+    """Of its frames; None is the model's own."""
     settings: tuple[BenchSetting, ...] = (BenchSetting(),)
     """How the student is run, in turn. Fresh processes and the comparison with the teacher take the first."""
     repeats: int = 3

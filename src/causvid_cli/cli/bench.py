@@ -15,8 +15,16 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.models.resolve import ResolvedModel, resolve_model
-from causvid_cli.request import Loading, check_device, check_dtype, check_size, check_steps, check_window
-from causvid_cli.timecode import parse_frames, parse_size, parse_whole
+from causvid_cli.request import (
+    Loading,
+    check_device,
+    check_dtype,
+    check_size,
+    check_steps,
+    check_window,
+    parse_any_size,
+)
+from causvid_cli.timecode import parse_frames, parse_whole
 
 DEFAULTS = BenchConfig()
 MOST_CHUNKS = 10_000
@@ -128,7 +136,7 @@ def bench(
         dtype=check_dtype(dtype),
         loading=loading,
         length=_length(length, chunks, chosen),
-        size=None if size is None else parse_size(size),
+        size=None if size is None else parse_any_size(size),
         settings=_settings(steps, window, facts),
         repeats=repeats,
         warm_up=warm_up,

@@ -22,6 +22,7 @@ from causvid_cli.models.packs import find_pack
 from causvid_cli.request import (
     ATTENTION,
     AUDIO_FITS,
+    AUTO,
     FITS,
     INTERPOLATE,
     TRANSITIONS,
@@ -33,9 +34,10 @@ from causvid_cli.request import (
     check_guidance,
     check_seed,
     check_strength,
+    parse_any_size,
     parse_length,
 )
-from causvid_cli.timecode import parse_fps, parse_size, parse_whole
+from causvid_cli.timecode import parse_fps, parse_whole
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "attention": ATTENTION,
@@ -46,7 +48,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "offload": get_args(Offload),
     "quantize": get_args(Quantize),
     "transition": TRANSITIONS,
-    "vae": get_args(Vae),
+    "vae": (AUTO, *get_args(Vae)),
 }
 CHECKS: Mapping[str, Callable[[str], object]] = {
     "device": check_device,
@@ -56,7 +58,7 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "length": lambda text: parse_length(text, fps=Fraction(1000)),
     "model": find_pack,
     "seed": lambda text: check_seed(parse_whole(text, name="--seed")),
-    "size": parse_size,
+    "size": parse_any_size,
     "strength": lambda text: check_strength(float(text)),
 }
 """What a value of these options must pass, before it is kept for all runs."""

@@ -68,6 +68,7 @@ def _plan(task: Task) -> dict[str, Any]:
         "output": task.name if task.seed_given else task.name.replace(str(job.seed), "SEED"),
         "command": job.command,
         "model": job.model.name,
+        "vae": job.loading.vae,
         "frames": job.frames,
         "fps": float(job.rate),
         "size": job.size,
@@ -126,7 +127,9 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         length = f"as long as {task.input_media.name}"
     yield "would write", facts["output"]
     yield "model", f"{job.model.name} on {facts['device']}"
-    yield "video", f"{job.size} at {float(job.rate):g} per second, {length}"
+    width, height, times = job.made_size
+    enlarged = f" ({width}x{height}, {times} times enlarged)" if times > task.facts.enlarge else ""
+    yield "video", f"{job.size}{enlarged} at {float(job.rate):g} per second, {length}"
     others = f", the first {len(first)}" if (first := first_steps(job.steps, task.facts)) else ""
     yield "chunks", f"{facts['chunks'] or 'as many as it takes'}, {job.steps} steps each{others}"
     yield "seed", job.seed if task.seed_given else "a random one"

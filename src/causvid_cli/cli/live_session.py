@@ -170,7 +170,7 @@ def go_live(task: Task, earlier: "Earlier | None", talk: Talk, *, started: float
     """Make the live video of a task, or go on with it, and report it."""
     from causvid_cli.cli.run import load_pipeline
 
-    for line in (*task.landed, *task.retimed, *(task.input_media.notes if task.input_media else ())):
+    for line in (*task.decoded, *task.landed, *task.retimed, *(task.input_media.notes if task.input_media else ())):
         console.note(line)
     with show_progress(f"loading {task.facts.name}"):
         pipeline, timings = load_pipeline(task)

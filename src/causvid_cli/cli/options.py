@@ -7,7 +7,7 @@ from typer import Argument, Option
 
 from causvid_cli.cli import completion, console
 from causvid_cli.cli.command import SECTIONS
-from causvid_cli.request import ATTENTION, AUDIO_FITS, DTYPES, INTERPOLATE, ROPES, Offload, Quantize, Vae
+from causvid_cli.request import ATTENTION, AUDIO_FITS, AUTO, DTYPES, INTERPOLATE, ROPES, Offload, Quantize, Vae
 
 INPUT, VIDEO, MODEL, OUTPUT, RUNNING = SECTIONS
 
@@ -50,8 +50,9 @@ Length = Annotated[
 Size = Annotated[
     str | None,
     Option(
-        metavar="WxH",
-        help="Width and height in pixels, such as 512x512; if not given, the model's own.",
+        metavar="SIZE",
+        help="Width and height in pixels, such as 512x512, or small, medium or native, of which the first two are "
+        "made quickly and enlarged by a whole number, as 256x144@3 is; if not given, the model's own.",
         show_default=False,
         autocompletion=completion.sizes,
         rich_help_panel=VIDEO,
@@ -152,14 +153,27 @@ Dtype = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+VAE_HELP = (
+    "What decodes frames: full (the model's own VAE) or tiny (many times faster, a little less sharp), where the model "
+    "has one"
+)
 WhichVae = Annotated[
     str,
     Option(
         "--vae",
         metavar="WHICH",
-        help="What decodes frames: full (the model's own VAE) or tiny (many times faster, a little less sharp), where "
-        "the model has one.",
+        help=f"{VAE_HELP}.",
         autocompletion=completion.words(*get_args(Vae)),
+        rich_help_panel=MODEL,
+    ),
+]
+ChosenVae = Annotated[
+    str,
+    Option(
+        "--vae",
+        metavar="WHICH",
+        help=f"{VAE_HELP}; auto is tiny then, but on CUDA full.",
+        autocompletion=completion.words(AUTO, *get_args(Vae)),
         rich_help_panel=MODEL,
     ),
 ]

@@ -182,6 +182,7 @@ def report(task: Task, made: VideoResult, timings: dict[str, float]) -> None:
         "size": job.size,
         "seed": job.seed,
         "model": job.model.name,
+        "vae": job.loading.vae,
         "resumed_frames": resumed,
         "first_frame_s": round(made.first_frame_s, 4),
         "generate_s": round(made.generate_s, 4),

@@ -22,7 +22,6 @@ from causvid_cli.models.catalogue import checkpoint_names
 from causvid_cli.models.packs import list_packs
 from causvid_cli.models.resolve import resolve_model
 from causvid_cli.request import AUTO, check_device, check_dtype
-from causvid_cli.timecode import parse_size
 from causvid_cli.untrusted import read_object
 from causvid_cli.weights.lora_files import find_loras
 
@@ -307,7 +306,7 @@ def task_of(
             )
         given = given_of(job.input, file, tolerate_damage=tolerate_damage)
         given.replaces_sound = soundtrack is not None
-        size = None if job.input.keep_size else parse_size(job.size)
+        size = None if job.input.keep_size else job.made_size
         given.check(facts, codec, size=size, fps=job.retiming.made, output=output)
         if given.sha256 != job.input.sha256:
             raise MediaError(f"{file}: not the {job.input.kind} that {where} began from; give that one by --input")

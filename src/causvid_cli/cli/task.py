@@ -22,9 +22,10 @@ from causvid_cli.geometry import ChunkGrid
 from causvid_cli.job.inputs import InputMedia, check_choice
 from causvid_cli.job.job import AudioUsed, Job, ModelUsed
 from causvid_cli.models.memory import Video
-from causvid_cli.models.resolve import ResolvedModel, resolve_model
+from causvid_cli.models.resolve import ResolvedModel, resolve_model, with_usual_vae
 from causvid_cli.request import (
     AUDIO_FITS,
+    AUTO,
     DEFAULT_LENGTH,
     ENDLESS,
     INTERPOLATE,
@@ -33,6 +34,7 @@ from causvid_cli.request import (
     AudioFit,
     Interpolate,
     Loading,
+    Size,
     check_device,
     check_dtype,
     check_endless,
@@ -41,6 +43,7 @@ from causvid_cli.request import (
     check_seed,
     check_size,
     check_steps,
+    parse_any_size,
     parse_length,
     random_seed,
 )
@@ -144,6 +147,13 @@ class Task:
         return (f"{sound.name} lasts {float(sound.seconds):.4g} s and the video {float(seconds):.4g} s: {then}",)
 
     @property
+    def decoded(self) -> tuple[str, ...]:
+        """That frames are decoded by the tiny VAE though nobody asked for it."""
+        if self.snapped is None or self.options.vae != AUTO or self.job.loading.vae == "full":
+            return ()
+        return ("frames are decoded by the tiny VAE, which is faster and a little less sharp; --vae full is the other",)
+
+    @property
     def retimed(self) -> tuple[str, ...]:
         """That the file has another frame rate than the model, and what is done for that."""
         retiming, way = self.job.retiming, self.job.interpolate
@@ -216,7 +226,7 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
         guidance=guidance,
         device=options.device,
         dtype=options.dtype,
-        loading=loading,
+        loading=replace(loading, vae=chosen.vae),
         lossless=options.lossless,
     )
     tasks = []
@@ -247,12 +257,12 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
 
 def chosen_model(script: Script, options: VideoOptions) -> ResolvedModel:
     """The model that is asked for. Raises UsageError when two are, ModelError for what is not there."""
-    loading = Loading(vae=options.vae, random_weights=options.random_weights is not None)  # type: ignore[arg-type]
-    if options.random_weights is None:
-        return resolve_model(options.preferred("model", options.model, script.model), loading=loading)
-    if "model" in options.typed:
+    if options.random_weights is not None and "model" in options.typed:
         raise UsageError(f"--random-weights and --model {options.model}: choose one")
-    return resolve_model(options.random_weights, loading=loading)
+    loading, _ = _loading(options)
+    name = options.random_weights or options.preferred("model", options.model, script.model)
+    chosen = resolve_model(name, loading=loading)
+    return with_usual_vae(chosen, options.device) if options.vae == AUTO else chosen
 
 
 def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: int | None = None) -> ChunkGrid:
@@ -397,7 +407,7 @@ def _loading(options: VideoOptions) -> tuple[Loading, tuple[Path, ...]]:
     """How the model is to be loaded, and where its LoRAs lie. Raises UsageError, ModelError for a LoRA not there."""
     loras = [parse_lora(text) for text in options.lora or ()]
     loading = Loading(
-        vae=options.vae,  # type: ignore[arg-type]  # what was typed; it is checked there
+        vae="full" if options.vae == AUTO else options.vae,  # type: ignore[arg-type]  # it is checked there
         loras=tuple(lora_use(path, weight) for path, weight in loras),
         quantize=options.quantize,  # type: ignore[arg-type]
         offload=options.offload,  # type: ignore[arg-type]
@@ -432,8 +442,8 @@ def retiming_of(way: Interpolate, made: Fraction, asked: Fraction | None, given:
     return Retiming(made, made if way == "none" else asked or (given and given.fps) or made)
 
 
-def _size(script: Script, options: VideoOptions) -> tuple[int, int] | None:
-    given = None if options.size is None else parse_size(options.size)
+def _size(script: Script, options: VideoOptions) -> Size | None:
+    given = None if options.size is None else parse_any_size(options.size)
     return options.preferred("size", given, script.size)
 
 

@@ -33,7 +33,7 @@ class VideoOptions:
     device: options.Device = AUTO
     vae_device: options.VaeDevice = AUTO
     dtype: options.Dtype = AUTO
-    vae: options.WhichVae = "full"
+    vae: options.ChosenVae = AUTO
     lora: options.Loras = None
     quantize: options.QuantizeTo = "none"
     offload: options.OffloadWhat = "none"

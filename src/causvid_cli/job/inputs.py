@@ -11,7 +11,8 @@ from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_frames
 from causvid_cli.job.job import AudioUsed, Input, sha256_of
-from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength
+from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength, size_text
+from causvid_cli.request import Size as AskedSize
 from causvid_cli.timecode import FASTEST_FPS, parse_time
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class InputMedia:
     kind: Kind = "photo"
 
     def check(
-        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+        self, facts: PackFacts, codec: CodecFacts, *, size: AskedSize | None, fps: Fraction, output: Path | None
     ) -> None:
         """Read what the file is; `output` says by its name into what container the video goes, None is a pipe.
 
@@ -122,15 +123,14 @@ class InputMedia:
         """Return what makes the finished file, where that depends on the input. soundtrack: what is laid under it."""
         return None
 
-    def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: Size | None) -> int:
+    def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: AskedSize | None) -> int:
         """Settle `cells`; a model that makes any size makes one of the file's shape. Returns the enlargement."""
-        if size is None and facts.enlarge == 1:
-            from causvid_cli.media.fit import model_size_for
-
-            self.cells = model_size_for(own, (facts.width, facts.height), 2 * codec.spatial_factor)
-            return 1
         width, height, times = check_size(size, facts)
         self.cells = (width, height)
+        if facts.enlarge == 1 and (size is None or isinstance(size, str)):
+            from causvid_cli.media.fit import model_size_for
+
+            self.cells = model_size_for(own, self.cells, 2 * codec.spatial_factor)
         return times
 
     def _shape_notes(self, own: Size) -> list[str]:
@@ -158,7 +158,7 @@ class Photo(InputMedia):
     _held: int = 0
 
     def check(
-        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+        self, facts: PackFacts, codec: CodecFacts, *, size: AskedSize | None, fps: Fraction, output: Path | None
     ) -> None:
         from causvid_cli.media.stills import open_image
 
@@ -196,7 +196,7 @@ class ClipEnd(InputMedia):
     _wanted: int = 0
 
     def check(
-        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+        self, facts: PackFacts, codec: CodecFacts, *, size: AskedSize | None, fps: Fraction, output: Path | None
     ) -> None:
         from causvid_cli.media.clips import open_clip
         from causvid_cli.video.join import container_of, plan_join
@@ -212,7 +212,7 @@ class ClipEnd(InputMedia):
         self.size = (self._plan.tail.width, self._plan.tail.height)
         if size is not None and size != self.size:
             own = "{}x{}".format(*self.size)
-            raise UsageError(f"--size {size[0]}x{size[1]}: the new part has the clip's own size, {own}; leave it out")
+            raise UsageError(f"--size {size_text(size)}: the new part has the clip's own size, {own}; leave it out")
         self._sizes(facts, codec, (self._clip.width, self._clip.height), None)
         seconds = self._clip.duration_s
         if self.context is not None:
@@ -295,7 +295,7 @@ class SourceClip(InputMedia):
     _with_sound: "WithSound | None" = None
 
     def check(
-        self, facts: PackFacts, codec: CodecFacts, *, size: Size | None, fps: Fraction, output: Path | None
+        self, facts: PackFacts, codec: CodecFacts, *, size: AskedSize | None, fps: Fraction, output: Path | None
     ) -> None:
         from causvid_cli.media.clips import open_clip, open_stream
 

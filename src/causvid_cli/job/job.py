@@ -166,6 +166,13 @@ class Job:
         return self.cues[0].prompt
 
     @property
+    def made_size(self) -> tuple[int, int, int]:
+        """(width, height) of frames as the model makes them, and how many times they are enlarged to be shown."""
+        width, height = parse_size(self.cells)
+        keeps = self.input is not None and self.input.keep_size  # whose frames are of the input's size
+        return width, height, 1 if keeps else parse_size(self.size)[0] // width
+
+    @property
     def rate(self) -> Fraction:
         return Fraction(self.fps)
 

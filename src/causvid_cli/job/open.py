@@ -11,7 +11,6 @@ from causvid_cli.media.probe import Chapter
 from causvid_cli.media.recipe import recipe_to_metadata
 from causvid_cli.pipeline import GIVEN, Pipeline, Stream
 from causvid_cli.request import ENDLESS
-from causvid_cli.timecode import parse_size
 from causvid_cli.video import Interpolator
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def open_stream(
     return pipeline.stream(
         job.cues,
         length=ENDLESS if job.made_frames is None else f"{job.made_frames}f",
-        size=parse_size(job.cells if job.input and job.input.keep_size else job.size),
+        size=job.made_size,
         fps=rate,
         seed=job.seed,
         steps=job.steps,

@@ -11,7 +11,7 @@ from causvid_cli.job.job import Job
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import GUIDANCE, LOADING
 from causvid_cli.script import Script, ScriptCue, to_yaml
-from causvid_cli.timecode import Time, nearest_whole, parse_size
+from causvid_cli.timecode import Time, nearest_whole
 
 
 def script_path(output: Path) -> Path:
@@ -32,7 +32,7 @@ def script_of_job(job: Job, grid: ChunkGrid, given: InputMedia | None, *, model:
     context = grid.codec.frames(used.context_frames) if used and used.context_frames else None
     return Script(
         model=model,
-        size=None if used and used.keep_size else parse_size(job.size),
+        size=None if used and used.keep_size else job.made_size,
         fps=job.rate,
         seed=job.seed,
         image=lies if used and used.kind == "photo" else None,

@@ -8,7 +8,7 @@ catalogue().parts["vae"].config                # of diffusers' AutoencoderKLWan
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,8 @@ REQUIRED_FACTS = ("chunk_frames", "steps", "shift", "warp_steps", "sink_frames",
 """Facts of a causal student that its file does not tell."""
 
 
+SMALL_SIZES = {"small": (256, 144, 3), "medium": (416, 240, 2)}
+"""For small machines: what Wan was trained for in its shape, with a tenth and a quarter of its pixels."""
 MOST_NAMED = 3
 """Models for long clips that a warning names."""
 
@@ -120,6 +122,7 @@ class Checkpoint(RemoteSource):
     fps: float = 16.0
     height: int = 480
     width: int = 832
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=lambda: dict(SMALL_SIZES))
     native_frames: int | None = None
     native_i2v: bool = False
     """Whether it was trained to begin from a given frame."""

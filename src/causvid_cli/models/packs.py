@@ -113,6 +113,8 @@ def find_pack(name_or_path: str | Path) -> Path:
     raise ModelError(f"no model {str(name_or_path)[:200]!r}; known: {known}{near}")
 
 
+TINY_VAE = "vae_tiny"
+"""Folder of a pack's small VAE, where it has one."""
 CODECS = {"pixel": "PixelCodec", "wan": "AutoencoderKLWan"}
 """`PackFacts.codec` -> the class of its network."""
 
@@ -123,7 +125,7 @@ def codec_folder(path: Path, facts: PackFacts, vae: Vae = "full") -> Path:
         return path / "vae"
     if facts.codec != "wan":
         raise ModelError(f"--vae {vae}: {facts.name} has one codec only; leave it out")
-    if not (folder := path / "vae_tiny").is_dir():
+    if not (folder := path / TINY_VAE).is_dir():
         raise ModelError(
             f"--vae {vae}: {facts.name} has none in {folder}; `causvid models pull {facts.name}` gets it; "
             "or leave it out"

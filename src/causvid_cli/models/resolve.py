@@ -8,8 +8,8 @@ from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import ModelError
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
-from causvid_cli.models.packs import check_causal, codec_facts, find_pack, pack_digest, wan_codec_facts
-from causvid_cli.request import LOADING, Loading
+from causvid_cli.models.packs import TINY_VAE, check_causal, codec_facts, find_pack, pack_digest, wan_codec_facts
+from causvid_cli.request import LOADING, Loading, Vae
 
 RANDOM = "random weights, recipe 1"
 """What random weights are drawn by: other words where the same name would give other numbers."""
@@ -25,6 +25,7 @@ class ResolvedModel:
     codec: CodecFacts
     sha256: str
     """Equal for equal weights."""
+    vae: Vae = "full"
 
 
 def resolve_model(name: str | Path, *, loading: Loading = LOADING) -> ResolvedModel:
@@ -39,7 +40,21 @@ def resolve_model(name: str | Path, *, loading: Loading = LOADING) -> ResolvedMo
         part = catalogue().parts["tiny_vae" if loading.vae == "tiny" else "vae"]
         codec = wan_codec_facts(part.config or {})
         digest = hashlib.sha256(f"{RANDOM}: {facts.name}, {loading.vae}".encode()).hexdigest()
-    return ResolvedModel(folder=folder, facts=facts, codec=codec, sha256=digest)
+    return ResolvedModel(folder=folder, facts=facts, codec=codec, sha256=digest, vae=loading.vae)
+
+
+def with_usual_vae(model: ResolvedModel, device: str) -> ResolvedModel:
+    """The model with the VAE that suits a device: anywhere but on CUDA the tiny one, if its pack has one.
+
+    Raises DeviceError for a device that is not there. Loads torch where there is a choice.
+    """
+    if model.folder is None or model.facts.codec != "wan" or not (model.folder / TINY_VAE).is_dir():
+        return model
+    from causvid_cli.device import resolve_device
+
+    if resolve_device(device).type == "cuda":
+        return model
+    return resolve_model(model.folder, loading=Loading(vae="tiny"))
 
 
 def find_model(name: str | Path, *, loading: Loading = LOADING) -> tuple[Path | None, PackFacts]:

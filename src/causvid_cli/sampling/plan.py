@@ -11,6 +11,7 @@ from causvid_cli.request import (
     DEFAULT_LENGTH,
     GUIDANCE,
     TRANSITIONS,
+    Size,
     Transition,
     check_endless,
     check_guidance,
@@ -68,8 +69,8 @@ class GenerateOptions:
 
     length: str | float = DEFAULT_LENGTH
     """ "5s", "250ms", "1:04.5", "96f" or seconds, at `fps`; "inf" goes on and on."""
-    size: tuple[int, int] | None = None
-    """(width, height), in pixels."""
+    size: Size | None = None
+    """(width, height) in pixels, or a name."""
     fps: Fraction | None = None
     seed: int | None = None
     """None draws one."""

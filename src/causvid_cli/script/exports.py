@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
+from causvid_cli.request import size_text
 from causvid_cli.script.model import AFTER_LAST_CUE, KEYS, Script, ScriptCue, ScriptKey, readers
 from causvid_cli.script.snap import Snapped
 from causvid_cli.timecode import Time, decimal_text
@@ -44,7 +45,7 @@ def _fields(part: Script | ScriptCue | ScriptKey) -> Iterator[tuple[str, Any]]:
 def _text(value: Any) -> str:
     """A value as its reader takes it."""
     if isinstance(value, tuple):
-        return f"{value[0]}x{value[1]}"
+        return size_text(value)
     if isinstance(value, float):
         return decimal_text(Fraction(repr(value)))
     assert not isinstance(value, Time) or value.unit in ("s", "f"), value

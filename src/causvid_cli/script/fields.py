@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, Literal, get_args
 
+from causvid_cli import request
 from causvid_cli.config import did_you_mean
 from causvid_cli.extras import UPDATE
 from causvid_cli.geometry import HOLDS, Hold
@@ -15,12 +16,14 @@ from causvid_cli.request import (
     LARGEST_SEED,
     LONGEST_PROMPT,
     MOST_STEPS,
+    SIZES,
     TRANSITIONS,
     FitMode,
     Interpolate,
     Transition,
+    parse_any_size,
 )
-from causvid_cli.timecode import Time, parse_fps, parse_size, parse_time
+from causvid_cli.timecode import Time, parse_fps, parse_time
 
 VERSION = 1
 """The newest version of the format that this program reads. A changed meaning raises it, a new field does not."""
@@ -187,8 +190,11 @@ FileName = Annotated[str | None, Reader(_file, _NAME)]
 CueTime = Annotated[Time | None, Reader(_time, _TIME_SCHEMA)]
 Length = Annotated[Time | None, Reader(_length, _TIME_SCHEMA)]
 Size = Annotated[
-    tuple[int, int] | None,
-    Reader(lambda text, name: parse_size(_plain(text, name), name=name), {"type": "string", "examples": ["832x480"]}),
+    request.Size | None,
+    Reader(
+        lambda text, name: parse_any_size(_plain(text, name), name=name),
+        {"type": "string", "examples": ["832x480", *SIZES]},
+    ),
 ]
 Rate = Annotated[
     Fraction | None,
