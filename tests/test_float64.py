@@ -18,6 +18,8 @@ from train.test_distill import FACTS, FEW, ode_pairs
 from train.test_story_clips import small_clips, small_denoiser
 
 from causvid_cli import pipeline, teacher
+from causvid_cli.prompt.cues import Cue
+from causvid_cli.request import Loading
 from causvid_cli.train.causal import train_causal
 from causvid_cli.train.config import DmdConfig
 from causvid_cli.train.dmd import Matching, train_dmd
@@ -93,9 +95,36 @@ def test_videos_are_made_without_float64(tiny, monkeypatch, command, dtype):
             stream.prompt = "a blue cat"
 
 
-def test_the_teacher_makes_a_clip_without_float64(tiny, monkeypatch):
+@pytest.mark.parametrize("way", ["i2v", "restyle"])
+@pytest.mark.parametrize(
+    ("name", "vae", "dtype"),
+    [
+        ("causal-rcm-framewise-2step-noisy", "tiny", "float16"),
+        pytest.param("causal-rcm-framewise-2step-noisy", "full", "float32", marks=pytest.mark.slow),
+        pytest.param("sgf-plus", "tiny", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("krea-14b", "tiny", "float32", marks=pytest.mark.slow),
+        pytest.param("streamdiffusion-v2", "full", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
+def test_public_students_make_videos_without_float64(small_networks, monkeypatch, name, vae, dtype, way):
+    monkeypatch.setattr(pipeline, "resolve_device", lambda name: META)
+    made = pipeline.load(name, dtype=dtype, loading=Loading(vae=vae, random_weights=True))
+    frames = 8 * made.facts.chunk_frames - 3  # of two chunks
+    clip = np.zeros((frames, 32, 48, 3), dtype=np.uint8)
+    more = {
+        "i2v": {"given": clip[: 4 * made.facts.chunk_frames - 3], "shows_given": True, "guidance": 2.0},
+        "restyle": {"source": iter(clip), "strength": 0.7},
+    }[way]
+    with no_float64():
+        prompt = [Cue(prompt="a cat", negative="a dog"), Cue(prompt="a dog", start_chunk=1, transition="recache")]
+        for chunk in made.stream(prompt, size=(48, 32), length=f"{frames}f", seed=1, **more):
+            assert chunk.latent.device == META
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_teacher_makes_a_clip_without_float64(tiny, monkeypatch, dtype):
     monkeypatch.setattr(teacher, "resolve_device", lambda name: META)
-    loaded = teacher.load_teacher(tiny)
+    loaded = teacher.load_teacher(tiny, dtype=dtype)
     with no_float64():
         assert loaded.generate("a red car", length="1s", seed=1).shape == (8, 128, 128, 3)
 
