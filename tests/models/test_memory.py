@@ -106,6 +106,27 @@ def test_decoding_by_the_vae_takes_what_is_told(size, dtype, base):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", BYTES)
+def test_encoding_by_the_vae_takes_what_is_told(size, dtype):
+    config = catalogue().parts["vae"].config
+    with torch.device("meta"):
+        codec = WanCodec(torch.nn.Module.to(AutoencoderKLWan.from_config(config), dtype=dtype))
+    with counted() as allocations, torch.inference_mode():
+        state = codec.encode_state()
+        for frames in (1, 4, 4):
+            codec._encode(torch.empty(1, 3, frames, *size, dtype=dtype, device="meta"), state)
+    held = sum(kept.nbytes for kept in state if isinstance(kept, Tensor))
+    told = VaeTerms(config, 0).encode(size[0] // 8, size[1] // 8, BYTES[dtype])
+    assert told == (held, pytest.approx(allocations.peak - held, rel=CLOSE))
+
+
+def test_a_source_is_counted_where_it_is_encoded():
+    plain, restyled = (told(Loading(random_weights=True), replace(VIDEO, has_source=has)) for has in (False, True))
+    assert restyled.moments["a step"] - plain.moments["a step"] > 1e9
+    assert restyled.moments["encoding the source"] > restyled.moments["a step"] - restyled.network_work
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", BYTES)
 def test_decoding_by_taehv_takes_what_is_told(size, dtype):
     config = catalogue().parts["tiny_vae"].config
     with torch.device("meta"):

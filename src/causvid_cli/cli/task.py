@@ -102,6 +102,7 @@ class Task:
             width=width,
             latent_frames=None if chunks is None else grid.given_frames + chunks * grid.chunk_frames,
             guided=any(cue.negative for cue in self.job.cues) and self.job.guidance != 1,
+            has_source=self.input_media is not None and self.input_media.kind == "source",
             rope=self.job.rope,
             processes=process_count(),
         )

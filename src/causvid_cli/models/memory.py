@@ -65,6 +65,8 @@ class Video:
     """None for a video that goes on and on."""
     guided: bool = False
     """Whether there is a negative prompt."""
+    has_source: bool = False
+    """Whether a clip is made anew, which is encoded chunk by chunk."""
     rope: Rope | None = None
     """Where the sink stands in time; None is as the model has it."""
     processes: int = 1
@@ -109,6 +111,10 @@ class Estimate:
     """What a step takes besides."""
     codec_work: int
     """What decoding takes besides."""
+    source_state: int
+    """What encoding a source keeps between chunks."""
+    source_work: int
+    """What it takes besides."""
     reading: int
     """What reading the weights takes besides."""
 
@@ -121,12 +127,13 @@ class Estimate:
     def moments(self) -> dict[str, int]:
         """The peak of each moment, in bytes."""
         weights = self.network + self.codec
-        chunk = weights + self.cache + self.prompt + self.codec_state
+        chunk = weights + self.cache + self.prompt + self.codec_state + self.source_state
         moments = {
             "reading the weights": weights + self.reading,
             "encoding the prompt": weights + self.text,
             "a step": chunk + self.network_work,
             "decoding": chunk + self.codec_work + (self.network_work if self.overlapped else 0),
+            "encoding the source": chunk + self.source_work + (self.codec_work if self.overlapped else 0),
         }
         return {name: round(self.overhead * size) for name, size in moments.items()}
 
@@ -140,9 +147,10 @@ class Estimate:
         yield "codec", self.codec
         yield "text encoder", self.text
         yield "past", self.cache + self.prompt
-        yield "codec state", self.codec_state
+        yield "codec state", self.codec_state + self.source_state
         yield "step", self.network_work
         yield "decoding", self.codec_work
+        yield "encoding the source", self.source_work
 
 
 def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Networks | None:
@@ -209,6 +217,7 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
     kept = 2 * (facts.sink_frames + window) + (facts.sink_frames if is_turned else 0)
     rows = TEXT_ROWS if facts.text == "umt5" else STORY_ROWS
     state, work = networks.codec.decode(latent_height, latent_width, number_bytes)
+    source = networks.codec.encode(latent_height, latent_width, number_bytes) if video.has_source else (0, 0)
     text = 0
     if loading.offload in ("none", "auto") or device == "cpu":
         text = networks.text_weights * (2 if dtype != "float32" else _text_number_bytes(networks))
@@ -228,6 +237,8 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
             unpacked=quantized,
         ),
         codec_work=work,
+        source_state=source[0],
+        source_work=source[1],
         reading=reading,
         overlapped=device == "cuda",
         overhead=ON_CPU if device == "cpu" else 1.0,

@@ -7,7 +7,7 @@ built.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
@@ -108,6 +108,13 @@ class LatentFrameTerms:
     def weight_bytes(self, number_bytes: int) -> int:
         return self.weights * number_bytes
 
+    def encode(self, latent_height: int, latent_width: int, number_bytes: int) -> tuple[int, int]:
+        """Return the bytes of the state between chunks of a source, and of the work of encoding one.
+
+        What TAEHV takes is next to nothing beside a network.
+        """
+        return 0, 0
+
 
 @dataclass(frozen=True, slots=True)
 class PixelTerms:
@@ -126,60 +133,102 @@ class PixelTerms:
         """Return the bytes of the state between chunks, and of the work of decoding a chunk."""
         return 0, 64 * latent_height * latent_width * FLOAT32 * self.stack * self.channels
 
+    def encode(self, latent_height: int, latent_width: int, number_bytes: int) -> tuple[int, int]:
+        """Return that encoding takes nothing to speak of."""
+        return 0, 0
+
 
 FRAMES_KEPT = 2
 """Frames that a causal convolution remembers."""
+COLOURS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Tensors at one place of the Wan VAE: the frames and pixels that they have there."""
+
+    frames: int
+    height: int
+    width: int
+    number_bytes: int
+
+    def tensor(self, channels: int, frames: int = 0, pad: int = 0) -> int:
+        """Return the bytes of a tensor of so many channels."""
+        return channels * (frames or self.frames) * (self.height + pad) * (self.width + pad) * self.number_bytes
+
+    def resnet(self, inputs: int, outputs: int, held: int = 0) -> tuple[int, int]:
+        """Return work and state of a resnet, its input included. held: what the callers keep besides."""
+        n, m = self.tensor(inputs), self.tensor(outputs)
+        shortcut = m if inputs != outputs else 0
+        norm = 3 if self.number_bytes == FLOAT32 else 4  # normalised in float32
+        kept = [self.tensor(channels, FRAMES_KEPT) for channels in (inputs, outputs)]
+        seen = self.frames + FRAMES_KEPT
+        first = self.tensor(inputs, seen, 2) + max(self.tensor(inputs, seen), m)
+        second = self.tensor(outputs, seen, 2) + max(self.tensor(outputs, seen), m)
+        peak = max((1 + norm) * n, n + n + kept[0] + first, n + (1 + norm) * m, n + m + kept[1] + second)
+        return held + shortcut + peak, sum(kept)
 
 
 class VaeTerms(LatentFrameTerms):
     """The Wan VAE."""
 
     def decode(self, latent_height: int, latent_width: int, number_bytes: int) -> tuple[int, int]:
-        works, states = zip(*self._layers(latent_height, latent_width, number_bytes), strict=True)
+        at = Activations(1, latent_height, latent_width, number_bytes)
+        works, states = zip(*self._decoder_layers(at), strict=True)
         return sum(states), max(works)
 
-    def _layers(self, height: int, width: int, number_bytes: int) -> Iterator[tuple[int, int]]:
+    def encode(self, latent_height: int, latent_width: int, number_bytes: int) -> tuple[int, int]:
+        scale = 2 ** (len(self.config["dim_mult"]) - 1)
+        frames = 2 ** sum(self.config["temperal_downsample"])
+        at = Activations(frames, scale * latent_height, scale * latent_width, number_bytes)
+        works, states = zip(*self._encoder_layers(at), strict=True)
+        return sum(states), max(works) + at.tensor(COLOURS)
+
+    def _decoder_layers(self, at: Activations) -> Iterator[tuple[int, int]]:
         """Yield work and state of each layer of the decoder, the input that it keeps included."""
-        config, frames = self.config, 1
+        config = self.config
         multiples, resnets = config["dim_mult"], config["num_res_blocks"] + 1
         widths = [config["base_dim"] * multiple for multiple in (multiples[-1], *reversed(multiples))]
         grows_in_time = [*reversed(config["temperal_downsample"]), None]  # after each level; None is the end
-        yield 0, config["z_dim"] * FRAMES_KEPT * height * width * number_bytes
-
-        def tensor(channels: int, t: int = 0, pad: int = 0) -> int:
-            return channels * (t or frames) * (height + pad) * (width + pad) * number_bytes
-
-        def resnet(inputs: int, outputs: int, held: int) -> tuple[int, int]:
-            """held: what the callers keep besides the resnet's input."""
-            n, m = tensor(inputs), tensor(outputs)
-            shortcut = m if inputs != outputs else 0
-            norm = 3 if number_bytes == FLOAT32 else 4  # normalised in float32
-            kept = [tensor(channels, FRAMES_KEPT) for channels in (inputs, outputs)]
-            seen = frames + FRAMES_KEPT
-            first = tensor(inputs, seen, 2) + max(tensor(inputs, seen), m)
-            second = tensor(outputs, seen, 2) + max(tensor(outputs, seen), m)
-            peak = max((1 + norm) * n, n + n + kept[0] + first, n + (1 + norm) * m, n + m + kept[1] + second)
-            return held + shortcut + peak, sum(kept)
-
+        yield 0, at.tensor(config["z_dim"], FRAMES_KEPT)
         for _ in range(2):
-            yield resnet(widths[0], widths[0], 0)
+            yield at.resnet(widths[0], widths[0])
         for level, (inputs, outputs) in enumerate(pairwise(widths)):
             inputs = inputs // 2 if level else inputs
-            block_input = tensor(inputs)
-            yield resnet(inputs, outputs, 0)
+            block_input = at.tensor(inputs)
+            yield at.resnet(inputs, outputs)
             for _ in range(resnets - 1):
-                yield resnet(outputs, outputs, block_input)
+                yield at.resnet(outputs, outputs, block_input)
             if (is_grown := grows_in_time[level]) is None:
-                yield block_input, tensor(outputs, FRAMES_KEPT)  # of the last convolution
+                yield block_input, at.tensor(outputs, FRAMES_KEPT)  # of the last convolution
                 return
-            held, state = block_input + tensor(outputs), 0
+            held, state = block_input + at.tensor(outputs), 0
             if is_grown:  # twice the frames, beside the frames
-                frames *= 2
-                held += tensor(outputs)
-                state = tensor(outputs, FRAMES_KEPT)
-            height, width = 2 * height, 2 * width
-            grown = tensor(outputs)  # enlarged in float32 and converted; then a convolution halves the channels
-            yield held + (grown + tensor(outputs // 2) if number_bytes == FLOAT32 else 3 * grown), state
+                at = replace(at, frames=2 * at.frames)
+                held += at.tensor(outputs)
+                state = at.tensor(outputs, FRAMES_KEPT)
+            at = replace(at, height=2 * at.height, width=2 * at.width)
+            grown = at.tensor(outputs)  # enlarged in float32 and converted; then a convolution halves the channels
+            yield held + (grown + at.tensor(outputs // 2) if at.number_bytes == FLOAT32 else 3 * grown), state
+
+    def _encoder_layers(self, at: Activations) -> Iterator[tuple[int, int]]:
+        """Yield work and state of each layer of the encoder, as `_decoder_layers` does."""
+        config = self.config
+        widths = [config["base_dim"] * multiple for multiple in (1, *config["dim_mult"])]
+        shrinks_in_time = [*config["temperal_downsample"], None]
+        yield at.tensor(widths[0]), at.tensor(COLOURS, FRAMES_KEPT)
+        for level, (inputs, outputs) in enumerate(pairwise(widths)):
+            for number in range(config["num_res_blocks"]):
+                yield at.resnet(outputs if number else inputs, outputs)
+            if (is_shrunk := shrinks_in_time[level]) is None:
+                break
+            whole = at.tensor(outputs)
+            at = replace(at, height=at.height // 2, width=at.width // 2)
+            yield 2 * whole + at.tensor(outputs), at.tensor(outputs, 1) if is_shrunk else 0
+            at = replace(at, frames=at.frames // 2) if is_shrunk else at
+        for _ in range(2):
+            yield at.resnet(widths[-1], widths[-1])
+        yield at.tensor(widths[-1]), at.tensor(widths[-1], FRAMES_KEPT)
 
 
 class TaehvTerms(LatentFrameTerms):
