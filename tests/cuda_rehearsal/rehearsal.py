@@ -194,12 +194,14 @@ class Rehearsal:
         _, facts = find_model(name, loading=loading)
         where = torch.device("cpu") if loading.offload == "group" else GPU
         with self.inside():
-            network = random_weights.random_transformer(facts, device=where, dtype=dtype)
+            networks = [random_weights.random_transformer(facts, device=where, dtype=dtype) for _ in facts.networks]
             codec = random_weights.random_codec(loading.vae, device=GPU, dtype=dtype)
-            make_ready(network, facts, loading, lora_files=(), device=GPU, dtype=dtype)
+            for network in networks:
+                make_ready(network, facts, loading, lora_files=(), device=GPU, dtype=dtype)
         self.witness.begin_anew()
         text = random_weights.random_text(facts)
-        return Pipeline(facts, folder=None, model=network, codec=codec, text=text, device=GPU)
+        network, context, *_ = *networks, None
+        return Pipeline(facts, folder=None, model=network, context_model=context, codec=codec, text=text, device=GPU)
 
     def play(self, pipeline: Pipeline, prompt: str | Sequence[Cue], **options: Any) -> Stream:
         """Make a video; returns what made it."""
