@@ -159,10 +159,10 @@ class Sidecar:
 def report(task: Task, made: VideoResult, timings: dict[str, float]) -> None:
     """The result on stdout; a line for people on stderr.
 
-    As JSON: v (of this object), output (path), frames, fps, size, seed, model, vae (which of its VAEs); read_as (how each
-    prompt was read, by a model that can tell) and notes (what was not understood); resumed_frames (of an earlier run), first_frame_s and
-    generate_s (`VideoResult`), frames_per_s (made / generate_s), warm_up_s (what --compile took before that), import_s
-    (torch), load_s (the model), total_s (the whole command), peak_memory_bytes.
+    As JSON: v (of this object), output (path), frames, fps, size, seed, model, vae (which of its VAEs); read_as (how
+    each prompt was read, by a model that can tell) and notes (what was not understood); resumed_frames (of an earlier
+    run), first_frame_s and generate_s (`VideoResult`), frames_per_s (made / generate_s), warm_up_s (what --compile took
+    before that), import_s (torch), load_s (the model), total_s (the whole command), peak_memory_bytes.
     """
     job, resumed = made.job, made.resumed_frames
     went_on = f", {resumed} of them made before" if resumed else ""
