@@ -26,7 +26,7 @@ def judged_pack(folder: Path) -> Path:
         student=tiny_transformer(seed=1),
         codec=tiny_codec(),
         text=StoryText.for_vocabulary(FIRST_WORDS, dim=SHAPE.text_dim),
-        judge=Judge(width=4),
+        judge=Judge(FIRST_WORDS, width=4),
     )
     return folder
 

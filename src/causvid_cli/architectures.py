@@ -158,7 +158,7 @@ class JudgeConfig:
     __pydantic_config__ = {"extra": "forbid"}
 
     width: Annotated[int, Interval(ge=1, le=1024)]
-    words: dict[str, list[str | None]]
+    words: SlotWords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

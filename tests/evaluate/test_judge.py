@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +9,15 @@ from tiny import SHAPE, tiny_codec, tiny_facts, tiny_transformer
 from causvid_cli import storybook
 from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError
-from causvid_cli.evaluate.judge import (
-    ATTRIBUTES,
-    FRAMES,
-    Judge,
-    asked,
-    asked_at_end,
-    asked_late,
-    consistency,
-    labels,
-    open_judge,
-)
+from causvid_cli.evaluate.judge import STRIDE, Judge, consistency, loss_of, open_judge, verdict
+from causvid_cli.evaluate.seen import UNSEEN, WINDOW, asked
 from causvid_cli.models.packs import verify_pack
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.storybook import FIRST_WORDS, VOCABULARY, Story
+from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, SQUARE, TALL, WIDE, Story, show_script
 from causvid_cli.train.config import EvalConfig, Optimisation
 from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
-from causvid_cli.train.judge_stage import load_judge, sample_windows, train_judge
+from causvid_cli.train.judge_stage import KINDS, load_judge, sample_window, train_judge
 from causvid_cli.train.trainer import StageSetting
 
 CAR = Story("car", "natural", "snow", "moves left")
@@ -45,66 +35,66 @@ def judged(tmp_path) -> Path:
         student=tiny_transformer(),
         codec=tiny_codec(),
         text=StoryText.for_vocabulary(dim=SHAPE.text_dim),
-        judge=Judge(width=4),
+        judge=Judge(FIRST_WORDS, width=4),
     )
     return tmp_path / "judged"
 
 
-def clip(story: Story) -> torch.Tensor:
-    return torch.from_numpy(storybook.render_indices(story, length=FRAMES, seed=1)[0])[None]
+def clip(story: Story) -> np.ndarray:
+    return storybook.PALETTE[storybook.render_indices(story, length=WINDOW, seed=1)[0]][None]
 
 
-def test_a_natural_colour_is_asked_by_the_word_that_is_seen():
-    assert asked(CAR)["colour"] == VOCABULARY.subject["car"].natural[1].split(".")[0]
-    assert asked(replace(CAR, colour="blue"))["colour"] == "blue"
+def question(story: Story) -> dict:
+    return dict(asked(show_script([(0, story)]), range(WINDOW), FIRST_WORDS))
 
 
-def test_at_the_end_something_that_changes_is_asked_as_what_it_has_become():
-    assert asked_at_end(CHANGING) == {"subject": "fish", "colour": "red", "scene": "sea"}
-    assert asked_at_end(CAR) == {name: asked(CAR)[name] for name in ("subject", "colour", "scene")}
-
-
-def test_later_every_action_but_a_finished_change_is_asked():
-    assert asked_late(CAR) == asked(CAR)
-    assert asked_late(CHANGING) == asked(Story("fish", "red", "sea", "stays still"))
-    known = FIRST_WORDS["action"]
-    for action in known:  # by their pictures late in a video, no two actions are one
-        if action != "turns into":
-            story = replace(CAR, action=action)
-            late = storybook.render_indices(story, length=FRAMES, seed=0, start=64)[0]
-            others = [replace(CAR, action=other) for other in known if other not in (action, "turns into")]
-            assert not any(
-                np.array_equal(late, storybook.render_indices(other, length=FRAMES, seed=0, start=64)[0])
-                for other in others
-            )
-
-
-def test_the_judge_learns_windows_from_everywhere():
-    windows, said = sample_windows(np.random.default_rng(0), 64)
-    again, _ = sample_windows(np.random.default_rng(0), 64)
-    assert torch.equal(windows, again)
-    assert windows.shape == (64, FRAMES, storybook.SIZE, storybook.SIZE)
-    held = [(window[:8] == window[0]).all().item() for window in windows]
-    assert 3 < sum(held) < 20  # photos, most of them held for 8 pictures, are a fifth
-    assert all(words[name] in ATTRIBUTES[name] for words in said for name in ATTRIBUTES)
-    assert all((words["target"] is not None) == (words["action"] == "turns into") for words in said)
+@pytest.mark.parametrize("size", [SQUARE, WIDE, TALL])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_judge_learns_windows_of_every_kind(kind, size):
+    window, again = (sample_window(np.random.default_rng(3), ALL_WORDS, kind=kind, size=size) for _ in range(2))
+    assert np.array_equal(window.indices, again.indices) and window.asked == again.asked
+    assert window.indices.shape == window.mask.shape == (WINDOW // STRIDE, size.height, size.width)
+    assert {len(words) for words in window.asked.values()} == {WINDOW // STRIDE}
+    seen = [slot for slot in window.asked if set(window.asked[slot]) != {UNSEEN}]
+    assert {"scene", "size", "count"} <= set(seen)
+    if kind == "photo":
+        assert (window.indices[:2] == window.indices[0]).all()
+        assert window.asked["scene"][0] == UNSEEN != window.asked["scene"][-1]
 
 
 def test_labels_are_places_among_the_words():
-    numbers = labels([asked(CAR), asked(CHANGING)])
-    assert [ATTRIBUTES["target"][row] for row in numbers["target"].tolist()] == [None, "fish"]
-    assert [ATTRIBUTES["scene"][row] for row in numbers["scene"].tolist()] == ["snow", "sea"]
+    judge = Judge(FIRST_WORDS, width=4)
+    numbers = judge.numbers([question(CAR), question(CHANGING)])
+    assert [judge.classes["target"][row] for row in numbers["target"][:, 0].tolist()] == [None, "fish"]
+    assert [judge.classes["scene"][row] for row in numbers["scene"][:, 0].tolist()] == ["snow", "sea"]
+    assert (numbers["subject"][1] == -1).sum() == 4  # while it flashes
 
 
-def test_the_judge_names_every_attribute_with_a_known_word():
+def test_what_is_not_asked_teaches_nothing():
+    scores = {"subject": torch.zeros(1, 3, 4)}
+    assert loss_of(scores, {"subject": torch.tensor([[-1, -1, -1]])})["subject"] == 0
+    assert loss_of(scores, {"subject": torch.tensor([[-1, 2, -1]])})["subject"] == pytest.approx(np.log(4))
+
+
+def test_a_window_is_right_where_three_frames_in_four_are():
+    words = {"scene": ["sea"] * 3 + ["snow"], "colour": [UNSEEN] * 4, "action": ["jumps"] * 4}
+    said = {"scene": ["sea"] * 4, "colour": ["red"] * 4, "action": ["jumps", "spins", "spins", "jumps"]}
+    assert verdict(words, said) == ({"scene": "sea", "action": "jumps"}, {"scene": "sea", "action": "spins"})
+    late = {"scene": ["sea", "sea", "snow", "snow"]}
+    asked_word, seen = verdict(late, {"scene": ["snow", "snow", "sea", "sea"]})
+    assert asked_word["scene"] != seen["scene"]
+
+
+@pytest.mark.parametrize("size", [SQUARE, WIDE])
+def test_the_judge_names_every_slot_with_a_known_word(size):
     torch.manual_seed(1)
-    judge = Judge(width=4).eval()
-    both = torch.cat([clip(CAR), clip(CHANGING)])
-    named = judge.name(both)
-    assert len(named) == 2
-    assert all(said[name] in ATTRIBUTES[name] for said in named for name in ATTRIBUTES)
-    longer = torch.cat([both, both.flip(1)], dim=1)
-    assert judge.name(longer) == named  # it looks at its own FRAMES only
+    judge = Judge(FIRST_WORDS, width=4).eval()
+    both = [storybook.render_indices(story, length=WINDOW, seed=1, size=size)[0] for story in (CAR, CHANGING)]
+    verdicts = judge.verdicts(storybook.PALETTE[np.stack(both)], [question(CAR), question(CHANGING)])
+    assert len(verdicts) == 2
+    for wanted, seen in verdicts:
+        assert wanted.keys() == seen.keys() == FIRST_WORDS.keys()
+        assert all(word in (*judge.classes[slot], "at other times") for slot, word in seen.items())
 
 
 def test_a_still_clip_is_as_consistent_as_can_be():
@@ -121,9 +111,9 @@ def test_a_pack_carries_its_judge(judged):
     verify_pack(judged, facts)
     judge = open_judge(judged, facts, device=CPU)
     torch.manual_seed(0)
-    scores = judge(clip(CAR))
+    scores = judge(torch.from_numpy(clip(CAR)))
     assert {name: tuple(score.shape) for name, score in scores.items()} == {
-        name: (1, len(words)) for name, words in ATTRIBUTES.items()
+        name: (1, WINDOW, len(words) + (name == "target")) for name, words in FIRST_WORDS.items()
     }
     assert all(np.isfinite(score.numpy()).all() for score in scores.values())
 
@@ -131,8 +121,8 @@ def test_a_pack_carries_its_judge(judged):
 def test_a_judge_is_trained_and_used_by_the_stages_of_a_distillation(judged, tmp_path):
     device, rows = torch.device("cpu"), []
     plan = Optimisation(steps=2, batch=2, save_every=1)
-    judge = train_judge(tmp_path / "judge", plan, StageSetting(device=device))
-    again = load_judge(tmp_path / "judge", device=device)
+    judge = train_judge(tmp_path / "judge", FIRST_WORDS, plan, StageSetting(device=device))
+    again = load_judge(tmp_path / "judge", FIRST_WORDS, device=device)
     assert all(torch.equal(a, b) for a, b in zip(judge.parameters(), again.parameters(), strict=True))
 
     options = {"device": device, "report": rows.append}
@@ -143,10 +133,10 @@ def test_a_judge_is_trained_and_used_by_the_stages_of_a_distillation(judged, tmp
     assert result == evaluate(tmp_path / "eval", judged, judge, EvalConfig(prompts=1), **options)
 
 
-def test_a_judge_of_other_words_is_refused(judged):
+def test_a_judge_of_words_that_nothing_draws_is_refused(judged):
     path = judged / "judge" / "config.json"
     config = json.loads(path.read_text())
-    config["words"]["scene"].reverse()
+    config["words"]["scene"][0] = "moon base"
     path.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="judge: this judge knows other words than the storybook of this causvid"):
+    with pytest.raises(ModelError, match="judge: the storybook of this causvid cannot draw scene 'moon base'"):
         open_judge(judged, load_facts(judged), device=CPU)

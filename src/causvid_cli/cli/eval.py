@@ -1,6 +1,6 @@
 """`causvid eval`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +10,19 @@ import typer
 from causvid_cli.cli import console, options
 from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.progress import Progress, show_progress
-from causvid_cli.config import PackFacts, load_facts
+from causvid_cli.config import PackFacts, did_you_mean, load_facts
 from causvid_cli.errors import UsageError
-from causvid_cli.evaluate.config import BUILT_IN, DEFAULT_LENGTH, MOST_TRIALS, EvalRequest, ExperimentRequest
+from causvid_cli.evaluate.config import (
+    BUILT_IN,
+    DEFAULT_LENGTH,
+    DEFAULT_SHOTS,
+    MEASURE_NAMES,
+    MOST_SHOTS,
+    MOST_TRIALS,
+    EvalRequest,
+    ExperimentRequest,
+    MeasureRequest,
+)
 from causvid_cli.evaluate.results_folder import PAGE, VBENCH, VIDEOS, Folder
 from causvid_cli.evaluate.vbench import check_vbench, measure_vbench
 from causvid_cli.models.packs import find_pack
@@ -33,6 +43,8 @@ app = typer.Typer()
         "causvid eval --prompts prompts.txt --length 60s --json",
         "causvid eval --switches 45",
         "causvid eval --photos 40",
+        "causvid eval --measure end --measure photo --count 20",
+        "causvid eval --measure prompts --against storybook-fast --seeds 2",
     ),
 )
 def evaluate(
@@ -90,6 +102,27 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Instead: only this of a storybook model, pixel by pixel and as its judge sees it; one option each: "
+            f"{', '.join(MEASURE_NAMES)}. --count says of how many prompts.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --measure: also of this model, by the same prompts and seeds.",
+            show_default=False,
+        ),
+    ] = None,
+    shots: Annotated[
+        int,
+        typer.Option(min=2, max=MOST_SHOTS, metavar="NUMBER", help="With --measure alternate: shots of 2 s."),
+    ] = DEFAULT_SHOTS,
     videos: Annotated[
         bool, typer.Option("--videos", help="Keep the clips as .mp4, under DIR/clips.", show_default=False)
     ] = False,
@@ -129,6 +162,38 @@ def evaluate(
     """
     pack = find_pack(model)
     facts = load_facts(pack)
+    if measure:
+        alone = {
+            "--switches": switches,
+            "--photos": photos,
+            "--prompts": prompts is not None,
+            "--seen": seen,
+            "--length": length != DEFAULT_LENGTH,
+            "--teacher": teacher,
+            "--videos": videos,
+            "--vbench": vbench,
+        }
+        check_alone("--measure", alone)
+        other = find_pack(against) if against else None
+        measures = MeasureRequest(
+            pack=pack,
+            facts=facts,
+            measures=check_measures(measure),
+            against=(other, load_facts(other)) if other else None,
+            count=count,
+            seeds=seeds,
+            seed=check_seed(parse_whole(seed, name="--seed")),
+            shots=shots,
+            device=check_device(device),
+            dtype=check_dtype(dtype),
+        )
+        folder = Folder(out or Path(f"eval-{facts.name}-measures"), measures.settings, overwrite=overwrite)
+        with going_on_later(folder), show_progress(f"loading {facts.name}", quiet=quiet) as progress:
+            result = carry_out_measures(measures, folder, progress, threads=threads)
+        report(result, folder, quiet=quiet, as_json=as_json)
+        return
+    if against or shots != DEFAULT_SHOTS:
+        raise UsageError(f"{'--against' if against else '--shots'} says nothing without --measure; add one")
     if switches or photos:
         alone = {
             "--photos": switches and photos,
@@ -174,6 +239,14 @@ def evaluate(
     with going_on_later(folder), show_progress(f"loading {facts.name}", quiet=quiet) as progress:
         result = carry_out(request, folder, progress, threads=threads, vbench=vbench)
     report(result, folder, quiet=quiet, as_json=as_json)
+
+
+def check_measures(names: Sequence[str]) -> tuple[str, ...]:
+    """The measures, each once. Raises UsageError for an unknown name."""
+    if unknown := [name for name in names if name not in MEASURE_NAMES]:
+        hint = did_you_mean(unknown[0], MEASURE_NAMES) or f"; try {', '.join(MEASURE_NAMES)}"
+        raise UsageError(f"--measure {unknown[0]}: unknown{hint}")
+    return tuple(dict.fromkeys(names))
 
 
 def check_alone(option: str, others: Mapping[str, Any]) -> None:
@@ -253,6 +326,19 @@ def carry_out_trials(
     return run_trials(trials, experiment, folder, on_frames=shower(progress))
 
 
+def carry_out_measures(
+    request: MeasureRequest, folder: Folder, progress: Progress, *, threads: int | None
+) -> dict[str, Any]:
+    """Load, make, measure; the figures."""
+    from causvid_cli.device import use_threads
+    from causvid_cli.evaluate.measuring import STUDENT, open_measuring, run_measures
+
+    measuring = open_measuring(request)
+    student = measuring.models[STUDENT].student
+    use_threads(threads, is_small=student.model.is_small, device=student.device)
+    return run_measures(measuring, folder, on_frames=shower(progress))
+
+
 def shower(progress: Progress) -> Callable[[int, int], None]:
     """What tells a progress bar how many frames are done, of how many."""
 
@@ -283,7 +369,10 @@ def told(result: dict[str, Any]) -> tuple[str, list[list[str]], list[str]]:
     """Headline, table and notes of any kind of figures."""
     from causvid_cli.evaluate.experiment_figures import experiment_headline, experiment_notes, experiment_rows
     from causvid_cli.evaluate.figures import footnotes, headline, rows
+    from causvid_cli.evaluate.measure_figures import measure_headline, measure_notes, measure_rows
 
+    if "measures" in result:
+        return measure_headline(result), measure_rows(result), measure_notes(result)
     if "scores" in result:
         return headline(result), rows(result), footnotes(result)
     return experiment_headline(result), experiment_rows(result), experiment_notes(result)

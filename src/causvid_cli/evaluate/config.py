@@ -19,6 +19,10 @@ DEFAULT_LENGTH = "4s"
 ExperimentKind = Literal["switches", "photos"]
 """Prompts that change on the way, and photos that are set in motion."""
 MOST_TRIALS = 400
+MEASURE_NAMES = ("prompts", "pairs", "end", "change", "return", "alternate", "photo")
+"""What `--measure` offers: the keys of `measures.MEASURES`."""
+DEFAULT_SHOTS, MOST_SHOTS = 30, 1000
+"""Shots of 2 s that alternating prompts make."""
 
 
 def renders(facts: PackFacts) -> bool:
@@ -84,6 +88,51 @@ class EvalRequest:
             "seed": self.seed,
             "makers": self.makers,
             "videos": self.videos,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureRequest:
+    """Named measures of a storybook model, and of another beside it. Raises UsageError for a model without a judge."""
+
+    pack: Path
+    facts: PackFacts
+    measures: tuple[str, ...]
+    """Names of `measures.MEASURES`."""
+    against: tuple[Path, PackFacts] | None = None
+    """Another model, measured with the same prompts and seeds, by the first one's judge."""
+    count: int | None = None
+    """Prompts, scripts or photos of each measure; None: as many as is usual for it."""
+    seeds: int = 1
+    """Clips of each."""
+    seed: int = 0
+    """Seed of each measure's first clip; each clip has its own."""
+    shots: int = DEFAULT_SHOTS
+    """Of alternating prompts."""
+    device: str = AUTO
+    dtype: str = AUTO
+
+    def __post_init__(self) -> None:
+        if self.facts.judge is None or not renders(self.facts):
+            raise UsageError(f"--measure: {self.facts.name} is no storybook model with a judge; try another --model")
+        if self.against is not None and not renders(self.against[1]):
+            raise UsageError(f"--against {self.against[1].name}: is no storybook model; try another")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes two evaluations the same."""
+        other = self.against[1] if self.against else None
+        return {
+            "model": self.facts.name,
+            "weights": pack_digest(self.facts),
+            "against": other and [other.name, pack_digest(other)],
+            "measures": self.measures,
+            "count": self.count,
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "shots": self.shots,
             "device": self.device,
             "dtype": self.dtype,
         }

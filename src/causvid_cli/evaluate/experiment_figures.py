@@ -89,7 +89,7 @@ def photo_scores(records: Sequence[Record], way: str) -> dict[str, Any]:
 def _only(seen: Record, names: Sequence[str]) -> Record:
     """The judge's look after the cue, at these attributes."""
     look = seen["windows"]["after"]
-    return {"asked": {name: look["asked"][name] for name in names}, "judged": look["judged"]}
+    return {"asked": {name: look["asked"][name] for name in names if name in look["asked"]}, "judged": look["judged"]}
 
 
 def _but(seen: Record, names: Sequence[str]) -> Record:

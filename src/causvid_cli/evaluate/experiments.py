@@ -8,41 +8,37 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
+from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.evaluate.clip_sources import EvalClip, decoded, together
 from causvid_cli.evaluate.config import ExperimentRequest
 from causvid_cli.evaluate.experiment_figures import experiment_figures
-from causvid_cli.evaluate.judge import FRAMES, Judge, Said, open_judge
+from causvid_cli.evaluate.judge import Judge, open_judge
 from causvid_cli.evaluate.page import experiment_page
 from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.evaluate.run import MOST_CLIPS, rounded, strip
+from causvid_cli.evaluate.seen import asked
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import LARGEST_SEED
+from causvid_cli.storybook import Shown
 
 SHEET_TRIALS, SHEET_FRAMES = 9, 10
 """Scripts or photos that the page shows, and frames of each of their clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialMaker:
-    """What is measured, loaded."""
+class StoryMaker:
+    """A storybook model and a judge, loaded: it makes clips and has them judged."""
 
-    request: ExperimentRequest
     student: Pipeline
     judge: Judge
 
     @property
     def codec(self) -> PixelCodec:
-        assert isinstance(self.student.codec, PixelCodec)  # `request.renders`
+        assert isinstance(self.student.codec, PixelCodec)  # `config.renders`
         return self.student.codec
-
-    def clip(self, number: int, prompt: str) -> EvalClip:
-        """What one script or photo makes; each has a seed of its own."""
-        seed = (self.request.seed + number) % (LARGEST_SEED + 1)
-        encoded = self.student.text.encode(prompt, seed=seed)
-        return EvalClip(group=self.request.kind, number=number, take=0, seed=seed, encoded=encoded)
 
     def make(
         self, clips: Sequence[EvalClip], cues: Sequence[Sequence[Cue]], *, frames: int, given: Sequence[np.ndarray] = ()
@@ -53,14 +49,28 @@ class TrialMaker:
             parts = [part.indices for part in decoded(self.codec, latents, clips=clips, frames=frames)]
         return latents, np.concatenate([part for part in parts if part is not None], axis=1)
 
-    def windows(self, indices: np.ndarray, start: int, asked: Sequence[Said]) -> list[Record]:
-        """What was asked, and what the judge says, of each clip's frames from `start` on."""
-        seen = torch.from_numpy(np.ascontiguousarray(indices[:, start : start + FRAMES])).to(self.student.device)
-        said = self.judge.name(seen)
-        return [
-            {"asked": words, "judged": {name: judged[name] for name in words}}
-            for words, judged in zip(asked, said, strict=True)
-        ]
+    def windows(self, indices: np.ndarray, start: int, shown: Sequence[Sequence[Shown]]) -> list[Record]:
+        """What was asked, and what the judge says, of frames that are those from `start` on of their videos.
+
+        indices: palette entries [B, T, H, W]. shown: the stories that each video should show.
+        """
+        numbers = range(start, start + indices.shape[1])
+        questions = [asked(stories, numbers, self.judge.words) for stories in shown]
+        verdicts = self.judge.verdicts(storybook.PALETTE[indices], questions)
+        return [{"asked": wanted, "judged": said} for wanted, said in verdicts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialMaker(StoryMaker):
+    """What is measured, loaded."""
+
+    request: ExperimentRequest
+
+    def clip(self, number: int, prompt: str) -> EvalClip:
+        """What one script or photo makes; each has a seed of its own."""
+        seed = (self.request.seed + number) % (LARGEST_SEED + 1)
+        encoded = self.student.text.encode(prompt, seed=seed)
+        return EvalClip(group=self.request.kind, number=number, take=0, seed=seed, encoded=encoded)
 
 
 OnMade = Callable[[int], None]
@@ -117,25 +127,29 @@ def run_trials(
         folder.append(new)
         records += new
     records.sort(key=lambda record: record["number"])
-    result = experiment_figures({**_about(trials), **experiment.about}, request.kind, records)
+    result = experiment_figures(
+        {**about_of(trials.student, seed=request.seed), **experiment.about}, request.kind, records
+    )
     folder.finish(result, experiment_page(result, records, folder))
     return result
 
 
-def _about(trials: TrialMaker) -> dict[str, Any]:
-    request, student = trials.request, trials.student
+def about_of(student: Pipeline, *, seed: int) -> dict[str, Any]:
+    """What figures say first: of which model, and how it was run."""
     return {
         "model": student.facts.name,
         "sha256": pack_digest(student.facts),
         "device": str(student.device),
         "dtype": str(student.dtype).removeprefix("torch."),
         "torch": torch.__version__,
-        "seed": request.seed,
+        "seed": seed,
         "fps": float(student.fps),
     }
 
 
-def keep_strips(trials: TrialMaker, folder: Folder, way: str, numbers: Sequence[int], indices: np.ndarray) -> None:
+def keep_strips(
+    trials: StoryMaker, folder: Folder, way: str, group: str, numbers: Sequence[int], indices: np.ndarray
+) -> None:
     """Strips of frames of the first trials' clips, palette entries [B, T, H, W]."""
     palette = trials.codec.palette.cpu().numpy()
     count = indices.shape[1]
@@ -143,7 +157,7 @@ def keep_strips(trials: TrialMaker, folder: Folder, way: str, numbers: Sequence[
     for number, clip in zip(numbers, indices, strict=True):
         if number < SHEET_TRIALS:
             with folder.writing():
-                path = folder.strip(way, trials.request.kind, number)
+                path = folder.strip(way, group, number)
                 imageio.imwrite(path, strip(palette[clip[places.astype(int)]]))
 
 

@@ -10,7 +10,11 @@ from causvid_cli.evaluate.metrics import CURVES
 from causvid_cli.evaluate.results_folder import Record
 
 FORMAT = 1
-ATTRIBUTES = ("subject", "colour", "scene", "action", "target")
+ATTRIBUTES = (
+    *("subject", "colour", "scene", "action", "target", "size", "speed", "sky", "camera", "count"),
+    *("relation", "other", "other_colour"),
+)
+"""Slots that a prompt tells, in the order of the table."""
 DRIFTS = ("brightness", "saturation", "clipped", "sharpness", "motion")
 CONFIDENCE = 1.96
 """Standard deviations that hold 95 %."""

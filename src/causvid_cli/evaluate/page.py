@@ -4,13 +4,14 @@
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from causvid_cli.charts import COLOURS
 from causvid_cli.evaluate.experiment_figures import experiment_headline, experiment_notes, experiment_rows, kind_of
 from causvid_cli.evaluate.figures import columns, footnotes, headline, rows
+from causvid_cli.evaluate.measure_figures import measure_headline, measure_notes, measure_rows
 from causvid_cli.evaluate.page_charts import Series, colour_of, curves_chart, following_chart
 from causvid_cli.evaluate.results_folder import Folder, Record
 
@@ -26,6 +27,7 @@ CURVES = {
 """Curves that are drawn: title and what is measured."""
 ABOUT = {
     "student": "the model: a few steps a chunk, one chunk after another",
+    "against": "another model, with the same prompts and seeds",
     "teacher": "the network that it was distilled from: the whole clip at once, many guided steps",
     "rendered": "the storybook's own drawing of the same stories: what perfect clips score",
     "codec": "the drawings through the codec: the best that any network could do through it",
@@ -74,6 +76,36 @@ def experiment_page(result: Mapping[str, Any], records: Sequence[Record], folder
         curves=_after_cue(result["switches"]) if kind == "switches" else None,
         sheets=_experiment_sheets(kind, records, folder),
     )
+
+
+def measure_page(result: Mapping[str, Any], records: Sequence[Record], folder: Folder) -> str:
+    """The page of named measures."""
+    makers = {"student": result["model"]} | ({"against": result["against"]} if result["against"] else {})
+    return _render(
+        result,
+        headline=measure_headline(result),
+        compared=list(makers),
+        figures=measure_rows(result),
+        notes=measure_notes(result),
+        sheets=[_measure_sheet(name, makers, records, folder) for name in result["measures"]],
+    )
+
+
+def _measure_sheet(name: str, makers: Iterable[str], records: Sequence[Record], folder: Folder) -> dict[str, Any]:
+    """The first prompts of a measure: a strip of frames of each model, and what the judge takes for something else."""
+    prompts: dict[int, dict[str, Any]] = {}
+    for record in records:
+        png = folder.strip(record["maker"], name, record["number"])
+        if record["group"] == name and record["take"] == 0 and png.exists():
+            arrow = f" {chr(0x2192)} "
+            heading = {"heading": arrow.join(record["prompts"]), "seed": record["seed"], "strips": []}
+            mistakes = [slots for looks in record["wrong"].values() for slots in looks]
+            seen = (f"{slot}: {word}" for slots in mistakes for slot, (_, word) in slots.items())
+            wrong = ", ".join(dict.fromkeys(seen))
+            image = base64.b64encode(png.read_bytes()).decode()
+            strip = {"name": record["maker"], "png": image, "wrong": wrong, "prompt": record["prompt"]}
+            prompts.setdefault(record["number"], heading)["strips"].append(strip)
+    return {"title": f"Pictures: {name}", "prompts": [prompts[number] for number in sorted(prompts)]}
 
 
 def _render(result: Mapping[str, Any], *, headline: str, **values: Any) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from causvid_cli import storybook
 from causvid_cli.evaluate.clip_sources import EvalClip
 from causvid_cli.evaluate.experiments import Experiment, OnMade, TrialMaker, as_drawn, keep_strips
-from causvid_cli.evaluate.judge import FRAMES, asked, asked_late
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.results_folder import Folder, Record
+from causvid_cli.evaluate.seen import WINDOW
 from causvid_cli.geometry import Hold, held_frames
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import FIRST_WORDS, Story
@@ -62,7 +62,7 @@ def experiment(trials: TrialMaker) -> Experiment:
     """Photos, each held in all ways of HOLDS."""
     fps, of = trials.student.fps, shots(trials.request.count)
     starts = {f"from {seconds} s": round(seconds * fps) for seconds in (EARLY_S, LATE_S)}
-    frames = max(starts.values()) + FRAMES
+    frames = max(starts.values()) + WINDOW
 
     def measure(trials: TrialMaker, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
         return measure_shots(trials, folder, numbers, [of[number] for number in numbers], starts, frames, on_made)
@@ -89,14 +89,12 @@ def measure_shots(
     for hold in HOLDS:
         held = held_frames(trials.codec.facts, trials.student.facts.chunk_frames, hold)
         drawn = np.stack([draw(shot, held, frames, clip.seed) for shot, clip in zip(of, clips, strict=True)])
+        shown = [[storybook.show_photo(shot.photo, shot.story, at=shot.at, held=held)] for shot in of]
         given = [storybook.PALETTE[indices[:held]] for indices in drawn]
         _, made = trials.make(clips, cues, frames=frames, given=given)
         for way, indices in ((hold, made), (f"drawn {hold}", drawn)):
-            keep_strips(trials, folder, way, numbers, indices)
-            looks = [
-                trials.windows(indices, start, [words(shot.story) for shot in of])
-                for start, words in zip(starts.values(), (asked, asked_late), strict=True)
-            ]
+            keep_strips(trials, folder, way, "photos", numbers, indices)
+            looks = [trials.windows(indices[:, start : start + WINDOW], start, shown) for start in starts.values()]
             for row, windows in enumerate(zip(*looks, strict=True)):
                 ways[row][way] = {"windows": dict(zip(starts, windows, strict=True))}
         for row, (clip, truth) in enumerate(zip(made, drawn, strict=True)):
@@ -124,5 +122,5 @@ def draw(shot: Shot, held: int, frames: int, seed: int) -> np.ndarray:
 
 def likeness(shares: np.ndarray, held: int, starts: Mapping[str, int]) -> Record:
     """How far a video's pixels are as drawn [T]: those of the photo, and those that the judge looks at."""
-    looks = {name: float(shares[start : start + FRAMES].mean()) for name, start in starts.items()}
+    looks = {name: float(shares[start : start + WINDOW].mean()) for name, start in starts.items()}
     return {"drawn_photo": float(shares[:held].mean()), "drawn": looks}

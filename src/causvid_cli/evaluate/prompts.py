@@ -10,7 +10,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.config import BUILT_IN
 from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.request import check_prompt
-from causvid_cli.storybook import Story
+from causvid_cli.storybook import FIRST_WORDS, Story, Words
 from causvid_cli.untrusted import parse_json
 
 
@@ -23,11 +23,13 @@ def built_in_prompts(count: int = BUILT_IN, *, held_out: bool = True) -> tuple[s
     return tuple(story.caption() for story in sample_stories(rng, count, held_out=held_out))
 
 
-def sample_stories(rng: np.random.Generator, count: int, *, held_out: bool = False) -> tuple[Story, ...]:
+def sample_stories(
+    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, held_out: bool = False
+) -> tuple[Story, ...]:
     """Stories with a subject; held_out: of combinations that no training has seen, or only of those it may see."""
     stories: list[Story] = []
     while len(stories) < count:
-        story = storybook.sample_story(rng)
+        story = storybook.sample_story(rng, words)
         if story.subject is not None and storybook.held_out(story) == held_out:
             stories.append(story)
     return tuple(stories)

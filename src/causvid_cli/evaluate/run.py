@@ -18,15 +18,16 @@ from causvid_cli.config import to_json
 from causvid_cli.evaluate.clip_sources import EvalClip, Make, codec_maker, renderer, student_maker, teacher_maker
 from causvid_cli.evaluate.config import EvalRequest
 from causvid_cli.evaluate.figures import figures
-from causvid_cli.evaluate.judge import FRAMES, Judge, asked, asked_at_end, consistency, open_judge
+from causvid_cli.evaluate.judge import STRIDE, Judge, consistency, open_judge, verdict
 from causvid_cli.evaluate.metrics import Course, Meter, mean_angle, mean_distance, thumbnails
 from causvid_cli.evaluate.page import page
 from causvid_cli.evaluate.pixel_match import PixelMatch
 from causvid_cli.evaluate.results_folder import Folder, Record, prompt_key
+from causvid_cli.evaluate.seen import WINDOW, asked
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.request import LARGEST_SEED
-from causvid_cli.storybook import Story
+from causvid_cli.storybook import Story, show_script
 from causvid_cli.teacher import load_teacher
 from causvid_cli.video import FileWriter, VideoFormat, open_writer
 
@@ -56,8 +57,8 @@ class Evaluation:
         notes = []
         if self.judge is None:
             notes.append(f"{facts.name} comes without a judge: prompt following is not measured")
-        elif request.frames < FRAMES:
-            notes.append(f"the judge looks at {FRAMES} frames: prompt following is not measured of shorter clips")
+        elif request.frames < WINDOW:
+            notes.append(f"the judge looks at {WINDOW} frames: prompt following is not measured of shorter clips")
         return {
             "model": facts.name,
             "sha256": pack_digest(facts),
@@ -196,7 +197,7 @@ class Watch:
         reading = clip.encoded.reading
         self._match = PixelMatch(reading) if isinstance(reading, Story) and evaluation.request.renders else None
         self._first: list[np.ndarray] = []
-        self._last: deque[np.ndarray] = deque(maxlen=FRAMES)
+        self._last: deque[np.ndarray] = deque(maxlen=WINDOW)
         self._stack = ExitStack()
         self._writer: FileWriter | None = None
 
@@ -212,11 +213,10 @@ class Watch:
             return
         self._meter.add(frames)
         self._samples += [frame for place, frame in enumerate(frames, start=self.made) if place in self._shown]
-        if indices is not None:
-            self._first.extend(indices[: FRAMES - len(self._first)])
-            self._last.extend(indices)
-            if self._match:
-                self._match.add(indices)
+        self._first.extend(frames[: WINDOW - len(self._first)])
+        self._last.extend(frames)
+        if indices is not None and self._match:
+            self._match.add(indices)
         if self._evaluation.request.videos:
             shown = enlarged(torch.from_numpy(frames), self._evaluation.student.facts.enlarge).numpy()
             self._writer = self._writer or self._open(shown.shape)
@@ -238,11 +238,11 @@ class Watch:
         return np.stack(self._samples)
 
     def window(self, *, end: bool = False) -> np.ndarray | None:
-        """What the judge looks at: palette entries [FRAMES, H, W] of the first frames.
+        """What the judge looks at: the first frames, uint8 [WINDOW, H, W, 3].
 
         end: of the last ones, where the clip is longer. None where there is nothing to judge.
         """
-        if self.clip.story is None or len(self._first) < FRAMES or (end and self.made == FRAMES):
+        if self.clip.story is None or len(self._first) < WINDOW or (end and self.made == WINDOW):
             return None
         return np.stack(self._last if end else self._first)
 
@@ -279,19 +279,19 @@ def judged(evaluation: Evaluation, watches: Sequence[Watch], records: Sequence[R
     if judge is None:
         return {}
     features: dict[int, np.ndarray] = {}
-    for end, suffix, wanted in ((False, "", asked), (True, "_at_end", asked_at_end)):
+    for end, suffix in ((False, ""), (True, "_at_end")):
         seen = [(place, window) for place, watch in enumerate(watches) if (window := watch.window(end=end)) is not None]
         if not seen:
             continue
-        indices = torch.from_numpy(np.stack([window for _, window in seen])).to(evaluation.student.device)
-        looks = judge.looks(indices)
-        alike, whole = consistency(looks).tolist(), judge.features(looks).cpu().numpy()
-        for row, ((place, _), said) in enumerate(zip(seen, judge.name(indices), strict=True)):
-            story = watches[place].clip.story
+        frames = torch.from_numpy(np.stack([window[::STRIDE] for _, window in seen])).to(evaluation.student.device)
+        looks, _ = judge.look(frames)
+        features_of = judge.features(looks)
+        alike, whole = consistency(looks).tolist(), features_of.mean(dim=1).cpu().numpy()
+        for row, ((place, _), said) in enumerate(zip(seen, judge.names(features_of), strict=True)):
+            story, start = watches[place].clip.story, watches[place].made - WINDOW if end else 0
             assert story is not None
-            words = wanted(story)
-            records[place][f"asked{suffix}"] = words
-            records[place][f"judged{suffix}"] = {name: said[name] for name in words}
+            wanted = asked(show_script([(0, story)]), range(start, start + WINDOW, STRIDE), judge.words)
+            records[place][f"asked{suffix}"], records[place][f"judged{suffix}"] = verdict(wanted, said)
             if not end:
                 records[place]["judged_consistency"] = alike[row]
                 features[place] = whole[row]

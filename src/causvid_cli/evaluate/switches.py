@@ -14,13 +14,13 @@ from torch import Tensor
 from causvid_cli import storybook
 from causvid_cli.evaluate.clip_sources import EvalClip
 from causvid_cli.evaluate.experiments import Experiment, OnMade, TrialMaker, as_drawn, keep_strips
-from causvid_cli.evaluate.judge import FRAMES, asked, asked_late
 from causvid_cli.evaluate.pixel_match import both_ways
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.results_folder import Folder, Record
+from causvid_cli.evaluate.seen import WINDOW, asked_late
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import FIRST_WORDS, Story
+from causvid_cli.storybook import FIRST_WORDS, Shown, Story
 
 PARTS = ("subject", "colour", "scene", "action")
 KINDS = (*PARTS, *PARTS, "all")
@@ -96,8 +96,8 @@ def _is_clear(kind: str, before: Story, after: Story) -> bool:
 
 def changed_words(before: Story, after: Story) -> tuple[str, ...]:
     """Attributes by which later frames of two stories differ."""
-    old, new = asked_late(before), asked_late(after)
-    return tuple(name for name in PARTS if old[name] != new[name])
+    old, new = asked_late(before, FIRST_WORDS), asked_late(after, FIRST_WORDS)
+    return tuple(name for name in PARTS if old.get(name) != new.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,10 @@ class Times:
     @classmethod
     def of(cls, grid: ChunkGrid) -> "Times":
         """The cue comes when the judge has seen the first story, and the video ends when it has seen the second."""
-        chunk = next(chunk.index for chunk in grid.chunks(None) if grid.first_frame(chunk.index) >= FRAMES)
+        chunk = next(chunk.index for chunk in grid.chunks(None) if grid.first_frame(chunk.index) >= WINDOW)
         settled = grid.first_frame(chunk + SETTLED)
-        starts = [grid.first_frame(each.index) for each in grid.chunks(settled + FRAMES)]
-        return cls(starts[chunk], chunk, settled, settled + FRAMES, tuple(starts[chunk:]))
+        starts = [grid.first_frame(each.index) for each in grid.chunks(settled + WINDOW)]
+        return cls(starts[chunk], chunk, settled, settled + WINDOW, tuple(starts[chunk:]))
 
 
 def experiment(trials: TrialMaker) -> Experiment:
@@ -151,11 +151,12 @@ def measure_scripts(
     ways: list[dict[str, Record]] = [{} for _ in of]
 
     def look(way: str, indices: np.ndarray) -> None:
-        keep_strips(trials, folder, way, numbers, indices)
-        before = trials.windows(indices, 0, [asked(script.before) for script in of])
-        after = trials.windows(indices, times.settled, [asked_late(script.after) for script in of])
-        for row, windows in enumerate(zip(before, after, strict=True)):
-            ways[row][way] = {"windows": dict(zip(("before", "after"), windows, strict=True))}
+        keep_strips(trials, folder, way, "switches", numbers, indices)
+        shown = [stories(script, way, times) for script in of]
+        windows = {start: indices[:, start : start + WINDOW] for start in (0, times.settled)}
+        before, after = (trials.windows(window, start, shown) for start, window in windows.items())
+        for row, looks in enumerate(zip(before, after, strict=True)):
+            ways[row][way] = {"windows": dict(zip(("before", "after"), looks, strict=True))}
 
     unchanged: list[Tensor] = []
     for way, second in WAYS.items():
@@ -191,16 +192,19 @@ def cues(script: SwitchScript, second: Cue | None, chunk: int) -> list[Cue]:
     return [first] if second is None else [first, replace(second, prompt=script.after.caption(), start_chunk=chunk)]
 
 
+def stories(script: SwitchScript, way: str, times: Times) -> tuple[Shown, ...]:
+    """The stories that a video should show; where no change is made, what would be seen if it were."""
+    if way in (CUT, DRAWN_CUT):
+        first, second = (storybook.show_script([(0, story)])[0] for story in (script.before, script.after))
+        return first, replace(second, first=times.cue)
+    return storybook.show_script([(0, script.before), (times.cue, script.after)])
+
+
 def draw(script: SwitchScript, way: str, times: Times, seed: int) -> np.ndarray:
     """What should be seen, palette entries [T, H, W]. Of a blend the new story is taken to begin at the cue."""
     if way == NONE:
         return storybook.render_indices(script.before, length=times.frames, seed=seed)[0]
-    if way in (CUT, DRAWN_CUT):
-        old, _ = storybook.render_indices(script.before, length=times.cue, seed=seed)
-        new, _ = storybook.render_indices(script.after, length=times.frames - times.cue, seed=seed)
-        return np.concatenate([old, new])
-    cues = [(0, script.before), (times.cue, script.after)]
-    return storybook.render_script(cues, length=times.frames, seed=seed)[0]
+    return storybook.render_shown(stories(script, way, times), range(times.frames), seed=seed)[0]
 
 
 def likeness(script: SwitchScript, way: str, indices: np.ndarray, times: Times) -> Record:

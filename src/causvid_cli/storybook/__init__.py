@@ -9,7 +9,19 @@ from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon, is_name_of
 from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, parse
 from .raster import Canvas
-from .render import FPS, is_mirrored, render, render_indices, render_photo, render_script, shown_subject
+from .render import (
+    FPS,
+    Shown,
+    is_mirrored,
+    render,
+    render_indices,
+    render_photo,
+    render_script,
+    render_shown,
+    show_photo,
+    show_script,
+    shown_subject,
+)
 from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
 from .sprites import CYCLE
 from .story import ALL_WORDS, FIRST_WORDS, SLOTS, PackStory, Story, held_out, limited_to
@@ -39,6 +51,7 @@ __all__ = [
     "Lexicon",
     "PackStory",
     "Parsed",
+    "Shown",
     "Story",
     "Subject",
     "Words",
@@ -52,7 +65,10 @@ __all__ = [
     "render_indices",
     "render_photo",
     "render_script",
+    "render_shown",
     "reword",
     "sample_story",
+    "show_photo",
+    "show_script",
     "shown_subject",
 ]

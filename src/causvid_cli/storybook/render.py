@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -34,7 +34,7 @@ ZOOM_ROW = 40
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class Shown:
     """A story of a video: its first frame, the column where it begins, and how far the camera has panned by then."""
 
     first: int
@@ -56,7 +56,7 @@ def render_indices(
     """
     if length < 0 or start < 0:
         raise ValueError(f"length {length} and start {start} must not be negative")
-    return _render([(0, story)], numbers=range(start, start + length), seed=seed, size=size)
+    return render_shown(show_script([(0, story)], size=size), range(start, start + length), seed=seed, size=size)
 
 
 def render_script(
@@ -68,9 +68,7 @@ def render_script(
     its action starts anew in the column where the sprite stands, and the scene's loop goes on. Returns as
     `render_indices`; with one cue it is the same.
     """
-    if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
-        raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
-    return _render(cues, numbers=range(start, start + length), seed=seed, size=size)
+    return render_shown(show_script(cues, size=size), range(start, start + length), seed=seed, size=size)
 
 
 def render_photo(
@@ -82,33 +80,44 @@ def render_photo(
     starts anew in the column where the photo's sprite stands. The scene's loop counts the frames of the new video, so
     it is in step with it whatever the photo shows. Returns as `render_indices`.
     """
-    still = _render([(0, photo)], numbers=range(at, at + 1), seed=seed, size=size)
-    shown = _Shown(0, photo, begins(photo, size.width), 0)
-    begun = _column(shown, at, size), shown.pan_at(at)
-    alive = _render([(held, story)], numbers=range(held, max(held, length)), seed=seed, size=size, begun=begun)
+    still = render_indices(photo, length=1, seed=seed, start=at, size=size)
+    shown = show_photo(photo, story, at=at, held=held, size=size)
+    alive = render_shown([shown], range(held, max(held, length)), seed=seed, size=size)
     frames, mask = (np.concatenate([np.repeat(a, held, axis=0), b])[:length] for a, b in zip(still, alive, strict=True))
     return frames, mask
 
 
-def _render(
-    cues: Sequence[tuple[int, Story]], *, numbers: range, seed: int, size: Frame, begun: tuple[int, int] | None = None
+def show_script(cues: Sequence[tuple[int, Story]], *, size: Frame = SQUARE) -> tuple[Shown, ...]:
+    """The stories of a video as `render_script` shows them. Raises ValueError unless cues begin at 0 and rise."""
+    if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
+        raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
+    shown = [Shown(0, cues[0][1], begins(cues[0][1], size.width), 0)]
+    shown += (_after(shown[-1], first, story, size) for first, story in cues[1:])
+    return tuple(shown)
+
+
+def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = SQUARE) -> Shown:
+    """The story that follows a photo as `render_photo` shows it, from frame `held` on."""
+    (still,) = show_script([(0, photo)], size=size)
+    return replace(_after(still, at, story, size), first=held)
+
+
+def _after(before: Shown, first: int, story: Story, size: Frame) -> Shown:
+    """A story that begins, with frame `first`, where the one before it has left off."""
+    t = first - before.first
+    return Shown(first, story, _column(before, t, size), before.pan_at(t))
+
+
+def render_shown(
+    shown: Sequence[Shown], numbers: range, *, seed: int, size: Frame = SQUARE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of these numbers; every number belongs to the last cue that is not after it.
+    """The frames of these numbers; every number belongs to the last story that begins no later.
 
-    begun: column and pan with which the first story begins; None: as its action does.
+    Returns as `render_indices`. Raises ValueError for a story that cannot be drawn.
     """
-    for _, story in cues:
-        if not _can_draw(story):
-            raise ValueError(f"{story.caption()}: only the storybook's own words can be drawn")
-    shown: list[_Shown] = []
-    for first, story in cues:
-        if shown:
-            before = shown[-1]
-            column, pan = _column(before, first - before.first, size), before.pan_at(first - before.first)
-        else:
-            column, pan = begun or (begins(story, size.width), 0)
-        shown.append(_Shown(first, story, column, pan))
-
+    for each in shown:
+        if not _can_draw(each.story):
+            raise ValueError(f"{each.story.caption()}: only the storybook's own words can be drawn")
     frames = np.empty((len(numbers), size.height, size.width), np.uint8)
     mask = np.zeros(frames.shape, bool)
     for frame, marked, number in zip(frames, mask, numbers, strict=True):
@@ -117,14 +126,14 @@ def _render(
     return frames, mask
 
 
-def _column(shown: _Shown, t: int, size: Frame) -> int:
+def _column(shown: Shown, t: int, size: Frame) -> int:
     """The column where a story's subject stands; it is where the next story begins."""
     actors = [actor for actor in cast(shown.story, t, shown.column, size.width) if actor.subject != shown.story.other]
     middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, t, shown.column).x
     return middle % size.width
 
 
-def _paint(frame: np.ndarray, mask: np.ndarray, shown: _Shown, number: int, seed: int, size: Frame) -> None:
+def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed: int, size: Frame) -> None:
     """Draw one frame and its mask, both [H, W], in place."""
     story, t = shown.story, number - shown.first
     mirrored = is_mirrored(seed) if story.mirrored is None else story.mirrored

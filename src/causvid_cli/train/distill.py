@@ -16,6 +16,7 @@ from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.storybook import SQUARE, TALL, WIDE
 from causvid_cli.train.autoencoder import OwnFrames, distinct_frames, train_autoencoder
 from causvid_cli.train.captions import read_prompts
 from causvid_cli.train.causal import train_causal
@@ -294,7 +295,10 @@ class Distillation(TrainingRun):
         )
 
     def judge(self) -> None:
-        train_judge(self.folder / "judge", self.plan("judge"), self.setting("judge"))
+        clips = self.config.clips
+        told = {WIDE: clips.wide, TALL: clips.tall} if clips else {}
+        sizes = [SQUARE, *(size for size, count in told.items() if count)]
+        train_judge(self.folder / "judge", self.words, self.plan("judge"), self.setting("judge"), sizes=sizes)
 
     def export(self) -> None:
         student, base = self.student_net(), self.base
@@ -305,7 +309,7 @@ class Distillation(TrainingRun):
             teacher=self.teacher_net().network if self.has_teacher else None,
             codec=self.codec if self.own_codec and isinstance(self.codec, PixelCodec) else None,
             text=student.text if isinstance(student.text, StoryText) else None,
-            judge=load_judge(self.folder / "judge", device=self.device) if self.config.judge else None,
+            judge=load_judge(self.folder / "judge", self.words, device=self.device) if self.config.judge else None,
             base=base.folder if base else None,
         )
 

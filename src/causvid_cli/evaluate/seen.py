@@ -1,0 +1,186 @@
+"""What can be seen of a story in a window of frames: which slots the judge is asked for, frame by frame, and the word.
+
+The one place that says it, for training and for every figure. Two stories that draw the same frames are asked alike:
+what has shrunk is small and stands, a natural car is red, a zoom out that is over is no zoom. What no frame of a window
+can tell is UNSEEN, and left out of every count:
+
+- which way something went before it turned at an edge (asked is the way that it faces in each frame);
+- the speed of what stands, has arrived or is done; the action of who meets, follows or chases another;
+- whether two read or write: neither is drawn with a book;
+- the size of what grows or shrinks, and both while less than half of it is left to see;
+- what turns into something, while it flashes; its target, unless the flash is in the window;
+- which way a scene faces that looks alike both ways, or over which the camera pans or has panned;
+- of fewer than SHORT frames: action, target, speed, camera, and who is who of two.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from causvid_cli.storybook import ALL_WORDS, SQUARE, VOCABULARY, Frame, Shown, Story, Words, show_script
+from causvid_cli.storybook.cast import SIZES, cast
+from causvid_cli.storybook.motion import CHANGED, FLASH, LARGE, RISE_FRAMES, SHRUNK, SIZE_FRAMES, TRAVELS, clock
+from causvid_cli.storybook.render import ZOOM_FRAMES
+from causvid_cli.storybook.skies import scene_frames
+from causvid_cli.storybook.sprites import SCALE_STEPS
+
+UNSEEN = "?"
+"""In the place of a word: it cannot be seen."""
+WINDOW = 32
+"""Frames of a whole window."""
+SHORT = 12
+"""Fewer frames than these tell no motion."""
+STILL = "stays still"
+MOTION = ("action", "target", "speed", "camera")
+RUNS = ("meets", "follows", "chases")
+"""Relations that are motions themselves, whatever the action."""
+TWO = ("subject", "colour", "relation", "other", "other_colour")
+MET = 4
+"""Frames of an action after which who meets another may have arrived."""
+LATE = 64
+"""The first frame in which a story has nothing left to do once."""
+SEEN_SMALL, SEEN_BIG = 0.65, 1.2
+"""Sizes up to and from which something is small, and big."""
+
+Asked = Mapping[str, Sequence[Any]]
+"""By slot, the word of each frame, or UNSEEN."""
+
+
+def asked(shown: Sequence[Shown], numbers: Sequence[int], words: Words, *, size: Frame = SQUARE) -> Asked:
+    """What is seen in frames of these numbers, which rise; words: those of the judge, by slot.
+
+    Frames before the first story (a photo that is held) tell nothing.
+    """
+    rows: dict[str, list[Any]] = {slot: [UNSEEN] * len(numbers) for slot in words}
+    ends = [*(each.first for each in shown[1:]), numbers[-1] + 1]
+    for told, end in zip(shown, ends, strict=True):
+        mine = [row for row, number in enumerate(numbers) if told.first <= number < end]
+        if mine:
+            seen = _seen(told, [numbers[row] - told.first for row in mine], words, size)
+            for slot, place in product(words, range(len(mine))):
+                word = seen[slot][place]
+                known = word in words[slot] or (word is None and None in ALL_NONE[slot])
+                rows[slot][mine[place]] = word if known else UNSEEN
+    return rows
+
+
+def asked_late(story: Story, words: Words) -> dict[str, Any]:
+    """The word of each slot when all that happens once has happened; a slot that cannot be seen then is left out."""
+    rows = asked(show_script([(0, story)]), range(LATE, LATE + SHORT), words)
+    return {slot: row[0] for slot, row in rows.items() if row[0] != UNSEEN}
+
+
+ALL_NONE = {slot: (None,) if slot in ("target", "relation", "other") else () for slot in ALL_WORDS}
+"""Slots in which nothing is something to see."""
+
+
+def classes(words: Words) -> dict[str, tuple[Any, ...]]:
+    """All that the judge may say, by slot."""
+    return {slot: (*ALL_NONE[slot], *words[slot]) for slot in ALL_WORDS if slot in words}
+
+
+def _seen(told: Shown, times: Sequence[int], words: Words, size: Frame) -> dict[str, list[Any]]:
+    """By slot, the word of each frame of one story."""
+    story, count = told.story, len(times)
+    is_short = times[-1] - times[0] + 1 < SHORT
+    constant = {slot: getattr(story, slot) for slot in ALL_WORDS} | _doing(story, times[0], times[-1], words)
+    seen = {slot: [word] * count for slot, word in constant.items()}
+    if constant["action"] in ("moves right", "moves left"):
+        seen["action"] = _ways(told, times, size)
+    names = [_subject(story, clock(story, t)) for t in times]
+    seen["subject"], seen["colour"] = names, [_colour(name, story.colour, words) for name in names]
+    seen["other_colour"] = [_colour(story.other or UNSEEN, story.other_colour, words)] * count
+    alike = constant["action"] == STILL or story.action in TRAVELS
+    if story.relation in ("left of", "right of") and alike and story.size == "normal":
+        if story.relation == "right of":
+            seen |= {"subject": seen["other"], "other": seen["subject"], "relation": ["left of"] * count}
+            seen |= {"colour": seen["other_colour"], "other_colour": seen["colour"]}
+    elif is_short and story.relation not in (None, "behind"):
+        seen |= {slot: [UNSEEN] * count for slot in TWO}
+    if is_short:
+        seen |= {slot: [UNSEEN] * count for slot in MOTION}
+    around = story.scene, story.sky, bool(story.mirrored)
+    if _is_alike("sky", *around):
+        seen["sky"] = [UNSEEN] * count
+    if any(told.pan_at(t) for t in times) or story.mirrored is None or _is_alike("mirrored", *around):
+        seen["mirrored"] = [UNSEEN] * count
+    return seen
+
+
+def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
+    """What the frames first .. last of a story tell of what it does, how fast, how large it is, and of the camera."""
+    since, until = clock(story, first), clock(story, last)
+    found: dict[str, Any] = {"speed": UNSEEN if story.action == STILL else story.speed}
+    if story.camera == "zoom out" and first > ZOOM_FRAMES // 2:
+        found["camera"] = "still" if first >= ZOOM_FRAMES else UNSEEN
+    if story.relation in RUNS:
+        arrives = story.relation == "meets" and since > MET
+        return found | {"action": UNSEEN, "target": None, "speed": UNSEEN if arrives else story.speed}
+    done, is_over = {"speed": UNSEEN}, {"grows": SIZE_FRAMES, "shrinks": SIZE_FRAMES, "lands": RISE_FRAMES}
+    if story.action == "turns into":
+        if until < FLASH or since >= CHANGED:
+            return found | done | {"action": STILL, "target": None}
+        whole = since < FLASH - 2 and until >= CHANGED + 2
+        return found | ({} if whole else done | {"action": UNSEEN, "target": UNSEEN})
+    if story.action == "falls" and since > 0:
+        return found | done
+    if story.action in ("reads", "writes") and story.count == 2:
+        return found | done | {"action": UNSEEN}
+    if story.action not in is_over:
+        return found
+    has_size = "size" in words
+    if since >= is_over[story.action]:
+        if story.action == "lands":
+            return found | done | {"action": STILL}
+        return found | done | {"action": STILL if has_size else story.action, "size": _grown(story)}
+    if since > is_over[story.action] // 2:
+        found |= done | ({"action": UNSEEN} if has_size or story.action == "lands" else {})
+    return found if story.action == "lands" else found | {"size": UNSEEN}
+
+
+def _grown(story: Story) -> str:
+    """How large something is that has grown, or shrunk."""
+    now = SIZES[story.size] * (LARGE if story.action == "grows" else SHRUNK) / SCALE_STEPS
+    return "small" if now <= SEEN_SMALL else "big" if now >= SEEN_BIG else UNSEEN
+
+
+def _ways(told: Shown, times: Sequence[int], size: Frame) -> list[str]:
+    """Which way a traveller faces in each frame; UNSEEN where it has no room and turns all the time."""
+    casts = [cast(told.story, t, told.column, size.width) for t in times]
+    own = [actors[0 if told.story.other else len(actors) // 2] for actors in casts]
+    ways = ["moves left" if actor.pose.faces_left else "moves right" for actor in own]
+    turns = sum(a != b for a, b in zip(ways, ways[1:], strict=False))
+    return [UNSEEN] * len(ways) if turns * SHORT > times[-1] - times[0] + SHORT else ways
+
+
+def _subject(story: Story, frame: int) -> Any:
+    """What is seen in a frame of the action."""
+    if story.target is None or story.relation in RUNS or frame < FLASH:
+        return story.subject
+    return story.target if frame >= CHANGED else UNSEEN
+
+
+def _colour(subject: str | None, colour: str, words: Words) -> str:
+    """The colour word that fits what is seen: a natural car is a red car."""
+    if subject not in VOCABULARY.subject:
+        return UNSEEN
+    if colour != "natural":
+        return colour
+    ramp = VOCABULARY.subject[subject].natural[1].split(".")[0]
+    return ramp if ramp in words["colour"] else "natural"
+
+
+@cache
+def _is_alike(slot: str, scene: str, sky: str, mirrored: bool) -> bool:
+    """Whether the scene would be the same under another word of a slot."""
+    around: dict[str, Any] = {"scene": scene, "sky": sky, "mirrored": mirrored}
+    others = (around | {slot: word} for word in ALL_WORDS[slot] if word != around[slot])
+    own, *loops = (np.resize(loop, (16, *loop.shape[1:])) for loop in map(_loop, (around, *others)))
+    return any(np.array_equal(own, loop) for loop in loops)
+
+
+def _loop(around: Mapping[str, Any]) -> np.ndarray:
+    return scene_frames(**around)
