@@ -60,7 +60,7 @@ class Judge(nn.Module):
         channels = 5 * w + 2  # and the place, by column and row
         self.glance = nn.Conv2d(channels, self.GLANCES, 1)
         self.frame = nn.Sequential(nn.Linear((self.GLANCES + 1) * channels, 10 * w), nn.ReLU())
-        self.joined = nn.GRU(10 * w, 5 * w, batch_first=True, bidirectional=True)
+        self.joined = nn.GRU(20 * w, 5 * w, batch_first=True, bidirectional=True)
         self.heads = nn.Linear(20 * w, sum(map(len, self.classes.values())))
         for part in (*self.cells, *self.frame):
             if isinstance(part, nn.Conv2d | nn.Linear):  # as torch begins them it learns a third as fast
@@ -85,7 +85,8 @@ class Judge(nn.Module):
 
     def features(self, looks: Tensor) -> Tensor:
         """What each frame is to it among the others: [B, T, D] -> [B, T, 2 D]."""
-        return torch.cat([looks, self.joined(looks)[0]], dim=-1)
+        changes = F.pad(looks.diff(dim=1), (0, 0, 1, 0))
+        return torch.cat([looks, self.joined(torch.cat([looks, changes], dim=-1))[0]], dim=-1)
 
     def scores(self, features: Tensor) -> dict[str, Tensor]:
         parts = self.heads(features).split([len(words) for words in self.classes.values()], dim=-1)

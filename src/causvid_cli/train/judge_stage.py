@@ -1,7 +1,7 @@
 """Stage `judge`: the judge (`evaluate/judge.py`), trained on rendered clips. It never sees a generated one.
 
 It learns beginnings, windows from the middle of videos, what is around a change of the prompt, and what follows a
-photo. Two steps in three it learns single frames, many of them: they tell what things look like at little cost.
+photo. Every second step it learns single frames, many of them: they tell what things look like at little cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def train_judge(
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         size = sizes[int(rng.integers(len(sizes)))] if rng.random() < 0.5 else SQUARE
-        is_single = step % 3 > 0
+        is_single = step % 2 > 0
         count = plan.batch * FRAMES_A_WINDOW if is_single else plan.batch
         windows = [sample_window(rng, words, size=size, frames=1 if is_single else WINDOW) for _ in range(count)]
         indices = _spoil(torch.from_numpy(np.stack([window.indices for window in windows])), rng)
@@ -106,13 +106,22 @@ def load_judge(folder: Path, words: Words, *, device: torch.device) -> Judge:
 
 
 def sample_window(
-    rng: np.random.Generator, words: Words, *, size: Frame = SQUARE, frames: int = WINDOW, kind: str | None = None
+    rng: np.random.Generator,
+    words: Words,
+    *,
+    size: Frame = SQUARE,
+    frames: int = WINDOW,
+    kind: str | None = None,
+    held_out: bool = False,
 ) -> Window:
-    """Return every STRIDE-th frame of a window, of one kind of KINDS or any."""
+    """Return every STRIDE-th frame of a window, of one kind of KINDS or any; held_out: of a story kept out of training.
+
+    What was before a change, or is on a photo, training may see in any case.
+    """
     kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
     is_first = "mirrored" in words and size == SQUARE and rng.random() < FIRST_SHARE
     told = FIRST_WORDS if is_first else words
-    story, seed = _story(rng, told), int(rng.integers(2**31))
+    story, seed = _story(rng, told, held_out=held_out), int(rng.integers(2**31))
     if kind == "photo":
         held, at = int(rng.choice(HELD)), int(rng.integers(story_clips.PHOTO_TO))
         changes = story_clips.PHOTO_CHANGES
@@ -121,8 +130,8 @@ def sample_window(
         start = 0 if frames > 1 else held + int(rng.integers(WINDOW))
     elif kind == "change":
         at = int(rng.integers(AROUND, LATEST))
-        after = story_clips.changed_story(story, rng, told, at=at)
-        shown = storybook.show_script([(0, story), (at, after)], size=size)
+        before = story_clips.changed_story(story, rng, told, at=0)
+        shown = storybook.show_script([(0, before), (at, story)], size=size)
         start = at + int(rng.integers(-AROUND, AROUND + 1))
     else:
         shown = storybook.show_script([(0, story)], size=size)
@@ -138,10 +147,10 @@ def sample_window(
     return Window(kind, indices, mask, {slot: each[::STRIDE] for slot, each in rows.items()})
 
 
-def _story(rng: np.random.Generator, words: Words) -> Story:
+def _story(rng: np.random.Generator, words: Words, *, held_out: bool) -> Story:
     is_pair = "relation" in words and rng.random() < PAIR_SHARE
     while True:
-        (story,) = sample_stories(rng, 1, words)
+        (story,) = sample_stories(rng, 1, words, held_out=held_out)
         if story.relation is not None or not is_pair:
             return story
 
