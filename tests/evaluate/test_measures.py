@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from judged import judged_pack, pictures_of, run_eval
+from tiny import tiny_pack
 
 from causvid_cli import storybook
 from causvid_cli.config import load_facts
@@ -195,7 +196,7 @@ def test_videos_of_one_prompt_are_drawn_together():
     apart = figure(records("student", [1, 0] * 10), "first 4 s", "all right")
     doubled = figure(records("student", [2, 0] * 10, of=2), "first 4 s", "all right")
     assert (doubled["low"], doubled["high"]) == (apart["low"], apart["high"])
-    result = measure_figures({"model": "tiny", "against": None}, ["prompts"], records("student", [1, 0]))
+    result = measure_figures({"model": "tiny"}, ["prompts"], records("student", [1, 0]))
     assert result["measures"]["prompts"]["first 4 s"]["all right"]["share"] == 0.5
 
 
@@ -224,6 +225,15 @@ def test_a_run_gives_figures_a_table_and_a_page_and_goes_on(pack, work):
     assert again.exit_code == 0, again.output
     assert json.loads((work / "eval" / FIGURES).read_text()) == result
     assert "prompts, first 4 s" in again.stdout and "  all right" in again.stdout
+
+
+def test_a_model_without_a_judge_is_measured_by_its_pixels(work):
+    done = run_eval(tiny_pack(work / "plain", teacher=None), "--measure", "prompts", "--count", 1, "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["notes"] == ["tiny comes without a judge: pixels alone count"]
+    figures = result["measures"]["prompts"]["first 4 s"]
+    assert set(figures) == {"pixels as drawn", "sprite pixels", "edge pixels", "frames with four fifths of the sprite"}
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class EvalRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureRequest:
-    """Named measures of a storybook model, and of another beside it. Raises UsageError for a model without a judge."""
+    """Named measures of a storybook model, and of another beside it. Raises UsageError for a model that is none."""
 
     pack: Path
     facts: PackFacts
@@ -115,8 +115,8 @@ class MeasureRequest:
     dtype: str = AUTO
 
     def __post_init__(self) -> None:
-        if self.facts.judge is None or not renders(self.facts):
-            raise UsageError(f"--measure: {self.facts.name} is no storybook model with a judge; try another --model")
+        if not renders(self.facts):
+            raise UsageError(f"--measure: {self.facts.name} is no storybook model; try another --model")
         if self.against is not None and not renders(self.against[1]):
             raise UsageError(f"--against {self.against[1].name}: is no storybook model; try another")
 

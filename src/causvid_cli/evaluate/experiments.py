@@ -30,10 +30,10 @@ SHEET_TRIALS, SHEET_FRAMES = 9, 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoryMaker:
-    """A storybook model and a judge, loaded: it makes clips and has them judged."""
+    """A storybook model and, if there is one, a judge, loaded: it makes clips and has them judged."""
 
     student: Pipeline
-    judge: Judge
+    judge: Judge | None
 
     @property
     def codec(self) -> PixelCodec:
@@ -52,8 +52,11 @@ class StoryMaker:
     def windows(self, indices: np.ndarray, start: int, shown: Sequence[Sequence[Shown]]) -> list[Record]:
         """What was asked, and what the judge says, of frames that are those from `start` on of their videos.
 
-        indices: palette entries [B, T, H, W]. shown: the stories that each video should show.
+        indices: palette entries [B, T, H, W]. shown: the stories that each video should show. Without a judge nothing
+        is asked.
         """
+        if self.judge is None:
+            return [{"asked": {}, "judged": {}} for _ in shown]
         numbers = range(start, start + indices.shape[1])
         questions = [asked(stories, numbers, self.judge.words) for stories in shown]
         verdicts = self.judge.verdicts(storybook.PALETTE[indices], questions)

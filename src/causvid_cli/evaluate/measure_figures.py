@@ -118,6 +118,7 @@ def _span(of: Mapping[str, Any], name: str) -> str:
 def measure_notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
     notes = [
+        *result["notes"],
         "right: as a network judges it; drawn: what it says of the storybook's own drawings",
         "pixels, edges and frames: as the storybook draws them",
     ]

@@ -51,12 +51,13 @@ class Measuring:
 def open_measuring(request: MeasureRequest, *, judge: Judge | None = None) -> Measuring:
     """Load the models and the judge. judge: another than the pack's own."""
     student = load(request.pack, device=request.device, dtype=request.dtype)
-    judge = judge or open_judge(request.pack, request.facts, device=student.device)
+    if judge is None and request.facts.judge is not None:
+        judge = open_judge(request.pack, request.facts, device=student.device)
     models = {STUDENT: StoryMaker(student=student, judge=judge)}
     if request.against:
         other = load(request.against[0], device=request.device, dtype=request.dtype)
         models[AGAINST] = StoryMaker(student=other, judge=judge)
-    words = common_words(judge.words, *(text_of(model).text.words for model in models.values()))
+    words = common_words(*(text_of(model).text.words for model in models.values()))
     asks = {
         name: Ask(
             words=words,
@@ -104,8 +105,9 @@ def run_measures(
         on_frames(done, frames)
     records.sort(key=lambda record: (record["maker"], record["group"], record["number"], record["take"]))
     about = about_of(measuring.models[STUDENT].student, seed=request.seed) | {"seeds": request.seeds}
-    against = request.against[1].name if request.against else None
-    result = measure_figures({**about, "against": against}, request.measures, records)
+    about["against"] = request.against[1].name if request.against else None
+    about["notes"] = [] if request.facts.judge else [f"{request.facts.name} comes without a judge: pixels alone count"]
+    result = measure_figures(about, request.measures, records)
     folder.finish(result, measure_page(result, records, folder))
     return result
 
@@ -209,6 +211,8 @@ def judged_counts(window: Record, story: Story, words: Words) -> Counts:
     asked = {slot: window["asked"][slot] for slot in ATTRIBUTES if window["asked"].get(slot) is not None}
     told = [slot for slot, word in asked.items() if slot in words or word != SLOTS[slot]]
     right = {slot: window["judged"][slot] == asked[slot] for slot in told}
+    if not asked:
+        return {}
     found: Counts = {f"{slot.replace('_', ' ')} right": (hit, 1) for slot, hit in right.items()}
     found["all right"] = (all(right.values()), 1)
     if story.action in END_STATES and story.relation is None:
