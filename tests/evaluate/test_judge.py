@@ -11,7 +11,7 @@ from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError
 from causvid_cli.evaluate.judge import STRIDE, Judge, consistency, loss_of, open_judge, verdict
 from causvid_cli.evaluate.seen import UNSEEN, WINDOW, asked
-from causvid_cli.models.packs import verify_pack
+from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, SQUARE, TALL, WIDE, Story, show_script
 from causvid_cli.train.config import EvalConfig, Optimisation
@@ -116,6 +116,20 @@ def test_a_pack_carries_its_judge(judged):
         name: (1, WINDOW, len(words) + (name == "target")) for name, words in FIRST_WORDS.items()
     }
     assert all(np.isfinite(score.numpy()).all() for score in scores.values())
+
+
+@pytest.mark.parametrize("name", ["storybook", "storybook-fast"])
+def test_the_judge_of_a_pack_is_right_of_drawings_in_every_kind_of_window(name):
+    folder = find_pack(name)
+    judge, rng = open_judge(folder, load_facts(folder), device=CPU), np.random.default_rng(8)
+    for kind in KINDS:
+        windows = [sample_window(rng, FIRST_WORDS, kind=kind, held_out=True) for _ in range(10)]
+        frames = storybook.PALETTE[np.stack([window.indices for window in windows])]
+        with torch.inference_mode():
+            said = judge.names(judge.features(judge.look(torch.from_numpy(frames))[0]))
+        for slot in ("subject", "colour", "scene", "action"):
+            pairs = [verdict(window.asked, seen) for window, seen in zip(windows, said, strict=True)]
+            assert sum(wanted.get(slot) == seen.get(slot) for wanted, seen in pairs) >= 9, (kind, slot)
 
 
 def test_a_judge_is_trained_and_used_by_the_stages_of_a_distillation(judged, tmp_path):

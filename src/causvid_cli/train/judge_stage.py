@@ -1,7 +1,8 @@
 """Stage `judge`: the judge (`evaluate/judge.py`), trained on rendered clips. It never sees a generated one.
 
 It learns beginnings, windows from the middle of videos, what is around a change of the prompt, and what follows a
-photo. Every second step it learns single frames, many of them: they tell what things look like at little cost.
+photo. In the first third of its steps every second one is of single frames, many of them: they tell what things look
+like at little cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ def train_judge(
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         size = sizes[int(rng.integers(len(sizes)))] if rng.random() < 0.5 else SQUARE
-        is_single = step % 2 > 0
+        is_single = step % 2 > 0 and step < plan.steps // 3
         count = plan.batch * FRAMES_A_WINDOW if is_single else plan.batch
         windows = [sample_window(rng, words, size=size, frames=1 if is_single else WINDOW) for _ in range(count)]
         indices = _spoil(torch.from_numpy(np.stack([window.indices for window in windows])), rng)
