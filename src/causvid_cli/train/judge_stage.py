@@ -37,8 +37,9 @@ HELD = (4, 8)
 """Frames for which a photo stands still."""
 FIRST_SHARE = 0.15
 """Share of the windows from the first packs' world, so that the judge of a larger one serves their models too."""
-PAIR_SHARE = 0.3
-"""Share of the stories of two actors, where the words have any: they are rare, and have most to tell."""
+PAIR_SHARE, TURN_SHARE = 0.3, 0.2
+"""Shares of the stories of two actors, where the words have any, and of those in which one turns into another: both are
+rare, and have most to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,11 @@ def sample_window(
 
 
 def _story(rng: np.random.Generator, words: Words, *, held_out: bool) -> Story:
-    is_pair = "relation" in words and rng.random() < PAIR_SHARE
+    kind = rng.random()
+    is_pair, turns = "relation" in words and kind < PAIR_SHARE, kind >= 1 - TURN_SHARE
     while True:
         (story,) = sample_stories(rng, 1, words, held_out=held_out)
-        if story.relation is not None or not is_pair:
+        if (story.relation is not None or not is_pair) and (story.target is not None or not turns):
             return story
 
 
