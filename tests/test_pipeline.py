@@ -275,7 +275,8 @@ def test_the_memory_of_one_chunk_serves_the_next():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"size": "64x64"}, r"size '64x64': must be \(width, height\), such as \(128, 128\)"),
+        ({"size": "64x64"}, "--size 64x64: tiny has no size of that name; try native"),
+        ({"size": ("64", 64)}, r"size .*: must be \(width, height\), such as \(128, 128\)"),
         ({"size": (100, 100)}, "--size 100x100: tiny paints 64x64 cells.*try 64x64 or 128x128"),
         ({"size": (150, 150)}, "try 128x128 or 192x192"),
         ({"size": (128, 64)}, "try 128x128 or 192x192"),

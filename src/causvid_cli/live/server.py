@@ -11,7 +11,6 @@ nothing, and says so in a line.
 """
 
 import asyncio
-import json
 import secrets
 import socket
 import struct
@@ -24,6 +23,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import CausvidError, DeviceError, UsageError
 from causvid_cli.extras import require
 from causvid_cli.live.hub import Codec, CodedChunk, Flood, Hub, Viewer
@@ -296,7 +296,7 @@ async def send_to_page(socket: "WebSocket", viewer: Viewer, news: dict[str, Any]
     if isinstance(news, CodedChunk):
         await socket.send_bytes(chunk_bytes(news, lost=viewer.lost))
     else:
-        await socket.send_text(json.dumps(news))
+        await socket.send_text(to_json(news))
 
 
 def chunk_bytes(coded: CodedChunk, *, lost: int) -> bytes:
@@ -315,7 +315,7 @@ def chunk_bytes(coded: CodedChunk, *, lost: int) -> bytes:
         "encode": round(coded.encode_s, 4),
         "lost": lost,
     }
-    said = json.dumps(header).encode()
+    said = to_json(header).encode()
     return b"".join([struct.pack("<I", len(said)), said, *(packet.data for packet in coded.packets)])
 
 
