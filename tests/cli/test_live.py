@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from commands import PROMPT, decode, fails, makes, names, raise_, run
 
 from causvid_cli import pipeline
+from causvid_cli.cli.live_session import Talk
 from causvid_cli.live import session
 from causvid_cli.script import read_script
 
@@ -157,3 +159,10 @@ def test_garbage_on_stdin_is_refused_line_by_line_and_the_video_is_unharmed(tiny
     assert all("\n" not in event["why"] and len(event["why"]) < 400 for event in refused)
     assert heard[-1]["event"] == "ended"
     assert len(read_script(Path("x.causvid.yaml")).cues) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_session_stopped_before_its_first_chunk_leaves_nothing(tiny, monkeypatch, number, code):
+    monkeypatch.setattr(Talk, "run", lambda talk, live, task: signal.raise_signal(number) or live.run())
+    fails(run("live", PROMPT, "-m", tiny, "--stdin", "-o", "x.mp4"), code, "stopped")
+    assert not names()

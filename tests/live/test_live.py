@@ -184,11 +184,43 @@ def test_bad_messages_are_refused_in_one_line_and_nothing_changes(pipeline):
 
 
 def test_saving_keeps_a_video_of_its_own_and_goes_on(pipeline):
-    events = play(pipeline, {2: [{"save": "early"}, {"save": "early"}]}, chunks=3)
+    events = play(pipeline, {2: [{"save": "early"}, {"save": "early"}, {"save": "x"}]}, chunks=3)
     assert [(e["output"], e["script"]) for e in named(events, "saved")] == [("early.mp4", "early.causvid.yaml")]
-    assert "exists" in named(events, "refused")[0]["why"]
+    taken, own = (event["why"] for event in named(events, "refused"))
+    assert "exists" in taken and "the video itself gets this name" in own
     np.testing.assert_array_equal(decode("early.mp4"), decode("x.mp4")[:8])
     assert read_info(Path("early.mp4")).recipe["frames"] == 8
+
+
+def test_where_all_was_taken_back_there_is_nothing_to_keep(pipeline):
+    whys, copies = [], []
+    with open_live(pipeline, CAR, "x.mp4", pace="fast", seed=1) as live:
+
+        def hear(event):
+            if event["event"] == "undone":
+                copies.append(live.copy(Path()))
+                with pytest.raises(UsageError, match="no frames are made yet"):
+                    live.script(Path())
+            elif event["event"] == "refused":
+                whys.append(event["why"])
+
+        live.listen(hear)
+        chunks = iter(live)
+        next(chunks)
+        live.send({"undo": 0})
+        live.send({"save": "early"})
+        next(chunks)
+    assert [*whys, *map(str, (copy.exception() for copy in copies))] == 2 * ["no frames are made yet"]
+    assert names() == ["x.causvid.yaml", "x.mp4"]
+
+
+def test_numbered_frames_are_saved_in_a_folder_of_their_own(pipeline):
+    events = play(pipeline, {1: [{"save": "early"}, {"save": "early"}, {"save": "x"}]}, chunks=2, output="x/%05d.png")
+    saved = [(e["output"], e["script"]) for e in named(events, "saved")]
+    assert saved == [("early/%05d.png", "early.causvid.yaml")] and len(named(events, "refused")) == 2
+    early, whole = (sorted(path.name for path in Path(folder).iterdir()) for folder in ("early", "x"))
+    assert early == [f"{number:05d}.png" for number in range(1, 5)] and len(whole) == 8
+    assert Path("early/00004.png").read_bytes() == Path("x/00004.png").read_bytes()
 
 
 def test_a_session_leaves_the_script_of_another(pipeline):

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -268,6 +269,22 @@ def test_who_asks_for_a_copy_and_goes_leaves_the_video_unharmed(pipeline):
     assert kept.done() and len(decode("kept/x.mp4")) == 4
 
 
+def test_numbered_frames_are_downloaded_as_one_file(pipeline):
+    with served(pipeline, "x/%05d.png") as session:
+        session.make(2)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(get, session.page.url + "video")
+            until(lambda: session.live._copies)
+            session.make()
+        status, data, headers = answer.result()
+        assert status == 200 and 'filename="x.zip"' in headers["Content-Disposition"]
+        assert "x.causvid.yaml" in get(session.page.url + "script")[2]["Content-Disposition"]
+    with ZipFile(io.BytesIO(data)) as frames:
+        assert frames.namelist() == [f"{number:05d}.png" for number in range(1, 9)]
+        assert all(frames.read(name) == Path("x", name).read_bytes() for name in frames.namelist())
+    assert len(list(Path("x").iterdir())) == 12  # and nothing else is left there
+
+
 def test_a_pipe_has_nothing_to_download(pipeline):
     with served(pipeline, output=None) as session:
         session.make()
@@ -420,6 +437,20 @@ def test_a_client_of_sglang_gets_raw_frames_and_tells_prompts(pipeline):
     ]
 
 
+def test_a_client_of_sglang_gets_no_more_chunks_than_it_asked_for(pipeline):
+    with served(pipeline) as session, session.connect(where=SGLANG) as socket:
+        session.make()
+        socket.send(msgpack.encode({"type": "init", "prompt": "it jumps", "max_chunks": 1}))
+        until(lambda: session.live._inbox)
+        stopped = Event()
+        session.page._loop.call_soon_threadsafe(stopped.wait, 5)
+        session.make(3)  # which wait together
+        stopped.set()
+        assert list(batches(socket, 1)[0]) == [0]
+        with pytest.raises(exceptions.ConnectionClosedOK):
+            socket.recv(timeout=10)
+
+
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
 def test_a_client_of_sglang_gets_pictures(pipeline, form):
     with served(pipeline, output=None) as session, session.connect(where=SGLANG) as socket:
@@ -466,7 +497,12 @@ def test_the_first_prompt_can_be_told_by_the_page():
             assert told(writer, "hello")["state"] == "loading"
             asked = pool.submit(page.hub.first_prompt)
             assert told(writer, "hello")["state"] == "waiting"
-            for wrong, why in (({"seed": 7}, "say a prompt first"), ({"prompt": " "}, "prompt")):
+            assert get(page.url + "video")[:2] == (404, b"nothing is made yet\n")
+            for wrong, why in (
+                ({"seed": 7}, "say a prompt first"),
+                ({"prompt": " "}, "prompt"),
+                ({"prompt": "\ud800"}, ""),
+            ):
                 writer.send(json.dumps(wrong))
                 assert why in told(writer, "refused")["why"]
             writer.send(json.dumps({"prompt": CAR}))

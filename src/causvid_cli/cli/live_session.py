@@ -212,6 +212,8 @@ def make_live(task: Task, pipeline: "Pipeline", earlier: "Earlier | None", talk:
         live.listen(lambda event: first.append(time.monotonic()) if event["event"] == "chunk" and not first else None)
         try:
             talk.run(live, task)
+            if not writer.frames_written and interrupts.received is not None:
+                raise KeyboardInterrupt  # nothing to keep
             result.frames = writer.frames_written
             result.generate_s = time.monotonic() - begun
             result.first_frame_s = first[0] - begun if first else 0.0

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from causvid_cli.errors import UsageError
+from causvid_cli.live.messages import read_message
 from causvid_cli.live.packets import H264, Packet, Pictures
 from causvid_cli.live.watch import KEPT_CHUNKS, Shown
-from causvid_cli.request import check_prompt
 
 if TYPE_CHECKING:
     from causvid_cli.live.session import Live
@@ -212,11 +212,11 @@ class Hub:
             self.live.send(message)
         elif not self._waits_for_prompt or self._first_prompt.done():
             viewer.refuse(event_id, "the model is loading; wait a moment")
-        elif not isinstance(prompt := message.get("prompt"), str):
-            viewer.refuse(event_id, "nothing is shown yet; say a prompt first")
         else:
             try:
-                self._first_prompt.set_result(check_prompt(prompt))
+                if (prompt := read_message(message).prompt) is None:
+                    raise UsageError("nothing is shown yet; say a prompt first")
+                self._first_prompt.set_result(prompt)
             except UsageError as error:
                 viewer.refuse(event_id, str(error))
 

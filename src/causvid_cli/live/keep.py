@@ -11,7 +11,7 @@ from causvid_cli.job.inputs import InputMedia
 from causvid_cli.job.job import Job
 from causvid_cli.job.open import chapters_of, metadata_of
 from causvid_cli.job.told import script_path, script_text
-from causvid_cli.video import FileWriter, Writer
+from causvid_cli.video import FileWriter, NumberedFramesWriter, Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,35 +34,36 @@ class Kept:
         return script_text(made, self.grid, self.given, model=self.model, folder=folder)
 
     def save(self, made: Job, name: str) -> tuple[Path | None, Path]:
-        """Keep what there is as NAME beside the video (not of a pipe), and its script; return their paths.
+        """Keep what there is as NAME beside the video (not of a pipe), and its script; numbered frames in a folder.
 
-        Raises UsageError where there is nothing yet or the name is taken, OutputError where it cannot be written.
+        Returns their paths. Raises UsageError where the name is taken, OutputError where it cannot be written.
         """
-        if not self.writer.frames_written:
-            raise UsageError(f"save {name}: no frames are made yet")
-        folder, suffix = self.writer.path.parent, self.writer.path.suffix
-        output = folder / (name if name.endswith(suffix) else name + suffix) if self.is_file else None
-        script = script_path(output or folder / f"{name}.mp4")
+        path = self.writer.path
+        if isinstance(self.writer, NumberedFramesWriter):
+            output = path.parent.with_name(name) / path.name
+        else:
+            output = path.with_name(name if name.endswith(path.suffix) else name + path.suffix)
+        script = script_path(output if self.is_file else path.with_name(f"{name}.mp4"))
+        if self.is_file and script == script_path(path):
+            raise UsageError(f"save {name}: the video itself gets this name at the end; choose another")
         if script.exists():
             raise UsageError(f"save {name}: {script} exists; choose another name")
-        if output is not None:
+        if self.is_file:
             self.copy(made, output)
         self._write_script(made, script)
-        return output, script
+        return output if self.is_file else None, script
 
     def copy(self, made: Job, path: Path) -> Path:
         """Finish what there is under a name that is free, on the same disk; the video goes on. Raises as save()."""
         if not isinstance(self.writer, FileWriter):
             raise UsageError("the video goes to a pipe, and is kept nowhere")
-        if not self.writer.frames_written:
-            raise UsageError("no frames are made yet")
         self._retell(made)
         self.writer.publish_copy(path)
         return path
 
     def finish(self, made: Job) -> Path | None:
         """Write the script, and tell the file what was told; the file gets its name afterwards. Returns the script."""
-        if not self.is_file or not self.writer.frames_written:
+        if not self.is_file:
             return None
         script = script_path(self.writer.path)
         self._write_script(made, script)

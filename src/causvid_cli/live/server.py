@@ -22,10 +22,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 from causvid_cli.config import to_json
 from causvid_cli.errors import CausvidError, DeviceError, UsageError
 from causvid_cli.extras import require
+from causvid_cli.job.told import script_path
 from causvid_cli.live.hub import Codec, CodedChunk, Flood, Hub, Viewer
 from causvid_cli.untrusted import parse_object
 
@@ -194,7 +196,8 @@ def application(hub: Hub, log: Callable[[str], None]) -> "Starlette":
     async def video(request: "Request") -> Response:
         live = hub.live
         if live is None or live.output is None:
-            return PlainTextResponse("the video is kept in no file\n", 404)
+            why = "nothing is made yet" if live is None else "the video is kept in no file"
+            return PlainTextResponse(f"{why}\n", 404)
         output = live.output
         try:
             folder = TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent)
@@ -202,17 +205,24 @@ def application(hub: Hub, log: Callable[[str], None]) -> "Starlette":
             return PlainTextResponse(f"{output.parent}: {(error.strerror or str(error)).lower()}\n", 503)
         try:
             path = await asyncio.wait_for(asyncio.wrap_future(live.copy(Path(folder.name))), COPY_S)
-        except (CausvidError, TimeoutError, asyncio.CancelledError) as error:
+            if not path.exists():  # numbered frames
+                path = await asyncio.to_thread(_zipped, path.parent)
+        except (CausvidError, OSError, asyncio.CancelledError) as error:  # one of them is TimeoutError
             folder.cleanup()
             return PlainTextResponse(f"{error or 'the session has ended'}\n", 503)
-        return FileResponse(path, filename=output.name, headers=HEADERS, background=BackgroundTask(folder.cleanup))
+        name = output.name if path.name == output.name else f"{output.parent.name}.zip"
+        return FileResponse(path, filename=name, headers=HEADERS, background=BackgroundTask(folder.cleanup))
 
     async def script(request: "Request") -> Response:
         if hub.live is None:
             return PlainTextResponse("nothing is made yet\n", 404)
-        name = hub.live.output.stem if hub.live.output else "live"
-        attached = {"Content-Disposition": f"attachment; filename*=utf-8''{_quoted(name)}.causvid.yaml"}
-        return Response(hub.live.script(Path.cwd()), media_type="text/yaml", headers=HEADERS | attached)
+        try:
+            text = hub.live.script(Path.cwd())
+        except CausvidError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        name = script_path(hub.live.output or Path("live.mp4")).name
+        attached = {"Content-Disposition": f"attachment; filename*=utf-8''{_quoted(name)}"}
+        return Response(text, media_type="text/yaml", headers=HEADERS | attached)
 
     async def live(socket: "WebSocket") -> None:
         codec: Codec = "h264" if socket.query_params.get("codec") == "h264" else "jpeg"
@@ -317,6 +327,15 @@ def chunk_bytes(coded: CodedChunk, *, lost: int) -> bytes:
     }
     said = to_json(header).encode()
     return b"".join([struct.pack("<I", len(said)), said, *(packet.data for packet in coded.packets)])
+
+
+def _zipped(folder: Path) -> Path:
+    """The numbered frames of a folder as one file in it."""
+    path = folder / "frames.zip"
+    with ZipFile(path, "w") as file:
+        for frame in sorted(folder.glob("*.png")):
+            file.write(frame, frame.name)
+    return path
 
 
 def _quoted(name: str) -> str:

@@ -406,17 +406,22 @@ class Live:
 
     @property
     def made_job(self) -> Job:
-        """What was made, as a job that makes it again."""
+        """What was made, as a job that makes it again. Raises UsageError where that is nothing."""
         frames = self._writer.frames_written
+        if not frames:
+            raise UsageError("no frames are made yet")
         shown = tuple(cue for cue in self.cues if cue.start_chunk < max(1, self._known))  # a source may end at a cue
         return replace(self.job, cues=shown, frames=frames, length=f"{frames}f")
 
     def script(self, folder: Path) -> str:
-        """What was told so far as a script that will lie in this folder."""
+        """What was told so far as a script that will lie in this folder. Raises UsageError where that is nothing."""
         return self._kept.script(self.made_job, folder)
 
     def finish(self, *, keep_latents: bool = False) -> Path | None:
-        """Give the video and its script their names; returns that of the script. Raises OutputError."""
+        """Give the video and its script their names; returns that of the script.
+
+        Raises OutputError, and UsageError where nothing was made.
+        """
         script = self._kept.finish(self.made_job)
         self._recording.publish()
         self._recording.clean_up(keep_latents=keep_latents)

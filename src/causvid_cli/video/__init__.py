@@ -16,7 +16,7 @@ from causvid_cli.video.formats import check_output, part_of, partial_of
 from causvid_cli.video.interpolate import Interpolator
 from causvid_cli.video.pipe import PIPE_FORMATS, PipeWriter, check_pipe
 from causvid_cli.video.publish import Finish
-from causvid_cli.video.writer import FileWriter, Restart, Writer, open_writer
+from causvid_cli.video.writer import FileWriter, NumberedFramesWriter, Restart, Writer, open_writer
 
 __all__ = [
     "H264",
@@ -26,6 +26,7 @@ __all__ = [
     "Finish",
     "FragmentEncoder",
     "Interpolator",
+    "NumberedFramesWriter",
     "PipeWriter",
     "Restart",
     "VideoFormat",
