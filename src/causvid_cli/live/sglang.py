@@ -73,7 +73,7 @@ class Realtime:
         prompt = said.get("prompt")
         if not isinstance(prompt, str):
             raise UsageError("init must have a prompt")
-        self._began = True
+        self._began, self._sent = True, 0
         if self._hub.live is None:
             self._hub.tell(viewer, {"prompt": prompt, "event_id": self._init_id})
             self._first_chunk = 0
@@ -99,7 +99,8 @@ class Realtime:
     async def send(self, socket: "WebSocket", viewer: Viewer, news: dict[str, Any] | CodedChunk) -> None:
         """Tell what of an event or a chunk this protocol has words for."""
         if isinstance(news, CodedChunk):
-            if self._began and 0 <= self._first_chunk <= news.shown.index:
+            ended = 0 < self._most_chunks <= self._sent  # what has waited since is more than was asked for
+            if self._began and 0 <= self._first_chunk <= news.shown.index and not ended:
                 await self._send_chunk(socket, viewer, news)
             return
         kind, event_id = news["event"], news.get("event_id")
