@@ -192,6 +192,16 @@ def test_saving_keeps_a_video_of_its_own_and_goes_on(pipeline):
     assert read_info(Path("early.mp4")).recipe["frames"] == 8
 
 
+def test_what_is_told_without_an_id_leaves_what_is_planned_under_a_number(pipeline):
+    planned = [
+        {"prompt": "it jumps", "at": 3, "event_id": 2},
+        {"prompt": "a swan flies up", "at": 2},
+        {"seed": 1, "at": 4},
+    ]
+    events = play(pipeline, {0: planned}, chunks=5)
+    assert [(e["event_id"], e["chunk"]) for e in named(events, "applied")] == [(3, 2), (2, 3), (4, 4)]
+
+
 def test_where_all_was_taken_back_there_is_nothing_to_keep(pipeline):
     whys, copies = [], []
     with open_live(pipeline, CAR, "x.mp4", pace="fast", seed=1) as live:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 from threading import Condition, RLock
 from typing import Any, NamedTuple
@@ -86,7 +85,7 @@ class Live:
         self._changed, self._telling = Condition(), RLock()
         self._listeners: list[OnEvent] = []
         self._watchers: list[Watcher] = []
-        self._ids = count(1)
+        self._last_id = 0
         self._quits, self._why = False, ""
         self._known = journal.chunks
         self._recording = self._open(*self._left())
@@ -99,8 +98,11 @@ class Live:
         event_id: what it is called where the message says nothing itself.
         """
         said = {"prompt": message} if isinstance(message, str) else dict(message)
-        if event_id is None:
-            event_id = said["event_id"] if isinstance(said.get("event_id"), str | int) else next(self._ids)
+        if event_id is None and isinstance(said.get("event_id"), str | int):
+            event_id = said["event_id"]
+        with self._changed:
+            event_id = self._last_id + 1 if event_id is None else event_id  # no number that anything has been called
+            self._last_id = max(self._last_id, event_id) if isinstance(event_id, int) else self._last_id
         try:
             read = read_message(said)
         except UsageError as error:
