@@ -25,7 +25,7 @@ from PIL import Image
 
 from causvid_cli import load, open_live
 from causvid_cli.errors import DeviceError
-from causvid_cli.live.packets import H264
+from causvid_cli.live.packets import H264, Pictures
 from causvid_cli.live.server import Page, open_page
 from causvid_cli.live.session import Live
 from causvid_cli.pipeline import Pipeline
@@ -235,6 +235,16 @@ def test_who_comes_later_is_told_all_and_an_undo_reaches_everyone(pipeline):
             assert chunk(second)[0]["index"] == 1
             with session.connect() as third:
                 assert [cue["chunk"] for cue in told(third, "hello")["cues"]] == [0]
+
+
+def test_chunks_that_are_still_coded_come_before_the_end(pipeline, monkeypatch):
+    coded = Pictures.__call__
+    monkeypatch.setattr(Pictures, "__call__", lambda self, frames: (time.sleep(0.2), coded(self, frames))[1])
+    with served(pipeline) as session:
+        socket = session.connect()
+        session.make(3)
+    with socket:
+        assert [chunk(socket)[0]["index"] for _ in range(3)] == [0, 1, 2]
 
 
 def test_what_there_is_so_far_can_be_downloaded(pipeline):

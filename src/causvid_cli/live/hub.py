@@ -112,13 +112,14 @@ class Viewer:
 
 
 class Hub:
-    """All viewers of one session, which may begin after they have come. But for `attach` and `first_prompt`, everything
-    is called in the thread of the event loop."""
+    """All viewers of one session, which may begin after they have come. But for `first_prompt`, `attach` and `wait`,
+    everything is called in the thread of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.live: Live | None = None
         self._loop, self._viewers = loop, list[Viewer]()
         self._writer: Viewer | None = None
+        self._watching: Thread | None = None
         self._first_prompt: Future[str] = Future()
         self._waits_for_prompt = False
         self._cues: list[dict[str, Any]] = []
@@ -144,8 +145,14 @@ class Hub:
         self._next_chunk = live.next_chunk
         self.live = live
         live.listen(self._hear_soon)
-        Thread(target=self._watch, args=(live,), name="causvid page", daemon=True).start()
+        self._watching = Thread(target=self._watch, args=(live,), name="causvid page", daemon=True)
+        self._watching.start()
         self._soon(self._greet_all)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the session has ended, and all of it is handed out; not longer than this."""
+        if self._watching is not None:
+            self._watching.join(seconds)
 
     def _hear_soon(self, event: dict[str, Any]) -> None:
         self._undone += event["event"] == "undone"  # before the first chunk that is made anew

@@ -97,6 +97,7 @@ class Page:
 
     def close(self) -> None:
         """Let everyone hear of the end, and stop."""
+        self.hub.wait(END_S)
         with suppress(RuntimeError):  # its thread has ended before
             self._loop.call_soon_threadsafe(self.hub.close)
         deadline = time.monotonic() + END_S
