@@ -4,6 +4,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def test_a_video_is_watched_told_taken_back_and_kept(stage, size, codec):
     served, live, browser = stage
     page = open_in(browser, served.url, size, codec)
     assert colours(page) > 5
+    assert page.get_by_role("list").count() == 0  # which would have no items
     page.get_by_label("What happens next").fill("a red car turns into a swan")
     page.keyboard.press("Enter")
     api.expect(page.locator("#answer")).to_contain_text("is seen in", timeout=10_000)
@@ -117,8 +119,8 @@ def test_a_video_is_watched_told_taken_back_and_kept(stage, size, codec):
     assert "a red car" in Path(download.value.path()).read_text()
     assert not page.problems
     assert page.locator("body").bounding_box()["width"] <= SIZES[size][0]  # nothing is wider than the screen
-    page.get_by_role("button", name="End").click()
     (making,) = (thread for thread in threading.enumerate() if thread.name == "causvid live")
+    page.get_by_role("button", name="End").click()
     making.join(20)
     assert not making.is_alive()
 
@@ -163,6 +165,27 @@ def test_one_writes_and_another_takes_over(stage):
     api.expect(second.get_by_label("What happens next")).to_be_enabled(timeout=10_000)
     api.expect(first.get_by_label("What happens next")).to_be_disabled(timeout=10_000)
     api.expect(first.locator("#viewers")).to_have_text("3")
+
+
+def test_the_page_asks_what_to_show_first_and_tells_of_the_end(pipeline):
+    with ExitStack() as stack:
+        served = stack.enter_context(open_page())
+        asked = stack.enter_context(ThreadPoolExecutor(1)).submit(served.hub.first_prompt)
+        player = stack.enter_context(api.sync_playwright())
+        page = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_page()
+        page.goto(served.url)
+        spoken = page.get_by_role("status")
+        api.expect(spoken.filter(has_text="Say what to show first.")).to_be_visible(timeout=10_000)
+        api.expect(page.get_by_role("link")).to_have_count(0)  # nothing is made yet
+        page.get_by_label("What happens next").fill(CAR)
+        page.keyboard.press("Enter")
+        api.expect(spoken.filter(has_text="The model is loading")).to_be_visible(timeout=10_000)
+        with open_live(pipeline, asked.result(10), "x.mp4", seed=1) as live:
+            served.hub.attach(live)
+            with running(live):
+                api.expect(page.get_by_role("link")).to_have_count(2, timeout=10_000)
+        api.expect(spoken.filter(has_text="The end")).to_be_visible(timeout=10_000)
+        api.expect(page.get_by_role("link")).to_have_count(0)
 
 
 def test_what_was_done_in_the_page_makes_the_same_frames_again(pipeline):

@@ -517,6 +517,7 @@ def test_the_first_prompt_can_be_told_by_the_page():
                 assert why in told(writer, "refused")["why"]
             writer.send(json.dumps({"prompt": CAR}))
             assert asked.result(timeout=10) == CAR
+            assert told(writer, "hello")["state"] == "loading"
             writer.send(json.dumps({"prompt": "too soon"}))
             assert "loading" in told(writer, "refused")["why"]
 

@@ -217,13 +217,15 @@ class Hub:
             viewer.refuse(event_id, why)
         elif self.live is not None:
             self.live.send(message)
-        elif not self._waits_for_prompt or self._first_prompt.done():
+        elif not self._waits_for_prompt:
             viewer.refuse(event_id, "the model is loading; wait a moment")
         else:
             try:
                 if (prompt := read_message(message).prompt) is None:
                     raise UsageError("nothing is shown yet; say a prompt first")
                 self._first_prompt.set_result(prompt)
+                self._waits_for_prompt = False
+                self._greet_all()
             except UsageError as error:
                 viewer.refuse(event_id, str(error))
 

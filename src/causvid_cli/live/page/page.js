@@ -181,7 +181,7 @@ const hears = {
     state.ended = true;
     const kept = event.output ? ` Kept as ${event.output}, and what was told as ${event.script}.` : "";
     cover(`The end, after ${event.frames} frames.${kept}`);
-    say(`It has ended.${kept}`);
+    say("");
   },
 };
 
@@ -209,8 +209,10 @@ function show() {
   for (const button of $("keys").children) button.disabled = idle;
   $("pause").setAttribute("aria-pressed", String(state.paused));
   $("pause").textContent = state.paused ? "Go on" : "Pause";
-  $("video").classList.toggle("off", !state.live?.has_file || state.ended);
-  $("script").classList.toggle("off", !state.live || state.ended);
+  const kept = state.live && state.nextChunk && !state.ended; // a link without an address cannot be followed, by keys neither
+  for (const [id, there] of [["video", kept && state.live.has_file], ["script", kept]]) {
+    there ? $(id).setAttribute("href", id) : $(id).removeAttribute("href");
+  }
   $("watching").hidden = state.writes || state.ended;
   $("take").hidden = !state.mayWrite;
   showTimeline();
@@ -353,7 +355,7 @@ $("tell").addEventListener("submit", (event) => {
   const prompt = $("prompt").value.trim(), seed = $("seed").value, transition = $("transition").value;
   if (!prompt && !seed && !transition) return $("prompt").focus();
   if (!state.live) {
-    if (prompt) { tell({ prompt }); cover("The model is loading …"); $("prompt").value = ""; }
+    if (prompt) { tell({ prompt }); $("prompt").value = ""; }
     return;
   }
   const cue = { ...(prompt && { prompt }), ...(transition && { transition }), ...(seed && { seed: Number(seed) }) };
