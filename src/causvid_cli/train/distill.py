@@ -206,6 +206,17 @@ class Distillation(TrainingRun):
             report=self.setting("prepare").report,
             note=self.note,
         )
+        if self.config.openings:
+            prepare(
+                self.latents / "openings",
+                self.codec,
+                text or self.text(),
+                long=self.config.openings.clips,
+                long_latent_frames=self.rollout.chunk_frames,
+                device=self.device,
+                seed=self.config.seed + 1,  # other stories than the clips'
+                report=self.setting("prepare").report,
+            )
 
     def pictures(self) -> None:
         self._teach("pictures", frames=1, shift=PICTURE_SHIFT)
@@ -216,25 +227,10 @@ class Distillation(TrainingRun):
     def openings(self) -> None:
         plan = self.config.openings
         assert plan is not None
-        folder = self.latents / "openings"
-
-        def make() -> None:
-            prepare(
-                folder,
-                self.codec,
-                self.text(),
-                long=plan.clips,
-                long_latent_frames=self.rollout.chunk_frames,
-                device=self.device,
-                seed=self.config.seed + 1,  # other stories than the clips'
-                report=self.setting("prepare").report,
-            )
-
-        on_first(make)
         train_openings(
             self.folder / "openings",
             self.learner(self.student_net(before="openings")),
-            LatentClips(folder),
+            LatentClips(self.latents / "openings"),
             plan,
             self.rollout,
             setting=self.setting("openings"),
