@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Literal
+from functools import cache, cached_property, lru_cache
+from typing import Any, Literal
 
 from .grammar import GRAMMAR
 from .inflect import plain_verb, plural_of, verb_forms
@@ -55,14 +55,7 @@ class Lexicon:
 
         All words of the storybook are understood; `shown` says what the pack has for those that it does not know.
         """
-        own = [
-            entry
-            for kind in NAMED
-            for name in words[kind]
-            if name not in getattr(VOCABULARY, f"{kind}s")
-            for entry in _forms(kind, name)
-        ]
-        return cls(_join((*own, *_entries())) if own else _storybook_phrases(), words)
+        return _lexicon(tuple((kind, tuple(names)) for kind, names in words.items()))
 
     def shown(self, kind: Kind, name: str, said: str) -> str | None:
         """What the pack shows for a name: itself, or what is nearest of what it knows; None where nothing is near."""
@@ -115,6 +108,19 @@ class Lexicon:
                 if now > ratio:
                     best, ratio = near, now
         return best
+
+
+@lru_cache(maxsize=8)  # a batch asks for that of its model once for each row
+def _lexicon(items: tuple[tuple[str, tuple[Any, ...]], ...]) -> Lexicon:
+    words = dict(items)
+    own = [
+        entry
+        for kind in NAMED
+        for name in words[kind]
+        if name not in getattr(VOCABULARY, f"{kind}s")
+        for entry in _forms(kind, name)
+    ]
+    return Lexicon(_join((*own, *_entries())) if own else _storybook_phrases(), words)
 
 
 def _parts(word: str) -> set[str]:
