@@ -9,12 +9,13 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer.testing
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import tiny_pack
@@ -78,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start, two tests at a time
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for whatever a script starts with `&`
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    typer.testing._get_command = cache(typer.testing._get_command)  # or each command run here builds all of them
     config.addinivalue_line("markers", "golden(kind, ...): run once for every recording of these kinds")
 
 
