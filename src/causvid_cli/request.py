@@ -1,5 +1,6 @@
 """What a user may ask for: its defaults, and what can be refused before anything slow is imported. No torch here."""
 
+import math
 import os
 import re
 import secrets
@@ -29,8 +30,8 @@ Size = tuple[int, int] | tuple[int, int, int] | str
 """Of a video's frames. (width, height), as they are shown; (width, height, times), as they are made, each pixel then
 shown as a square of so many times so many; or a name of `SIZES`."""
 NATIVE = "native"
-SIZES = ("small", "medium", NATIVE)
-"""Sizes by name: the model's facts say which they are (`PackFacts.sizes`)."""
+SIZES = ("small", "medium", "wide", "tall", NATIVE)
+"""Sizes by name: the model's facts say which they are (`PackFacts.sizes`), and whether it has them."""
 Vae = Literal["full", "tiny"]
 Quantize = Literal["none", "int8", "fp8"]
 Offload = Literal["none", "text", "group", "auto"]
@@ -247,14 +248,13 @@ def size_text(size: Size) -> str:
 
 def check_size(size: Size | None, facts: PackFacts) -> tuple[int, int, int]:
     """(width, height) as the codec makes them and how many times they are enlarged; None is the model's own size."""
-    native = (facts.width, facts.height)
-    named = {NATIVE: (*native, facts.enlarge)} | facts.sizes
+    named = named_sizes(facts)
     if size is None or isinstance(size, str):
         if (known := named.get(size or NATIVE)) is None:
             raise UsageError(f"--size {size}: {facts.name} has no size of that name; try {' or '.join(named)}")
         return known
     if not (isinstance(size, tuple) and len(size) in (2, 3) and {type(side) for side in size} == {int}):
-        own = tuple(facts.enlarge * side for side in native)
+        own = (facts.enlarge * facts.width, facts.enlarge * facts.height)
         raise UsageError(f"size {size!r}: must be (width, height), such as {own}")
     made, times = size[:2], size[2] if len(size) == 3 else 1
     size = (made[0] * times, made[1] * times)
@@ -263,15 +263,29 @@ def check_size(size: Size | None, facts: PackFacts) -> tuple[int, int, int]:
     if facts.enlarge == 1:
         Geometry(height=made[1], width=made[0])
         return *made, times
-    times = size[0] // native[0]
-    if times >= 1 and size == (native[0] * times, native[1] * times):
-        return *native, times
-    below = max(1, times)
-    choices = " or ".join(f"{native[0] * n}x{native[1] * n}" for n in (below, below + 1))
+    for width, height, _ in named.values():
+        times = size[0] // width
+        if times >= 1 and size == (width * times, height * times):
+            return width, height, times
+    width, height, _ = nearest_size(facts, size)
+    below = max(1, size[0] // width)
+    choices = " or ".join(f"{width * n}x{height * n}" for n in (below, below + 1))
+    painted = " or ".join(dict.fromkeys(f"{wide}x{high}" for wide, high, _ in named.values()))
     raise UsageError(
-        f"--size {size[0]}x{size[1]}: {facts.name} paints {native[0]}x{native[1]} cells, "
+        f"--size {size[0]}x{size[1]}: {facts.name} paints {painted} cells, "
         f"all enlarged by one whole number; try {choices}"
     )
+
+
+def named_sizes(facts: PackFacts) -> dict[str, tuple[int, int, int]]:
+    """Sizes of a model by name, its own first: (width, height) as the codec makes them, how many times enlarged."""
+    return {NATIVE: (facts.width, facts.height, facts.enlarge)} | facts.sizes
+
+
+def nearest_size(facts: PackFacts, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return which of `named_sizes` is nearest in shape to a (width, height); of equals the first."""
+    shape = max(size[0], 1) / max(size[1], 1)
+    return min(named_sizes(facts).values(), key=lambda known: abs(math.log(known[0] / known[1] / shape)))
 
 
 def check_device(name: str, *, option: str = "--device") -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 from commands import decode, fails, makes, run
-from tiny import tiny_facts
+from PIL import Image
+from tiny import tiny_facts, tiny_pack
 from tiny_wan import tiny_student
 
 pytest.importorskip("transformers")
@@ -71,10 +72,49 @@ def test_sizes_by_name_are_told_and_offered(student, monkeypatch):
     plan = makes("t2v", "a cat", "-m", student, "--size", "medium", "--dry-run").stdout
     assert "96x64 (48x32, 2 times enlarged) at" in plan
     fails(run("t2v", "a cat", "--size", "small"), 2, "--size small: storybook has no size of that name; try native")
-    fails(run("t2v", "a cat", "--size", "huge"), 2, "write WIDTHxHEIGHT, such as 512x512, or small, medium, native")
+    fails(
+        run("t2v", "a cat", "--size", "huge"),
+        2,
+        "write WIDTHxHEIGHT, such as 512x512, or small, medium, wide, tall, native",
+    )
     fails(run("t2v", "a cat", "-m", student, "--size", "32x16@300"), 2, "the longest side is 4096 pixels")
     monkeypatch.setattr(completion, "find_pack", lambda name: student)
     context = type("Context", (), {"params": {}})
     offered = dict(completion.sizes(context, ""))
     assert offered["small"] == "32x16, 3 times enlarged" and offered["native"] == "the model's own"
     assert load_facts(student).sizes == SIZES and tiny_facts().sizes == {}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    """A pack of cells in three shapes."""
+    sizes = {"wide": (112, 64, 2), "tall": (64, 112, 2)}
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "shapes", sizes=sizes, steps=(1000.0,))
+
+
+def test_cells_come_in_the_shapes_that_a_model_was_taught(shapes):
+    makes("t2v", "a cat", "-m", shapes, "--size", "wide", *SHORT, "-o", "wide.mkv")
+    makes("t2v", "a cat", "-m", shapes, "--size", "64x112", *SHORT, "-o", "tall.mkv")
+    makes("rerun", "wide.mkv", "--model", shapes, "-o", "again.mkv")
+    assert np.array_equal(decode("again.mkv"), decode("wide.mkv"))
+    assert (decode("wide.mkv").shape[1:3], decode("tall.mkv").shape[1:3]) == ((128, 224), (112, 64))
+    fails(
+        run("t2v", "a cat", "-m", shapes, "--size", "1280x720"),
+        2,
+        "paints 64x64 or 112x64 or 64x112 cells, all enlarged by one whole number; try 1232x704 or 1344x768",
+    )
+
+
+def test_a_file_is_set_in_motion_in_the_shape_nearest_to_its_own(shapes):
+    """A phone's clip is not stretched to a square; a size that is asked for goes before."""
+    makes("t2v", "a cat", "-m", shapes, "--size", "wide", *SHORT, "-o", "wide.mkv")
+    Image.fromarray(decode("wide.mkv")[0]).rotate(90, expand=True).save("tall.png")
+    for command, made in {
+        ("i2v", "tall.png", "it jumps"): (224, 128),
+        ("i2v", "tall.png", "it jumps", "--size", "native"): (128, 128),
+        ("extend", "wide.mkv", "it jumps"): (128, 224),
+        ("restyle", "wide.mkv", "a dog"): (128, 224),
+    }.items():
+        told = makes(*command, "-m", shapes, "--seed", 1, "-o", "b.mkv", "-y")
+        assert "stretched" not in told.stderr or "native" in command
+        assert decode("b.mkv").shape[1:3] == made, command

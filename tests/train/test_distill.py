@@ -307,7 +307,7 @@ def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypat
 
 TINY = TrainConfig(
     name="tiny",
-    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6),
+    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, wide=1),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
     rollout=RolloutFacts(window_frames=4, steps=(1000.0,), first_steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, supervise_rollout=True),
@@ -343,6 +343,7 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     facts = load_facts(run.pack)
     assert (facts.name, facts.steps, facts.first_steps) == ("tiny", (1000.0,), (1000.0, 500.0))
     assert facts.window_frames == 4
+    assert facts.sizes == {"wide": (112, 64, 8)}
     pipeline = load(run.pack, device="cpu")
     assert [len(pipeline.plan().steps_of(chunk)) for chunk in take_chunks(3, 1)] == [2, 1, 1]
     frames = pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64))

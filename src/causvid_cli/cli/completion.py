@@ -52,12 +52,12 @@ def sizes(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     width, height = facts.width, facts.height
     if facts.enlarge == 1:  # it paints other sizes too, too many to list
         known = {f"{width}x{height}": "the model's own", f"{height}x{width}": "turned"}
-        known |= {name: f"{size[0]}x{size[1]}, {size[2]} times enlarged" for name, size in facts.sizes.items()}
     else:
         times = takewhile(lambda n: n * max(width, height) <= LARGEST_SIDE, range(1, LARGEST_SIDE))
         ordered = sorted(times, key=lambda n: n != facts.enlarge)
         known = {f"{width * n}x{height * n}": f"{n} times enlarged" for n in ordered}
         known[f"{width * facts.enlarge}x{height * facts.enlarge}"] = "the model's own"
+    known |= {name: f"{size[0]}x{size[1]}, {size[2]} times enlarged" for name, size in facts.sizes.items()}
     known[NATIVE] = "the model's own"
     return [(size, what) for size, what in known.items() if size.startswith(incomplete)]
 

@@ -51,8 +51,9 @@ Size = Annotated[
     str | None,
     Option(
         metavar="SIZE",
-        help="Width and height in pixels, such as 512x512, or small, medium or native, of which the first two are "
-        "made quickly and enlarged by a whole number, as 256x144@3 is; if not given, the model's own.",
+        help="Width and height in pixels, such as 512x512, or one that the model has by name: native; small or medium, "
+        "made quickly and enlarged by a whole number, as 256x144@3 is; wide or tall. If not given, the model's own, "
+        "and of a picture or clip the shape nearest to it.",
         show_default=False,
         autocompletion=completion.sizes,
         rich_help_panel=VIDEO,

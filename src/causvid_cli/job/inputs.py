@@ -11,7 +11,7 @@ from causvid_cli.config import PackFacts, did_you_mean
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_frames
 from causvid_cli.job.job import AudioUsed, Input, sha256_of
-from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength, size_text
+from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength, nearest_size, size_text
 from causvid_cli.request import Size as AskedSize
 from causvid_cli.timecode import FASTEST_FPS, parse_time
 
@@ -124,10 +124,11 @@ class InputMedia:
         return None
 
     def _sizes(self, facts: PackFacts, codec: CodecFacts, own: Size, size: AskedSize | None) -> int:
-        """Settle `cells`; a model that makes any size makes one of the file's shape. Returns the enlargement."""
-        width, height, times = check_size(size, facts)
+        """Settle `cells`: of the shape of the file, or the nearest that the model has. Returns the enlargement."""
+        any_size = facts.enlarge == 1
+        width, height, times = check_size(size, facts) if size or any_size else nearest_size(facts, own)
         self.cells = (width, height)
-        if facts.enlarge == 1 and (size is None or isinstance(size, str)):
+        if any_size and (size is None or isinstance(size, str)):
             from causvid_cli.media.fit import model_size_for
 
             self.cells = model_size_for(own, self.cells, 2 * codec.spatial_factor)

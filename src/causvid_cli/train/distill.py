@@ -16,7 +16,7 @@ from causvid_cli.config import to_json
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.storybook import SQUARE, TALL, WIDE
+from causvid_cli.storybook import SQUARE
 from causvid_cli.train.autoencoder import OwnFrames, distinct_frames, train_autoencoder
 from causvid_cli.train.captions import read_prompts
 from causvid_cli.train.causal import train_causal
@@ -291,9 +291,7 @@ class Distillation(TrainingRun):
         )
 
     def judge(self) -> None:
-        clips = self.config.clips
-        told = {WIDE: clips.wide, TALL: clips.tall} if clips else {}
-        sizes = [SQUARE, *(size for size, count in told.items() if count)]
+        sizes = [SQUARE, *self.shapes.values()]
         train_judge(self.folder / "judge", self.words, self.plan("judge"), self.setting("judge"), sizes=sizes)
 
     def export(self) -> None:

@@ -20,7 +20,7 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import UsageError
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.storybook import Words
+from causvid_cli.storybook import TALL, WIDE, Frame, Words
 from causvid_cli.train.autoencoder import load_codec
 from causvid_cli.train.base_model import Base, load_base
 from causvid_cli.train.config import RolloutFacts, TrainConfig
@@ -101,9 +101,11 @@ class TrainingRun:
         sizes = config.data.sizes if config.data else ()
         if sizes and (facts.width, facts.height) not in sizes:
             facts = replace(facts, width=sizes[0][0], height=sizes[0][1])
+        shapes = {name: (size.width, size.height, facts.enlarge) for name, size in self.shapes.items()}
         return replace(
             facts,
             name=config.name,
+            sizes=facts.sizes | shapes,
             **asdict(rollout),
             sink_frames=0 if self.base is None else facts.sink_frames,
             context="clean_pass",  # which training runs, by the student itself
@@ -116,6 +118,13 @@ class TrainingRun:
             source=config.source or facts.source,
             files={},
         )
+
+    @property
+    def shapes(self) -> dict[str, Frame]:
+        """The shapes of its storybook clips that are not square, by name."""
+        clips = self.config.clips
+        told = {"wide": (WIDE, clips.wide), "tall": (TALL, clips.tall)} if clips else {}
+        return {name: size for name, (size, count) in told.items() if count}
 
     @property
     def rollout(self) -> RolloutFacts:
