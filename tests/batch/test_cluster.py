@@ -1,14 +1,16 @@
 """A cluster that is none is told of in one line, and a real one makes what processes of this machine make."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli.test_batch import wait_for, write
+from ray_cluster import cluster, processes
 
-from causvid_cli.batch import cluster
-from causvid_cli.batch.cluster import Cluster
+from causvid_cli.batch.cluster import Cluster, _knock
 from causvid_cli.batch.engine import WorkersError
 from causvid_cli.errors import ModelError
 
@@ -24,19 +26,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 )
 def test_an_address_where_nobody_answers(address):
     with pytest.raises(WorkersError, match=f"--ray {address}: nobody answers .*; write local, auto or HOST:PORT"):
-        cluster._knock(address)
-
-
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster()
-for _ in range(int(sys.argv[1])):
-    cluster.add_node(num_cpus=1, include_dashboard=False)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
+        _knock(address)
 
 
 @pytest.mark.slow
@@ -51,14 +41,38 @@ def test_a_cluster_makes_what_processes_make(tmp_path, nodes):
         subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
 
     batch("--dir", "here", "--workers", "2")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", CLUSTER, str(nodes)], text=True, **pipes) as running:
-        while ":" not in (address := running.stdout.readline().strip()) or " " in address:
-            assert running.poll() is None
+    with cluster(nodes) as (_, address):
         batch("--dir", "there", "--ray", address)
-        running.stdin.close()
     here, there = (
         {path.name: path.read_bytes() for path in Path(tmp_path, name).glob("*.mp4")} for name in ("here", "there")
     )
     assert here == there
     assert len(here) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("work")
+def test_a_node_without_the_model_has_it_from_the_cluster(tiny):
+    """The model's folder goes as soon as the driver has sent it; an actor that comes later loads it all the same."""
+    pytest.importorskip("ray")
+    write(*({"id": f"j{n}", "prompt": "a red car moves left", "seed": n, "length": "16f"} for n in range(6)))
+    shutil.copytree(tiny, "pack")
+    command = [
+        sys.executable,
+        "-m",
+        "causvid_cli",
+        "batch",
+        "jobs.jsonl",
+        "--model",
+        "./pack",
+        "-q",
+        "--max-tries",
+        "9",
+    ]
+    with cluster(1) as (nodes, address), subprocess.Popen([*command, "--ray", address]) as batch:
+        wait_for(lambda: list(Path("jobs").glob("*.mp4")))
+        shutil.move("pack", "elsewhere")
+        for actor in processes("ray::_Actor"):
+            actor.kill()
+        assert batch.wait() == 0
+    assert len(list(Path("jobs").glob("*.mp4"))) == 6

@@ -224,7 +224,50 @@ def wait_for(condition, *, seconds=60.0):
     raise AssertionError("it never came")
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit that Linux keeps")
+def test_a_job_that_needs_too_much_memory_fails_alone_and_passes_where_there_is_more():
+    write(*({"id": name, "prompt": "a red car moves left", "seed": 1, "length": "16f"} for name in ("a", "b")))
+    with Path("jobs.jsonl").open("a") as file:
+        file.write('{"id": "large", "prompt": "a cat", "seed": 1, "length": "16f", "size": "4096x4096"}\n')
+    command = [sys.executable, "-m", "causvid_cli", "batch", "jobs.jsonl", "--max-tries", "2", "-q"]
+    done = subprocess.run(["bash", "-c", 'ulimit -v 2000000 && exec "$@"', "bash", *command], stdout=subprocess.DEVNULL)
+    assert done.returncode == 8
+    assert [line["id"] for line in lines("results.jsonl")] == ["a", "b"]
+    (failed,) = lines("failed.jsonl")
+    assert (failed["id"], failed["tries"]) == ("large", 2)
+    assert failed["what"].startswith("out of memory")
+    makes("batch", "jobs.jsonl", "--retry-failed", "-q")
+    assert [line["id"] for line in lines("results.jsonl")] == ["a", "b", "large"]
+
+
+CLOCK = """
+import itertools, os, time
+jumps = itertools.cycle([0, -1e9, 1e9])
+for name in ("time", "time_ns"):
+    setattr(time, name, lambda real=getattr(time, name): real() + type(real())(next(jumps)))
+"""
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_changes_nothing(monkeypatch):
+    write(*({**ROWS[2], "id": f"j{number}", "seed": number} for number in range(6)))
+    makes("batch", "jobs.jsonl", "--dir", "calm", "-q")
+    Path("sitecustomize.py").write_text(CLOCK)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    command = [sys.executable, "-m", "causvid_cli", "batch", "jobs.jsonl", "--workers", "2", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
+        wait_for(lambda: list(Path("jobs").glob("*.mp4")))
+        running.kill()
+    for number, path in enumerate(sorted(Path().rglob("*.*"))):  # files of tomorrow, and of long ago
+        os.utime(path, ns=(0, (-1) ** number * 10**18 + 10**18))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    made, calm = ({path.name: path.read_bytes() for path in Path(name).glob("*.mp4")} for name in ("jobs", "calm"))
+    assert made == calm
+    assert all(0 <= line["seconds"] < 600 for line in lines("results.jsonl"))
+
+
+@pytest.mark.parametrize("count", [15, pytest.param(3334, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "txt"])
 def test_hostile_files_end_in_mistakes_of_one_line_each(kind, count):
     rng, path = random.Random(kind), Path(f"jobs.{kind}")

@@ -155,7 +155,10 @@ def with_pack_here(message: Mapping[str, Any]) -> dict[str, Any]:
 def _connect(ray: Any, address: str) -> None:
     """Join a cluster, or start one of this machine. Raises WorkersError in one line when none answers in time."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet = {"logging_level": "ERROR", "log_to_driver": bool(os.environ.get("CAUSVID_DEBUG"))}
+    debug = bool(os.environ.get("CAUSVID_DEBUG"))
+    quiet = {"logging_level": "ERROR", "log_to_driver": debug}
+    if not debug:  # a node's death would be told on stdout, with its log, among what is there for programs
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
     if address == "local":
         ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return
