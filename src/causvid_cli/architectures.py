@@ -43,6 +43,8 @@ class TransformerConfig:
     added_kv_proj_dim: Width | None = None
     rope_max_seq_len: Width = 1024
     pos_embed_seq_len: Width | None = None
+    grid_embed_size: Annotated[int, Interval(ge=0, le=1024)] = 0
+    """Our own: see `network/layers.py`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

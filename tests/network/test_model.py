@@ -7,6 +7,7 @@ import torch
 from tiny import SHAPE, tiny_transformer
 from torch import Tensor
 
+from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.masks import frame_mask, teacher_forcing_mask
@@ -25,9 +26,9 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def model() -> CausalTransformer:
-    return tiny_transformer()
+@pytest.fixture(scope="module", params=[0, 4], ids=["wan", "grid"])
+def model(request) -> CausalTransformer:
+    return tiny_transformer(shape=replace(SHAPE, grid_embed_size=request.param))
 
 
 def latents(frames: int, *, seed: int = 0, batch: int = 1) -> Tensor:
@@ -243,3 +244,15 @@ def test_gradient_checkpointing_changes_no_gradient():
     assert all(gradient.abs().max() > 0 for name, gradient in gradients[0].items() if "bias" not in name)
     for name, gradient in gradients[0].items():
         assert torch.equal(gradient, gradients[1][name]), name
+
+
+def test_a_network_with_a_grid_knows_where_a_patch_stands():
+    """Of equal patches Wan's network makes equal ones, as all that each sees of the others is the same."""
+    for size, is_placed in ((0, False), (2, True)):
+        model = tiny_transformer(shape=replace(SHAPE, grid_embed_size=size))
+        out = model.forward_whole(torch.ones(1, 24, 1, CELLS, CELLS), 1000.0, prompt_of(model))
+        patches = out.unflatten(4, (2, 2)).unflatten(3, (2, 2)).permute(3, 5, 0, 1, 2, 4, 6).flatten(0, 1)
+        assert torch.allclose(patches, patches[:1], atol=1e-4) != is_placed
+    assert "grid_embed_size" not in tiny_transformer().config
+    with pytest.raises(UsageError, match="1x3 patches a frame: the network was taught at most 2 rows and columns"):
+        model.forward_whole(torch.ones(1, 24, 1, 2, 6), 1000.0, prompt_of(model))

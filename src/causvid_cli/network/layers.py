@@ -29,7 +29,9 @@ class Config(dict[str, Any]):
 class WanTransformer3DModel(nn.Module):
     """Patch embedding, condition embedder, blocks, last norm and projection; text to video only.
 
-    `config` holds the arguments. gradient_checkpointing: whether blocks are computed again for the backward pass.
+    `config` holds the arguments. grid_embed_size: how many rows and columns of patches have learned vectors
+    (`CausalTransformer`); 0: none, as Wan. gradient_checkpointing: whether blocks are computed again for the backward
+    pass.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class WanTransformer3DModel(nn.Module):
         num_layers: int = 40,
         cross_attn_norm: bool = True,
         eps: float = 1e-6,
+        grid_embed_size: int = 0,
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
@@ -61,6 +64,7 @@ class WanTransformer3DModel(nn.Module):
             num_layers=num_layers,
             cross_attn_norm=cross_attn_norm,
             eps=eps,
+            **({"grid_embed_size": grid_embed_size} if grid_embed_size else {}),  # Wan has none, nor says so
         )
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -71,6 +75,8 @@ class WanTransformer3DModel(nn.Module):
         self.norm_out = FloatLayerNorm(dim, eps, elementwise_affine=False)
         self.proj_out = nn.Linear(dim, out_channels * prod(patch_size))
         self.scale_shift_table = nn.Parameter(random_rows(2, dim))
+        if grid_embed_size:
+            self.grid_embed = nn.Parameter(0.5 * torch.randn(2, grid_embed_size, dim))
         self.gradient_checkpointing = False
 
     @classmethod

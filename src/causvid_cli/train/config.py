@@ -242,6 +242,8 @@ class NetworkConfig:
     text_dim: Size = 64
     prediction: Literal["flow", "x0"] = "flow"
     """What the network returns."""
+    grid_embed_size: Annotated[int, Interval(ge=0, le=1024)] = 0
+    """Rows and columns of patches that the network is told apart, at least those of its largest clips; 0: none."""
     student_layers: Annotated[int, Interval(ge=0, le=65_536)] = 0
     """Blocks of the student, where it is to be smaller and faster than what it begins from; 0: as many."""
 

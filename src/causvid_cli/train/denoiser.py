@@ -24,6 +24,7 @@ def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransform
         freq_dim=128,
         ffn_dim=shape.ffn_dim,
         num_layers=shape.layers,
+        grid_embed_size=shape.grid_embed_size,
     )
     nn.init.zeros_(net.proj_out.weight)
     nn.init.zeros_(net.proj_out.bias)
