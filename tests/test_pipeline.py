@@ -400,7 +400,7 @@ def test_what_was_told_is_a_script_that_makes_the_same_video(pipeline, seed):
         ({"given": np.zeros((3, 64, 64, 3), np.uint8)}, "3 frames do not fill whole latent frames; try 4"),
         ({"guidance": 0}, "guidance 0: must be 1 to 20"),
         ({"guidance": float("nan")}, "guidance nan: must be 1 to 20"),
-        ({"switch": "fade"}, "switch 'fade': unknown; try recache, soft, cut"),
+        ({"switch": "fade"}, "switch fade: unknown; try recache, soft or cut"),
     ],
 )
 def test_what_a_call_cannot_mean_is_refused_at_the_call(asked, complaint, tiny):

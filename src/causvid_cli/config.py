@@ -237,6 +237,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def check_choice(value: str | None, known: Iterable[str], *, name: str) -> Any:
+    """Return a word of a short list, or None where nothing was said.
+
+    Raises UsageError for another; it tells of none that begins with `_`.
+    """
+    if value is not None and value not in (known := list(known)):
+        *others, last = (word for word in known if not word.startswith("_"))
+        choices = f"{', '.join(others)} or {last}" if others else last
+        raise UsageError(f"{name} {value}: unknown; try {choices}{did_you_mean(value, known)}")
+    return value
+
+
 @cache
 def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter

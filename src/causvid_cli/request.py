@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
-from causvid_cli.config import PackFacts, Rope, did_you_mean
+from causvid_cli.config import PackFacts, Rope, check_choice
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Geometry
 from causvid_cli.timecode import parse_frames, parse_size, parse_whole
@@ -122,11 +122,7 @@ class Loading:
     def __post_init__(self) -> None:
         kinds = {name: get_args(kind) for name, kind in (("vae", Vae), ("quantize", Quantize), ("offload", Offload))}
         for name, known in (kinds | {"attention": ATTENTION}).items():
-            if (given := getattr(self, name)) not in known:
-                *common, last = (kind for kind in known if not kind.startswith("_"))
-                raise UsageError(
-                    f"--{name} {given}: unknown; try {', '.join(common)} or {last}{did_you_mean(given, known)}"
-                )
+            check_choice(getattr(self, name), known, name=f"--{name}")
 
 
 LOADING = Loading()
@@ -177,12 +173,11 @@ def first_steps(count: int, facts: PackFacts) -> tuple[float, ...] | None:
     return own if own and (count == len(facts.steps) or len(own) > count) else None
 
 
-def check_rope(rope: str | None, facts: PackFacts) -> Rope | None:
+def check_rope(asked: str | None, facts: PackFacts) -> Rope | None:
     """How a video's frames stand in time, where that is not as the model has it; None is the model's own."""
-    if rope is None:
+    if asked is None:
         return None
-    if rope not in ROPES:
-        raise UsageError(f"--rope {rope}: unknown; try {' or '.join(ROPES)}")
+    rope: Rope = check_choice(asked, ROPES, name="--rope")
     if facts.recompute and rope == "absolute":
         raise UsageError(f"--rope {rope}: {facts.name} counts its past from 0 for every chunk; leave it out")
     return None if rope == facts.rope or not facts.sink_frames else rope
@@ -296,6 +291,4 @@ def check_device(name: str, *, option: str = "--device") -> str:
 
 
 def check_dtype(name: str) -> str:
-    if name not in (AUTO, *DTYPES):
-        raise UsageError(f"--dtype {name}: unknown; try auto, {', '.join(DTYPES)}")
-    return name
+    return str(check_choice(name, (AUTO, *DTYPES), name="--dtype"))

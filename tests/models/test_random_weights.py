@@ -145,7 +145,7 @@ def test_random_weights_are_not_those_of_a_pack(small_networks):
         (["--random-weights", "self-forcin"], 4, "no checkpoint 'self-forcin' is known; did you mean self-forcing?"),
         (["--random-weights", "wan2.1-1.3b"], 4, "wan2.1-1.3b is bidirectional"),
         (["--random-weights", "longlive", "--model", "storybook"], 2, "--random-weights and --model storybook"),
-        (["--random-weights", "longlive", "--vae", "small"], 2, "--vae small: unknown; try full or tiny"),
+        (["--random-weights", "longlive", "--vae", "small"], 2, "--vae small: unknown; try auto, full or tiny"),
     ],
 )
 def test_what_there_is_not_is_refused_in_one_line(work, options, code, complaint):

@@ -119,7 +119,7 @@ def test_cues_begin_at_0_and_rise(cues, message):
     ("fields", "message"),
     [
         ({"prompt": " "}, "prompt is empty"),
-        ({"transition": "fade"}, "transition 'fade': unknown; try recache, soft, cut"),
+        ({"transition": "fade"}, "transition fade: unknown; try recache, soft or cut"),
         ({"transition": "cut", "blend_chunks": 1}, "blend and transition cut contradict"),
         ({"strength": 1.5}, "strength 1.5: must be 0 to 1"),
         ({"strength": float("nan")}, "must be 0 to 1"),

@@ -541,7 +541,7 @@ def test_to_and_schema_and_upgrade_print_texts(tiny):
     [
         ((), "no script; name one"),
         (("none.yaml",), "the script cannot be read: no such file or directory"),
-        (("a.yaml", "--to", "srt"), "--to srt: unknown; try yaml, vtt, ffmetadata"),
+        (("a.yaml", "--to", "srt"), "--to srt: unknown; try yaml, vtt or ffmetadata"),
         (("a.yaml", "--check", "--to", "yaml"), "--check and --to do not go together"),
         (("a.vtt", "--upgrade"), "a.vtt is another format; try --to yaml"),
         (("a.yaml", "--check", "--switch", "40"), "--switch 40: a.yaml says it itself"),

@@ -13,11 +13,10 @@ import typer
 from causvid_cli.cli import console, settings
 from causvid_cli.cli.command import HELP_OPTIONS, Group, PlainCommand, examples, show_help
 from causvid_cli.cli.settings import Found, Words
-from causvid_cli.config import did_you_mean
+from causvid_cli.config import check_choice, did_you_mean
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import write_text
 from causvid_cli.geometry import HOLDS
-from causvid_cli.job.inputs import check_choice
 from causvid_cli.models.packs import find_pack
 from causvid_cli.request import (
     ATTENTION,

@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any, TextIO
 
-from causvid_cli.config import to_json
-from causvid_cli.errors import UsageError
+from causvid_cli.config import check_choice, to_json
 
 LONGEST_MESSAGE = 1000
 """Characters: a user may have typed more."""
@@ -53,19 +52,13 @@ def set_verbose(value: int) -> int:
 
 def set_color(value: str | None) -> str | None:
     """Callback of --color. Raises UsageError for another word."""
-    voice.color = _one_of(value or "auto", COLORS, "--color")
+    voice.color = check_choice(value or "auto", COLORS, name="--color")
     return value
 
 
 def set_progress(value: str) -> str:
     """Callback of --progress. Raises UsageError for another word."""
-    voice.progress = _one_of(value, PROGRESS, "--progress")
-    return value
-
-
-def _one_of(value: str, known: Sequence[str], name: str) -> str:
-    if value not in known:
-        raise UsageError(f"{name} {value}: unknown; try {', '.join(known[:-1])} or {known[-1]}")
+    voice.progress = check_choice(value, PROGRESS, name="--progress")
     return value
 
 

@@ -14,10 +14,10 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.generate import make_script
 from causvid_cli.cli.task import chosen_model, chosen_rates, grid_of, length_of_sound, open_audio, retiming_of
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, check_choice
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import HOLDS, ChunkGrid
-from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip, check_choice
+from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip
 from causvid_cli.request import FITS, STRENGTH, check_size
 from causvid_cli.timecode import Retiming
 
@@ -146,8 +146,7 @@ def given_by(script: "Script", *, fit: str | None, hold: str | None, context: st
 
 def _check_choice(*, check: bool, to: str | None, upgrade: bool, output: str | None) -> None:
     """Raises UsageError for options that contradict each other."""
-    if to is not None and to not in EXPORTS:
-        raise UsageError(f"--to {to}: unknown; try {', '.join(EXPORTS)}")
+    check_choice(to, EXPORTS, name="--to")
     asked = [
         name for name, given in (("--check", check), ("--to", to), ("--upgrade", upgrade), ("-o", output)) if given
     ]

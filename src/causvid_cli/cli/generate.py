@@ -12,10 +12,11 @@ from causvid_cli.cli.command import Command, examples
 from causvid_cli.cli.talk import THRESHOLD_DB, Talk, TalkPrompt, TalkThreshold, check_talk, led_by_sound
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
+from causvid_cli.config import check_choice
 from causvid_cli.errors import UsageError
 from causvid_cli.files import IS_ADDRESS, is_address
 from causvid_cli.geometry import HOLDS
-from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip, check_choice
+from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip
 from causvid_cli.request import FITS, LONGEST_PROMPT, STRENGTH, check_prompt
 from causvid_cli.script import Script, script_of
 from causvid_cli.timecode import parse_fps, parse_size

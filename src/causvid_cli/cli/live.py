@@ -24,10 +24,11 @@ from causvid_cli.cli.talk import (
 )
 from causvid_cli.cli.task import make_tasks
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
+from causvid_cli.config import check_choice
 from causvid_cli.errors import DeviceError, UsageError
 from causvid_cli.extras import require
 from causvid_cli.geometry import HOLDS
-from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip, check_choice
+from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip
 from causvid_cli.live.clock import Clock
 from causvid_cli.request import ENDLESS, FITS, STRENGTH, check_prompt
 from causvid_cli.script import read_keys, script_of

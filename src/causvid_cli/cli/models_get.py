@@ -11,7 +11,7 @@ import typer
 from causvid_cli.cli import completion, console, options
 from causvid_cli.cli.command import PlainCommand, examples
 from causvid_cli.cli.progress import ByteBar
-from causvid_cli.config import FACTS_FILE, ContextForm, SinkPlacement, load_facts
+from causvid_cli.config import FACTS_FILE, ContextForm, SinkPlacement, check_choice, load_facts
 from causvid_cli.errors import UsageError
 from causvid_cli.models.catalogue import Checkpoint, find_checkpoint, is_non_commercial, timestep
 from causvid_cli.paths import models_folder
@@ -83,7 +83,7 @@ def pull(
     heeded.
     """
     checkpoint = find_checkpoint(name)
-    _check_dtype(dtype)
+    check_choice(dtype, DTYPES, name="--dtype")
     from causvid_cli.models.install import hub
     from causvid_cli.models.install.build_pack import check_name
     from causvid_cli.models.packs import sweep
@@ -220,7 +220,7 @@ def import_(
     The file is recognised by the names and shapes of its tensors, read piece by piece, and left as it is. A .pt file
     is opened once, in a process of its own that runs no code of it.
     """
-    _check_dtype(dtype)
+    check_choice(dtype, DTYPES, name="--dtype")
     from causvid_cli.models.install.build_pack import check_name
     from causvid_cli.models.packs import sweep
 
@@ -240,9 +240,9 @@ def import_(
         "warp_steps": warp,
         "window_frames": window,
         "sink_frames": sink,
-        "rope": _one_of("--rope", rope, ROPES),
-        "sink_placement": _one_of("--sink-placement", sink_placement, SINK_PLACEMENTS),
-        "context": _one_of("--context", context, CONTEXT_FORMS),
+        "rope": check_choice(rope, ROPES, name="--rope"),
+        "sink_placement": check_choice(sink_placement, SINK_PLACEMENTS, name="--sink-placement"),
+        "context": check_choice(context, CONTEXT_FORMS, name="--context"),
         "license": licence,
     }
     request = ImportRequest(
@@ -381,17 +381,6 @@ def _hub_bars() -> Iterator[None]:
     finally:
         if not silent:
             enable_progress_bars()
-
-
-def _check_dtype(dtype: str | None) -> None:
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}: unknown; try {', '.join(DTYPES)}")
-
-
-def _one_of(option: str, word: str | None, known: tuple[str, ...]) -> str | None:
-    if word is not None and word not in known:
-        raise UsageError(f"{option} {word}: unknown; try {' or '.join(known)}")
-    return word
 
 
 def _timesteps(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -9,17 +9,17 @@ from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from causvid_cli.cli import console
 from causvid_cli.cli.shots import in_shots
 from causvid_cli.cli.torchrun import process_count
 from causvid_cli.cli.video_options import VideoOptions
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, check_choice
 from causvid_cli.errors import OutputError, UsageError
 from causvid_cli.files import output_file
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.job.inputs import InputMedia, check_choice
+from causvid_cli.job.inputs import InputMedia
 from causvid_cli.job.job import AudioUsed, Job, ModelUsed
 from causvid_cli.models.memory import Video
 from causvid_cli.models.resolve import ResolvedModel, resolve_model, with_usual_vae
@@ -35,6 +35,7 @@ from causvid_cli.request import (
     Interpolate,
     Loading,
     Size,
+    Vae,
     check_device,
     check_dtype,
     check_endless,
@@ -407,8 +408,9 @@ def _check_together(options: VideoOptions) -> None:
 def _loading(options: VideoOptions) -> tuple[Loading, tuple[Path, ...]]:
     """How the model is to be loaded, and where its LoRAs lie. Raises UsageError, ModelError for a LoRA not there."""
     loras = [parse_lora(text) for text in options.lora or ()]
+    vae = check_choice(options.vae, (AUTO, *get_args(Vae)), name="--vae")
     loading = Loading(
-        vae="full" if options.vae == AUTO else options.vae,  # type: ignore[arg-type]  # it is checked there
+        vae="full" if vae == AUTO else vae,
         loras=tuple(lora_use(path, weight) for path, weight in loras),
         quantize=options.quantize,  # type: ignore[arg-type]
         offload=options.offload,  # type: ignore[arg-type]

@@ -1,13 +1,13 @@
 """The user's file that a video begins from: a photo, the end of a clip, or a clip to be made anew. Loads no torch."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from causvid_cli.config import PackFacts, did_you_mean
+from causvid_cli.config import PackFacts
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_frames
 from causvid_cli.job.job import AudioUsed, Input, sha256_of
@@ -410,12 +410,3 @@ def parse_colour(text: str, *, name: str = "--background") -> tuple[int, int, in
         raise UsageError(f"{name} {text!r} is no colour; write #RRGGBB, such as #ffffff for white")
     red, green, blue = (int(part, 16) for part in match.groups())
     return red, green, blue
-
-
-def check_choice(value: str, known: Sequence[str], *, name: str) -> Any:
-    """Return a word of a short list. Raises UsageError for another."""
-    if value not in known:
-        raise UsageError(
-            f"{name} {value}: unknown; try {', '.join(known[:-1])} or {known[-1]}{did_you_mean(value, known)}"
-        )
-    return value

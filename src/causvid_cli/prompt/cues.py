@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
+from causvid_cli.config import check_choice
 from causvid_cli.errors import UsageError
 from causvid_cli.request import TRANSITIONS, Transition, check_prompt, check_seed
 
@@ -34,8 +35,7 @@ class Cue:
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
-        if self.transition not in TRANSITIONS:
-            raise UsageError(f"transition {self.transition!r}: unknown; try {', '.join(TRANSITIONS)}")
+        check_choice(self.transition, TRANSITIONS, name="transition")
         if self.blend_chunks and self.transition == "cut":
             raise UsageError("blend and transition cut contradict each other; leave one out")
         if not 0 <= self.strength <= 1:

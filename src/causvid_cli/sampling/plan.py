@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from causvid_cli.config import PackFacts, Rope
-from causvid_cli.errors import UsageError
+from causvid_cli.config import PackFacts, Rope, check_choice
 from causvid_cli.geometry import Chunk, ChunkGrid, CodecFacts, Geometry
 from causvid_cli.request import (
     DEFAULT_LENGTH,
@@ -101,8 +100,7 @@ def make_plan(
     prefix_frames: video frames before the first chunk. shows_given: whether the video begins with them.
     """
     check_guidance(options.guidance)
-    if options.switch not in TRANSITIONS:
-        raise UsageError(f"switch {options.switch!r}: unknown; try {', '.join(TRANSITIONS)}")
+    check_choice(options.switch, TRANSITIONS, name="switch")
     steps, first = make_steps(facts, options.steps, options.strength)
     frames = parse_length(options.length, fps=options.fps or frame_rate(facts))
     width, height, factor = check_size(options.size, facts)
