@@ -76,6 +76,15 @@ def test_the_first_prompt_may_come_from_the_program(tiny):
     assert read_script(Path("x.causvid.yaml")).cues[0].prompt == PROMPT
 
 
+def test_what_is_wrong_is_said_before_a_first_prompt_is_asked_for(tiny):
+    for options, code, complaint in (
+        (("-m", "nowhere"), 4, "no model .nowhere."),
+        (("-m", tiny, "--size", "9x9"), 2, "--size 9x9: tiny paints 64x64 cells"),
+        (("-m", tiny, "-o", "{slag}.mp4"), 2, "unknown field {slag}"),
+    ):
+        fails(run("live", "--stdin", *options, input=""), code, complaint)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -191,6 +191,10 @@ def live(
         to_pipe=video_options.output == "-",
         on_terminal=has_terminal and not page,
     )
+    if prompt is None:  # what is wrong is said before anybody is asked for one
+        make_tasks(
+            "live", script_of("what is told first"), replace(video_options, length=video_options.length or ENDLESS)
+        )
     with on_page(talk, port, opens=not no_open) if page else nullcontext():
         given: InputMedia | None = None
         if prompt is not None and Path(prompt).suffix.lower() in SCRIPTS:
