@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import causvid_cli
-from causvid_cli.config import from_data, from_json, to_json
+from causvid_cli.config import PackFacts, from_data, from_json, to_json
 from causvid_cli.errors import MediaError, UsageError
 
 
@@ -58,3 +58,10 @@ def test_json_is_written_in_one_place():
     source = Path(causvid_cli.__file__).parent
     writers = {str(path.relative_to(source)) for path in source.rglob("*.py") if "json.dump" in path.read_text()}
     assert writers == {"config.py"}
+
+
+def test_half_a_character_is_refused_with_its_place():
+    with pytest.raises(
+        UsageError, match=r"^there: Invalid JSON: [a-z ]+ hex escape at line 1 column 1"
+    ):
+        from_json(PackFacts, '{"name": "\\ud800"}', where="there")

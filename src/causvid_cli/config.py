@@ -267,7 +267,10 @@ def _complaint(kind: Any, problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{path}: missing"
     said = problem["msg"].removeprefix("Input ").replace("should be", "must be").replace("should have", "must have")
-    return f"{path}: {said}, got {shown(problem['input'])}"
+    where = (
+        f"{path}: " if path else ""
+    )  # of the whole: half a surrogate pair, say, which json reads and pydantic does not
+    return f"{where}{said}, got {shown(problem['input'])}"
 
 
 def _field_names(kind: Any, path: Iterable[str | int]) -> list[str]:

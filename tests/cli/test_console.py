@@ -104,7 +104,9 @@ def test_colour_is_where_it_is_wanted(color, environment, on_terminal, colored, 
 def test_words_that_the_options_do_not_know_are_refused():
     with pytest.raises(UsageError, match="^--color red: unknown; try auto, always or never$"):
         console.set_color("red")
-    with pytest.raises(UsageError, match="^--progress line: unknown; try auto, bar, plain or none; did you mean plain[?]$"):
+    with pytest.raises(
+        UsageError, match="^--progress line: unknown; try auto, bar, plain or none; did you mean plain[?]$"
+    ):
         console.set_progress("line")
 
 
