@@ -61,7 +61,5 @@ def test_json_is_written_in_one_place():
 
 
 def test_half_a_character_is_refused_with_its_place():
-    with pytest.raises(
-        UsageError, match=r"^there: Invalid JSON: [a-z ]+ hex escape at line 1 column 1"
-    ):
+    with pytest.raises(UsageError, match=r"^there: Invalid JSON: [a-z ]+ hex escape at line 1 column 1"):
         from_json(PackFacts, '{"name": "\\ud800"}', where="there")
