@@ -4,12 +4,15 @@ Names and shapes do not tell how a transformer was trained: a causal student and
 made from have the same.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, Literal
 
+from causvid_cli.config import to_json
 from causvid_cli.errors import ModelError
 from causvid_cli.models.catalogue import catalogue
 from causvid_cli.models.empty import PartName, empty_network
@@ -120,7 +123,12 @@ TITLES: dict[PartName, str] = {
 
 def module_shapes(part: PartName, config: Mapping[str, Any]) -> dict[str, Shape]:
     """Names and shapes of all tensors of a network, as its class has them."""
-    state = empty_network(part, config).state_dict()
+    return dict(_module_shapes(part, to_json(config, sort_keys=True)))
+
+
+@lru_cache(maxsize=16)  # a pull of several files asks for the same again
+def _module_shapes(part: PartName, config: str) -> dict[str, Shape]:
+    state = empty_network(part, json.loads(config)).state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes.pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
     return shapes
