@@ -191,7 +191,7 @@ def live(
         to_pipe=video_options.output == "-",
         on_terminal=has_terminal and not page,
     )
-    if prompt is None:  # what is wrong is said before anybody is asked for one
+    if prompt is None and not (image or clip or source):  # what is wrong is said before anybody is asked for one
         make_tasks(
             "live", script_of("what is told first"), replace(video_options, length=video_options.length or ENDLESS)
         )
