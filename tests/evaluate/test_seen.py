@@ -41,7 +41,7 @@ def test_a_natural_colour_is_asked_by_the_word_that_is_seen():
         ({"camera": "pan left"}, 1, {"camera": "pan left", "mirrored": UNSEEN}),
         ({"scene": "space", "sky": "rain"}, 0, {"sky": UNSEEN}),  # nothing falls there
         ({"relation": "chases", "other": "cat"}, 0, {"action": UNSEEN, "relation": "chases", "other": "cat"}),
-        ({"action": "reads", "count": 2}, 0, {"action": UNSEEN, "count": 2}),
+        ({"action": "reads", "count": 2}, 0, {"action": "reads", "count": 2}),
         (
             {"action": "stays still", "relation": "right of", "other": "cat", "other_colour": "blue"},
             0,

@@ -22,8 +22,17 @@ import numpy as np
 
 from causvid_cli.storybook import ALL_WORDS, SQUARE, VOCABULARY, Frame, Shown, Story, Words, show_script
 from causvid_cli.storybook.cast import SIZES, cast
-from causvid_cli.storybook.motion import CHANGED, FLASH, LARGE, RISE_FRAMES, SHRUNK, SIZE_FRAMES, TRAVELS, clock
-from causvid_cli.storybook.render import ZOOM_FRAMES
+from causvid_cli.storybook.motion import (
+    CHANGED,
+    FLASH,
+    LARGE,
+    RISE_FRAMES,
+    SHRUNK,
+    SIZE_FRAMES,
+    TRAVELS,
+    ZOOM_FRAMES,
+    clock,
+)
 from causvid_cli.storybook.skies import scene_frames
 from causvid_cli.storybook.sprites import SCALE_STEPS
 
@@ -127,8 +136,6 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
         return found | ({} if whole else done | {"action": UNSEEN, "target": UNSEEN})
     if story.action == "falls" and since > 0:
         return found | done
-    if story.action in ("reads", "writes") and story.count == 2:
-        return found | done | {"action": UNSEEN}
     if story.action not in is_over:
         return found
     has_size = "size" in words

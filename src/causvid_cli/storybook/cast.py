@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from .motion import CENTRE, MOTIONS, SPEED, START, TRAVELS, Pose, clock, idle, pose_at, turned
+from .motion import CENTRE, MOTIONS, SPEED, START, TRAVELS, Pose, clock, idle, pose_at, turned, zoom_at
 from .scenes import SIZE
 from .sprites import CYCLE, SCALE_STEPS, sprite
 from .story import Story
 from .vocabulary import VOCABULARY
 
 SIZES = {"normal": 1.0, "small": 0.6, "big": 1.25}
-CROWDS = {1: (1.0, (0,)), 2: (0.7, (-15, 15)), 3: (0.5, (-20, 0, 20))}
+CROWDS = {1: (1.0, (0,)), 2: (0.625, (-12, 12)), 3: (0.5, (-16, 0, 16))}
 """For each count, the size of each, and where they stand."""
-PAIR = 0.62
+PAIR = 0.625
 """Size of each of two."""
-APART = 15
+APART = 16
 """Columns from the middle of two to the middle of each."""
-LAGS = {"follows": 11, "chases": 8}
+LAGS = {"follows": 12, "chases": 8}
 """Frames by which one is after the other."""
-BEHIND = (-9, 7)
+BEHIND = (-8, 8)
 """Columns and rows by which one stands behind the other."""
+LATTICE, CELL = 4, 8
+"""Columns between the places where things stand, and between those where they turn round. A codec that cuts frames into
+cells of this side, and a network after it, then meet a drawing in a few places only: it is drawn the more cleanly."""
+SCALES = 5
+"""Scale steps between the sizes of sprites; none is smaller than four of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,8 @@ def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, .
     size, places = CROWDS[story.count]
     factor = size * SIZES[story.size]
     lead = _travel(story, t, column, factor, max(places), width)
-    return tuple(_actor(story, _as_member(story, lead, t, factor, place)) for place in places)
+    factor *= zoom_at(story, t)
+    return tuple(_actor(story, _as_member(story, lead, t, factor, place, places)) for place in places)
 
 
 def begins(story: Story, width: int = SIZE) -> int:
@@ -69,16 +76,20 @@ def _travel(story: Story, t: int, column: int, factor: float, reach: int, width:
     """The pose of the middle of one or of several, `reach` columns to either side; turned at the edges."""
     assert story.subject is not None
     pose = pose_at(story, t, column)
-    half = min(width // 2 - 1, half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach)
+    half = half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach
     if story.action in TRAVELS:
-        return turned(pose, column=column, t=clock(story, t), half=half, width=width)
-    return replace(pose, x=min(max(column, half), width - half))
+        half = min(_to_turn(half), width // 2 - CELL)
+        return turned(pose, column=_on_lattice(column), t=clock(story, t), half=half, width=width)
+    if story.action == "jumps":
+        pose = replace(pose, rise=(pose.rise + 1) // LATTICE * LATTICE)
+    half = min(half, width // 2 - 1)
+    return replace(pose, x=_on_lattice(min(max(column, half), width - half)))
 
 
-def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int) -> Pose:
-    """The pose of one of several, `place` columns from the middle; the phases of their cycles differ."""
+def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, places: Sequence[int]) -> Pose:
+    """The pose of one of several, `place` columns from the middle; one of them has what their action brings along."""
     pose = replace(lead, x=lead.x + place, scale_step=_scaled(lead.scale_step, factor))
-    if place and pose.things:
+    if place != places[len(places) // 2]:
         pose = replace(pose, things=())
     return _living(story.target if pose.is_target else story.subject, pose, t + place)
 
@@ -88,14 +99,25 @@ def _living(subject: str | None, pose: Pose, t: int) -> Pose:
 
 
 def _scaled(scale_step: int, factor: float) -> int:
-    return max(4, round(scale_step * factor))
+    return max(4, round(scale_step * factor / SCALES)) * SCALES
+
+
+def _on_lattice(column: int) -> int:
+    return (column + LATTICE // 2) // LATTICE * LATTICE
+
+
+def _to_turn(half: int) -> int:
+    """Columns from a frame's edge to the middle of what turns there; a little of what is wide leaves the frame."""
+    return (half + CELL // 2 - 1) // CELL * CELL
 
 
 def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
-    factor, centre = PAIR * SIZES[story.size], width // 2
-    size, other_size = _scaled(SCALE_STEPS, factor), _scaled(SCALE_STEPS, PAIR)
-    own, others = half_width(story.subject, size), half_width(story.other, other_size)
+    factors, zoom, centre = (PAIR * SIZES[story.size], PAIR), zoom_at(story, t), width // 2
+    names = story.subject, story.other
+    halves = [half_width(name, _scaled(SCALE_STEPS, factor)) for name, factor in zip(names, factors, strict=True)]
+    own, others = (-(-half // LATTICE) * LATTICE for half in halves)
+    size, other_size = (_scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
         gone = SPEED // 2 * clock(story, t)
         walking = MOTIONS["moves right"](clock(story, t))
@@ -106,9 +128,10 @@ def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
             for pose, arrived in ((left, left.x == centre - own), (right, right.x == centre + others))
         )
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
+    own, others = map(_to_turn, halves)
     if story.relation in LAGS:
         lag = LAGS[story.relation]
-        pace = clock(story, t) * 3 // 2 if story.relation == "chases" else clock(story, t)
+        pace = clock(story, t) * (2 if story.relation == "chases" else 1)
         way = "moves left" if story.action == "moves left" else "moves right"
         walking = MOTIONS[way](pace)
         first = width - others - SPEED * lag if way == "moves left" else others + SPEED * lag
@@ -117,8 +140,10 @@ def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
         after, ahead = replace(after, scale_step=size), replace(ahead, scale_step=other_size)
         return _other(story, ahead, t), _actor(story, _living(story.subject, after, t))
     dx, rise = BEHIND if story.relation == "behind" else (-APART if story.relation == "left of" else APART, 0)
-    lead = _travel(story, t, column if story.action in TRAVELS else centre, factor, abs(dx), width)
-    own_pose = replace(lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factor))
+    lead = _travel(story, t, column if story.action in TRAVELS else centre, factors[0], abs(dx), width)
+    own_pose = replace(
+        lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factors[0] * zoom)
+    )
     still = lead if story.action in TRAVELS else Pose(x=lead.x)
     other = replace(still, x=lead.x - dx, scale_step=other_size, sink=lead.sink)
     return _actor(story, _living(story.subject, own_pose, t)), _other(story, other, t)

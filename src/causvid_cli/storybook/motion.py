@@ -32,6 +32,8 @@ FALL = (20, 19, 16, 12, 6, 0)
 """Height of a fall, until it lies on the ground."""
 SINK = 9
 """Rows of a swimmer that are under water."""
+ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
+"""A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
 BLINK_EVERY, BLINK_AT = 16, 11
 """Eyes are shut in one frame of so many."""
 
@@ -121,26 +123,26 @@ def turns_into(t: int) -> Pose:
 
 def eats(t: int) -> Pose:
     beat = t % 8
-    return Pose(lean=(0, 1, 2, 3, 3, 2, 1, 0)[beat], things=(Thing("apple", 12, 2 - beat // 3, 12 + beat // 3),))
+    return Pose(lean=(0, 0, 2, 2, 2, 2, 0, 0)[beat], things=(Thing("apple", 12, 2 - beat // 3, 12 + beat // 3),))
 
 
 def drinks(t: int) -> Pose:
     beat = t % 8
     return Pose(
-        lean=(1, 0, -1, -2, -2, -2, -1, 0)[beat],
+        lean=(0, 0, -2, -2, -2, -2, 0, 0)[beat],
         things=(Thing("cup", 13, 1, (8, 10, 12, 14)[min(beat, 8 - beat) % 4]),),
     )
 
 
 def dances(t: int) -> Pose:
     beat = t % 8
-    lean = (0, 2, 4, 2, 0, -2, -4, -2)[beat]
+    lean = (0, 2, 2, 2, 0, -2, -2, -2)[beat]
     notes = Thing("* note", 10, 2, 26 + BOB[beat], 0), Thing("* note", 10, -34, 30 - BOB[beat], 2)
     return Pose(lean=lean, rise=beat % 2 * 2, phase=t % CYCLE, faces_left=t % 16 >= 8, things=notes)
 
 
 def waves(t: int) -> Pose:
-    return Pose(lean=(0, 0, 1, 1)[t % 4], things=(Thing("* hand", 16, -2, 22, t % CYCLE),))
+    return Pose(breathes=t % 4 >= 2, things=(Thing("* hand", 16, -2, 22, t % CYCLE),))
 
 
 def falls(t: int) -> Pose:
@@ -160,13 +162,13 @@ def swims(t: int) -> Pose:
 
 
 def reads(t: int) -> Pose:
-    return Pose(lean=1, things=(Thing("book", 16, -1, 8, t // 4 % CYCLE),))
+    return Pose(things=(Thing("book", 16, -1, 8, t // 4 % CYCLE),))
 
 
 def writes(t: int) -> Pose:
     beat = t % 8
     pencil = Thing("* pencil", 13, 2 + (0, 1, 2, 3, 3, 2, 1, 0)[beat], 12, t % CYCLE)
-    return Pose(lean=1, things=(Thing("book", 16, -1, 3), pencil))
+    return Pose(things=(Thing("book", 16, -1, 3), pencil))
 
 
 def plays(t: int) -> Pose:
@@ -177,7 +179,7 @@ def plays(t: int) -> Pose:
 
 
 def talks(t: int) -> Pose:
-    return Pose(lean=(0, 1, 0, 1, 0, 0, 0, 0)[t % 8], things=(Thing("* bubble", 16, -4, 28, t // 2 % CYCLE),))
+    return Pose(breathes=t % 8 in (1, 3), things=(Thing("* bubble", 16, -4, 28, t // 2 % CYCLE),))
 
 
 MOTIONS: dict[str, Motion] = {
@@ -207,7 +209,13 @@ MOTIONS: dict[str, Motion] = {
 
 def clock(story: Story, t: int) -> int:
     """Which frame of an action is seen at frame t of a story, by its speed."""
-    return {"slowly": t // 2, "fast": t * 3 // 2}.get(story.speed, t)
+    return {"slowly": t // 2, "fast": 2 * t}.get(story.speed, t)
+
+
+def zoom_at(story: Story, t: int) -> float:
+    """How much larger than usual the camera shows a story at frame t."""
+    done = min(t // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
+    return 1 + (ZOOMED - 1) * {"zoom in": done, "zoom out": 1 - done}.get(story.camera, 0)
 
 
 def pose_at(story: Story, t: int, column: int) -> Pose:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
-from .cast import Actor, begins, cast, half_width
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, pose_at
+from .cast import LATTICE, Actor, begins, cast, half_width
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, pose_at, zoom_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENES, SIZE, SQUARE, Frame
@@ -27,10 +27,6 @@ SPARKLES = ((-17, 8, 1), (16, 6, 2), (-14, 30, 2), (18, 26, 1), (0, 0, 1))
 """Round a changing sprite: column from its middle, row from the top of its box, arm length."""
 WATERLINE = 48
 """The first row that is water where somebody swims."""
-ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 24, 4, 1.5
-"""A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
-ZOOM_ROW = 40
-"""The row that stays where it is in a zoom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +136,8 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
     around = panorama(story.scene, story.sky, mirrored, size.height)
     columns = np.arange(size.width) - (size.width - SIZE) // 2 + shown.pan_at(t)
     frame[:] = around[number % len(around)][:, columns % (2 * SIZE)]
+    if (zoom := zoom_at(story, t)) != 1:
+        frame[:] = frame[np.ix_(*_enlarged(frame.shape, zoom, at=(size.above + BASE_ROW["ground"], size.centre)))]
     bottom = slice(size.above, None)  # actors stand in the square
     ground, marked = frame[bottom], mask[bottom]
     wet = story.sky in ("rain", "storm") and story.action == "jumps" and story.scene not in INDOORS
@@ -153,8 +151,6 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
             _paste(frame, mask, _brought(actor, thing), above=size.above, wraps=False)
         if actor.pose.sink and story.scene != "underwater":
             _flood(ground, marked, story, number)
-    if story.camera.startswith("zoom"):
-        _zoom(frame, mask, story, t, at=(ZOOM_ROW + size.above, size.centre))
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -254,6 +250,7 @@ def _brought(actor: Actor, thing: Thing) -> Actor:
     factor = pose.scale_step / SCALE_STEPS
     size = max(6, round(thing.scale_step * factor))
     reach = half_width(actor.subject, pose.scale_step) + round(thing.ahead * factor) + half_width(thing.name, size) // 2
+    reach = round(reach / LATTICE) * LATTICE
     altitude = BASE_ROW["ground"] - BASE_ROW[VOCABULARY.subject[actor.subject].altitude]
     return Actor(
         thing.name,
@@ -292,16 +289,10 @@ def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, number: int) -> No
         frame[row : row + 2, (columns - start - 2 * number) % 16 < 8] = crest
 
 
-def _zoom(frame: np.ndarray, mask: np.ndarray, story: Story, t: int, *, at: tuple[int, int]) -> None:
-    """Enlarge a frame and its mask about a row and a column, in place, by as much as the camera has zoomed at t."""
-    done = min(t // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
-    size = 1 + (ZOOMED - 1) * (done if story.camera == "zoom in" else 1 - done)
-    rows, columns = (
-        np.floor(centre + (np.arange(side) + 0.5 - centre) / size).astype(int)
-        for centre, side in zip(at, frame.shape, strict=True)
-    )
-    frame[:] = frame[np.ix_(rows, columns)]
-    mask[:] = mask[np.ix_(rows, columns)]
+def _enlarged(shape: Sequence[int], size: float, *, at: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Which rows, and which columns, are seen in a frame that is enlarged about a row and a column that stay."""
+    for centre, side in zip(at, shape, strict=True):
+        yield np.floor(centre + (np.arange(side) + 0.5 - centre) / size).astype(int)
 
 
 def _sparkle(frame: np.ndarray, mask: np.ndarray, pose: Pose, t: int) -> None:
