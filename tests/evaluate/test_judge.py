@@ -20,8 +20,8 @@ from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import KINDS, load_judge, sample_window, train_judge
 from causvid_cli.train.trainer import StageSetting
 
-CAR = Story("car", "natural", "snow", "moves left")
-CHANGING = Story("bird", "red", "sea", "turns into", "fish")
+CAR = Story("car", "natural", "snow", "moves left", edge="wraps")
+CHANGING = Story("bird", "red", "sea", "turns into", "fish", edge="wraps")
 CPU = torch.device("cpu")
 
 

@@ -29,6 +29,7 @@ from causvid_cli.storybook import (
     sketches,
 )
 from causvid_cli.storybook.cast import cast, half_width
+from causvid_cli.storybook.motion import LEAD
 from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
@@ -152,13 +153,26 @@ def test_a_new_story_begins_where_the_one_before_has_left_off_even_after_a_turn(
     assert max(abs(a - b) for a, b in zip(middles[20:], middles[21:], strict=False)) <= 4
 
 
+@pytest.mark.parametrize("action", VOCABULARY.actions)
+def test_a_video_begins_with_who_it_is_about_standing_there_and_a_new_story_at_once(action: str) -> None:
+    story = replace(DOG, action=action, target="cat" if action == "turns into" else None)
+    _, mask = render_indices(story, length=LEAD + 8, seed=0)
+    assert (mask[:LEAD] == mask[0]).all()
+    assert not any(actor.pose.faces_left for actor in cast(story, -1, 32))
+    if action in ("moves right", "moves left", "jumps", "spins"):
+        assert (mask[LEAD + 1] != mask[0]).any()
+        _, later = render_script(
+            [(0, replace(story, action="stays still", target=None)), (8, story)], length=12, seed=0
+        )
+        assert (later[9] != later[8]).any()
+
+
 def test_the_camera_pans_on_and_stays_where_it_is_when_the_story_changes() -> None:
     bare = Story(None, "natural", "mountain", "stays still", camera="pan right", mirrored=False)
-    frames, _ = render_script([(0, bare), (16, replace(bare, camera="still"))], length=24, seed=0)
+    frames, _ = render_script([(0, bare), (16 + LEAD, replace(bare, camera="still"))], length=24 + LEAD, seed=0)
     scene = scene_frames("mountain", "day", False)
-    assert (frames[16][:, : SIZE - 16] == scene[0][:, 16:]).all() and (
-        frames[8][:, : SIZE - 8] == scene[0][:, 8:]
-    ).all()
+    for number, gone in ((LEAD, 0), (8 + LEAD, 8), (16 + LEAD, 16), (23 + LEAD, 16)):
+        assert (frames[number][:, : SIZE - gone] == scene[number % 8][:, gone:]).all()
     closer = replace(bare, camera="zoom in")
     assert (drawn(closer, 1) == scene[0]).all() and (drawn(closer, 60)[-1] != scene[59 % 8]).any()
     assert (drawn(replace(closer, camera="zoom out"), 60)[-1] == scene[59 % 8]).all()

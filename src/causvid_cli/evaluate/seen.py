@@ -25,8 +25,8 @@ from causvid_cli.storybook.cast import SIZES, cast
 from causvid_cli.storybook.motion import (
     CHANGED,
     FLASH,
+    LANDING,
     LARGE,
-    RISE_FRAMES,
     SHRUNK,
     SIZE_FRAMES,
     TRAVELS,
@@ -68,9 +68,10 @@ def asked(shown: Sequence[Shown], numbers: Sequence[int], words: Words, *, size:
     for told, end in zip(shown, ends, strict=True):
         mine = [row for row, number in enumerate(numbers) if told.first <= number < end]
         if mine:
-            seen = _seen(told, [numbers[row] - told.first for row in mine], words, size)
+            times = [told.t(numbers[row]) for row in mine]
+            seen = _seen(told, times, words, size)
             for slot, place in product(words, range(len(mine))):
-                word = seen[slot][place]
+                word = seen[slot][place] if times[place] >= 0 or slot not in MOTION else UNSEEN
                 known = word in words[slot] or (word is None and None in ALL_NONE[slot])
                 rows[slot][mine[place]] = word if known else UNSEEN
     return rows
@@ -128,7 +129,7 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
     if story.relation in RUNS:
         arrives = story.relation == "meets" and since > MET
         return found | {"action": UNSEEN, "target": None, "speed": UNSEEN if arrives else story.speed}
-    done, is_over = {"speed": UNSEEN}, {"grows": SIZE_FRAMES, "shrinks": SIZE_FRAMES, "lands": RISE_FRAMES}
+    done, is_over = {"speed": UNSEEN}, {"grows": SIZE_FRAMES, "shrinks": SIZE_FRAMES, "lands": LANDING}
     if story.action == "turns into":
         if until < FLASH or since >= CHANGED:
             return found | done | {"action": STILL, "target": None}

@@ -13,7 +13,7 @@ from .story import Story
 from .vocabulary import VOCABULARY
 
 SIZES = {"normal": 1.0, "small": 0.6, "big": 1.25}
-CROWDS = {1: (1.0, (0,)), 2: (0.625, (-12, 12)), 3: (0.5, (-16, 0, 16))}
+CROWDS = {1: (1.0, (0,)), 2: (0.625, (-16, 16)), 3: (0.5, (-16, 0, 16))}
 """For each count, the size of each, and where they stand."""
 PAIR = 0.625
 """Size of each of two."""
@@ -40,9 +40,14 @@ class Actor:
 
 
 def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, ...]:
-    """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene."""
+    """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene.
+
+    Before frame 0 they stand where they will begin, all facing right.
+    """
     if story.subject is None:
         return ()
+    if t < 0:
+        return tuple(replace(each, pose=replace(each.pose, faces_left=False)) for each in cast(story, 0, column, width))
     if story.edge == "wraps":
         return (_actor(story, pose_at(story, t, column)),)
     if story.other is not None:

@@ -28,10 +28,14 @@ SMALL, SHRUNK, LARGE = 20, 18, 50
 """Scale steps (1/40): 0.5, 0.45 and 1.25."""
 FLASH, CHANGE, CHANGED = 12, 14, 16
 """"turns into": first frames of the white subject, the white target and the target itself."""
-FALL = (20, 19, 16, 12, 6, 0)
+FALL = (16, 15, 13, 10, 5, 0)
 """Height of a fall, until it lies on the ground."""
+LANDING = 16
+"""Frames, and rows, of a landing."""
 SINK = 9
 """Rows of a swimmer that are under water."""
+LEAD = 4
+"""What acts stands for so long first: a video's first chunk shows who it is about, the others have seen it."""
 ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
 BLINK_EVERY, BLINK_AT = 16, 11
@@ -150,7 +154,7 @@ def falls(t: int) -> Pose:
 
 
 def lands(t: int) -> Pose:
-    return Pose(rise=max(0, RISE_FRAMES - t), phase=t % CYCLE if t < RISE_FRAMES else 0)
+    return Pose(rise=max(0, LANDING - t), phase=t % CYCLE if t < LANDING else 0)
 
 
 def sleeps(t: int) -> Pose:
@@ -212,9 +216,14 @@ def clock(story: Story, t: int) -> int:
     return {"slowly": t // 2, "fast": 2 * t}.get(story.speed, t)
 
 
+def lead(story: Story) -> int:
+    """Frames at the beginning of a video in which a story's actors just stand there."""
+    return 0 if story.edge == "wraps" else LEAD
+
+
 def zoom_at(story: Story, t: int) -> float:
     """How much larger than usual the camera shows a story at frame t."""
-    done = min(t // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
+    done = min(max(0, t) // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
     return 1 + (ZOOMED - 1) * {"zoom in": done, "zoom out": 1 - done}.get(story.camera, 0)
 
 

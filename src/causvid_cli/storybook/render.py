@@ -11,7 +11,7 @@ import numpy as np
 
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
 from .cast import LATTICE, Actor, begins, cast, half_width
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, pose_at, zoom_at
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, lead, pose_at, zoom_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENES, SIZE, SQUARE, Frame
@@ -37,9 +37,15 @@ class Shown:
     story: Story
     column: int
     pan: int
+    wait: int = 0
+    """Frames after the first in which nothing happens yet."""
+
+    def t(self, number: int) -> int:
+        """The frame of the story's action that a frame of the video shows; it is negative before the action."""
+        return number - self.first - self.wait
 
     def pan_at(self, t: int) -> int:
-        return self.pan + {"pan right": t, "pan left": -t}.get(self.story.camera, 0)
+        return self.pan + max(0, t) * {"pan right": 1, "pan left": -1}.get(self.story.camera, 0)
 
 
 def render_indices(
@@ -87,7 +93,8 @@ def show_script(cues: Sequence[tuple[int, Story]], *, size: Frame = SQUARE) -> t
     """The stories of a video as `render_script` shows them. Raises ValueError unless cues begin at 0 and rise."""
     if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
         raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
-    shown = [Shown(0, cues[0][1], begins(cues[0][1], size.width), 0)]
+    story = cues[0][1]
+    shown = [Shown(0, story, begins(story, size.width), 0, lead(story))]
     shown += (_after(shown[-1], first, story, size) for first, story in cues[1:])
     return tuple(shown)
 
@@ -100,7 +107,7 @@ def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = 
 
 def _after(before: Shown, first: int, story: Story, size: Frame) -> Shown:
     """A story that begins, with frame `first`, where the one before it has left off."""
-    t = first - before.first
+    t = before.t(first)
     return Shown(first, story, _column(before, t, size), before.pan_at(t))
 
 
@@ -125,13 +132,13 @@ def render_shown(
 def _column(shown: Shown, t: int, size: Frame) -> int:
     """The column where a story's subject stands; it is where the next story begins."""
     actors = [actor for actor in cast(shown.story, t, shown.column, size.width) if actor.subject != shown.story.other]
-    middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, t, shown.column).x
+    middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, max(0, t), shown.column).x
     return middle % size.width
 
 
 def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed: int, size: Frame) -> None:
     """Draw one frame and its mask, both [H, W], in place."""
-    story, t = shown.story, number - shown.first
+    story, t = shown.story, shown.t(number)
     mirrored = is_mirrored(seed) if story.mirrored is None else story.mirrored
     around = panorama(story.scene, story.sky, mirrored, size.height)
     columns = np.arange(size.width) - (size.width - SIZE) // 2 + shown.pan_at(t)
@@ -155,7 +162,8 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
 
 def shown_subject(story: Story, frame: int) -> str | None:
     """The subject that is seen in one frame of a story's video: what turns into something is that from then on."""
-    return story.target if story.target is not None and pose_at(story, frame, CENTRE).is_target else story.subject
+    changed = story.target is not None and pose_at(story, max(0, frame - lead(story)), CENTRE).is_target
+    return story.target if changed else story.subject
 
 
 def render(prompt: str, *, length: int, seed: int) -> np.ndarray:
