@@ -77,10 +77,12 @@ def test_the_first_prompt_may_come_from_the_program(tiny):
 
 
 def test_what_is_wrong_is_said_before_a_first_prompt_is_asked_for(tiny):
+    Path("there.mp4").touch()
     for options, code, complaint in (
         (("-m", "nowhere"), 4, "no model .nowhere."),
         (("-m", tiny, "--size", "9x9"), 2, "--size 9x9: tiny paints 64x64 cells"),
         (("-m", tiny, "-o", "{slag}.mp4"), 2, "unknown field {slag}"),
+        (("-m", tiny, "-o", "there.mp4"), 7, "there.mp4 exists"),
     ):
         fails(run("live", "--stdin", *options, input=""), code, complaint)
 

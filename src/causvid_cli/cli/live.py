@@ -22,13 +22,14 @@ from causvid_cli.cli.talk import (
     led_by_sound,
     listen_to_stdin,
 )
-from causvid_cli.cli.task import make_tasks
+from causvid_cli.cli.task import check_output_of, make_tasks
 from causvid_cli.cli.video_options import VideoOptions, with_video_options
 from causvid_cli.config import check_choice
 from causvid_cli.errors import DeviceError, UsageError
 from causvid_cli.extras import require
 from causvid_cli.geometry import HOLDS
 from causvid_cli.job.inputs import DEFAULT_HOLD, ClipEnd, InputMedia, Photo, SourceClip
+from causvid_cli.job.job import journal_path
 from causvid_cli.live.clock import Clock
 from causvid_cli.request import ENDLESS, FITS, STRENGTH, check_prompt
 from causvid_cli.script import read_keys, script_of
@@ -192,9 +193,12 @@ def live(
         on_terminal=has_terminal and not page,
     )
     if prompt is None and not (image or clip or source):  # what is wrong is said before anybody is asked for one
-        make_tasks(
+        (first,) = make_tasks(
             "live", script_of("what is told first"), replace(video_options, length=video_options.length or ENDLESS)
         )
+        there = first.output if str(first.output) == video_options.output else None  # its name may hold what is told
+        if there and not journal_path(there).exists():  # else an earlier session may go on
+            check_output_of(first)
     with on_page(talk, port, opens=not no_open) if page else nullcontext():
         given: InputMedia | None = None
         if prompt is not None and Path(prompt).suffix.lower() in SCRIPTS:
