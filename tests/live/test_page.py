@@ -277,6 +277,7 @@ def test_who_asks_for_a_copy_and_goes_leaves_the_video_unharmed(pipeline):
         session.make()
         assert kept.result() == Path("kept/x.mp4") and not Path("gone").exists()
     assert kept.done() and len(decode("kept/x.mp4")) == 4
+    assert session.live.copy(Path("late")).cancelled()
 
 
 def test_numbered_frames_are_downloaded_as_one_file(pipeline):
@@ -445,6 +446,20 @@ def test_a_client_of_sglang_gets_raw_frames_and_tells_prompts(pipeline):
         (1, "it jumps", "cut", 7),
         (2, "a swan flies up", "recache", None),
     ]
+
+
+def test_a_client_of_sglang_at_the_watch_address_gets_what_others_tell(pipeline):
+    with served(pipeline) as session, session.connect(url=session.page.watch_url, where=SGLANG) as socket:
+        session.make()
+        socket.send(msgpack.encode({"type": "init", "prompt": "it jumps", "max_chunks": 2}))
+        socket.send(msgpack.encode({"type": "event", "kind": "prompt", "payload": "it spins", "event_id": 1}))
+        refused = msgpack.decode(socket.recv(timeout=10))
+        assert refused == {"type": "error", "content": "this address is to watch only"}
+        session.make(2)
+        got, _ = batches(socket, 2)
+    payload = b"".join(payload for parts in got.values() for _, payload in parts)
+    assert list(got) == [0, 1] and payload == np.concatenate(session.shown[1:3]).tobytes()
+    assert [cue.prompt for cue in session.live.cues] == [CAR]
 
 
 def test_a_client_of_sglang_gets_no_more_chunks_than_it_asked_for(pipeline):

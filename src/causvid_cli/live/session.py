@@ -86,7 +86,7 @@ class Live:
         self._listeners: list[OnEvent] = []
         self._watchers: list[Watcher] = []
         self._last_id = 0
-        self._quits, self._why = False, ""
+        self._quits, self._why, self._is_over = False, "", False
         self._known = journal.chunks
         self._recording = self._open(*self._left())
 
@@ -147,6 +147,8 @@ class Live:
         """
         future: Future[Path] = Future()
         with self._changed:
+            if self._is_over:
+                future.cancel()
             self._copies.append((folder, future))
             self._changed.notify()
         return future
@@ -210,8 +212,10 @@ class Live:
             with self._telling:
                 for watcher in self._watchers:
                     watcher.close()
-            for _, future in self._copies:
-                future.cancel()
+            with self._changed:
+                self._is_over = True
+                for _, future in self._copies:
+                    future.cancel()
 
     def _stream(self) -> Iterator[Shown]:
         """Make chunks until the video or the session ends, or another stream goes on after an undo."""

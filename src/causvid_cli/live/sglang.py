@@ -22,6 +22,8 @@ Format = Literal["raw", "jpeg", "webp"]
 PATH = "/v1/realtime_video/generate"
 FRAMES_A_MESSAGE: dict[Format, int] = {"raw": 16, "jpeg": 6, "webp": 6}
 CONTENT_TYPES: dict[Format, str] = {"raw": "application/x-raw-rgb", "jpeg": "image/jpeg", "webp": "image/webp"}
+NOT_YET, NEXT = -1, -2
+"""In the place of a client's first chunk: none before its prompt is applied; whichever is made next."""
 KEPT = 16
 """Chunks and events that are remembered until they are shown."""
 APART_BYTES = 64 * 1024
@@ -36,7 +38,7 @@ class Realtime:
         self._format: Format = "raw"
         self._quality, self._widest, self._most_chunks = QUALITY, 0, 0
         self._init_id, self._request_id = f"init-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
-        self._began, self._first_chunk = False, -1
+        self._began, self._first_chunk = False, NOT_YET
         self._event_ids: dict[str, int] = {}
         self._applied: list[tuple[int, int]] = []  # chunk, event_id
         self._seconds: dict[int, float] = {}
@@ -74,7 +76,9 @@ class Realtime:
         if not isinstance(prompt, str):
             raise UsageError("init must have a prompt")
         self._began, self._sent = True, 0
-        if self._hub.live is None:
+        if not viewer.may_write:  # the prompt is not told; what is watched is what others tell
+            self._first_chunk = NEXT
+        elif self._hub.live is None:
             self._hub.tell(viewer, {"prompt": prompt, "event_id": self._init_id})
             self._first_chunk = 0
         else:
@@ -99,6 +103,8 @@ class Realtime:
     async def send(self, socket: "WebSocket", viewer: Viewer, news: dict[str, Any] | CodedChunk) -> None:
         """Tell what of an event or a chunk this protocol has words for."""
         if isinstance(news, CodedChunk):
+            if self._first_chunk == NEXT:
+                self._first_chunk = news.shown.index
             ended = 0 < self._most_chunks <= self._sent  # what has waited since is more than was asked for
             if self._began and 0 <= self._first_chunk <= news.shown.index and not ended:
                 await self._send_chunk(socket, viewer, news)
