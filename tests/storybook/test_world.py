@@ -154,7 +154,7 @@ def test_a_new_story_begins_where_the_one_before_has_left_off_even_after_a_turn(
 
 
 @pytest.mark.parametrize("action", VOCABULARY.actions)
-def test_a_video_begins_with_who_it_is_about_standing_there_and_a_new_story_at_once(action: str) -> None:
+def test_a_video_begins_with_who_it_is_about_standing_there_and_goes_on_at_once(action: str) -> None:
     story = replace(DOG, action=action, target="cat" if action == "turns into" else None)
     _, mask = render_indices(story, length=LEAD + 8, seed=0)
     assert (mask[:LEAD] == mask[0]).all()
@@ -165,6 +165,9 @@ def test_a_video_begins_with_who_it_is_about_standing_there_and_a_new_story_at_o
             [(0, replace(story, action="stays still", target=None)), (8, story)], length=12, seed=0
         )
         assert (later[9] != later[8]).any()
+        entering = replace(story, subject="lion")
+        _, new = render_script([(0, replace(DOG, action="moves right")), (16, entering)], length=24, seed=0)
+        assert (new[16 : 16 + LEAD] == new[16]).all() and (new[16 + LEAD + 1] != new[16]).any()
 
 
 def test_the_camera_pans_on_and_stays_where_it_is_when_the_story_changes() -> None:

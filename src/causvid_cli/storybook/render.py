@@ -21,6 +21,8 @@ from .story import Story
 from .vocabulary import VOCABULARY
 
 FPS = 8
+ENTRY = 16
+"""Columns between the places where somebody new appears in the middle of a video."""
 BASE_ROW = {"ground": 56, "air": 50}
 """Lowest row of a sprite, its outline, by altitude."""
 SPARKLES = ((-17, 8, 1), (16, 6, 2), (-14, 30, 2), (18, 26, 1), (0, 0, 1))
@@ -106,9 +108,12 @@ def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = 
 
 
 def _after(before: Shown, first: int, story: Story, size: Frame) -> Shown:
-    """A story that begins, with frame `first`, where the one before it has left off."""
+    """A story that begins, with frame `first`, where the one before it has left off; who is new stands first."""
     t = before.t(first)
-    return Shown(first, story, _column(before, t, size), before.pan_at(t))
+    column, wait = _column(before, t, size), 0
+    if story.subject != _subject_at(before.story, t) and (wait := lead(story)):
+        column = round(column / ENTRY) * ENTRY
+    return Shown(first, story, column, before.pan_at(t), wait)
 
 
 def render_shown(
@@ -162,8 +167,13 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
 
 def shown_subject(story: Story, frame: int) -> str | None:
     """The subject that is seen in one frame of a story's video: what turns into something is that from then on."""
-    changed = story.target is not None and pose_at(story, max(0, frame - lead(story)), CENTRE).is_target
-    return story.target if changed else story.subject
+    return _subject_at(story, frame - lead(story))
+
+
+def _subject_at(story: Story, t: int) -> str | None:
+    """The subject that is seen in frame t of a story's action."""
+    is_target = story.target is not None and pose_at(story, max(0, t), CENTRE).is_target
+    return story.target if is_target else story.subject
 
 
 def render(prompt: str, *, length: int, seed: int) -> np.ndarray:
