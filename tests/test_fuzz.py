@@ -37,7 +37,7 @@ from causvid_cli.video import part_of
 from causvid_cli.weights import lora
 
 COUNTS = [
-    pytest.param(2_000, id="2000"),
+    pytest.param(1_000, id="1000"),
     pytest.param(20_000, id="20000", marks=pytest.mark.slow),
 ]
 SECONDS = 5.0
