@@ -6,7 +6,7 @@ can tell is UNSEEN, and left out of every count:
 
 - which way something went before it turned at an edge (asked is the way that it faces in each frame);
 - the speed of what stands, has arrived or is done; the action of who meets, follows or chases another;
-- whether two read or write: neither is drawn with a book;
+- what somebody will do who stands before they act;
 - the size of what grows or shrinks, and both while less than half of it is left to see;
 - what turns into something, while it flashes; its target, unless the flash is in the window;
 - which way a scene faces that looks alike both ways, or over which the camera pans or has panned;
