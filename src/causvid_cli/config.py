@@ -267,9 +267,7 @@ def _complaint(kind: Any, problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{path}: missing"
     said = problem["msg"].removeprefix("Input ").replace("should be", "must be").replace("should have", "must have")
-    where = (
-        f"{path}: " if path else ""
-    )  # of the whole: half a surrogate pair, say, which json reads and pydantic does not
+    where = f"{path}: " if path else ""  # none: the whole is wrong, say half a surrogate pair, which only json reads
     return f"{where}{said}, got {shown(problem['input'])}"
 
 

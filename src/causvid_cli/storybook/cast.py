@@ -85,7 +85,7 @@ def _travel(story: Story, t: int, column: int, factor: float, reach: int, width:
     if story.action in TRAVELS:
         half = min(_to_turn(half), width // 2 - CELL)
         return turned(pose, column=_on_lattice(column), t=clock(story, t), half=half, width=width)
-    if story.action == "jumps":
+    if story.action == "jumps":  # in the steps of the lattice; the first packs' jump is finer
         pose = replace(pose, rise=(pose.rise + 1) // LATTICE * LATTICE)
     half = min(half, width // 2 - 1)
     return replace(pose, x=_on_lattice(min(max(column, half), width - half)))
@@ -121,9 +121,9 @@ def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
     factors, zoom, centre = (PAIR * SIZES[story.size], PAIR), zoom_at(story, t), width // 2
     names = story.subject, story.other
     halves = [half_width(name, _scaled(SCALE_STEPS, factor)) for name, factor in zip(names, factors, strict=True)]
-    own, others = (-(-half // LATTICE) * LATTICE for half in halves)
     size, other_size = (_scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
+        own, others = (-(-half // LATTICE) * LATTICE for half in halves)
         gone = SPEED // 2 * clock(story, t)
         walking = MOTIONS["moves right"](clock(story, t))
         left = replace(walking, x=min(own + gone, centre - own), scale_step=size)
@@ -133,8 +133,8 @@ def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
             for pose, arrived in ((left, left.x == centre - own), (right, right.x == centre + others))
         )
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
-    own, others = map(_to_turn, halves)
     if story.relation in LAGS:
+        own, others = map(_to_turn, halves)
         lag = LAGS[story.relation]
         pace = clock(story, t) * (2 if story.relation == "chases" else 1)
         way = "moves left" if story.action == "moves left" else "moves right"
