@@ -30,10 +30,12 @@ def test_a_natural_colour_is_asked_by_the_word_that_is_seen():
     ("changes", "start", "found"),
     [
         ({"action": "shrinks"}, 0, {"action": "shrinks", "size": UNSEEN, "speed": "normal"}),
-        ({"action": "shrinks"}, 20, {"action": UNSEEN, "size": UNSEEN, "speed": UNSEEN}),
+        ({"action": "shrinks"}, 8, {"action": UNSEEN, "size": UNSEEN, "speed": UNSEEN}),
         ({"action": "shrinks"}, 200, {"action": "stays still", "size": "small", "speed": UNSEEN}),
         ({"action": "grows", "size": "big"}, 200, {"action": "stays still", "size": "big"}),
-        ({"action": "grows", "size": "small"}, 200, {"action": "stays still", "size": UNSEEN}),
+        ({"action": "grows", "size": "small"}, 200, {"action": "stays still", "size": "big"}),
+        ({"action": "jumps", "size": "small", "count": 3}, 0, {"size": UNSEEN, "count": 3}),  # as three of normal size
+        ({"relation": "meets", "other": "cat", "size": "big"}, 0, {"size": "big"}),
         ({"action": "turns into", "target": "cat"}, 200, {"subject": "cat", "action": "stays still", "target": None}),
         ({"action": "turns into", "target": "cat", "speed": "slowly"}, 0, {"action": UNSEEN, "target": UNSEEN}),
         ({"action": "lands"}, 30, {"action": "stays still", "speed": UNSEEN}),

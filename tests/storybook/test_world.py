@@ -28,8 +28,8 @@ from causvid_cli.storybook import (
     sample_story,
     sketches,
 )
-from causvid_cli.storybook.cast import cast, half_width
-from causvid_cli.storybook.motion import LEAD
+from causvid_cli.storybook.cast import RUNS, cast, half_width
+from causvid_cli.storybook.motion import CELL, LEAD, TRAVELS
 from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
@@ -137,7 +137,7 @@ def test_what_travels_turns_round_at_the_edge_and_is_hardly_cut(subject: str) ->
     for story in (
         replace(DOG, subject=subject, action=f"moves {side}", size=size) for side in ("left", "right") for size in SIZES
     ):
-        half = min(31, half_width(subject, {"normal": 40, "small": 25, "big": 50}[story.size]))
+        half = min(31, half_width(subject, {"normal": 40, "small": 20, "big": 50}[story.size]))
         half = min(24, half - 4)  # it turns at one of few places, so up to 4 columns of it have left by then
         places = [cast(story, t, 32)[0].pose for t in range(200)]
         assert all(half <= pose.x <= SIZE - half for pose in places)
@@ -174,7 +174,7 @@ def test_the_camera_pans_on_and_stays_where_it_is_when_the_story_changes() -> No
     bare = Story(None, "natural", "mountain", "stays still", camera="pan right", mirrored=False)
     frames, _ = render_script([(0, bare), (16 + LEAD, replace(bare, camera="still"))], length=24 + LEAD, seed=0)
     scene = scene_frames("mountain", "day", False)
-    for number, gone in ((LEAD, 0), (8 + LEAD, 8), (16 + LEAD, 16), (23 + LEAD, 16)):
+    for number, gone in ((LEAD, 0), (8 + LEAD, 16), (16 + LEAD, 32), (23 + LEAD, 32)):
         assert (frames[number][:, : SIZE - gone] == scene[number % 8][:, gone:]).all()
     closer = replace(bare, camera="zoom in")
     assert (drawn(closer, 1) == scene[0]).all() and (drawn(closer, 60)[-1] != scene[59 % 8]).any()
@@ -257,3 +257,19 @@ def test_there_is_one_sun_all_round_and_frames_of_other_sizes_are_refused() -> N
     assert not (around[:24] == ink("yellow.light")).any(axis=0)[SIZE:].any()
     with pytest.raises(ValueError, match="a frame of 32 x 64"):
         Frame(width=32)
+
+
+def test_what_the_larger_world_does_stays_on_the_grid_of_cells_and_comes_again() -> None:
+    """A network meets few drawings: but for what travels, places are whole cells, and a beat is a period."""
+    rng = np.random.default_rng(1)
+    words = {**ALL_WORDS, "speed": (), "camera": ()}
+    for story in (sample_story(rng, words) for _ in range(400)):
+        frames = [cast(story, t, 32) for t in range(-LEAD, 120)]
+        poses = [actor.pose for frame in frames for actor in frame]
+        assert {pose.scale_step for pose in poses} <= {20, 30, 40, 50}
+        assert all(pose.rise % CELL == 0 for pose in poses)
+        if story.action not in TRAVELS and story.relation not in RUNS:
+            assert all(pose.x % CELL == 0 for pose in poses)
+            assert frames[40] == frames[48] == frames[112]
+        starts = [pose.x for t in range(0, 120, LEAD) for pose in (actor.pose for actor in frames[t])]
+        assert all(x % CELL == 0 for x in starts)

@@ -36,6 +36,7 @@ from causvid_cli.network.backbone import attention
 from causvid_cli.pipeline import load
 from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
+from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS
 from causvid_cli.teacher import load_teacher
 from causvid_cli.train import autoencoder
 from causvid_cli.train import prepare as preparation
@@ -54,6 +55,7 @@ from causvid_cli.train.config import (
     RolloutFacts,
     StudentConfig,
     TrainConfig,
+    WorldConfig,
     load_config,
 )
 from causvid_cli.train.dataset import LatentClips
@@ -447,6 +449,14 @@ def test_a_config_file_is_read_strictly(tmp_path):
             "[clips]\n" + STAGE_TABLES + '[world]\nsubjects = ["dog", "gryphon"]\n',
             r"world.subjects: 'gryphon' is no subject",
         ),
+        (
+            "[clips]\n" + STAGE_TABLES + '[world.only]\nspeeds = ["fast"]\n',
+            r"world.only: 'speeds' is not one of: size, speed, sky, camera, count, relation",
+        ),
+        (
+            "[clips]\n" + STAGE_TABLES + '[world.only]\nsky = ["hail"]\n',
+            r"world.only.sky: 'hail' is not one of: day, rain",
+        ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "causal"\n', r"\[causal\]: missing; its network"),
@@ -459,6 +469,15 @@ def test_a_run_that_lacks_something_is_refused_before_it_starts(tmp_path, text, 
     path.write_text('name = "x"\n' + text)
     with pytest.raises(UsageError, match=complaint):
         load_config(path)
+
+
+def test_a_world_teaches_the_words_that_are_chosen_and_those_that_are_ordinary():
+    words = WorldConfig(subjects=("dog",), only={"speed": (), "count": (2,), "sky": ("fog",)}).words()
+    assert words["count"] == (1, 2) and words["sky"] == ("day", "fog") and "speed" not in words
+    assert words["relation"] == ALL_WORDS["relation"] and words["other"] == words["subject"]
+    assert words["subject"] == (*FIRST_WORDS["subject"], "dog")
+    alone = WorldConfig(only={"relation": ()}).words()
+    assert not {"relation", "other", "other_colour"} & alone.keys() and alone["subject"] == ALL_WORDS["subject"]
 
 
 def numbers_of(kind: type, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:

@@ -21,17 +21,16 @@ from typing import Any
 import numpy as np
 
 from causvid_cli.storybook import ALL_WORDS, SQUARE, VOCABULARY, Frame, Shown, Story, Words, show_script
-from causvid_cli.storybook.cast import SIZES, cast
+from causvid_cli.storybook.cast import RUNS, cast
 from causvid_cli.storybook.motion import (
     CHANGED,
     FLASH,
-    LANDING,
     LARGE,
     SHRUNK,
-    SIZE_FRAMES,
     TRAVELS,
     ZOOM_FRAMES,
     clock,
+    is_over_at,
 )
 from causvid_cli.storybook.skies import scene_frames
 from causvid_cli.storybook.sprites import SCALE_STEPS
@@ -44,8 +43,6 @@ SHORT = 12
 """Fewer frames than these tell no motion."""
 STILL = "stays still"
 MOTION = ("action", "target", "speed", "camera")
-RUNS = ("meets", "follows", "chases")
-"""Relations that are motions themselves, whatever the action."""
 TWO = ("subject", "colour", "relation", "other", "other_colour")
 MET = 4
 """Frames of an action after which who meets another may have arrived."""
@@ -124,12 +121,14 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
     """What the frames first .. last of a story tell of what it does, how fast, how large it is, and of the camera."""
     since, until = clock(story, first), clock(story, last)
     found: dict[str, Any] = {"speed": UNSEEN if story.action == STILL else story.speed}
+    if story.size != "big" and (story.relation in RUNS or story.count == 3):
+        found["size"] = UNSEEN  # as small as can be, in any case
     if story.camera == "zoom out" and first > ZOOM_FRAMES // 2:
         found["camera"] = "still" if first >= ZOOM_FRAMES else UNSEEN
     if story.relation in RUNS:
         arrives = story.relation == "meets" and since > MET
         return found | {"action": UNSEEN, "target": None, "speed": UNSEEN if arrives else story.speed}
-    done, is_over = {"speed": UNSEEN}, {"grows": SIZE_FRAMES, "shrinks": SIZE_FRAMES, "lands": LANDING}
+    done, end = {"speed": UNSEEN}, is_over_at(story)
     if story.action == "turns into":
         if until < FLASH or since >= CHANGED:
             return found | done | {"action": STILL, "target": None}
@@ -137,21 +136,21 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
         return found | ({} if whole else done | {"action": UNSEEN, "target": UNSEEN})
     if story.action == "falls" and since > 0:
         return found | done
-    if story.action not in is_over:
+    if end is None:
         return found
     has_size = "size" in words
-    if since >= is_over[story.action]:
+    if since >= end:
         if story.action == "lands":
             return found | done | {"action": STILL}
         return found | done | {"action": STILL if has_size else story.action, "size": _grown(story)}
-    if since > is_over[story.action] // 2:
+    if since > end // 2:
         found |= done | ({"action": UNSEEN} if has_size or story.action == "lands" else {})
     return found if story.action == "lands" else found | {"size": UNSEEN}
 
 
 def _grown(story: Story) -> str:
     """How large something is that has grown, or shrunk."""
-    now = SIZES[story.size] * (LARGE if story.action == "grows" else SHRUNK) / SCALE_STEPS
+    now = (LARGE if story.action == "grows" else SHRUNK) / SCALE_STEPS
     return "small" if now <= SEEN_SMALL else "big" if now >= SEEN_BIG else UNSEEN
 
 

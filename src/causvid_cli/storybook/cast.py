@@ -6,28 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from .motion import CENTRE, MOTIONS, SPEED, START, TRAVELS, Pose, clock, idle, pose_at, turned, zoom_at
+from .motion import (
+    CELL,
+    CENTRE,
+    MOTIONS,
+    SPEED,
+    START,
+    TRAVELS,
+    Pose,
+    clock,
+    idle,
+    is_in_larger_world,
+    pose_at,
+    turned,
+    zoom_at,
+)
 from .scenes import SIZE
 from .sprites import CYCLE, SCALE_STEPS, sprite
 from .story import Story
 from .vocabulary import VOCABULARY
 
-SIZES = {"normal": 1.0, "small": 0.6, "big": 1.25}
-CROWDS = {1: (1.0, (0,)), 2: (0.625, (-16, 16)), 3: (0.5, (-16, 0, 16))}
+SIZES = {"normal": 1.0, "small": 0.5, "big": 1.25}
+CROWDS = {1: (1.0, (0,)), 2: (0.75, (-16, 16)), 3: (0.5, (-16, 0, 16))}
 """For each count, the size of each, and where they stand."""
-PAIR = 0.625
-"""Size of each of two."""
+PAIR, RUNNING_PAIR = 0.75, 0.5
+"""Size of each of two: of those who stand to each other, and of those who go after each other."""
 APART = 16
 """Columns from the middle of two to the middle of each."""
+RUNS = ("meets", "follows", "chases")
+"""Relations that are motions themselves, whatever the action."""
 LAGS = {"follows": 12, "chases": 8}
 """Frames by which one is after the other."""
 BEHIND = (-8, 8)
 """Columns and rows by which one stands behind the other."""
-LATTICE, CELL = 4, 8
-"""Columns between the places where things stand, and between those where they turn round. A codec that cuts frames into
-cells of this side, and a network after it, then meet a drawing in a few places only: it is drawn the more cleanly."""
-SCALES = 5
-"""Scale steps between the sizes of sprites; none is smaller than four of them."""
+SCALES = 10
+"""Scale steps between the sizes of sprites; none is smaller than two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +61,12 @@ def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, .
         return ()
     if t < 0:
         return tuple(replace(each, pose=replace(each.pose, faces_left=False)) for each in cast(story, 0, column, width))
-    if story.edge == "wraps":
+    if not is_in_larger_world(story):
         return (_actor(story, pose_at(story, t, column)),)
     if story.other is not None:
         return _pair(story, t, column, width)
     size, places = CROWDS[story.count]
-    factor = size * SIZES[story.size]
+    factor = size * _size(story)
     lead = _travel(story, t, column, factor, max(places), width)
     factor *= zoom_at(story, t)
     return tuple(_actor(story, _as_member(story, lead, t, factor, place, places)) for place in places)
@@ -84,11 +97,9 @@ def _travel(story: Story, t: int, column: int, factor: float, reach: int, width:
     half = half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach
     if story.action in TRAVELS:
         half = min(_to_turn(half), width // 2 - CELL)
-        return turned(pose, column=_on_lattice(column), t=clock(story, t), half=half, width=width)
-    if story.action == "jumps":  # in the steps of the lattice; the first packs' jump is finer
-        pose = replace(pose, rise=(pose.rise + 1) // LATTICE * LATTICE)
+        return turned(pose, column=on_cells(column), t=clock(story, t), half=half, width=width)
     half = min(half, width // 2 - 1)
-    return replace(pose, x=_on_lattice(min(max(column, half), width - half)))
+    return replace(pose, x=on_cells(min(max(column, half), width - half)))
 
 
 def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, places: Sequence[int]) -> Pose:
@@ -103,12 +114,18 @@ def _living(subject: str | None, pose: Pose, t: int) -> Pose:
     return idle(pose, t) if subject is not None and VOCABULARY.subject[subject].alive else pose
 
 
+def _size(story: Story) -> float:
+    """How large the first of a story is; who grows or shrinks comes from a size, and goes to another, in any case."""
+    return 1.0 if story.action in ("grows", "shrinks") else SIZES[story.size]
+
+
 def _scaled(scale_step: int, factor: float) -> int:
-    return max(4, round(scale_step * factor / SCALES)) * SCALES
+    return max(2, int(scale_step * factor / SCALES + 0.5)) * SCALES
 
 
-def _on_lattice(column: int) -> int:
-    return (column + LATTICE // 2) // LATTICE * LATTICE
+def on_cells(place: float) -> int:
+    """The place on the grid of cells that is nearest."""
+    return int(place / CELL + 0.5) * CELL
 
 
 def _to_turn(half: int) -> int:
@@ -118,20 +135,18 @@ def _to_turn(half: int) -> int:
 
 def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
-    factors, zoom, centre = (PAIR * SIZES[story.size], PAIR), zoom_at(story, t), width // 2
+    pair = RUNNING_PAIR if story.relation in RUNS else PAIR
+    factors, zoom, centre = (pair * _size(story), pair), zoom_at(story, t), width // 2
     names = story.subject, story.other
     halves = [half_width(name, _scaled(SCALE_STEPS, factor)) for name, factor in zip(names, factors, strict=True)]
     size, other_size = (_scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
-        own, others = (-(-half // LATTICE) * LATTICE for half in halves)
-        gone = SPEED // 2 * clock(story, t)
+        gone = CELL + SPEED * clock(story, t)
         walking = MOTIONS["moves right"](clock(story, t))
-        left = replace(walking, x=min(own + gone, centre - own), scale_step=size)
-        right = replace(walking, x=max(width - others - gone, centre + others), scale_step=other_size, faces_left=True)
-        left, right = (
-            replace(pose, phase=0) if arrived else pose
-            for pose, arrived in ((left, left.x == centre - own), (right, right.x == centre + others))
-        )
+        if gone >= centre - CELL:
+            gone, walking = centre - CELL, Pose()
+        left = replace(walking, x=gone, scale_step=size)
+        right = replace(walking, x=width - gone, scale_step=other_size, faces_left=True)
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
     if story.relation in LAGS:
         own, others = map(_to_turn, halves)
@@ -156,4 +171,4 @@ def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
 
 def _other(story: Story, pose: Pose, t: int) -> Actor:
     assert story.other is not None
-    return Actor(story.other, story.other_colour, _living(story.other, pose, t + 5))
+    return Actor(story.other, story.other_colour, _living(story.other, pose, t + 4))

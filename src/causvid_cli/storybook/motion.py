@@ -1,4 +1,8 @@
-"""What an action does to the sprite at frame t: pure functions of the frame number, in whole cells."""
+"""What an action does to the sprite at frame t: pure functions of the frame number, in whole pixels.
+
+In the larger world nearly all of it happens on the grid of a codec's cells and comes again after 8 frames: a network
+then meets each drawing in few places, and what moves is, cell by cell, what it has just seen elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from .sprites import CYCLE, SCALE_STEPS
 from .story import Story
 
 CENTRE = SIZE // 2
+CELL = 8
+"""Columns and rows of a codec's cell: things stand, and in the larger world also move, on the grid of these."""
 SPEED = 2
-"""Cells per frame of "moves right" and "moves left"."""
+"""Columns per frame of "moves right" and "moves left"."""
 START = {"moves right": 16, "moves left": 48, "swims": 16}
 """Column where an action begins that is not the middle: what travels has the frame before it."""
 TRAVELS = ("moves right", "moves left", "swims")
@@ -22,24 +28,32 @@ BOB = (0, 1, 1, 1, 0, -1, -1, -1)
 """Height over the hovering place, period 8."""
 SPIN = ((0, False), (1, False), (2, False), (1, True), (0, True), (1, True), (2, True), (1, False))
 """Squash step and mirroring over one turn of 8 frames."""
+HOP = (0, 8, 16, 16, 16, 16, 8, 0)
+"""Height of the larger world's jump, period 8."""
+RISE = (0, 8, 8, 16)
+"""Height of who flies up in the larger world, until it hovers."""
 SIZE_FRAMES, SIZE_HOLD = 24, 2
 """Growing and shrinking last 24 frames; the size changes every 2."""
+GROWTH, GROWTH_HOLD = (20, 30, 40, 50), 4
+"""Sizes of the larger world on the way to grown, and for how many frames each is seen."""
 SMALL, SHRUNK, LARGE = 20, 18, 50
 """Scale steps (1/40): 0.5, 0.45 and 1.25."""
 FLASH, CHANGE, CHANGED = 12, 14, 16
 """"turns into": first frames of the white subject, the white target and the target itself."""
-FALL = (16, 15, 13, 10, 5, 0)
+FALL = (16, 8, 8, 0)
 """Height of a fall, until it lies on the ground."""
 LANDING = 16
-"""Frames, and rows, of a landing."""
-SINK = 9
+"""Rows of a landing; it takes a frame for two of them."""
+SINK = 8
 """Rows of a swimmer that are under water."""
 LEAD = 4
 """What acts stands for so long first: a video's first chunk shows who it is about, the others have seen it."""
 ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
-BLINK_EVERY, BLINK_AT = 16, 11
-"""Eyes are shut in one frame of so many."""
+BEAT = 8
+"""Frames after which what somebody does, blinking and breathing too, comes again."""
+BLINK_AT = 6
+"""Frame of a beat in which eyes are shut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,65 +139,72 @@ def turns_into(t: int) -> Pose:
     return Pose(is_target=t >= CHANGE, white=FLASH <= t < CHANGED)
 
 
+def hops(t: int) -> Pose:
+    return Pose(rise=HOP[t % BEAT])
+
+
+def rises(t: int) -> Pose:
+    return Pose(rise=RISE[min(t, len(RISE) - 1)], phase=t % CYCLE)
+
+
+def grows_up(t: int) -> Pose:
+    return Pose(scale_step=GROWTH[_stage(t)])
+
+
+def shrinks_down(t: int) -> Pose:
+    return Pose(scale_step=GROWTH[::-1][_stage(t)])
+
+
 def eats(t: int) -> Pose:
-    beat = t % 8
-    return Pose(lean=(0, 0, 2, 2, 2, 2, 0, 0)[beat], things=(Thing("apple", 12, 2 - beat // 3, 12 + beat // 3),))
+    return Pose(things=(Thing("apple", 12, 2, 8 + 8 * _second_half(t)),))
 
 
 def drinks(t: int) -> Pose:
-    beat = t % 8
-    return Pose(
-        lean=(0, 0, -2, -2, -2, -2, 0, 0)[beat],
-        things=(Thing("cup", 13, 1, (8, 10, 12, 14)[min(beat, 8 - beat) % 4]),),
-    )
+    return Pose(things=(Thing("cup", 13, 1, 8 + 8 * _second_half(t)),))
 
 
 def dances(t: int) -> Pose:
-    beat = t % 8
-    lean = (0, 2, 2, 2, 0, -2, -2, -2)[beat]
-    notes = Thing("* note", 10, 2, 26 + BOB[beat], 0), Thing("* note", 10, -34, 30 - BOB[beat], 2)
-    return Pose(lean=lean, rise=beat % 2 * 2, phase=t % CYCLE, faces_left=t % 16 >= 8, things=notes)
+    high = 24 + 8 * _second_half(t)
+    notes = Thing("* note", 10, 2, high), Thing("* note", 10, -34, 56 - high, 2)
+    return Pose(rise=t % 4 // 2 * CELL, phase=t % CYCLE, faces_left=_second_half(t), things=notes)
 
 
 def waves(t: int) -> Pose:
-    return Pose(breathes=t % 4 >= 2, things=(Thing("* hand", 16, -2, 22, t % CYCLE),))
+    return Pose(things=(Thing("* hand", 16, -2, 24, t % CYCLE),))
 
 
 def falls(t: int) -> Pose:
-    return Pose(rise=FALL[min(t, len(FALL) - 1)], lies=t >= len(FALL), phase=t % CYCLE if t < len(FALL) else 0)
+    return Pose(rise=FALL[min(t, len(FALL) - 1)], lies=t >= len(FALL))
 
 
 def lands(t: int) -> Pose:
-    return Pose(rise=max(0, LANDING - t), phase=t % CYCLE if t < LANDING else 0)
+    return Pose(rise=max(0, LANDING - t // 4 * CELL), phase=t % CYCLE if t < LANDING // 2 else 0)
 
 
 def sleeps(t: int) -> Pose:
-    return Pose(blinks=True, breathes=t % 16 >= 8, things=(Thing("* zzz", 13, -6, 26 + t % 16 // 4, t % CYCLE),))
+    second = _second_half(t)
+    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 13, -6, 24 + 8 * second, t % CYCLE),))
 
 
 def swims(t: int) -> Pose:
-    return replace(moves_right(t), rise=(0, 1, 1, 0)[t % 4], sink=SINK)
+    return replace(moves_right(t), sink=SINK)
 
 
 def reads(t: int) -> Pose:
-    return Pose(things=(Thing("book", 16, -1, 8, t // 4 % CYCLE),))
+    return Pose(things=(Thing("book", 16, -1, 8, t // 2 % CYCLE),))
 
 
 def writes(t: int) -> Pose:
-    beat = t % 8
-    pencil = Thing("* pencil", 13, 2 + (0, 1, 2, 3, 3, 2, 1, 0)[beat], 12, t % CYCLE)
-    return Pose(things=(Thing("book", 16, -1, 3), pencil))
+    pencil = Thing("* pencil", 13, 2 + 8 * _second_half(t), 8)
+    return Pose(things=(Thing("book", 16, -1, 0), pencil))
 
 
 def plays(t: int) -> Pose:
-    beat = t % 8
-    return Pose(
-        rise=(3, 2, 0, 0, 0, 0, 0, 2)[beat], phase=t % CYCLE, things=(Thing("ball", 13, 1, JUMP[beat], t % CYCLE),)
-    )
+    return Pose(phase=t % CYCLE, things=(Thing("ball", 13, 1, HOP[t % BEAT], t % CYCLE),))
 
 
 def talks(t: int) -> Pose:
-    return Pose(breathes=t % 8 in (1, 3), things=(Thing("* bubble", 16, -4, 28, t // 2 % CYCLE),))
+    return Pose(things=(Thing("* bubble", 16, -4, 24, t // 2 % CYCLE),))
 
 
 MOTIONS: dict[str, Motion] = {
@@ -209,6 +230,13 @@ MOTIONS: dict[str, Motion] = {
     "plays": plays,
     "talks": talks,
 }
+ON_CELLS: dict[str, Motion] = MOTIONS | {
+    "jumps": hops,
+    "flies up": rises,
+    "grows": grows_up,
+    "shrinks": shrinks_down,
+}
+"""The motions of the larger world; the first packs learnt theirs finer."""
 
 
 def clock(story: Story, t: int) -> int:
@@ -218,7 +246,21 @@ def clock(story: Story, t: int) -> int:
 
 def lead(story: Story) -> int:
     """Frames at the beginning of a video in which a story's actors just stand there."""
-    return 0 if story.edge == "wraps" else LEAD
+    return LEAD if is_in_larger_world(story) else 0
+
+
+def is_in_larger_world(story: Story) -> bool:
+    """Whether a story is drawn as the larger world is, not as that of the first packs."""
+    return story.edge != "wraps"
+
+
+def is_over_at(story: Story) -> int | None:
+    """The frame of an action from which on what it does once is done; None: it goes on, or has no such end."""
+    if story.action == "lands":
+        return LANDING // 2
+    if story.action in ("grows", "shrinks"):
+        return (len(GROWTH) - 1) * GROWTH_HOLD if is_in_larger_world(story) else SIZE_FRAMES
+    return None
 
 
 def zoom_at(story: Story, t: int) -> float:
@@ -232,7 +274,8 @@ def pose_at(story: Story, t: int, column: int) -> Pose:
 
     What travels has gone round the torus; `turned` shows it turning at the edges instead.
     """
-    pose = MOTIONS[story.action](clock(story, t))
+    motions = ON_CELLS if is_in_larger_world(story) else MOTIONS
+    pose = motions[story.action](clock(story, t))
     return replace(pose, x=(pose.x - CENTRE + column) % SIZE)
 
 
@@ -252,8 +295,16 @@ def idle(pose: Pose, t: int) -> Pose:
     """The pose of something alive: it blinks now and then, and breathes while it does nothing else."""
     rests = pose == replace(Pose(), x=pose.x, faces_left=pose.faces_left)
     return replace(
-        pose, blinks=pose.blinks or t % BLINK_EVERY == BLINK_AT, breathes=pose.breathes or (rests and t % 16 >= 8)
+        pose, blinks=pose.blinks or t % BEAT == BLINK_AT, breathes=pose.breathes or (rests and _second_half(t))
     )
+
+
+def _second_half(t: int) -> bool:
+    return t % BEAT >= BEAT // 2
+
+
+def _stage(t: int) -> int:
+    return min(t // GROWTH_HOLD, len(GROWTH) - 1)
 
 
 def _size(t: int, first: int, last: int) -> int:

@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
-from .cast import LATTICE, Actor, begins, cast, half_width
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, lead, pose_at, zoom_at
+from .cast import Actor, begins, cast, half_width, on_cells
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, is_in_larger_world, lead, pose_at, zoom_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENES, SIZE, SQUARE, Frame
@@ -21,6 +21,8 @@ from .story import Story
 from .vocabulary import VOCABULARY
 
 FPS = 8
+PAN = 2
+"""Columns by which the camera pans in a frame."""
 ENTRY = 16
 """Columns between the places where somebody new appears in the middle of a video."""
 BASE_ROW = {"ground": 56, "air": 50}
@@ -47,7 +49,7 @@ class Shown:
         return number - self.first - self.wait
 
     def pan_at(self, t: int) -> int:
-        return self.pan + max(0, t) * {"pan right": 1, "pan left": -1}.get(self.story.camera, 0)
+        return self.pan + max(0, t) * {"pan right": PAN, "pan left": -PAN}.get(self.story.camera, 0)
 
 
 def render_indices(
@@ -156,7 +158,7 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
     for actor in cast(story, t, shown.column, size.width):
         if wet:
             _puddle(ground, actor.pose)
-        _paste(frame, mask, actor, above=size.above, wraps=story.edge == "wraps")
+        _paste(frame, mask, actor, above=size.above, wraps=not is_in_larger_world(story))
         if actor.pose.white:
             _sparkle(ground, marked, actor.pose, t)
         for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
@@ -268,14 +270,14 @@ def _brought(actor: Actor, thing: Thing) -> Actor:
     factor = pose.scale_step / SCALE_STEPS
     size = max(6, round(thing.scale_step * factor))
     reach = half_width(actor.subject, pose.scale_step) + round(thing.ahead * factor) + half_width(thing.name, size) // 2
-    reach = round(reach / LATTICE) * LATTICE
+    reach = on_cells(reach)
     altitude = BASE_ROW["ground"] - BASE_ROW[VOCABULARY.subject[actor.subject].altitude]
     return Actor(
         thing.name,
         "natural",
         Pose(
             x=pose.x + (-reach if pose.faces_left else reach),
-            rise=round(thing.rise * factor) + altitude,
+            rise=on_cells(thing.rise * factor) + altitude,
             phase=thing.phase,
             scale_step=size,
             faces_left=pose.faces_left and not thing.name.startswith("* "),

@@ -15,7 +15,7 @@ from .story import FIRST_WORDS, NATURAL, RELATION_SAYS, SKY_SAYS, SLOTS, Story, 
 from .vocabulary import VOCABULARY, Words
 
 EMPTY_SHARE, NATURAL_SHARE = 0.03, 0.25
-ORDINARY = {"size": 0.7, "speed": 0.75, "count": 0.8, "relation": 0.8, "sky": 0.55, "camera": 0.75}
+ORDINARY = {"size": 0.8, "speed": 0.75, "count": 0.85, "relation": 0.85, "sky": 0.55, "camera": 0.75}
 """How often a slot says nothing special."""
 CANONICAL_SHARE = 0.4
 """Share of prompts that are the plain caption."""

@@ -1,7 +1,7 @@
 """What a distillation run is: one file, checked whole before anything starts. Imports no torch."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -181,6 +181,10 @@ class ClipsConfig:
     """Clips of one story in frames of 16:9 and of 9:16."""
 
 
+CHOOSABLE = ("size", "speed", "sky", "camera", "count", "relation")
+"""Slots of which `world.only` may choose words: those that a story may leave ordinary."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldConfig:
     """How much of the storybook's world a run from nothing teaches; without it, what the first packs know."""
@@ -189,14 +193,36 @@ class WorldConfig:
 
     subjects: tuple[str, ...] = ()
     """Subjects besides those of the first packs; none named: all."""
+    only: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    """By slot, the words that are taught of it besides what is ordinary; a slot with none is left out altogether."""
 
     def words(self) -> "Words":
         """The words that the run teaches, for each slot."""
-        from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS  # numpy loads here
+        from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, SLOTS  # numpy loads here
 
         named = {*FIRST_WORDS["subject"], *self.subjects}
         subjects = tuple(name for name in ALL_WORDS["subject"] if name in named or not self.subjects)
-        return {**ALL_WORDS, "subject": subjects, "target": subjects, "other": subjects}
+        words = {**ALL_WORDS, "subject": subjects, "target": subjects, "other": subjects}
+        for slot, chosen in self.only.items():
+            words[slot] = tuple(word for word in ALL_WORDS[slot] if word in {*chosen, SLOTS[slot]})
+            if not set(chosen) - {SLOTS[slot]}:
+                del words[slot]
+        if "relation" not in words:
+            words = {slot: known for slot, known in words.items() if not slot.startswith("other")}
+        return words
+
+    def unknown(self) -> str:
+        """A line about the first slot or word that the storybook does not have; empty where it has them all."""
+        from causvid_cli.storybook import ALL_WORDS
+
+        if lost := set(self.subjects) - set(ALL_WORDS["subject"]):
+            return f"world.subjects: {min(lost)!r} is no subject of the storybook"
+        for slot, chosen in self.only.items():
+            if slot not in CHOOSABLE:
+                return f"world.only: {slot!r} is not one of: {', '.join(CHOOSABLE)}"
+            if odd := [word for word in chosen if word not in ALL_WORDS[slot]]:
+                return f"world.only.{slot}: {odd[0]!r} is not one of: {', '.join(map(str, ALL_WORDS[slot]))}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,9 +438,8 @@ def _missing(config: TrainConfig) -> str:
         return "[data] or [clips]: missing; there must be something to learn from"
     if config.world and config.base:
         return "[world]: is for runs from nothing; a base knows its words"
-    subjects = config.world.subjects if config.world else ()
-    if lost := set(subjects) - set(config.world.words()["subject"] if config.world else ()):
-        return f"world.subjects: {min(lost)!r} is no subject of the storybook"
+    if config.world and (lost := config.world.unknown()):
+        return lost
     if config.openings and config.clips is None:
         return "[clips]: missing; stage openings is for the storybook's clips"
     if config.student is not None and config.ode is None and not config.student.first_chunks:
