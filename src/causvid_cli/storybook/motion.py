@@ -42,8 +42,8 @@ FLASH, CHANGE, CHANGED = 12, 14, 16
 """"turns into": first frames of the white subject, the white target and the target itself."""
 FALL = (16, 8, 8, 0)
 """Height of a fall, until it lies on the ground."""
-LANDING = 16
-"""Rows of a landing; it takes a frame for two of them."""
+LANDING = (16, 16, 16, 16, 8, 8, 8, 8)
+"""Height of a landing, until it stands."""
 SINK = 8
 """Rows of a swimmer that are under water."""
 LEAD = 4
@@ -82,8 +82,6 @@ class Pose:
     faces_left: bool = False
     is_target: bool = False
     white: bool = False
-    lean: int = 0
-    """Columns by which its top is ahead of its base."""
     lies: bool = False
     blinks: bool = False
     breathes: bool = False
@@ -178,7 +176,7 @@ def falls(t: int) -> Pose:
 
 
 def lands(t: int) -> Pose:
-    return Pose(rise=max(0, LANDING - t // 4 * CELL), phase=t % CYCLE if t < LANDING // 2 else 0)
+    return Pose(rise=LANDING[t], phase=t % CYCLE) if t < len(LANDING) else Pose()
 
 
 def sleeps(t: int) -> Pose:
@@ -257,7 +255,7 @@ def is_in_larger_world(story: Story) -> bool:
 def is_over_at(story: Story) -> int | None:
     """The frame of an action from which on what it does once is done; None: it goes on, or has no such end."""
     if story.action == "lands":
-        return LANDING // 2
+        return len(LANDING)
     if story.action in ("grows", "shrinks"):
         return (len(GROWTH) - 1) * GROWTH_HOLD if is_in_larger_world(story) else SIZE_FRAMES
     return None

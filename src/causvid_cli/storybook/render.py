@@ -217,8 +217,6 @@ def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.nda
     materials = sprite(subject, look.phase, look.scale_step, look.squash_step, look.blinks)
     if look.breathes and len(materials):
         materials = np.delete(materials, len(materials) * 3 // 5, axis=0)
-    if look.lean and len(materials):
-        materials = _leaning(materials, look.lean)
     if look.lies:
         materials = np.rot90(materials)
     if look.faces_left:
@@ -230,13 +228,6 @@ def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.nda
         inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
         cells = np.where(inner, np.uint8(ink("white.light")), np.uint8(ink("outline")))
     return cells, mask
-
-
-def _leaning(materials: np.ndarray, lean: int) -> np.ndarray:
-    """A sprite whose rows are shifted forward, the top by `lean` columns; the middle stays where it is."""
-    wide = np.pad(materials, ((0, 0), (abs(lean), abs(lean))), constant_values=EMPTY)
-    height = len(wide)
-    return np.stack([np.roll(row, round(lean * (1 - number / height))) for number, row in enumerate(wide)])
 
 
 def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wraps: bool) -> None:
