@@ -220,6 +220,18 @@ def tiny_pixel_codec() -> Callable[..., PixelCodec]:
     return partial(PixelCodec, encoder_widths=(8, 8, 8), decoder_widths=(8, 8, 8), blocks=1)
 
 
+def test_an_unnamed_clip_shows_anybody_and_tells_all_but_who_it_is():
+    words = storybook.FIRST_WORDS
+    clips = story_clips.sample_unnamed(np.random.default_rng(0), 40, words, frames=8)
+    assert all(story.subject is None and story.colour == "natural" for story in clips.stories)
+    assert {story.action for story in clips.stories} <= {*words["action"]} - {"turns into"}
+    assert len({story.action for story in clips.stories}) > 4
+    assert clips.mask.flatten(1).any(dim=1).float().mean() > 0.9  # the others are bare scenes
+    assert preparation.sample_first_predictable_frames(
+        np.random.default_rng(0), "unnamed", 3, frames=6, chunk_frames=2
+    ) == [2, 2, 2]
+
+
 def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "SHARD_CLIPS", 3)
     torch.manual_seed(0)

@@ -171,6 +171,9 @@ class ClipsConfig:
     """Clips whose prompt changes on the way, between two chunks."""
     photos: Count = 0
     """Clips that begin with a photo."""
+    unnamed: Count = 0
+    """Clips whose prompt does not say who they are about, which is seen: any subject that can be drawn, also one that
+    the model has no word for. What goes on can only be copied from what was there."""
     latent_frames: Size = 8
     """Length of these clips."""
     long: Count = 0

@@ -40,8 +40,9 @@ LATE_SWITCHES = 0.6
 PHOTO_CHUNKS = 0.7
 """How many photos are held for a chunk; the others for one latent frame."""
 
-Kind = Literal["plain", "late", "switch", "photo"]
-"""What a storybook clip is: from its video's beginning, from the middle, with a prompt that changes, from a photo."""
+Kind = Literal["plain", "late", "switch", "photo", "unnamed"]
+"""What a storybook clip is: from its video's beginning, from the middle, with a prompt that changes, from a photo, with
+a prompt that does not name its subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def prepare(
     clips: int = 0,
     switches: int = 0,
     photos: int = 0,
+    unnamed: int = 0,
     latent_frames: int = 8,
     long: int = 0,
     long_latent_frames: int = 20,
@@ -79,7 +81,8 @@ def prepare(
     videos: the user's clips; they come first. known: a codec; what it cannot show of them is new, and counts as much as
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
     switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
-    photo, held for a chunk or for one latent frame. long: further ones of one story, of `long_latent_frames`.
+    photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. long:
+    further ones of one story, of `long_latent_frames`.
     wide, tall: further ones of one story in such frames.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
@@ -87,7 +90,7 @@ def prepare(
     shards: list[Shard] = []
     if videos:
         shards += video_shards(videos, codec, text, known=known, device=device)
-    if clips or switches or photos or long or wide or tall:
+    if clips or switches or photos or unnamed or long or wide or tall:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
         shards += story_shards(
@@ -96,6 +99,7 @@ def prepare(
             clips=clips,
             switches=switches,
             photos=photos,
+            unnamed=unnamed,
             latent_frames=latent_frames,
             long=long,
             long_latent_frames=long_latent_frames,
@@ -209,6 +213,7 @@ def story_shards(
     clips: int,
     switches: int,
     photos: int,
+    unnamed: int,
     latent_frames: int,
     long: int,
     long_latent_frames: int,
@@ -255,6 +260,8 @@ def story_shards(
         yield Shard(count, partial(make, "switch", count, latent_frames))
     for count in _parts(photos, SHARD_CLIPS):
         yield Shard(count, partial(make, "photo", count, latent_frames))
+    for count in _parts(unnamed, SHARD_CLIPS):
+        yield Shard(count, partial(make, "unnamed", count, latent_frames))
     for count in _parts(long, SHARD_CLIPS):
         yield Shard(count, partial(make, "plain", count, long_latent_frames))
     for total, size in ((wide, WIDE), (tall, TALL)):
@@ -272,6 +279,8 @@ def sample_first_predictable_frames(
     """
     if kind == "plain":
         return [0] * count
+    if kind == "unnamed":
+        return [min(chunk_frames, frames - 1)] * count
     if kind == "photo":
         whole = rng.random(count) < PHOTO_CHUNKS
         return [min(chunk_frames if is_whole else 1, frames - 1) for is_whole in whole]
@@ -300,6 +309,8 @@ def _sample(
         return story_clips.sample_clips(rng, len(known), words, frames=length, size=size)
     if kind == "photo":
         return story_clips.sample_photos(rng, len(known), words, frames=length, held=known)
+    if kind == "unnamed":
+        return story_clips.sample_unnamed(rng, len(known), words, frames=length)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
         return story_clips.sample_clips(rng, len(known), words, frames=length, starts=starts)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from causvid_cli import storybook
-from causvid_cli.storybook import FIRST_WORDS, SQUARE, Frame, Story, Words
+from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
+from causvid_cli.storybook.story import CHANGE, NATURAL
 
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
@@ -154,6 +155,15 @@ def changed_story(
             changed = replace(changed, **{slot: storybook.SLOTS[slot] for slot in (*WHO, *DOES)}, camera=changed.camera)
         if (same or changed != story) and not storybook.held_out(changed):
             return changed
+
+
+def sample_unnamed(rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int) -> Clips:
+    """Clips of any subject that can be drawn, and their stories without it, as one tells them who shows a picture."""
+    any_subject = {**words, "subject": VOCABULARY.subjects, "colour": VOCABULARY.colours}
+    any_subject |= {"relation": (), "action": [name for name in words["action"] if name != CHANGE]}
+    stories = [training_story(rng, any_subject) for _ in range(count)]
+    clips = render_clips(stories, rng, frames=frames)
+    return replace(clips, stories=tuple(replace(story, subject=None, colour=NATURAL) for story in stories))
 
 
 def render_clips(
