@@ -9,11 +9,15 @@ from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.train.config import NetworkConfig
+from causvid_cli.train.look_back import look_back
 from causvid_cli.train.prompt_table import PromptTable
 
 
 def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransformer:
-    """Return an untrained transformer that begins by predicting nothing: its first steps are steadier."""
+    """Return an untrained transformer that begins by predicting nothing: its first steps are steadier.
+
+    One that is told where patches stand begins to attend to what was there before (`look_back`).
+    """
     net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=shape.heads,
@@ -26,6 +30,7 @@ def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransform
         num_layers=shape.layers,
         grid_embed_size=shape.grid_embed_size,
     )
+    look_back(net)
     nn.init.zeros_(net.proj_out.weight)
     nn.init.zeros_(net.proj_out.bias)
     return CausalTransformer(net, prediction=shape.prediction)
