@@ -50,7 +50,6 @@ from causvid_cli.train.config import (
     EvalConfig,
     NetworkConfig,
     OdeConfig,
-    OpeningsConfig,
     Optimisation,
     RolloutFacts,
     StudentConfig,
@@ -63,7 +62,6 @@ from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.distill import Distillation
 from causvid_cli.train.layout import Layout, few_steps, first_steps, slid_prompts
 from causvid_cli.train.ode import OdePairs, make_ode_pairs
-from causvid_cli.train.openings import train_openings
 from causvid_cli.train.student import Regression, own_past, train_student
 from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import StageSetting
@@ -274,23 +272,27 @@ def test_one_step_from_noise_learns_a_clip_by_heart_where_its_prompt_tells_it(tm
     assert losses[-1] < losses[0] / 3, losses
 
 
-def test_openings_are_learnt_by_themselves_at_the_levels_of_the_first_chunk(tmp_path, monkeypatch):
-    clips, denoiser = small_clips(tmp_path / "clips", count=1), small_denoiser(prediction="x0")
-    seen, rows, call = [], [], denoiser.network.forward_whole
+def test_openings_are_learnt_beside_clips_at_the_levels_of_the_first_chunk(tmp_path, monkeypatch):
+    clips, openings = small_clips(tmp_path / "clips"), small_clips(tmp_path / "openings", count=1)
+    denoiser, seen, rows = small_denoiser(prediction="x0"), [], []
+    call = denoiser.network.forward_whole
 
     def spy(x_t, timestep, prompt, **options):
-        seen.append((x_t.shape[2], options, *timestep.tolist()))
+        seen.append((len(x_t), bool(options), set(timestep.flatten().tolist())))
         return call(x_t, timestep, prompt, **options)
 
     monkeypatch.setattr(denoiser.network, "forward_whole", spy)
-    plan = OpeningsConfig(steps=100, lr=1e-2, batch=8, warmup=5, log_every=20, ema=0.9)
+    plan = Optimisation(steps=100, lr=1e-2, batch=4, warmup=5, log_every=20, ema=0.9)
     facts = replace(FACTS, steps=(1000.0,), first_steps=(1000.0, 500.0))
     setting = StageSetting(device=CPU, report=rows.append)
-    train_openings(tmp_path / "run", denoiser, clips, plan, facts, setting=setting)
+    beside = {"few": True, "openings": openings, "openings_per_clip": 2}
+    train_causal(tmp_path / "run", denoiser, clips, plan, facts, shift=2.0, setting=setting, **beside)
     levels = {round(1000 * step.sigma, 3) for step in first_steps(facts)}
-    assert {round(level, 3) for _, _, *row in seen for level in row} == levels and len(levels) == 2
-    assert {(frames, bool(options)) for frames, options, *_ in seen} == {(FRAMES, False)}
-    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    alone = [times for count, masked, times in seen if (count, masked) == (8, False)]
+    assert len(alone) == len(seen) / 2 == 100
+    assert {round(time, 3) for times in alone for time in times} == levels and len(levels) == 2
+    assert rows[-1]["openings"] < rows[0]["openings"] / 2
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["openings"] + rows[-1]["clips"], rel=1e-5)
 
 
 def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypatch):
@@ -309,7 +311,7 @@ def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypat
 
 TINY = TrainConfig(
     name="tiny",
-    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, wide=1),
+    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, openings=4, wide=1),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
     rollout=RolloutFacts(window_frames=4, steps=(1000.0,), first_steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, supervise_rollout=True),
@@ -317,8 +319,7 @@ TINY = TrainConfig(
     autoencoder=AutoencoderConfig(**asdict(FEW)),
     pictures=FEW,
     teacher=FEW,
-    openings=OpeningsConfig(**asdict(FEW), clips=4),
-    causal=CausalConfig(**asdict(FEW)),
+    causal=CausalConfig(**asdict(FEW), few_steps=True, openings=1),
     student=StudentConfig(**asdict(FEW)),
     dmd=FEW,
     matching=DmdConfig(critic_updates=1, long_latent_frames=8, long_share=0.5, regression=0.1),
@@ -414,6 +415,7 @@ def test_a_stage_without_the_one_before_it_says_so(tmp_path):
         Distillation(TINY, tmp_path, CPU).run(("teachr",))
 
 
+CAUSAL_TABLE = "[causal]\nsteps = 5\nopenings = 2\n"
 STAGE_TABLES = "".join(f"[{stage}]\nsteps = 5\n" for stage in ("autoencoder", "teacher"))
 
 
@@ -458,6 +460,8 @@ def test_a_config_file_is_read_strictly(tmp_path):
             r"world.only.sky: 'hail' is not one of: day, rain",
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
+        ("[clips]\n" + STAGE_TABLES + CAUSAL_TABLE + "few_steps = true\n", r"clips.openings: missing"),
+        ("[clips]\nopenings = 9\n" + STAGE_TABLES + CAUSAL_TABLE, r"causal.few_steps: missing"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "causal"\n', r"\[causal\]: missing; its network"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "base"\n', r"base: missing; its student"),

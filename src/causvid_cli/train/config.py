@@ -34,7 +34,6 @@ STAGES = (
     "prepare",
     "pictures",
     "teacher",
-    "openings",
     "causal",
     "ode",
     "student",
@@ -179,6 +178,8 @@ class ClipsConfig:
     long: Count = 0
     """Longer clips of one story besides."""
     long_latent_frames: Size = 20
+    openings: Count = 0
+    """First chunks by themselves, each of a story of its own."""
     wide: Count = 0
     tall: Count = 0
     """Clips of one story in frames of 16:9 and of 9:16."""
@@ -229,16 +230,6 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpeningsConfig(Optimisation):
-    """First chunks by themselves: where nothing is untold, so that they are the truth of their prompts."""
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    clips: Positive = 50_000
-    """How many are rendered and encoded for it, each of a story of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CausalConfig(Optimisation):
     """Teacher forcing; `few_steps` makes it the direct way to a student."""
 
@@ -246,6 +237,9 @@ class CausalConfig(Optimisation):
 
     few_steps: bool = False
     """Learn at the roll-out's few noise levels alone: where nothing is untold, one step can be right."""
+    openings: Annotated[int, Interval(ge=0, le=64)] = 0
+    """First chunks by themselves that are learnt beside each clip of a batch: what things look like, at a fraction of a
+    clip's cost, where nothing is untold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +379,6 @@ class TrainConfig:
     autoencoder: AutoencoderConfig | None = None
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None
-    openings: OpeningsConfig | None = None
     causal: CausalConfig | None = None
     ode: OdeConfig | None = None
     student: StudentConfig | None = None
@@ -443,8 +436,10 @@ def _missing(config: TrainConfig) -> str:
         return "[world]: is for runs from nothing; a base knows its words"
     if config.world and (lost := config.world.unknown()):
         return lost
-    if config.openings and config.clips is None:
-        return "[clips]: missing; stage openings is for the storybook's clips"
+    if config.causal and config.causal.openings and not (config.clips and config.clips.openings):
+        return "clips.openings: missing; causal.openings are of these"
+    if config.causal and config.causal.openings and not config.causal.few_steps:
+        return "causal.few_steps: missing; causal.openings are learnt at the roll-out's few noise levels"
     if config.student is not None and config.ode is None and not config.student.first_chunks:
         return "[ode]: missing; stage student learns from its pairs"
     if config.matching.regression and config.ode is None:

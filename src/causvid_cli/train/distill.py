@@ -1,6 +1,6 @@
 """A whole distillation, stage by stage: each resumable by itself, each leaving what the next one needs.
 
-autoencoder -> prepare -> pictures -> teacher -> openings -> causal -> ode -> student -> dmd -> judge -> export -> eval
+autoencoder -> prepare -> pictures -> teacher -> causal -> ode -> student -> dmd -> judge -> export -> eval
 
 A run has the stages that its file has a section for. What they leave, and how the next one finds it: `train/run.py`.
 """
@@ -28,7 +28,6 @@ from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import load_judge, train_judge
 from causvid_cli.train.ode import OdePairs, make_ode_pairs, pairs_shard
-from causvid_cli.train.openings import train_openings
 from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
@@ -52,7 +51,7 @@ ALONE = ("autoencoder", "prepare", "judge", "export", "eval")
 USES = {
     "data": ("autoencoder", "prepare"),
     "clips": ("prepare",),
-    "rollout": ("openings", "causal", "ode", "student", "dmd", "export"),
+    "rollout": ("causal", "ode", "student", "dmd", "export"),
     "matching": ("dmd",),
     "teacher_guidance": ("export",),
     "teacher_steps": ("export",),
@@ -63,8 +62,7 @@ NEEDS = {
     "prepare": ("autoencoder",),
     "pictures": ("prepare",),
     "teacher": ("pictures",),
-    "openings": ("teacher",),
-    "causal": ("openings",),
+    "causal": ("teacher",),
     "ode": ("causal",),
     "student": ("ode",),
     "dmd": ("student",),
@@ -182,6 +180,7 @@ class Distillation(TrainingRun):
     def prepare(self) -> None:
         data, clips, text, videos = self.config.data, self.config.clips, self.new_text(), self.videos()
         story = asdict(clips) if clips else {}
+        openings = story.pop("openings", 0)
         if text is None:
             assert self.base is not None
             captions = list(videos.captions) if videos else []  # first, so that their row numbers stay as they are
@@ -206,12 +205,12 @@ class Distillation(TrainingRun):
             report=self.setting("prepare").report,
             note=self.note,
         )
-        if self.config.openings:
+        if openings:
             prepare(
                 self.latents / "openings",
                 self.codec,
                 text or self.text(),
-                long=self.config.openings.clips,
+                long=openings,
                 long_latent_frames=self.rollout.chunk_frames,
                 device=self.device,
                 seed=self.config.seed + 1,  # other stories than the clips'
@@ -224,29 +223,21 @@ class Distillation(TrainingRun):
     def teacher(self) -> None:
         self._teach("teacher", frames=None, shift=self.shift)
 
-    def openings(self) -> None:
-        plan = self.config.openings
-        assert plan is not None
-        train_openings(
-            self.folder / "openings",
-            self.learner(self.student_net(before="openings")),
-            LatentClips(self.latents / "openings"),
-            plan,
-            self.rollout,
-            setting=self.setting("openings"),
-        )
-
     def causal(self) -> None:
+        plan = self.config.causal
+        assert plan is not None
         train_causal(
             self.folder / "causal",
             self.learner(self.student_net(before="causal")),
             self.clips(),
-            self.plan("causal"),
+            plan,
             self.rollout,
             shift=self.shift,
             setting=self.setting("causal"),
             blends=self.config.blends,
-            few=self.config.causal is not None and self.config.causal.few_steps,
+            few=plan.few_steps,
+            openings=LatentClips(self.latents / "openings") if plan.openings else None,
+            openings_per_clip=plan.openings,
         )
 
     def ode(self) -> None:

@@ -1,7 +1,7 @@
 """What a run has: its configuration, its folder, and what its stages have left there, put together again.
 
 Two networks go through the stages: the teacher (base -> pictures -> teacher), and the student (the base's student, or
-else the teacher -> openings -> causal -> student -> dmd).
+else the teacher -> causal -> student -> dmd).
 """
 
 import copy
@@ -63,7 +63,7 @@ LEAVES = {
 PROMPT_ROWS = "rows.safetensors"
 """In the folder of prepared clips: the prompts of `data.prompts`."""
 TEACHER_STAGES = ("pictures", "teacher")
-STUDENT_STAGES = ("openings", "causal", "student", "dmd")
+STUDENT_STAGES = ("causal", "student", "dmd")
 
 
 @dataclass
