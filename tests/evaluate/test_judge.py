@@ -51,7 +51,7 @@ def question(story: Story) -> dict:
 @pytest.mark.parametrize("size", [SQUARE, WIDE, TALL])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_judge_learns_windows_of_every_kind(kind, size):
-    window, again = (sample_window(np.random.default_rng(3), ALL_WORDS, kind=kind, size=size) for _ in range(2))
+    window, again = (sample_window(np.random.default_rng(4), ALL_WORDS, kind=kind, size=size) for _ in range(2))
     assert np.array_equal(window.indices, again.indices) and window.asked == again.asked
     assert window.indices.shape == window.mask.shape == (WINDOW // STRIDE, size.height, size.width)
     assert {len(words) for words in window.asked.values()} == {WINDOW // STRIDE}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from causvid_cli.network.layers import Block, WanTransformer3DModel
 from causvid_cli.network.rope import BASE, axis_sizes
@@ -56,7 +56,9 @@ def begin_with(block: Block, look: Look, parts: Tensor, head_dim: int) -> None:
     """Set a block's self-attention. parts: [2, size, dim], what of a token tells each row, and each column."""
     attention, dim = block.attn1, parts.shape[-1]
     in_time, *sides = axis_sizes(head_dim)
-    for linear in (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
+    out = attention.to_out[0]
+    assert isinstance(out, nn.Linear)
+    for linear in (attention.to_q, attention.to_k, attention.to_v, out):
         linear.weight.zero_()
         linear.bias.zero_()
     queries, keys = (linear.weight.view(-1, head_dim, dim) for linear in (attention.to_q, attention.to_k))
@@ -78,7 +80,7 @@ def begin_with(block: Block, look: Look, parts: Tensor, head_dim: int) -> None:
     attention.norm_k.weight.fill_(SHARP)
     through = torch.linalg.qr(torch.randn(dim, dim))[0]
     attention.to_v.weight.copy_(through)
-    attention.to_out[0].weight.copy_(through.T)
+    out.weight.copy_(through.T)
     block.scale_shift_table[0, 2] = 1.0  # the gate of self-attention
 
 
