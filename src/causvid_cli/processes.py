@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -12,6 +12,8 @@ from causvid_cli.errors import DeviceError
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others: one may be rendering clips. When one dies, torchrun ends them all."""
+LEAVING = timedelta(seconds=20)
+"""How long one that is done waits for the others to have received all that it sent."""
 
 
 @contextmanager
@@ -23,12 +25,20 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if not dist.is_torchelastic_launched():
         yield device
         return
-    device = my_device(device)
-    join(device, meet())
+    device, store = my_device(device), meet()
+    join(device, store)
     try:
         yield device
+        _let_others_finish(store)
     finally:
         leave()
+
+
+def _let_others_finish(store: dist.Store) -> None:
+    """Wait a little for those that still receive what this process has sent last: its leaving would reset them."""
+    store.set(f"finished/{dist.get_rank()}", "")
+    with suppress(dist.DistError):  # another has failed, or the first, which may keep the store, has left already
+        store.wait([f"finished/{rank}" for rank in range(dist.get_world_size())], LEAVING)
 
 
 def meet() -> dist.Store:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from processes import in_processes
 from safetensors.torch import load_file
 from tiny import SHAPE, tiny_transformer
@@ -284,3 +286,21 @@ def test_torchrun_runs_the_command_and_says_things_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("causvid: judge: 2 of 2") == 1
     assert last_step(tmp_path / "run" / "judge") == 2
+
+
+def test_who_is_done_stays_until_the_others_have_received_all(tmp_path):
+    in_processes(2, _leave_after_the_other, tmp_path / "done")
+
+
+def _leave_after_the_other(done: Path) -> None:
+    """The first of two processes is done at once, the second later; whoever left meanwhile would reset the other."""
+    leave = processes.leave
+
+    def checked() -> None:
+        assert done.exists()
+        leave()
+
+    processes.leave = checked  # of this process alone
+    if dist.get_rank():
+        time.sleep(0.5)
+        done.touch()
