@@ -107,7 +107,7 @@ def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, plac
     pose = replace(lead, x=lead.x + place, scale_step=_scaled(lead.scale_step, factor))
     if place != places[len(places) // 2]:
         pose = replace(pose, things=())
-    return _living(story.target if pose.is_target else story.subject, pose, t + place)
+    return _living(story.target if pose.is_target else story.subject, pose, t)
 
 
 def _living(subject: str | None, pose: Pose, t: int) -> Pose:
