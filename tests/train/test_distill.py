@@ -295,6 +295,22 @@ def test_openings_are_learnt_beside_clips_at_the_levels_of_the_first_chunk(tmp_p
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["openings"] + rows[-1]["clips"], rel=1e-5)
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_teacher_forcing_in_parts_takes_the_same_steps(tmp_path, few):
+    """As several processes would share a batch; openings are another batch of the same step."""
+    clips, openings, losses = small_clips(tmp_path / "clips"), small_clips(tmp_path / "openings", count=1), []
+    beside = {"few": True, "openings": openings, "openings_per_clip": 2} if few else {"blends": 0.5}
+    for accumulate in (1, 2):
+        rows: list[dict[str, float]] = []
+        plan = Optimisation(steps=6, lr=1e-2, batch=4, warmup=2, log_every=1, ema=0.9, accumulate=accumulate)
+        facts = replace(FACTS, steps=(1000.0, 500.0), first_steps=(1000.0, 250.0))
+        setting = StageSetting(device=CPU, report=rows.append)
+        folder = tmp_path / str(accumulate)
+        train_causal(folder, small_denoiser(prediction="x0"), clips, plan, facts, shift=2.0, setting=setting, **beside)
+        losses.append([row["loss"] for row in rows])
+    assert len(losses[0]) == 6 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypatch):
     clips, denoiser, seen = small_clips(tmp_path / "clips"), small_denoiser(), []
     call = denoiser.network.forward_whole

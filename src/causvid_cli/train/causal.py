@@ -92,7 +92,7 @@ def loss_of_openings(
     levels = torch.tensor([step.sigma for step in first_steps(facts)])
     batch = openings.batch(rng, count, device=device, sprite_weight=SPRITE_WEIGHT)
     weight, batch = my_weight(batch.weight), my_share(batch)
-    sigma = levels[(my_draw(rng.random, count) * len(levels)).long()].to(device)
+    sigma = levels[(my_draw(rng.random, len(batch.x0)) * len(levels)).long()].to(device)
     x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), sigma)
     network = denoiser.network
     output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(batch.rows))
