@@ -61,10 +61,12 @@ def tiny_facts(**changes: object) -> PackFacts:
 
 def tiny_pack(folder: Path, **changes: object) -> Path:
     """A pack of random weights, as `load` wants it; noise for pictures, but every path is the real one."""
+    facts = tiny_facts(**changes)
     export_pack(
         folder,
-        tiny_facts(**changes),
+        facts,
         student=tiny_transformer(seed=1),
+        opening=tiny_transformer(seed=3) if facts.opening_network else None,
         teacher=tiny_transformer(seed=2),
         codec=tiny_codec(),
         text=StoryText.for_vocabulary(FIRST_WORDS, dim=SHAPE.text_dim),

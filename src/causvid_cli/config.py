@@ -91,6 +91,10 @@ class PackFacts:
     """Timestep of the clean pass, 0..1000."""
     context_network: str | None = None
     """Subfolder of a second transformer, which runs the clean passes (SGF+, arXiv 2610.10429); None is the first."""
+    opening_network: str | None = None
+    """Subfolder of a transformer that makes what nothing comes before: the first chunk of a video, and of a new shot.
+    What a prompt looks like is then known by one network and how things go on by another (Emu Video, arXiv 2311.10709,
+    factorises so); a cue that changes who or where is a new shot. None is the first network."""
     prediction: Prediction
     fps: float
     height: int
@@ -135,11 +139,12 @@ class PackFacts:
             self._need("recompute", self.context == "clean_pass", "needs clean passes")
         if self.context == "last_call":
             self._need("context", self.context_network is None, "runs no clean pass, so there is no second network")
+            self._need("context", self.opening_network is None, "sees last calls, which all are of one network")
         for name, size in self.sizes.items():
             self._need(f"sizes.{name}", all(1 <= number <= 4096 for number in size), "must be sides and an enlargement")
         self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")
         self._need("name", is_pack_name(self.name), PACK_NAME_RULE)
-        for name in ("teacher", "judge", "context_network"):
+        for name in ("teacher", "judge", "context_network", "opening_network"):
             part = getattr(self, name)
             self._need(name, part is None or is_pack_name(part), "must be the name of a folder in the pack")
         for file in self.files:
@@ -151,8 +156,8 @@ class PackFacts:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Subfolders of the transformers that make a video: the denoising one, and the second where there is one."""
-        return ("transformer", self.context_network) if self.context_network else ("transformer",)
+        """Subfolders of the transformers that make a video: the denoising one, and others where there are."""
+        return tuple(part for part in ("transformer", self.context_network, self.opening_network) if part)
 
     def grid(self, codec: CodecFacts, *, given_frames: int = 0, shows_given: bool = False) -> ChunkGrid:
         """Return where the chunks of a video by this model lie.

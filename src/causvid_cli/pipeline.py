@@ -53,7 +53,7 @@ from causvid_cli.sampling.context import CleanPasses, ContextWriter, LastCalls, 
 from causvid_cli.sampling.krea import Recomputed
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
-from causvid_cli.sampling.rollout import Latents, OnStep, ignore_step, rollout
+from causvid_cli.sampling.rollout import Latents, OnStep, Opening, ignore_step, rollout
 from causvid_cli.sampling.together import Made, Together
 
 DEFAULTS = GenerateOptions()
@@ -114,14 +114,7 @@ class Stream:
         self.plan = plan
         self._ahead = ahead
         self._pipeline, self._switch = pipeline, options.switch
-        self._track = PromptTrack(
-            pipeline.text,
-            cues,
-            seed=plan.seed,
-            guidance=options.guidance,
-            to_cache=pipeline.prompt_cache,
-            known_chunks=known_chunks,
-        )
+        self._track = pipeline.track(cues, seed=plan.seed, guidance=options.guidance, known_chunks=known_chunks)
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         photo = given if plan.grid.shows_given else None
         self._photograph = None if photo is None else photograph(pipeline.codec, photo, enlarge=plan.enlarge)
@@ -211,6 +204,7 @@ class Stream:
                 chunks=islice(grid.chunks(None), -(-sink // frames) + 4),  # past the sink, till the window is full
                 noise=self._noise,
                 writer=pipeline.context_writer(plan.steps_of, self._noise),
+                opening=pipeline.opening(plan),
                 merge_clean_pass=pipeline.merge_clean_pass,
             )
             for _ in made:
@@ -252,6 +246,7 @@ class Stream:
                     chunks=plan.grid.chunks(plan.frames),
                     noise=noise,
                     writer=pipeline.context_writer(plan.steps_of, noise),
+                    opening=pipeline.opening(plan, batch=batch),
                     switch=track.transition,
                     prefix=prefix,
                     made=self._earlier,
@@ -337,14 +332,15 @@ class Pipeline:
         device: torch.device,
         decodes_on: torch.device | None = None,
         context_model: CausalTransformer | None = None,
+        opening_model: CausalTransformer | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.facts, self.folder = facts, folder
         self.model, self.codec, self.text, self.device = model, codec, text, device
         self.decodes_on = decodes_on or device
         """Where the codec is."""
-        self.context_model = context_model
-        """The network that runs the clean passes, where it is another."""
+        self.context_model, self.opening_model = context_model, opening_model
+        """The networks that run the clean passes, and that make what nothing comes before, where they are others."""
         self.notes = notes
         """What the user should know of how it was loaded."""
         runs_clean_passes = facts.context == "clean_pass" and context_model is None and model.processes is None
@@ -437,11 +433,24 @@ class Pipeline:
         """Return the whole video at once, uint8 RGB [T, H, W, 3]; the arguments are those of `stream`."""
         return np.concatenate([chunk.frames for chunk in self.stream(prompt, options, **more)])
 
+    def track(self, cues: Sequence[Cue], *, seed: int, guidance: float, known_chunks: int = 0) -> PromptTrack:
+        """What each chunk of a video is told."""
+        return PromptTrack(
+            self.text,
+            cues,
+            seed=seed,
+            guidance=guidance,
+            to_cache=self.prompt_cache,
+            known_chunks=known_chunks,
+            cuts=self.opening_model is not None,
+        )
+
     def prompt_cache(self, embeds: Tensor) -> PromptCache:
         """Text features [B, L, D] for the transformer."""
         embeds = embeds.to(self.device, self.dtype)
         told = self.model.prompt_cache(embeds)
         told.context = self.context_model.prompt_cache(embeds) if self.context_model else None
+        told.opening = self.opening_model.prompt_cache(embeds) if self.opening_model else None
         return told
 
     def context_writer(self, steps_of: StepsOf, noise: Noise) -> ContextWriter:
@@ -449,6 +458,12 @@ class Pipeline:
         if self.facts.context == "last_call":
             return LastCalls(self.model, steps_of, noise)
         return CleanPasses(self.context_model or self.model)
+
+    def opening(self, plan: Plan, *, batch: int = 1) -> Opening | None:
+        """What makes the first chunks of a video's shots, or of several of one plan, where it is another network."""
+        if (model := self.opening_model) is None:
+            return None
+        return Opening(model, self._cache_of(model, plan, self.facts.chunk_frames, batch=batch))
 
     def recompute_context(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
@@ -465,9 +480,15 @@ class Pipeline:
         window_frames = window_frames or plan.window_frames
         if plan.frames is not None:
             window_frames = min(window_frames or plan.latent_frames, plan.latent_frames)
-        return self.model.kv_cache(
-            window_frames=max(window_frames, self.facts.chunk_frames),
-            sink_frames=self.facts.sink_frames,
+        frames = max(window_frames, self.facts.chunk_frames)
+        return self._cache_of(self.model, plan, frames, batch=batch, sink_frames=self.facts.sink_frames)
+
+    def _cache_of(
+        self, model: CausalTransformer, plan: Plan, window_frames: int, *, batch: int, sink_frames: int = 0
+    ) -> KVCache:
+        return model.kv_cache(
+            window_frames=window_frames,
+            sink_frames=sink_frames,
             rope=plan.rope,
             sink_placement=self.facts.sink_placement,
             trained_frames=self.facts.trained_frames,
@@ -540,16 +561,17 @@ def load(
     if processes:
         processes.spread(networks)
         processes.agree()
-    network, context_network, *_ = *networks, None
+    by_part = dict(zip(facts.networks, networks, strict=True))
     told = tuple(line for line in (note, *notes) if line)
     return Pipeline(
         facts,
         folder=folder,
-        model=network,
+        model=by_part["transformer"],
         codec=codec,
         text=text,
         device=torch_device,
         decodes_on=decodes_on,
-        context_model=context_network,
+        context_model=by_part.get(facts.context_network or ""),
+        opening_model=by_part.get(facts.opening_network or ""),
         notes=told,
     )

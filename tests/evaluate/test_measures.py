@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from judged import judged_pack, pictures_of, run_eval
 from tiny import tiny_pack
 
 from causvid_cli import storybook
 from causvid_cli.config import load_facts
+from causvid_cli.evaluate.clip_sources import EvalClip, together
 from causvid_cli.evaluate.config import MEASURE_NAMES, MeasureRequest
 from causvid_cli.evaluate.judge import Judge, verdict
 from causvid_cli.evaluate.measure_figures import figure, measure_figures
@@ -16,6 +18,8 @@ from causvid_cli.evaluate.measures import MEASURES, trials_of
 from causvid_cli.evaluate.measuring import STUDENT, Measuring, count, drift_counts, open_measuring, video_of
 from causvid_cli.evaluate.pixel_match import pixel_counts
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE
+from causvid_cli.pipeline import load
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import ALL_WORDS, Lexicon, Story
 
 CAR = Story("car", "red", "snow", "stays still")
@@ -198,6 +202,22 @@ def test_videos_of_one_prompt_are_drawn_together():
     assert (doubled["low"], doubled["high"]) == (apart["low"], apart["high"])
     result = measure_figures({"model": "tiny"}, ["prompts"], records("student", [1, 0]))
     assert result["measures"]["prompts"]["first 4 s"]["all right"]["share"] == 0.5
+
+
+def test_videos_that_cut_and_videos_that_go_on_are_made_together_as_alone(tmp_path):
+    student = load(tiny_pack(tmp_path / "pack", opening_network="opening"), device="cpu")
+    car, jumps, boat = (f"a {what} in the snow" for what in ("red car moves left", "red car jumps", "boat jumps"))
+    cues = [[Cue(prompt=car), Cue(prompt=then, start_chunk=2)] for then in (boat, jumps, boat)]
+    clips = [
+        EvalClip(group="", number=number, take=0, seed=number, encoded=student.text.encode(car)) for number in range(3)
+    ]
+    frames = student.plan(length="1f").grid.first_frame(4)
+    every = list(together(student, clips, cues, frames=frames))
+    for row, (clip, own) in enumerate(zip(clips, cues, strict=True)):
+        alone = list(together(student, [clip], [own], frames=frames))
+        assert len(alone) == len(every) == 4
+        for one, all_ in zip(alone, every, strict=True):
+            torch.testing.assert_close(one, all_[row : row + 1], rtol=0, atol=2e-5)
 
 
 # --- a whole run ---------------------------------------------------------------------------------------------------

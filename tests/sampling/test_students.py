@@ -128,7 +128,8 @@ class Reference:
             rows = [(start, x.shape[2]) for start, x, _ in self.rows]
             self.run(writer, inputs, times, Naive(facts, rows, past, side))
         times = torch.full((1, x_t.shape[2]), timestep)
-        return self.run(self.pipeline.model, x_t, times, Naive(facts, [(first, x_t.shape[2])], past, side, keeps=False))
+        maker = self.pipeline.model if self.rows else self.pipeline.opening_model or self.pipeline.model
+        return self.run(maker, x_t, times, Naive(facts, [(first, x_t.shape[2])], past, side, keeps=False))
 
     def run(self, model: CausalTransformer, x: Tensor, times: Tensor, reach: Naive) -> Tensor:
         embeds = self.pipeline.text.encode(PROMPT).embeds.to(x)
@@ -196,6 +197,14 @@ FORMS: dict[str, tuple[dict[str, object], list[list[tuple[float, float]]]]] = {
         {"context_network": "context_transformer", "sink_frames": 1, "window_frames": 3, "sink_placement": "apart"},
         [TWO],
     ),
+    "a network for what nothing comes before": (
+        {"opening_network": "opening", "first_steps": (1000.0,), "sink_frames": 1, "window_frames": 3},
+        [TWO[:1], TWO],
+    ),
+    "a network for each": (
+        {"opening_network": "opening", "context_network": "context_transformer", "chunk_frames": 2},
+        [TWO],
+    ),
 }
 
 
@@ -232,7 +241,14 @@ def test_a_form_is_what_a_naive_roll_out_gives(tmp_path, form):
     assert largest(video(pipeline, chunks), wanted) < LIMIT
 
 
-@pytest.mark.parametrize("form", ["a clean pass that is a little noisy", "the past as the last call left it"])
+GIVEN_FORMS = [
+    "a clean pass that is a little noisy",
+    "the past as the last call left it",
+    "a network for what nothing comes before",
+]
+
+
+@pytest.mark.parametrize("form", GIVEN_FORMS)
 def test_a_given_frame_is_seen_clean_and_the_first_chunk_after_it_takes_its_own_steps(tmp_path, form):
     facts, schedule = FORMS[form]
     pipeline = pack_of(tmp_path / "pack", **facts)
@@ -244,6 +260,67 @@ def test_a_given_frame_is_seen_clean_and_the_first_chunk_after_it_takes_its_own_
     with torch.inference_mode():
         wanted = Reference(pipeline, schedule).latents(4, given=x0)
     assert largest([chunk.latent for chunk in made], wanted) < LIMIT
+
+
+# --- shots ---------------------------------------------------------------------------------------------------------
+
+
+def opener(folder: Path, **facts: object) -> Pipeline:
+    return pack_of(folder, opening_network="opening", **facts)
+
+
+def shots(pipeline: Pipeline, *prompts: str, **options: object) -> list[Tensor]:
+    """Latents of a video of three chunks under each prompt; each cue's noise is that of its own beginning."""
+    cues = [Cue(prompt=prompt, start_chunk=3 * number) for number, prompt in enumerate(prompts)]
+    frames = pipeline.plan(length="1f").grid.first_frame(3 * len(prompts))
+    return [chunk.latent for chunk in pipeline.stream(cues, length=f"{frames}f", seed=SEED, **options)]
+
+
+def test_who_or_where_anew_is_a_new_shot_and_another_action_is_none(tmp_path):
+    """Of a model whose first chunks are another network's."""
+    pipeline = opener(tmp_path / "pack")
+    car, jump, boat = PROMPT, "a red car jumps in the snow", "a red boat jumps in the snow"
+    made, plain = shots(pipeline, car, jump, boat), shots(pack_of(tmp_path / "plain"), car, jump, boat)
+    cues = [Cue(prompt=car), Cue(prompt=jump, start_chunk=3), Cue(prompt=boat, start_chunk=6, transition="cut")]
+    frames = pipeline.plan(length="1f").grid.first_frame(9)
+    told = [chunk.latent for chunk in pipeline.stream(cues, length=f"{frames}f", seed=SEED)]
+    assert largest(made, told) == 0  # the third prompt cuts by itself, and the second does not
+    pipeline.model, weights = pipeline.opening_model, pipeline.model
+    assert largest([made[6]], [shots(pipeline, car, jump, boat)[6]]) < LIMIT  # made by the other network alone
+    assert largest([made[3]], [shots(pipeline, car, jump, boat)[3]]) > 100 * LIMIT
+    pipeline.model = weights
+    assert largest([plain[0]], [made[0]]) > 100 * LIMIT
+    track = pipeline.track([Cue(prompt=car), Cue(prompt=boat, start_chunk=3, blend_chunks=2)], seed=0, guidance=1.0)
+    assert track.transitions == ("recache",)  # a blend needs the past
+
+
+def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path):
+    pipeline = opener(tmp_path / "pack", first_steps=(1000.0, 250.0))
+    prompts = (PROMPT, "a red car jumps in the snow", "a boat jumps on the sea", PROMPT)
+    whole = shots(pipeline, *prompts)
+    for known in (1, 3, 5, 6, 7, 11):
+        made = dict(enumerate(whole[:known]))
+        later = shots(pipeline, *prompts, made=lambda chunk, of=made: of.get(chunk.index), known_chunks=known)
+        assert largest(later, whole) == 0
+    cues = [Cue(prompt=PROMPT, negative="a blue boat on the sea")]
+    told = [
+        [chunk.latent for chunk in pipeline.stream(cues, length="1s", seed=SEED, guidance=guidance)]
+        for guidance in (1.0, 3.0)
+    ]
+    assert largest(told[0][:1], told[1][:1]) > 100 * LIMIT
+
+
+def test_several_videos_of_shots_are_each_as_alone(tmp_path):
+    pipeline = opener(tmp_path / "pack")
+    cues = [Cue(prompt=PROMPT), Cue(prompt="a boat jumps on the sea", start_chunk=2)]
+    together = Together()
+    streams = [pipeline.stream(cues, length="3s", seed=seed, together=together) for seed in (1, 2)]
+    for seed, stream in zip((1, 2), streams, strict=True):
+        alone = [chunk.latent for chunk in pipeline.stream(cues, length="3s", seed=seed)]
+        assert largest([chunk.latent for chunk in stream], alone) < LIMIT
+
+
+# --- positions -----------------------------------------------------------------------------------------------------
 
 
 def test_forms_differ(tmp_path):
@@ -385,6 +462,7 @@ def test_a_new_prompt_changes_later_chunks_only(tmp_path, form):
         ({"first_steps": ()}, "first_steps: lists no timestep"),
         ({"first_steps": (500.0, 1000.0)}, "first_steps: must fall"),
         ({"context": "last_call", "context_network": "second"}, "context: runs no clean pass"),
+        ({"context": "last_call", "opening_network": "second"}, "context: sees last calls"),
         ({"context_network": "../x"}, "context_network: must be the name of a folder"),
         ({"trained_frames": 0}, "trained_frames: must be 1 to 1,024"),
     ],

@@ -77,6 +77,30 @@ def test_actions_that_follow_each_other_become_prompts(text: str, shots: tuple[s
     assert parse(text).shots == shots
 
 
+@pytest.mark.parametrize(
+    ("text", "shots"),
+    [
+        (
+            "a paper airplane turns into a swan on the lake",
+            ("a paper airplane stays still at the lake", "a swan stays still at the lake"),
+        ),
+        (
+            "a red car drives left, then turns into a boat at sunset",
+            ("a red car drives left on the street at sunset", "a boat stays still on the street at sunset"),
+        ),
+        ("it turns into a swan", ()),
+        ("a red car jumps", ()),
+    ],
+)
+def test_to_a_pack_that_changes_nothing_a_change_is_another_shot(text: str, shots: tuple[str, ...]) -> None:
+    changes_nothing = Lexicon.of({**ALL_WORDS, "action": tuple(a for a in ALL_WORDS["action"] if a != "turns into")})
+    assert parse(text, lexicon=changes_nothing).shots == shots
+    for shot in shots:
+        assert parse(shot, lexicon=changes_nothing).shots == ()
+    before = parse("a cat sits in the snow").story
+    assert parse("it turns into a swan", before, changes_nothing).story == replace(before, subject="swan")
+
+
 def test_a_later_prompt_keeps_who_is_meant() -> None:
     story = parse("two small brown dogs run left on the beach at sunset").story
     for text in ("they jump", "then jump", "and they jump"):

@@ -62,6 +62,7 @@ from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.distill import Distillation
 from causvid_cli.train.layout import Layout, few_steps, first_steps, slid_prompts
 from causvid_cli.train.ode import OdePairs, make_ode_pairs
+from causvid_cli.train.opening import train_opening
 from causvid_cli.train.student import Regression, own_past, train_student
 from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import StageSetting
@@ -272,41 +273,39 @@ def test_one_step_from_noise_learns_a_clip_by_heart_where_its_prompt_tells_it(tm
     assert losses[-1] < losses[0] / 3, losses
 
 
-def test_openings_are_learnt_beside_clips_at_the_levels_of_the_first_chunk(tmp_path, monkeypatch):
-    clips, openings = small_clips(tmp_path / "clips"), small_clips(tmp_path / "openings", count=1)
-    denoiser, seen, rows = small_denoiser(prediction="x0"), [], []
-    call = denoiser.network.forward_whole
+def test_openings_are_learnt_by_a_network_of_their_own_at_the_levels_of_the_first_chunk(tmp_path, monkeypatch):
+    openings, denoiser = small_clips(tmp_path / "openings", count=1), small_denoiser(prediction="x0")
+    seen, rows, call = [], [], denoiser.network.forward_whole
 
     def spy(x_t, timestep, prompt, **options):
-        seen.append((len(x_t), bool(options), set(timestep.flatten().tolist())))
+        seen.append((x_t.shape[2], bool(options), set(timestep.flatten().tolist())))
         return call(x_t, timestep, prompt, **options)
 
     monkeypatch.setattr(denoiser.network, "forward_whole", spy)
-    plan = Optimisation(steps=100, lr=1e-2, batch=4, warmup=5, log_every=20, ema=0.9)
+    plan = Optimisation(steps=100, lr=1e-2, batch=8, warmup=5, log_every=20, ema=0.9)
     facts = replace(FACTS, steps=(1000.0,), first_steps=(1000.0, 500.0))
     setting = StageSetting(device=CPU, report=rows.append)
-    beside = {"few": True, "openings": openings, "openings_per_clip": 2}
-    train_causal(tmp_path / "run", denoiser, clips, plan, facts, shift=2.0, setting=setting, **beside)
+    train_opening(tmp_path / "run", denoiser, openings, plan, facts, setting=setting)
     levels = {round(1000 * step.sigma, 3) for step in first_steps(facts)}
-    alone = [times for count, masked, times in seen if (count, masked) == (8, False)]
-    assert len(alone) == len(seen) / 2 == 100
-    assert {round(time, 3) for times in alone for time in times} == levels and len(levels) == 2
-    assert rows[-1]["openings"] < rows[0]["openings"] / 2
-    assert rows[-1]["loss"] == pytest.approx(rows[-1]["openings"] + rows[-1]["clips"], rel=1e-5)
+    assert [(frames, masked) for frames, masked, _ in seen] == [(openings.latent_frames, False)] * 100
+    assert {round(time, 3) for *_, times in seen for time in times} == levels and len(levels) == 2
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
 
 
-@pytest.mark.parametrize("few", [False, True])
-def test_teacher_forcing_in_parts_takes_the_same_steps(tmp_path, few):
-    """As several processes would share a batch; openings are another batch of the same step."""
-    clips, openings, losses = small_clips(tmp_path / "clips"), small_clips(tmp_path / "openings", count=1), []
-    beside = {"few": True, "openings": openings, "openings_per_clip": 2} if few else {"blends": 0.5}
+@pytest.mark.parametrize("stage", ["causal", "few", "opening"])
+def test_a_batch_in_parts_takes_the_same_steps_of_a_stage(tmp_path, stage):
+    """As several processes would share it."""
+    clips, losses = small_clips(tmp_path / "clips"), []
     for accumulate in (1, 2):
         rows: list[dict[str, float]] = []
         plan = Optimisation(steps=6, lr=1e-2, batch=4, warmup=2, log_every=1, ema=0.9, accumulate=accumulate)
         facts = replace(FACTS, steps=(1000.0, 500.0), first_steps=(1000.0, 250.0))
         setting = StageSetting(device=CPU, report=rows.append)
-        folder = tmp_path / str(accumulate)
-        train_causal(folder, small_denoiser(prediction="x0"), clips, plan, facts, shift=2.0, setting=setting, **beside)
+        stated = tmp_path / str(accumulate), small_denoiser(prediction="x0"), clips, plan, facts
+        if stage == "opening":
+            train_opening(*stated, setting=setting)
+        else:
+            train_causal(*stated, shift=2.0, setting=setting, few=stage == "few", blends=0.5)
         losses.append([row["loss"] for row in rows])
     assert len(losses[0]) == 6 and losses[1] == pytest.approx(losses[0], rel=1e-4)
 
@@ -335,7 +334,7 @@ TINY = TrainConfig(
     autoencoder=AutoencoderConfig(**asdict(FEW)),
     pictures=FEW,
     teacher=FEW,
-    causal=CausalConfig(**asdict(FEW), few_steps=True, openings=1),
+    causal=CausalConfig(**asdict(FEW), few_steps=True),
     student=StudentConfig(**asdict(FEW)),
     dmd=FEW,
     matching=DmdConfig(critic_updates=1, long_latent_frames=8, long_share=0.5, regression=0.1),
@@ -353,7 +352,7 @@ def small_world(monkeypatch):
 
 
 def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_path, small_world):
-    for stage in STAGES:  # one by one, as after a stop between any two of them
+    for stage in TINY.stages():  # one by one, as after a stop between any two of them
         told = []
         run = Distillation(TINY, tmp_path, CPU, report=lambda name, row, told=told: told.append(name))
         run.run((stage,))
@@ -373,6 +372,7 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     assert {"rendered", "codec", "student"} <= scores.keys()
     openings = LatentClips(run.latents / "openings")
     assert (len(openings), openings.latent_frames) == (4, 1)
+    assert openings.all_first_predictable_frames.tolist() == [0] * 4
 
 
 def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_world, tiny):
@@ -406,6 +406,42 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
     assert after.generate("a red car jumps", length="8f", seed=1).shape == (8, 128, 128, 3)
 
 
+def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_world):
+    config = replace(
+        TINY,
+        pictures=None,
+        teacher=None,
+        opening=FEW,
+        ode=None,
+        dmd=None,
+        matching=DmdConfig(),
+        judge=None,
+        eval=None,
+        network=replace(TINY.network, prediction="x0"),
+    )
+    run = Distillation(config, tmp_path, CPU)
+    run.run()
+    facts, rows = load_facts(run.pack), run.clips().buckets
+    assert (facts.teacher, facts.networks) == (None, ("transformer", "opening"))
+    assert run.clips().all_first_predictable_frames.min() == 0
+    assert run.clips(going_on=True).all_first_predictable_frames.min() == 1  # what is before is the other network's
+    pipeline = load(run.pack, device="cpu")
+    opening, later = (model.transformer.proj_out.weight for model in (pipeline.opening_model, pipeline.model))
+    assert opening.abs().max() > 0 and not torch.equal(opening, later)
+    assert pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64)).shape[0] == 13
+    assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 1
+
+    again = replace(config, name="again", base=str(run.pack), opening=None, autoencoder=None, network=NetworkConfig())
+    more = Distillation(again, tmp_path / "again", CPU)
+    more.run()
+    kept = load(more.pack, device="cpu").opening_model
+    assert torch.equal(kept.transformer.proj_out.weight, opening)
+    with pytest.raises(UsageError, match=r"\[opening\]: missing; stage teacher"):
+        Distillation(replace(again, teacher=FEW), tmp_path / "t", CPU).run()
+    with pytest.raises(UsageError, match=r"\[dmd\]: its clips begin with the student's own"):
+        Distillation(replace(again, dmd=FEW), tmp_path / "d", CPU).run()
+
+
 def test_a_student_of_more_layers_than_its_start_is_refused(tmp_path, tiny):
     config = replace(TINY, base=str(tiny), network=NetworkConfig(student_layers=3), pictures=None, teacher=None)
     run = Distillation(config, tmp_path, CPU)
@@ -431,7 +467,8 @@ def test_a_stage_without_the_one_before_it_says_so(tmp_path):
         Distillation(TINY, tmp_path, CPU).run(("teachr",))
 
 
-CAUSAL_TABLE = "[causal]\nsteps = 5\nopenings = 2\n"
+FROM_TRUTH = "[clips]\n[autoencoder]\nsteps = 5\n[causal]\nsteps = 5\nfew_steps = true\n"
+OPENING_TABLE = "[opening]\nsteps = 5\n"
 STAGE_TABLES = "".join(f"[{stage}]\nsteps = 5\n" for stage in ("autoencoder", "teacher"))
 
 
@@ -476,8 +513,13 @@ def test_a_config_file_is_read_strictly(tmp_path):
             r"world.only.sky: 'hail' is not one of: day, rain",
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
-        ("[clips]\n" + STAGE_TABLES + CAUSAL_TABLE + "few_steps = true\n", r"clips.openings: missing"),
-        ("[clips]\nopenings = 9\n" + STAGE_TABLES + CAUSAL_TABLE, r"causal.few_steps: missing"),
+        ("[clips]\n" + STAGE_TABLES + OPENING_TABLE, r"clips.openings: missing; stage opening"),
+        (
+            "[clips]\n[autoencoder]\nsteps = 5\n[causal]\nsteps = 5\n",
+            r"\[teacher\]: missing; without base there is no t.* begin",
+        ),
+        (FROM_TRUTH + "[ode]\n", r"\[teacher\]: missing; .* for stage ode"),
+        (FROM_TRUTH + "[dmd]\nsteps = 5\n", r"\[teacher\]: missing; .* for stage dmd"),
         ("[clips]\n" + STAGE_TABLES + "[matching]\nregression = 0.5\n", r"\[ode\]: missing; matching.regression"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "causal"\n', r"\[causal\]: missing; its network"),
         ("[clips]\n" + STAGE_TABLES + '[ode]\nsource = "base"\n', r"base: missing; its student"),
@@ -565,7 +607,7 @@ def test_the_examples_are_runs(name):
 def test_a_stage_that_the_file_does_not_have_stands_for_those_before_it(tmp_path):
     run = Distillation(replace(TINY, ode=None, student=None, matching=DmdConfig()), tmp_path, CPU)
     assert run.needs("dmd") == {"causal"}
-    assert run.needs("export") == {"dmd", "judge"}
+    assert run.needs("export") == {"dmd", "judge", "teacher"}
     with pytest.raises(UsageError, match=r"--stage student: the file has no section \[student\]; it has autoencoder"):
         run.run(("student",))
 

@@ -1,5 +1,6 @@
 """What makes the clip of a bench: the student in a setting, with frames or without, or the teacher."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 
 from causvid_cli.bench.config import BenchConfig, BenchSetting, Role
-from causvid_cli.codec import Codec
 from causvid_cli.device import synchronize, use_threads
 from causvid_cli.geometry import CodecFacts
 from causvid_cli.pipeline import Pipeline, load
@@ -123,15 +123,9 @@ class NoPictures:
 
 def without_decoding(pipeline: Pipeline) -> Pipeline:
     """The same model, whose chunks have latents only."""
-    codec: Codec = NoPictures(pipeline.codec.facts)
-    return Pipeline(
-        pipeline.facts,
-        folder=pipeline.folder,
-        model=pipeline.model,
-        codec=codec,
-        text=pipeline.text,
-        device=pipeline.device,
-    )
+    silent = copy.copy(pipeline)
+    silent.codec = NoPictures(pipeline.codec.facts)
+    return silent
 
 
 def open_maker(role: Role, config: BenchConfig) -> Maker:

@@ -175,6 +175,8 @@ class _Opened:
         job = self.task.job
         if self.earlier or job.input or any(cue.negative for cue in job.cues):
             return None
+        if len(job.cues) > 1 and self.task.facts.opening_network:  # which cues cut is not the same for all
+            return None
         cues = tuple(replace(cue, prompt="-", seed=None, name="") for cue in job.cues)
         return replace(job, command="t2v", seed=0, cues=cues, length="")
 

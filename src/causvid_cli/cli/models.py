@@ -290,6 +290,8 @@ def _shared_rows(facts: PackFacts) -> Iterator[tuple[str, Any]]:
         yield "sees", f"{window} latent frames" + (f" and the first {facts.sink_frames}" if facts.sink_frames else "")
         if facts.sink_frames:
             yield "positions", SINKS[facts.rope if facts.rope == "absolute" else facts.sink_placement].format(facts)
+        if facts.opening_network:
+            yield "begins", "a video, and each new shot, by a network of its own"
         yield (
             "remembers",
             "what its last step left"

@@ -88,16 +88,44 @@ def together(
     frames: int,
     given: Sequence[np.ndarray] = (),
 ) -> Iterator[Tensor]:
-    """Latents x0 [B, C, f, h, w], chunk by chunk, of videos that are made in one roll-out.
+    """Latents x0 [B, C, f, h, w], chunk by chunk, of videos whose prompts take hold in the same way, in one roll-out.
 
     cues: of each clip, at the same chunks. given: frames [T, H, W, 3] that each begins with, as many for all; their
     latents come first.
     """
+    tracks = [student.track(own, seed=clip.seed, guidance=1.0) for clip, own in zip(clips, cues, strict=True)]
+    rows: dict[tuple[Transition, ...], list[int]] = {}
+    for row, track in enumerate(tracks):
+        rows.setdefault(track.transitions, []).append(row)
+    order = torch.tensor([row for alike in rows.values() for row in alike]).argsort()
+    every = [
+        _roll_out(
+            student,
+            [clips[row] for row in alike],
+            Tracks([tracks[row] for row in alike]),
+            frames=frames,
+            given=[given[row] for row in alike] if given else (),
+        )
+        for alike in rows.values()
+    ]
+    for parts in zip(*every, strict=True):
+        yield torch.cat(parts)[order]
+
+
+def _roll_out(
+    student: Pipeline,
+    clips: Sequence[EvalClip],
+    told: "Tracks",
+    *,
+    frames: int,
+    given: Sequence[np.ndarray],
+) -> Iterator[Tensor]:
+    """`together`, of clips whose prompts take hold alike."""
     model, codec = student.model, student.codec
     held = len(given[0]) if given else 0
     plan = student.plan(length=f"{frames}f", seed=0, prefix_frames=held, shows_given=True)
     cells = {"latent_height": plan.geometry.latent_height, "latent_width": plan.geometry.latent_width}
-    prefix, told = _prefixes(student, given), Tracks(student, clips, cues)
+    prefix = _prefixes(student, given)
     recomputed, state = student.recompute_context(plan), codec.decode_state()
     noise = own_noise(clips, channels=codec.facts.latent_channels, device=student.device, **cells)
     made = rollout(
@@ -108,6 +136,7 @@ def together(
         chunks=plan.chunks,
         noise=noise,
         writer=student.context_writer(plan.steps_of, noise),
+        opening=student.opening(plan, batch=len(clips)),
         switch=told.transition,
         prefix=prefix,
         recompute_context=recomputed,
@@ -125,13 +154,10 @@ def _prefixes(student: Pipeline, given: Sequence[np.ndarray]) -> list[tuple[Chun
 
 
 class Tracks:
-    """The prompts of several clips as one: what each is told when it is made alone (`track.PromptTrack`)."""
+    """The prompts of several clips as one: what each is told when it is made alone."""
 
-    def __init__(self, student: Pipeline, clips: Sequence[EvalClip], cues: Sequence[Sequence[Cue]]) -> None:
-        self._tracks = [
-            PromptTrack(student.text, own, seed=clip.seed, guidance=1.0, to_cache=student.prompt_cache)
-            for clip, own in zip(clips, cues, strict=True)
-        ]
+    def __init__(self, tracks: Sequence[PromptTrack]) -> None:
+        self._tracks = tracks
         self._parts: list[PromptCache] = []
         self._told: PromptCache | None = None
 

@@ -40,7 +40,7 @@ def write_diffusers_index(pack: Path, facts: PackFacts) -> None:
     write_text(pack / SCHEDULER / "scheduler_config.json", to_json(scheduler, indent=2) + "\n")
     own = () if facts.codec == "wan" else ("vae", "text_encoder", "tokenizer")
     classes = {part: CLASSES[part] for part in CLASSES if part not in own and (pack / part).is_dir()}
-    others = [part for part in (facts.context_network, facts.teacher) if part and (pack / part).is_dir()]
+    others = [part for part in (*facts.networks[1:], facts.teacher) if part and (pack / part).is_dir()]
     index: dict[str, Any] = {
         "_class_name": "WanPipeline" if facts.kind == "base" else "CausalWanPipeline",
         "causal": facts.kind == "student",

@@ -272,13 +272,15 @@ class PromptCache:
 
     embeds: [B, L, dim], the text projection's output. A new prompt is a new PromptCache: a stale one gives wrong
     pictures without a sign. negative: the prompt to be led away from, and guidance by how much; 1 is none. context: the
-    same prompt as the network sees it that runs the clean passes, where that is another.
+    same prompt as the network sees it that runs the clean passes, where that is another; opening: as the one sees it
+    that makes the first chunk of a shot.
     """
 
     def __init__(self, embeds: Tensor, *, negative: "PromptCache | None" = None, guidance: float = 1.0) -> None:
         self.embeds = embeds
         self.negative, self.guidance = negative, guidance
         self.context: PromptCache | None = None
+        self.opening: PromptCache | None = None
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._all: list[tuple[Tensor, Tensor]] = []
 
@@ -292,8 +294,9 @@ class PromptCache:
     def batch(cls, parts: "Sequence[PromptCache]") -> "PromptCache":
         """Return the prompts of several videos as those of one batch."""
         joined = cls(torch.cat([part.embeds for part in parts]))
-        contexts = [part.context for part in parts if part.context is not None]
-        joined.context = cls.batch(contexts) if contexts else None
+        for other in ("context", "opening"):
+            seen = [own for part in parts if (own := getattr(part, other)) is not None]
+            setattr(joined, other, cls.batch(seen) if seen else None)
         return joined
 
     def stack(self, other: "PromptCache") -> "PromptCache":

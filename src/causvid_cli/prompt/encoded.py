@@ -1,5 +1,6 @@
 """What a text encoder gives, whichever it is."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ class EncodedPrompt:
     origin: where the features are from, where that may differ.
     whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell; summary: the same in few
     words.
-    understood: whether anything of it was.
+    understood: whether anything of it was. begins_with: what the first picture of it shows, where the encoder can tell:
+    prompts that begin alike differ in what happens only.
     """
 
     prompt: str
@@ -25,6 +27,7 @@ class EncodedPrompt:
     whole: str = ""
     summary: str = ""
     understood: bool = True
+    begins_with: Hashable = None
 
 
 class TextEncoder(Protocol):

@@ -15,6 +15,8 @@ from causvid_cli.storybook import (
     ALL_WORDS,
     NAMED,
     SLOTS,
+    WHERE,
+    WHO,
     Lexicon,
     Parsed,
     Story,
@@ -149,7 +151,16 @@ class StoryTextEncoder:
         notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([story]))
         whole, summary = story.caption(), replace(parsed, story=story).summary
-        return EncodedPrompt(prompt, embeds, notes, story, whole=whole, summary=summary, understood=parsed.understood)
+        return EncodedPrompt(
+            prompt,
+            embeds,
+            notes,
+            story,
+            whole=whole,
+            summary=summary,
+            understood=parsed.understood,
+            begins_with=tuple(getattr(story, slot) for slot in (*WHO, *WHERE)),
+        )
 
     @torch.inference_mode()
     def empty(self) -> Tensor:

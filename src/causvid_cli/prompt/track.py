@@ -22,7 +22,8 @@ class PromptTrack:
     """Which prompt holds for each chunk of one video. Chunks are asked for in order; a prompt may be added on the way.
 
     guidance: how far to be led away from a cue's negative prompt. known_chunks: how many of its chunks are made
-    already: what is told holds after them.
+    already: what is told holds after them. cuts: whether a prompt that begins with another picture than the one before
+    (`EncodedPrompt.begins_with`) is a new shot, where `recache` is asked for and no blend.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class PromptTrack:
         guidance: float,
         to_cache: ToCache,
         known_chunks: int = 0,
+        cuts: bool = False,
     ) -> None:
-        self._text, self._seed, self._guidance, self._to_cache = text, seed, guidance, to_cache
+        self._text, self._seed, self._guidance, self._to_cache, self._cuts = text, seed, guidance, to_cache, cuts
         self.cues: list[Cue] = []
         self._encoded: list[EncodedPrompt] = []
         self._negative: dict[int, EncodedPrompt] = {}  # by the cue's number
@@ -175,8 +177,19 @@ class PromptTrack:
             self._told = (weight, self._cache(self._mixed(weight), place))
         return self._told[1]
 
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """How the prompt of each cue takes hold, the first's aside."""
+        return tuple(self._transition(place) for place in range(1, len(self.cues)))
+
     def transition(self, chunk: Chunk) -> Transition:
-        return self.cues[self.place_of(chunk.index)].transition
+        """How the prompt of a chunk takes hold where it is new."""
+        return self._transition(self.place_of(chunk.index))
+
+    def _transition(self, place: int) -> Transition:
+        cue, now, before = self.cues[place], self._encoded[place], self._encoded[max(0, place - 1)]
+        at_once = cue.transition == "recache" and not cue.blend_chunks and cue.strength == 1
+        return "cut" if self._cuts and at_once and now.begins_with != before.begins_with else cue.transition
 
     def seed(self, chunk: Chunk) -> int:
         """Where a chunk's noise comes from."""
@@ -198,4 +211,6 @@ class PromptTrack:
         told = self._to_cache(embeds)
         if place in self._negative and self._guidance != 1:
             told.negative, told.guidance = self._to_cache(self._negative[place].embeds), self._guidance
+            if told.opening:
+                told.opening.negative, told.opening.guidance = told.negative.opening, self._guidance
         return told

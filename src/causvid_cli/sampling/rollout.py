@@ -1,6 +1,7 @@
 """Chunk after chunk, noise -> x0: a generator that knows no pixels, files or progress bars."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -18,6 +19,14 @@ OnStep = Callable[[Chunk, int], None]
 """Told of a chunk that is being denoised, and how many of its steps are done: 0, then 1 and so on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The network that makes what nothing comes before (`PackFacts.opening_network`), and an empty cache of its own."""
+
+    model: CausalTransformer
+    cache: KVCache
+
+
 def ignore_step(chunk: Chunk, done: int) -> None:
     """The `OnStep` of who does not want to know."""
 
@@ -31,6 +40,7 @@ def rollout(
     chunks: Iterable[Chunk],
     noise: Noise,
     writer: ContextWriter | None = None,
+    opening: Opening | None = None,
     switch: Transition | Callable[[Chunk], Transition] = "recache",
     prefix: Iterable[tuple[Chunk, Tensor]] = (),
     made: Latents | None = None,
@@ -47,6 +57,7 @@ def rollout(
       chunk before the last.
     chunks: what to generate (`geometry.chunks`), starting where the prefix ends.
     writer: what later chunks see of a chunk (`context.py`); by default a clean pass of the model itself.
+    opening: makes the chunks that have no past, where that is another network: it is told their prompt's `opening`.
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
       Those whose last denoising call is what later chunks see have to be. Of the others, what later chunks see is
@@ -76,15 +87,18 @@ def rollout(
             context.switch(switch if isinstance(switch, str) else switch(chunk), seen=x0 is not None)
         context.prompt = current
         if x0 is None:
+            merged, network, told, sees = context.prefill(before=chunk), model, current, cache
+            if opening and current.opening and not context.past:
+                network, told, sees = opening.model, current.opening, opening.cache
             x0 = denoise_chunk(
-                model,
+                network,
                 chunk,
-                current,
+                told,
                 own_steps,
-                cache,
+                sees,
                 noise,
                 start=start,
-                merged_clean_pass=context.prefill(before=chunk),
+                merged_clean_pass=merged,
                 keep_last_call=keep,
                 on_step=on_step,
             )

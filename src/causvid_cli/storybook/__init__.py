@@ -24,7 +24,7 @@ from .render import (
 )
 from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
 from .sprites import CYCLE
-from .story import ALL_WORDS, FIRST_WORDS, SLOTS, PackStory, Story, held_out, limited_to
+from .story import ALL_WORDS, FIRST_WORDS, SLOTS, WHERE, WHO, PackStory, Story, held_out, limited_to
 from .vocabulary import VOCABULARY, Subject, Words
 from .wording import reword, sample_story
 
@@ -45,6 +45,8 @@ __all__ = [
     "SQUARE",
     "TALL",
     "VOCABULARY",
+    "WHERE",
+    "WHO",
     "WIDE",
     "Canvas",
     "Frame",

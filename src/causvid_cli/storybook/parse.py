@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .clauses import FOLLOWING, Reader
@@ -62,7 +62,8 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
 
     Takes any string and never raises. After "turns into", a subject left open is what the previous one became.
     A second subject is the target only after a transform verb; without a known target the action is "stays still".
-    Of several actions that follow each other the first is told, and `shots` has a prompt for each.
+    Of several actions that follow each other the first is told, and `shots` has a prompt for each. To a pack without
+    "turns into" what something becomes is another shot.
     With a model's own words in the lexicon the story may be a `PackStory`.
     """
     text = plain(text)
@@ -70,6 +71,8 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
     can_be_english = _is_english(phrases)
     reading = Reader(lexicon, goes_on=_has_subject(previous), corrects=can_be_english).read(phrases)
     _share_places(reading)
+    if CHANGE not in lexicon.words["action"]:
+        reading.shots = list(_without_changes(reading.shots))
     first = _Telling(reading.shots[0], previous, lexicon)
     later = reading.shots[1:MOST_SHOTS]
     left_out = dict.fromkeys(shot.verb.said for shot in later if shot.verb)
@@ -99,6 +102,16 @@ def _share_places(reading: Reading) -> None:
         said = [word for shot in reading.shots if (word := getattr(shot, slot))]
         if len(said) == 1:
             setattr(reading.shots[0], slot, said[0])
+
+
+def _without_changes(shots: list[Shot]) -> Iterator[Shot]:
+    """The shots with each change as two: what somebody was stands, and then what they have become."""
+    for shot in shots:
+        if shot.verb and shot.verb.name == CHANGE and shot.target:
+            if shot.subject:
+                yield replace(shot, verb=None, target=None, is_still=True)
+            shot = replace(shot, verb=None, subject=replace(shot.target, is_new=True), target=None, is_still=True)
+        yield shot
 
 
 def _prompts(text: str, shots: list[Shot], previous: Story | None, lexicon: Lexicon) -> Iterator[str]:

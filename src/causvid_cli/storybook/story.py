@@ -19,6 +19,10 @@ CAMERAS = ("still", "pan left", "pan right", "zoom in", "zoom out")
 RELATIONS = ("left of", "right of", "behind", "follows", "meets", "chases")
 COUNTS = (1, 2, 3)
 STILL, CHANGE, NATURAL = "stays still", "turns into", "natural"
+WHO = ("subject", "colour", "size", "count", "relation", "other", "other_colour")
+WHERE = ("scene", "sky")
+DOES = ("action", "target", "speed")
+"""Slots that change together from one prompt to the next, or stay."""
 
 
 @dataclass(frozen=True, slots=True)

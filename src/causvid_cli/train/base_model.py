@@ -61,6 +61,11 @@ class Base:
         return self.student or self.teacher
 
     @cached_property
+    def opening(self) -> CausalTransformer | None:
+        """What makes first chunks, where that is another network."""
+        return self._transformer(self.folder / self.facts.opening_network) if self.facts.opening_network else None
+
+    @cached_property
     def codec(self) -> Codec:
         return load_codec(self.folder, self.facts, device=self.device, dtype=resolve_dtype(AUTO, self.device))
 

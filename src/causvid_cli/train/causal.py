@@ -11,8 +11,8 @@ from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, draw_steps, every_step, first_steps, known_frames, slid_prompts
-from causvid_cli.train.losses import flow_matching, sample_sigma, x0_regression
+from causvid_cli.train.layout import Layout, draw_steps, every_step, known_frames, slid_prompts
+from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
@@ -32,20 +32,16 @@ def train_causal(
     setting: StageSetting,
     blends: float = 0.0,
     few: bool = False,
-    openings: LatentClips | None = None,
-    openings_per_clip: int = 0,
 ) -> Trainer:
     """Train by teacher forcing and flow matching, from the weights that the denoiser holds; return the trainer.
 
     few: noise levels are those of the roll-out's few steps, not any.
     blends: share of prompts that are slid towards another (`slid_prompts`).
-    openings: first chunks, so many of which are learnt beside each clip at the noise levels of their few steps. Apart,
-    they cost a fraction of a clip; together, as a network that has learnt them beforehand never looks at the past.
     """
     levels = torch.tensor([step.sigma for step in every_step(facts)])
     device, kinds = setting.device, clips.all_first_predictable_frames.unique().tolist()
 
-    def of_clips(rng: np.random.Generator) -> Tensor:
+    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         first = clips.random_first_predictable_frame(rng) % facts.chunk_frames
         alike = [frame for frame in kinds if frame % facts.chunk_frames == first]
         batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=alike)
@@ -65,38 +61,11 @@ def train_causal(
         network = denoiser.network
         prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)
         output = network.forward_whole(x_t, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
-        return flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)
-
-    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        clip_loss = of_clips(rng)
-        if openings is None:
-            return {"loss": clip_loss}
-        opening_loss = loss_of_openings(rng, denoiser, openings, plan.batch * openings_per_clip, facts, device=device)
-        return {"loss": clip_loss + opening_loss, "clips": clip_loss, "openings": opening_loss}
+        return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
 
     trainer = Trainer(folder, denoiser, plan, setting)
     trainer.run(loss)
     return trainer
-
-
-def loss_of_openings(
-    rng: np.random.Generator,
-    denoiser: Denoiser,
-    openings: LatentClips,
-    count: int,
-    facts: RolloutFacts,
-    *,
-    device: torch.device,
-) -> Tensor:
-    """The loss of first chunks by themselves, at the noise levels of their steps. count: of them, in all processes."""
-    levels = torch.tensor([step.sigma for step in first_steps(facts)])
-    batch = openings.batch(rng, count, device=device, sprite_weight=SPRITE_WEIGHT)
-    weight, batch = my_weight(batch.weight), my_share(batch)
-    sigma = levels[(my_draw(rng.random, len(batch.x0)) * len(levels)).long()].to(device)
-    x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), sigma)
-    network = denoiser.network
-    output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(batch.rows))
-    return x0_regression(network.prediction, x_t, output, batch.x0, sigma, weight)
 
 
 def noisy_context(x0: Tensor, rng: np.random.Generator) -> Tensor:

@@ -34,6 +34,7 @@ STAGES = (
     "prepare",
     "pictures",
     "teacher",
+    "opening",
     "causal",
     "ode",
     "student",
@@ -237,9 +238,6 @@ class CausalConfig(Optimisation):
 
     few_steps: bool = False
     """Learn at the roll-out's few noise levels alone: where nothing is untold, one step can be right."""
-    openings: Annotated[int, Interval(ge=0, le=64)] = 0
-    """First chunks by themselves that are learnt beside each clip of a batch: what things look like, at a fraction of a
-    clip's cost, where nothing is untold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +377,7 @@ class TrainConfig:
     autoencoder: AutoencoderConfig | None = None
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None
+    opening: Optimisation | None = None
     causal: CausalConfig | None = None
     ode: OdeConfig | None = None
     student: StudentConfig | None = None
@@ -424,8 +423,8 @@ def _missing(config: TrainConfig) -> str:
     """Return what a run of this file would lack, or cannot be; empty where it lacks nothing."""
     if not config.base and config.autoencoder is None:
         return "[autoencoder]: missing; without base something must make the latents"
-    if not config.base and config.teacher is None:
-        return "[teacher]: missing; without base there is no teacher to begin with"
+    if not config.base and config.teacher is None and (lost := _wants_a_teacher(config)):
+        return f"[teacher]: missing; without base there is no teacher {lost}"
     blocks = config.autoencoder.decoder_blocks if config.autoencoder else None
     each = blocks if isinstance(blocks, tuple) else (blocks or 0,)
     if not all(0 <= count <= 1000 for count in each):  # here, as pydantic says a union's range for each of its types
@@ -436,11 +435,10 @@ def _missing(config: TrainConfig) -> str:
         return "[world]: is for runs from nothing; a base knows its words"
     if config.world and (lost := config.world.unknown()):
         return lost
-    if config.causal and config.causal.openings and not (config.clips and config.clips.openings):
-        return "clips.openings: missing; causal.openings are of these"
-    if config.causal and config.causal.openings and not config.causal.few_steps:
-        return "causal.few_steps: missing; causal.openings are learnt at the roll-out's few noise levels"
-    if config.student is not None and config.ode is None and not config.student.first_chunks:
+    if config.opening and not (config.clips and config.clips.openings):
+        return "clips.openings: missing; stage opening learns from these"
+    opens = config.opening or (config.student and config.student.first_chunks)
+    if config.student is not None and config.ode is None and not opens:
         return "[ode]: missing; stage student learns from its pairs"
     if config.matching.regression and config.ode is None:
         return "[ode]: missing; matching.regression learns from its pairs"
@@ -457,3 +455,12 @@ def _missing(config: TrainConfig) -> str:
     if config.causal is None and "causal" in (config.matching.real_score, config.ode and config.ode.source):
         return "[causal]: missing; its network is wanted as teacher"
     return ""
+
+
+def _wants_a_teacher(config: TrainConfig) -> str:
+    """What a run from nothing needs a teacher for; empty where it learns all of it from the truth."""
+    if config.ode and config.ode.source == "teacher":
+        return "for stage ode"
+    if config.dmd:
+        return "for stage dmd"
+    return "" if config.causal and config.causal.few_steps else "to begin with"

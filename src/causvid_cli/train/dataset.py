@@ -66,13 +66,16 @@ class Bucket:
     sampling_weight: Tensor
 
     @classmethod
-    def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Bucket":
-        """Return the clips of several shards as one bucket; their latents stay in the files."""
+    def of(cls, shards: Sequence[Mapping[str, Tensor]], *, given: int = 0) -> "Bucket":
+        """Return the clips of several shards as one bucket; their latents stay in the files.
+
+        given: as in `LatentClips`.
+        """
         rows, first_predictable_frame, sampling_weight = (
             torch.cat([shard[name] for shard in shards]) for name in ("rows", "known_from", "share")
         )
         x0, sprite = (Joined([shard[name] for shard in shards]) for name in ("x0", "sprite"))
-        return cls(x0, sprite, rows, first_predictable_frame, sampling_weight.double())
+        return cls(x0, sprite, rows, first_predictable_frame.clamp(min=given), sampling_weight.double())
 
     @property
     def latent_frames(self) -> int:
@@ -92,9 +95,12 @@ class Bucket:
 
 
 class LatentClips:
-    """All prepared clips, in buckets by shape; a batch is of one of them. Raises UsageError when there are none."""
+    """All prepared clips, in buckets by shape; a batch is of one of them. Raises UsageError when there are none.
 
-    def __init__(self, folder: Path) -> None:
+    given: of every clip, latent frames at least that are given (`first_predictable_frame`).
+    """
+
+    def __init__(self, folder: Path, *, given: int = 0) -> None:
         shards: dict[tuple[int, ...], list[dict[str, Tensor]]] = {}
         for path in sorted(folder.glob("clips-*.safetensors")):
             shard = load_shard(path)
@@ -102,7 +108,7 @@ class LatentClips:
                 shards.setdefault(tuple(shard["x0"].shape[1:]), []).append(shard)
         if not shards:
             raise UsageError(f"{folder} holds no clips; run stage prepare first")
-        self.buckets = [Bucket.of(shards[shape]) for shape in sorted(shards)]
+        self.buckets = [Bucket.of(shards[shape], given=given) for shape in sorted(shards)]
 
     def __len__(self) -> int:
         return sum(len(bucket.x0) for bucket in self.buckets)

@@ -1,6 +1,6 @@
 """A whole distillation, stage by stage: each resumable by itself, each leaving what the next one needs.
 
-autoencoder -> prepare -> pictures -> teacher -> causal -> ode -> student -> dmd -> judge -> export -> eval
+autoencoder -> prepare -> pictures -> teacher -> opening -> causal -> ode -> student -> dmd -> judge -> export -> eval
 
 A run has the stages that its file has a section for. What they leave, and how the next one finds it: `train/run.py`.
 """
@@ -28,11 +28,12 @@ from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import load_judge, train_judge
 from causvid_cli.train.ode import OdePairs, make_ode_pairs, pairs_shard
+from causvid_cli.train.opening import train_opening
 from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
 from causvid_cli.train.resume import check_same_run, finished
-from causvid_cli.train.run import PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, TrainingRun
+from causvid_cli.train.run import OPENING, PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, TrainingRun
 from causvid_cli.train.sample_sheets import Samples, student_samples, teacher_samples
 from causvid_cli.train.shards import save_shard
 from causvid_cli.train.student import Regression, train_student
@@ -46,12 +47,14 @@ StageReport = Callable[[str, dict[str, float]], None]
 
 PICTURE_SHIFT = 1.5
 """How far the noise levels of single latent frames lean to noise: less than those of clips."""
+BEGINNING = ("ode", "dmd")
+"""Stages in which the student makes what nothing comes before."""
 ALONE = ("autoencoder", "prepare", "judge", "export", "eval")
 """Stages that one process does by itself."""
 USES = {
     "data": ("autoencoder", "prepare"),
     "clips": ("prepare",),
-    "rollout": ("causal", "ode", "student", "dmd", "export"),
+    "rollout": ("opening", "causal", "ode", "student", "dmd", "export"),
     "matching": ("dmd",),
     "teacher_guidance": ("export",),
     "teacher_steps": ("export",),
@@ -62,12 +65,13 @@ NEEDS = {
     "prepare": ("autoencoder",),
     "pictures": ("prepare",),
     "teacher": ("pictures",),
+    "opening": ("teacher",),
     "causal": ("teacher",),
     "ode": ("causal",),
     "student": ("ode",),
     "dmd": ("student",),
     "judge": (),
-    "export": ("dmd", "judge"),
+    "export": ("dmd", "opening", "judge"),
     "eval": ("export",),
 }
 """The stages right before each stage; one that a run does not have stands for those before it."""
@@ -88,6 +92,15 @@ class Distillation(TrainingRun):
         configuration, OutputError when the folder cannot be written.
         """
         chosen = check_stages(stages, self.config)
+        if self.base and self.base.facts.opening_network and not self.config.opening and self.config.teacher:
+            raise UsageError(
+                f"[opening]: missing; stage teacher learns how prompts are told, and {self.config.base} makes first "
+                "chunks by a network of their own, which has to learn that, too"
+            )
+        if self.has_opening and (odd := [stage for stage in BEGINNING if stage in self.config.stages()]):
+            raise UsageError(
+                f"[{odd[0]}]: its clips begin with the student's own chunks, not with those of an opening network"
+            )
         for name in chosen:
             for needed in self.needs(name) - set(chosen):
                 if not self.finished(needed):
@@ -200,6 +213,7 @@ class Distillation(TrainingRun):
             known=self.known_codec,
             **story,
             chunk_frames=self.rollout.chunk_frames,
+            same_shot=self.has_opening,
             device=self.device,
             seed=self.config.seed,
             report=self.setting("prepare").report,
@@ -223,21 +237,29 @@ class Distillation(TrainingRun):
     def teacher(self) -> None:
         self._teach("teacher", frames=None, shift=self.shift)
 
+    def opening(self) -> None:
+        train_opening(
+            self.folder / OPENING,
+            self.learner(self.opening_net(before=OPENING)),
+            LatentClips(self.latents / "openings"),
+            self.plan(OPENING),
+            self.rollout,
+            setting=self.setting(OPENING),
+        )
+
     def causal(self) -> None:
         plan = self.config.causal
         assert plan is not None
         train_causal(
             self.folder / "causal",
             self.learner(self.student_net(before="causal")),
-            self.clips(),
+            self.clips(going_on=True),
             plan,
             self.rollout,
             shift=self.shift,
             setting=self.setting("causal"),
             blends=self.config.blends,
             few=plan.few_steps,
-            openings=LatentClips(self.latents / "openings") if plan.openings else None,
-            openings_per_clip=plan.openings,
         )
 
     def ode(self) -> None:
@@ -283,7 +305,7 @@ class Distillation(TrainingRun):
 
     def judge(self) -> None:
         sizes = [SQUARE, *self.shapes.values()]
-        train_judge(self.folder / "judge", self.words, self.plan("judge"), self.setting("judge"), sizes=sizes)
+        train_judge(self.folder / "judge", self.seen_words, self.plan("judge"), self.setting("judge"), sizes=sizes)
 
     def export(self) -> None:
         student, base = self.student_net(), self.base
@@ -291,10 +313,11 @@ class Distillation(TrainingRun):
             self.pack,
             self.facts(),
             student=student.network,
+            opening=self.opening_net().network if self.config.opening else None,
             teacher=self.teacher_net().network if self.has_teacher else None,
             codec=self.codec if self.own_codec and isinstance(self.codec, PixelCodec) else None,
             text=student.text if isinstance(student.text, StoryText) else None,
-            judge=load_judge(self.folder / "judge", self.words, device=self.device) if self.config.judge else None,
+            judge=load_judge(self.folder / "judge", self.seen_words, device=self.device) if self.config.judge else None,
             base=base.folder if base else None,
         )
 
@@ -347,7 +370,7 @@ class Distillation(TrainingRun):
         supervise_rollout = ode is None or ode.supervise_rollout
         return Regression(
             denoiser,
-            self.clips() if supervise_rollout else self.prompted(),
+            self.clips(going_on=True) if supervise_rollout else self.prompted(),
             OdePairs(self.pairs) if ode else None,
             self.rollout,
             batch=plan.batch,

@@ -24,6 +24,7 @@ def export_pack(
     facts: PackFacts,
     *,
     student: CausalTransformer,
+    opening: CausalTransformer | None = None,
     teacher: CausalTransformer | None = None,
     codec: PixelCodec | None = None,
     text: StoryText | None = None,
@@ -39,9 +40,11 @@ def export_pack(
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     _save(new / "transformer", student.transformer, {"_class_name": "WanTransformer3DModel", **student.config}, dtype)
-    if teacher is not None:
-        config = {"_class_name": "WanTransformer3DModel", **teacher.config}
-        _save(new / "teacher", teacher.transformer, config, dtype)
+    others = {facts.opening_network: opening, "teacher": teacher}
+    for part, network in others.items():
+        if part and network is not None:
+            config = {"_class_name": "WanTransformer3DModel", **network.config}
+            _save(new / part, network.transformer, config, dtype)
     if codec is not None:
         _save(new / "vae", codec, {"_class_name": "PixelCodec", **codec.config}, dtype)
     if text is not None:
@@ -49,7 +52,7 @@ def export_pack(
     if judge is not None:
         _save(new / "judge", judge, {"_class_name": "StorybookJudge", **judge.config}, dtype)
         facts = replace(facts, judge="judge")
-    for part in ("vae", "vae_tiny", "text_encoder", "tokenizer", facts.teacher, facts.judge):
+    for part in ("vae", "vae_tiny", "text_encoder", "tokenizer", *facts.networks[1:], facts.teacher, facts.judge):
         if base and part and (base / part).is_dir() and not (new / part).exists():
             shutil.copytree(base / part, new / part, copy_function=_link)
     write_diffusers_index(new, facts)

@@ -69,6 +69,7 @@ def prepare(
     wide: int = 0,
     tall: int = 0,
     chunk_frames: int = 1,
+    same_shot: bool = False,
     videos: VideoPlan | None = None,
     known: PixelCodec | None = None,
     device: torch.device,
@@ -83,7 +84,8 @@ def prepare(
     switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
     photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. long:
     further ones of one story, of `long_latent_frames`.
-    wide, tall: further ones of one story in such frames.
+    wide, tall: further ones of one story in such frames. same_shot: whether prompts that change on the way, or after a
+    photo, tell of another action only.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
     """
@@ -106,6 +108,7 @@ def prepare(
             wide=wide,
             tall=tall,
             chunk_frames=chunk_frames,
+            same_shot=same_shot,
             device=device,
             seed=seed,
         )
@@ -220,6 +223,7 @@ def story_shards(
     wide: int,
     tall: int,
     chunk_frames: int,
+    same_shot: bool,
     device: torch.device,
     seed: int,
 ) -> Iterator[Shard]:
@@ -240,6 +244,7 @@ def story_shards(
             length=frames * codec.stack,
             stack=codec.stack,
             step=chunk_frames,
+            same_shot=same_shot,
             size=size,
         )
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
@@ -298,24 +303,28 @@ def _sample(
     length: int,
     stack: int,
     step: int,
+    same_shot: bool = False,
     size: Frame = SQUARE,
 ) -> story_clips.Clips:
     """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk.
 
-    size: of plain ones.
+    same_shot: whether prompts that change tell of another action only. size: of plain ones.
     """
+    only = {"changes": story_clips.SAME_SHOT} if same_shot else {}
     known = [stack * frame for frame in first_predictable_frames]
     if kind == "plain":
         return story_clips.sample_clips(rng, len(known), words, frames=length, size=size)
     if kind == "photo":
-        return story_clips.sample_photos(rng, len(known), words, frames=length, held=known)
+        return story_clips.sample_photos(rng, len(known), words, frames=length, held=known, **only)
     if kind == "unnamed":
         return story_clips.sample_unnamed(rng, len(known), words, frames=length)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
         return story_clips.sample_clips(rng, len(known), words, frames=length, starts=starts)
     starts = [start if rng.random() < LATE_SWITCHES else 0 for start in starts]
-    return story_clips.sample_switches(rng, len(known), words, frames=length, switch_frames=known, starts=starts)
+    return story_clips.sample_switches(
+        rng, len(known), words, frames=length, switch_frames=known, starts=starts, **only
+    )
 
 
 def _parts(total: int, most: int) -> Iterator[int]:

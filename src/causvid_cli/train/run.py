@@ -21,6 +21,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.storybook import TALL, WIDE, Frame, Words
+from causvid_cli.storybook.story import CHANGE
 from causvid_cli.train.autoencoder import load_codec
 from causvid_cli.train.base_model import Base, load_base
 from causvid_cli.train.config import RolloutFacts, TrainConfig
@@ -63,6 +64,8 @@ LEAVES = {
 PROMPT_ROWS = "rows.safetensors"
 """In the folder of prepared clips: the prompts of `data.prompts`."""
 TEACHER_STAGES = ("pictures", "teacher")
+OPENING = "opening"
+"""The stage that trains a network for first chunks, and that network's folder in a pack."""
 STUDENT_STAGES = ("causal", "student", "dmd")
 
 
@@ -110,6 +113,7 @@ class TrainingRun:
             sink_frames=0 if self.base is None else facts.sink_frames,
             context="clean_pass",  # which training runs, by the student itself
             context_network=None,
+            opening_network=OPENING if self.config.opening else facts.opening_network,
             prediction=config.network.prediction if self.base is None else facts.prediction,
             teacher="teacher" if self.has_teacher else None,
             teacher_guidance=config.teacher_guidance or facts.teacher_guidance,
@@ -141,7 +145,7 @@ class TrainingRun:
 
     @property
     def has_teacher(self) -> bool:
-        return self.base is None or self.base.teacher_folder is not None
+        return bool(self.config.teacher) if self.base is None else self.base.teacher_folder is not None
 
     @cached_property
     def base(self) -> Base | None:
@@ -172,10 +176,17 @@ class TrainingRun:
         """Whether there is anything to learn from but prompts."""
         return bool(self.config.clips or (self.config.data and self.config.data.videos))
 
-    def clips(self) -> LatentClips:
+    @property
+    def has_opening(self) -> bool:
+        """Whether first chunks are made by a network of their own."""
+        return self.facts().opening_network is not None
+
+    def clips(self, *, going_on: bool = False) -> LatentClips:
+        """Return the prepared clips. going_on: for the student, to whom their first chunks may be given."""
         if not self.has_clips:
             raise UsageError("data.videos: missing; a stage of this run learns from clips, and there are only prompts")
-        return LatentClips(self.latents)
+        given = self.rollout.chunk_frames if going_on and self.has_opening else 0
+        return LatentClips(self.latents, given=given)
 
     def prompted(self) -> LatentClips | Prompted:
         """What stages that make clips of their own draw from: prompts and captions, or clips where there are none."""
@@ -195,7 +206,15 @@ class TrainingRun:
 
     @property
     def words(self) -> Words:
-        """What storybook clips of this run tell."""
+        """What storybook clips of this run tell. With a network for first chunks, a change is told in two shots."""
+        words = self.seen_words
+        if self.config.opening:
+            words = {**words, "action": tuple(name for name in words["action"] if name != CHANGE)}
+        return words
+
+    @property
+    def seen_words(self) -> Words:
+        """What its judge can tell of a clip, whichever model has made it."""
         if self.base and self.base.facts.text == "storybook":
             return self.base.story.words
         return self.config.world.words() if self.config.world else storybook.FIRST_WORDS
@@ -226,6 +245,11 @@ class TrainingRun:
         """Return the teacher as its stages have left it, all of them or those before one."""
         start = replace(self.base).teacher if self.base else None  # loaded anew: the base keeps no copy
         return self._trained(start, self._stages_before(TEACHER_STAGES, before))
+
+    def opening_net(self, *, before: str | None = None) -> Denoiser:
+        """Return the network for first chunks as its stage has left it, or as it begins."""
+        start = replace(self.base).opening if self.base else None
+        return self._trained(start, self._stages_before((OPENING,), before))
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
         """Return the student as its stages have left it, all of them or those before one.

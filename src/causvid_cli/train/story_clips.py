@@ -9,7 +9,7 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
-from causvid_cli.storybook.story import CHANGE, NATURAL
+from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
@@ -20,15 +20,13 @@ CHANGES = {"action": 0.35, "subject": 0.25, "scene": 0.2, "all": 0.2}
 """How often a prompt that changes on the way tells of something else: an action only, or also a subject or a scene."""
 PHOTO_CHANGES = {"action": 0.75, "subject": 0.1, "scene": 0.1, "all": 0.05}
 """How often the prompt of a photo tells of something else; mostly it tells what the photo shows and what happens."""
+SAME_SHOT = {"action": 1.0}
+"""The same, of models that begin a new shot where a subject or a scene changes."""
 SAME_ACTION = 0.5
 """How often a new subject or a new scene goes on with the action of before."""
 LATE_FROM, LATE_TO = 8, 104
 """Frames after which a clip from the middle of a video begins. Earlier, something may yet change that its past does
 not tell."""
-WHO = ("subject", "colour", "size", "count", "relation", "other", "other_colour")
-WHERE = ("scene", "sky")
-DOES = ("action", "target", "speed")
-"""Slots that change together, or stay."""
 GRID = 8
 """Side of a latent cell, in pixels."""
 PHOTO_TO = 48
@@ -89,17 +87,18 @@ def sample_switches(
     frames: int,
     switch_frames: Sequence[int],
     starts: Sequence[int],
+    changes: Mapping[str, float] = CHANGES,
 ) -> Clips:
     """Return clips whose story changes, with the stories told after it, since the past is seen under them.
 
     switch_frames: of each clip, the frame with which the new story begins. starts: the clip's first frame in its
-    video.
+    video. changes: how often a story changes in what.
     """
     told: list[Story] = []
     rendered = []
     for switch_frame, start in zip(switch_frames, starts, strict=True):
         before, at = training_story(rng, words), start + switch_frame
-        after = changed_story(before, rng, words, at=at)
+        after = changed_story(before, rng, words, at=at, changes=changes)
         cues = [(0, before), (at, after)]
         rendered.append(storybook.render_script(cues, length=frames, start=start, seed=int(rng.integers(2**31))))
         told.append(after)
@@ -107,14 +106,23 @@ def sample_switches(
 
 
 def sample_photos(
-    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int, held: Sequence[int]
+    rng: np.random.Generator,
+    count: int,
+    words: Words = FIRST_WORDS,
+    *,
+    frames: int,
+    held: Sequence[int],
+    changes: Mapping[str, float] = PHOTO_CHANGES,
 ) -> Clips:
-    """Clips that begin with a photo from anywhere in a video, and the stories told under it. held: its frames."""
+    """Clips that begin with a photo from anywhere in a video, and the stories told under it.
+
+    held: its frames. changes: how often a story tells of something else than the photo shows, and of what.
+    """
     told: list[Story] = []
     rendered = []
     for still in held:
         photo, at = training_story(rng, words), int(rng.integers(PHOTO_TO))
-        story = changed_story(photo, rng, words, at=at, changes=PHOTO_CHANGES, same=True)
+        story = changed_story(photo, rng, words, at=at, changes=changes, same=True)
         seed = int(rng.integers(2**31))
         rendered.append(storybook.render_photo(photo, story, at=at, held=still, length=frames, seed=seed))
         told.append(story)
