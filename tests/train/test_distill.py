@@ -417,7 +417,7 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         matching=DmdConfig(),
         judge=None,
         eval=None,
-        network=replace(TINY.network, prediction="x0"),
+        network=replace(TINY.network, prediction="x0", grid_embed_size=8),
     )
     run = Distillation(config, tmp_path, CPU)
     run.run()
@@ -428,6 +428,10 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     pipeline = load(run.pack, device="cpu")
     opening, later = (model.transformer.proj_out.weight for model in (pipeline.opening_model, pipeline.model))
     assert opening.abs().max() > 0 and not torch.equal(opening, later)
+    index = json.loads((run.pack / "model_index.json").read_text())
+    assert (
+        "scheduler" in index and not {"transformer", "opening"} & index.keys()
+    )  # diffusers would leave out their grid
     assert pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64)).shape[0] == 13
     assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 1
 

@@ -4,7 +4,8 @@
     FlowMatchEulerDiscreteScheduler.from_pretrained(pack, subfolder="scheduler")
 
 The index of a student names no pipeline of diffusers: WanPipeline would run its network over a whole clip, for which it
-was not made. Imports no torch.
+was not made. Nor does it name a network that is told where its patches stand (`grid_embed_size`), which diffusers would
+load without that. Imports no torch.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from causvid_cli.config import PackFacts, to_json
 from causvid_cli.files import write_text
+from causvid_cli.untrusted import read_object
 
 INDEX_FILE = "model_index.json"
 SCHEDULER = "scheduler"
@@ -39,12 +41,21 @@ def write_diffusers_index(pack: Path, facts: PackFacts) -> None:
     (pack / SCHEDULER).mkdir(exist_ok=True)
     write_text(pack / SCHEDULER / "scheduler_config.json", to_json(scheduler, indent=2) + "\n")
     own = () if facts.codec == "wan" else ("vae", "text_encoder", "tokenizer")
-    classes = {part: CLASSES[part] for part in CLASSES if part not in own and (pack / part).is_dir()}
-    others = [part for part in (*facts.networks[1:], facts.teacher) if part and (pack / part).is_dir()]
+    networks = dict.fromkeys((part for part in (*facts.networks[1:], facts.teacher) if part), CLASSES["transformer"])
+    classes = {
+        part: of
+        for part, of in (CLASSES | networks).items()
+        if part not in own and (pack / part).is_dir() and not _has_grid(pack / part)
+    }
     index: dict[str, Any] = {
         "_class_name": "WanPipeline" if facts.kind == "base" else "CausalWanPipeline",
         "causal": facts.kind == "student",
         **classes,
-        **dict.fromkeys(others, CLASSES["transformer"]),
     }
     write_text(pack / INDEX_FILE, to_json(index, indent=2) + "\n")
+
+
+def _has_grid(part: Path) -> bool:
+    """Whether a part is a network that diffusers has no code for."""
+    config = part / "config.json"
+    return config.is_file() and bool(read_object(config).get("grid_embed_size"))
