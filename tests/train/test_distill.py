@@ -326,7 +326,7 @@ def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypat
 
 TINY = TrainConfig(
     name="tiny",
-    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, openings=4, wide=1),
+    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, openings=4, wide=5),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
     rollout=RolloutFacts(window_frames=4, steps=(1000.0,), first_steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, supervise_rollout=True),
@@ -371,7 +371,8 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     scores = json.loads((tmp_path / "eval" / "eval.json").read_text())["scores"]
     assert {"rendered", "codec", "student"} <= scores.keys()
     openings = LatentClips(run.latents / "openings")
-    assert (len(openings), openings.latent_frames) == (4, 1)
+    assert (len(openings), openings.latent_frames) == (4 + 2, 1)
+    assert {tuple(bucket.x0.shape[2:]): len(bucket.x0) for bucket in openings.buckets} == {(1, 8, 8): 4, (1, 8, 14): 2}
     assert openings.all_first_predictable_frames.tolist() == [0] * 4
 
 
@@ -433,7 +434,7 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         "scheduler" in index and not {"transformer", "opening"} & index.keys()
     )  # diffusers would leave out their grid
     assert pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64)).shape[0] == 13
-    assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 1
+    assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 5
 
     again = replace(config, name="again", base=str(run.pack), opening=None, autoencoder=None, network=NetworkConfig())
     more = Distillation(again, tmp_path / "again", CPU)

@@ -180,7 +180,8 @@ class ClipsConfig:
     """Longer clips of one story besides."""
     long_latent_frames: Size = 20
     openings: Count = 0
-    """First chunks by themselves, each of a story of its own."""
+    """First chunks by themselves, each of a story of its own; besides, wide and tall ones, as many for each of these as
+    there are wide and tall clips for each of `clips`."""
     wide: Count = 0
     tall: Count = 0
     """Clips of one story in frames of 16:9 and of 9:16."""

@@ -220,10 +220,13 @@ class Distillation(TrainingRun):
             note=self.note,
         )
         if openings:
+            shares = {name: openings * story[name] // max(1, story["clips"]) for name in ("wide", "tall")}
             prepare(
                 self.latents / "openings",
                 self.codec,
                 text or self.text(),
+                **shares,
+                latent_frames=self.rollout.chunk_frames,
                 long=openings,
                 long_latent_frames=self.rollout.chunk_frames,
                 device=self.device,
