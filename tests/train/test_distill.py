@@ -373,7 +373,7 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     openings = LatentClips(run.latents / "openings")
     assert (len(openings), openings.latent_frames) == (4 + 2, 1)
     assert {tuple(bucket.x0.shape[2:]): len(bucket.x0) for bucket in openings.buckets} == {(1, 8, 8): 4, (1, 8, 14): 2}
-    assert openings.all_first_predictable_frames.tolist() == [0] * 4
+    assert openings.all_first_predictable_frames.tolist() == [0] * 6
 
 
 def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_world, tiny):

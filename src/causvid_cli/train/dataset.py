@@ -137,13 +137,16 @@ class LatentClips:
         first_predictable_frames: Collection[int] | None = None,
         frames: int | None = None,
         longest: int | None = None,
+        smallest: bool = False,
     ) -> Batch:
         """Return random clips of one bucket, with one of these `first_predictable_frames` or with any.
 
         count: clips of the smallest bucket; of larger ones there are as many fewer, so that a step costs the same.
         frames: a random stretch of so many latent frames of each clip. longest: leave out buckets of longer clips.
+        smallest: leave out all but that of the smallest.
         """
         buckets = [bucket for bucket in self.buckets if longest is None or bucket.latent_frames <= longest]
+        buckets = [min(buckets, key=lambda bucket: bucket.tokens)] if smallest else buckets
         totals = np.array([bucket.weight_where(first_predictable_frames).sum().item() for bucket in buckets])
         bucket = buckets[int(np.searchsorted(totals.cumsum() / totals.sum(), rng.random(), side="right"))]
         if frames is None:

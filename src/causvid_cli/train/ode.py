@@ -78,7 +78,7 @@ def make_ode_pairs(
     Batch by batch, each a shard; those that are there are not made again, and several processes take turns.
     """
     network, steps, device = denoiser.network, every_step(facts), setting.device
-    frames = clips.latent_frames if plan.source == "teacher" else facts.chunk_frames
+    frames = None if plan.source == "teacher" else facts.chunk_frames
     sigmas = sorted({*sampler_sigmas(plan.steps, shift=shift), *(step.sigma for step in steps)}, reverse=True)
     wanted = [sigmas.index(step.sigma) for step in steps] + [len(sigmas) - 1]
     (process,) = shares(1)
@@ -92,7 +92,7 @@ def make_ode_pairs(
                 device=device,
                 sprite_weight=1.0,
                 first_predictable_frames=[0],
-                longest=clips.latent_frames,
+                smallest=True,  # pairs are of one shape
             )
             with training_arithmetic(device, bf16=setting.compute.precision == "bf16"):
                 solution = solve_ode(

@@ -77,7 +77,5 @@ def _start(denoiser: Denoiser, clips: LatentClips) -> tuple[Tensor, Tensor]:
     """Return prompts [B, L] and noise [B, C, F, h, w] of the sheet's clips."""
     rng = np.random.default_rng(0)
     device = next(denoiser.parameters()).device
-    batch = clips.batch(
-        rng, CLIPS, device=device, sprite_weight=1.0, first_predictable_frames=[0], longest=clips.latent_frames
-    )
+    batch = clips.batch(rng, CLIPS, device=device, sprite_weight=1.0, first_predictable_frames=[0], smallest=True)
     return batch.rows, standard_normal(rng, batch.x0)
