@@ -187,6 +187,26 @@ def test_the_students_own_past_begins_with_the_truth_and_gives_no_gradient(tmp_p
     assert not past.requires_grad
 
 
+def test_the_students_own_past_begins_with_what_the_opening_network_makes(tmp_path):
+    clips, denoiser, opening = small_clips(tmp_path / "clips"), random_output(small_denoiser()), small_denoiser()
+    batch, layout = clips.batch(np.random.default_rng(0), 2, device=CPU, sprite_weight=1.0), Layout.of(FRAMES, FACTS)
+    other = replace(FACTS, first_steps=FACTS.steps[:1])
+    own, another, told = (
+        own_past(denoiser, batch, layout, other, given=0, opening=each, rng=np.random.default_rng(1))
+        for each in (None, random_output(opening), denoiser)
+    )
+    assert torch.allclose(own, told, atol=1e-5)  # it was the student itself
+    nn.init.zeros_(opening.network.transformer.proj_out.weight)
+    nn.init.zeros_(opening.network.transformer.proj_out.bias)
+    made = own_past(denoiser, batch, layout, other, given=0, opening=opening, rng=np.random.default_rng(1))
+    noise = np.random.default_rng(1).standard_normal(made[:, :, :1].shape, dtype=np.float32)
+    sigma = first_steps(other)[0].sigma
+    assert torch.allclose(made[:, :, :1], sigma * torch.from_numpy(noise), atol=1e-5)  # it predicts no flow at all
+    assert (made[:, :, 1:] - another[:, :, 1:]).abs().max() > 1e-3
+    regression = Regression(denoiser, clips, None, FACTS, batch=2, device=CPU, opening=opening)
+    assert regression(np.random.default_rng(0))["loss"] > 0
+
+
 @pytest.mark.parametrize("first_predictable_frame", [0, 1, 2, 3])
 @pytest.mark.parametrize("chunk_frames", [1, 2])
 def test_the_student_learns_from_clips_of_every_kind(tmp_path, first_predictable_frame, chunk_frames):

@@ -373,13 +373,14 @@ class Distillation(TrainingRun):
         supervise_rollout = ode is None or ode.supervise_rollout
         return Regression(
             denoiser,
-            self.clips(going_on=True) if supervise_rollout else self.prompted(),
+            self.clips() if supervise_rollout else self.prompted(),
             OdePairs(self.pairs) if ode else None,
             self.rollout,
             batch=plan.batch,
             device=self.device,
             supervise_rollout=supervise_rollout,
             first_chunks=student is not None and student.first_chunks,
+            opening=self.opening_net().requires_grad_(False).eval() if self.has_opening else None,
             blends=self.config.blends,
         )
 

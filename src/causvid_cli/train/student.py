@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.errors import UsageError
-from causvid_cli.sampling.rollout import rollout
+from causvid_cli.sampling.rollout import Opening, rollout
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import Batch, LatentClips
@@ -60,13 +60,14 @@ class Regression:
         device: torch.device,
         supervise_rollout: bool = True,
         first_chunks: bool = False,
+        opening: Denoiser | None = None,
         blends: float = 0.0,
     ) -> None:
         if supervise_rollout and not isinstance(clips, LatentClips):
             raise UsageError("ode.supervise_rollout: needs clips, and there are only prompts")
         self.denoiser, self.clips, self.pairs, self.facts = denoiser, clips, pairs, facts
         self.batch, self.device, self.supervise_rollout, self.blends = batch, device, supervise_rollout, blends
-        self.first_chunks = first_chunks
+        self.first_chunks, self.opening = first_chunks, opening
         self.levels = torch.tensor([step.sigma for step in every_step(facts)], device=device)
         self.timesteps = torch.tensor([step.timestep for step in every_step(facts)], device=device)
 
@@ -80,7 +81,8 @@ class Regression:
     def along_rollout(self, rng: np.random.Generator) -> Tensor:
         """Return the loss of later chunks: the student sees its own past (self-forcing), and learns the true clip.
 
-        With `first_chunks` those count as well, and the past begins with one of its own.
+        With `first_chunks` those count as well, and the past begins with one of its own. With `opening` it begins with
+        one of that network's, where the prompt tells a clip from the beginning.
         """
         assert isinstance(self.clips, LatentClips)
         kind = self.clips.random_first_predictable_frame(rng)
@@ -96,8 +98,9 @@ class Regression:
         weight, batch = my_weight(weight), my_share(batch)
         chunks = len(layout.chunks)
         own = int(rng.integers(0 if self.first_chunks else 1, 1 + max(1, chunks // 2)))
-        given = -(-kind // self.facts.chunk_frames) if kind else own
-        past = own_past(self.denoiser, batch, layout, self.facts, given=given, rng=rng)
+        opening = None if kind else self.opening
+        given = -(-kind // self.facts.chunk_frames) if kind else 0 if opening else own
+        past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=opening, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
@@ -125,16 +128,22 @@ def own_past(
     facts: RolloutFacts,
     *,
     given: int,
+    opening: Denoiser | None = None,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Return the clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks."""
+    """Return the clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks.
+
+    opening: what makes their first chunk, where none is given and it is not the student.
+    """
     x0, prompt = batch.x0, denoiser.prompt(batch.rows)
+    prompt.opening = opening.prompt(batch.rows) if opening else None
     prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout.chunks[:given]]
     made = rollout(
         denoiser.network,
         prompt=lambda _: prompt,
         steps=partial(steps_of_chunk, facts),
         cache=cache_for(denoiser.network, x0, facts),
+        opening=Opening(opening.network, cache_for(opening.network, x0, facts)) if opening else None,
         chunks=layout.chunks[given:],
         noise=lambda chunk, _: standard_normal(rng, x0[:, :, chunk.start_frame : chunk.end_frame]),
         prefix=prefix,
