@@ -145,6 +145,7 @@ class StoryTextConfig:
 
     words: SlotWords
     dim: Annotated[int, Interval(ge=1, le=4096)]
+    pictures: bool = False
 
     def __post_init__(self) -> None:
         for slot, words in asdict(self.words).items():

@@ -41,6 +41,7 @@ from causvid_cli.network.ulysses import Ulysses
 from causvid_cli.prompt.cues import Cue, Telling
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import TextCache
+from causvid_cli.prompt.story import StoryTextEncoder
 from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.request import (
@@ -114,7 +115,13 @@ class Stream:
         self.plan = plan
         self._ahead = ahead
         self._pipeline, self._switch = pipeline, options.switch
-        self._track = pipeline.track(cues, seed=plan.seed, guidance=options.guidance, known_chunks=known_chunks)
+        self._track = pipeline.track(
+            cues,
+            seed=plan.seed,
+            guidance=options.guidance,
+            known_chunks=known_chunks,
+            after_picture=given is not None,
+        )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         photo = given if plan.grid.shows_given else None
         self._photograph = None if photo is None else photograph(pipeline.codec, photo, enlarge=plan.enlarge)
@@ -433,8 +440,10 @@ class Pipeline:
         """Return the whole video at once, uint8 RGB [T, H, W, 3]; the arguments are those of `stream`."""
         return np.concatenate([chunk.frames for chunk in self.stream(prompt, options, **more)])
 
-    def track(self, cues: Sequence[Cue], *, seed: int, guidance: float, known_chunks: int = 0) -> PromptTrack:
-        """What each chunk of a video is told."""
+    def track(
+        self, cues: Sequence[Cue], *, seed: int, guidance: float, known_chunks: int = 0, after_picture: bool = False
+    ) -> PromptTrack:
+        """What each chunk of a video is told. after_picture: whether it begins with a given one."""
         return PromptTrack(
             self.text,
             cues,
@@ -443,6 +452,7 @@ class Pipeline:
             to_cache=self.prompt_cache,
             known_chunks=known_chunks,
             cuts=self.opening_model is not None,
+            before=self.text.picture if after_picture and isinstance(self.text, StoryTextEncoder) else None,
         )
 
     def prompt_cache(self, embeds: Tensor) -> PromptCache:

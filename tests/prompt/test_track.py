@@ -94,6 +94,22 @@ def test_a_later_prompt_keeps_what_it_does_not_say(text):
     assert torch.equal(told(track, 2)[1].embeds, features(text, "a red car jumps in the snow"))
 
 
+def test_after_a_picture_whoever_it_shows_goes_on_and_nothing_cuts_until_another_comes(text):
+    knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim, pictures=True))
+    assert text.picture is None and knows.picture is not None
+    prompts = ["the quokkaz jumps", "it spins on the beach", "at night", "a cat runs left", "it jumps"]
+    cues = [Cue(prompt=prompt, start_chunk=start) for start, prompt in enumerate(prompts)]
+    track = track_of(knows, *cues, cuts=True, before=knows.picture)
+    assert track.transitions == ("recache", "recache", "cut", "recache")
+    assert track.read_as[:2] == ("it, jumps", "it, spins, beach")
+    assert track.notes == ("'the quokkaz jumps': 'quokkaz' is not a word that this model knows",)
+    named = track_of(
+        knows, Cue(prompt="a dog jumps"), Cue(prompt="it spins", start_chunk=1), before=knows.picture, cuts=True
+    )
+    assert (named.read_as, named.transitions) == (("dog, jumps", "dog, spins"), ("recache",))
+    assert track_of(text, Cue(prompt="it jumps"), before=text.picture).read_as == ("only meadow",)
+
+
 def test_words_that_are_not_known_are_noted_of_every_cue(text):
     track = track_of(text, Cue(prompt=CAR), Cue(prompt="a zeppelin", start_chunk=1, negative="a gargoyle"))
     assert any("zeppelin" in note for note in track.notes) and any("gargoyle" in note for note in track.notes)

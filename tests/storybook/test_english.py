@@ -10,7 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causvid_cli.storybook import ALL_WORDS, FIRST_LEXICON, FIRST_WORDS, LEXICON, Lexicon, parse, reword, sample_story
+from causvid_cli.prompt.story import StoryText
+from causvid_cli.storybook import (
+    ALL_WORDS,
+    FIRST_LEXICON,
+    FIRST_WORDS,
+    LEXICON,
+    PICTURE,
+    SLOTS,
+    Lexicon,
+    parse,
+    reword,
+    sample_story,
+)
 from causvid_cli.storybook.kinds import is_english
 
 PROMPTS = Path(__file__).parent / "prompts.tsv"
@@ -99,6 +111,36 @@ def test_to_a_pack_that_changes_nothing_a_change_is_another_shot(text: str, shot
         assert parse(shot, lexicon=changes_nothing).shots == ()
     before = parse("a cat sits in the snow").story
     assert parse("it turns into a swan", before, changes_nothing).story == replace(before, subject="swan")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (
+            ("it jumps", "it, jumps"),
+            ("it spins on the beach", "it, spins, beach"),
+            ("then it falls", "it, falls, beach"),
+        ),
+        (("the quokkaz dances", "it, dances"), ("they swim slowly", "it, swims slowly")),
+        (("a dog jumps", "dog, jumps"), ("it spins", "dog, spins"), ("it is raining", "dog, spins, rain")),
+        (("at night", "it, stays still, night"), ("", "it, stays still, night")),
+    ],
+)
+def test_a_prompt_may_leave_who_and_where_to_a_picture_before_it(told: tuple[tuple[str, str], ...]) -> None:
+    story = PICTURE
+    for text, read in told:
+        story = parse(text, story).story
+        assert (story.summary(), story.seen) == (read, True)
+        assert parse(story.caption(), PICTURE).story == story
+        assert StoryText.for_vocabulary().rows([story]).shape == (1, len(SLOTS))
+
+
+def test_who_is_new_after_a_picture_is_a_shot_that_tells_all() -> None:
+    for first in ("it jumps", "a dog jumps"):
+        story = parse("a cat runs left", parse(first, PICTURE).story).story
+        assert (story.summary(), story.seen, story.sky) == ("cat, moves left, street", False, "day")
+    assert parse("only the beach", PICTURE).story.summary() == "only beach"
+    assert parse("it jumps", parse("the meadow").story).story.summary() == "only meadow"  # no picture shows who
 
 
 def test_a_later_prompt_keeps_who_is_meant() -> None:

@@ -179,6 +179,16 @@ def test_a_clip_of_a_photo_begins_with_one_picture():
         assert (indices[held] != indices[0]).any()  # the scene lives, and mostly more than that
 
 
+def test_what_is_told_after_a_photo_may_leave_to_it_where_that_is():
+    for pictures in (False, True):
+        clips = story_clips.sample_photos(
+            np.random.default_rng(0), 30, storybook.ALL_WORDS, frames=8, held=[4] * 30, pictures=pictures
+        )
+        left = [story for story in clips.stories if story.scene is None]
+        assert all(story.mirrored is None and story.sky is None and story.seen for story in left)
+        assert (5 < len(left) < 25) if pictures else not left
+
+
 def test_clips_from_the_middle_begin_in_step_with_chunks_or_anywhere():
     starts = story_clips.sample_starts(np.random.default_rng(0), 400, step=8)
     assert min(starts) >= story_clips.LATE_FROM
@@ -223,7 +233,8 @@ def tiny_pixel_codec() -> Callable[..., PixelCodec]:
 def test_an_unnamed_clip_shows_anybody_and_tells_all_but_who_it_is():
     words = storybook.FIRST_WORDS
     clips = story_clips.sample_unnamed(np.random.default_rng(0), 40, words, frames=8)
-    assert all(story.subject is None and story.colour == "natural" for story in clips.stories)
+    assert all(story.subject is None and story.colour == "natural" and story.seen for story in clips.stories)
+    assert 10 < sum(story.scene is None and story.sky is None for story in clips.stories) < 30  # left to the picture
     assert {story.action for story in clips.stories} <= {*words["action"]} - {"turns into"}
     assert len({story.action for story in clips.stories}) > 4
     assert clips.mask.flatten(1).any(dim=1).float().mean() > 0.9  # the others are bare scenes

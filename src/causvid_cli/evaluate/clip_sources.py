@@ -93,7 +93,10 @@ def together(
     cues: of each clip, at the same chunks. given: frames [T, H, W, 3] that each begins with, as many for all; their
     latents come first.
     """
-    tracks = [student.track(own, seed=clip.seed, guidance=1.0) for clip, own in zip(clips, cues, strict=True)]
+    tracks = [
+        student.track(own, seed=clip.seed, guidance=1.0, after_picture=bool(given))
+        for clip, own in zip(clips, cues, strict=True)
+    ]
     rows: dict[tuple[Transition, ...], list[int]] = {}
     for row, track in enumerate(tracks):
         rows.setdefault(track.transitions, []).append(row)

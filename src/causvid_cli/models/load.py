@@ -240,7 +240,8 @@ def load_story_text(folder: Path) -> StoryText:
     for slot, known in FIRST_WORDS.items():
         if lacking := [word for word in known if word not in config["words"][slot] and word != CHANGE]:
             raise ModelError(f"{folder / 'config.json'}: words.{slot}: lacks {lacking[0]!r}, which a prompt may say")
-    text = _filled(lambda: StoryText(config["words"], dim=config["dim"]), load_safetensors(folder), name="StoryText")
+    told = {name: config[name] for name in ("words", "dim", "pictures")}
+    text = _filled(lambda: StoryText(**told), load_safetensors(folder), name="StoryText")
     return text.eval().requires_grad_(False)
 
 

@@ -1,7 +1,7 @@
 """prompt -> prompt_embeds [B, L, D]."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from causvid_cli.request import check_prompt
 from causvid_cli.storybook import (
     ALL_WORDS,
     NAMED,
+    PICTURE,
     SLOTS,
     WHERE,
     WHO,
@@ -35,12 +36,14 @@ class StoryText(nn.Module):
     """The embedded model's text features: one learned vector for each slot of a parsed prompt.
 
     words: for each slot that it knows, the words it knows, in the order of its vectors; some may be the model's own,
-    outside the storybook's vocabulary. Every slot also has a vector for "nothing said" (no subject, no target) and one
+    outside the storybook's vocabulary. pictures: whether a prompt may leave who and where to a picture that was given
+    before it. Every slot also has a vector for "nothing said" (no subject, no target) and one
     for the empty prompt that guidance compares with.
     """
 
-    def __init__(self, words: Mapping[str, Sequence[Any]], *, dim: int = 64) -> None:
+    def __init__(self, words: Mapping[str, Sequence[Any]], *, dim: int = 64, pictures: bool = False) -> None:
         super().__init__()
+        self.pictures = pictures
         self.words = {slot: list(words[slot]) for slot in SLOTS if words.get(slot)}
         self.lexicon = Lexicon.of(self.words)
         self._rows: dict[str, dict[Any, int]] = {}
@@ -53,13 +56,13 @@ class StoryText(nn.Module):
         nn.init.normal_(self.embed.weight)
 
     @classmethod
-    def for_vocabulary(cls, words: Words = ALL_WORDS, *, dim: int = 64) -> "StoryText":
+    def for_vocabulary(cls, words: Words = ALL_WORDS, *, dim: int = 64, pictures: bool = False) -> "StoryText":
         """An untrained encoder for all that the storybook knows, or for a part of it."""
-        return cls(words, dim=dim)
+        return cls(words, dim=dim, pictures=pictures)
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"words": self.words, "dim": self.embed.embedding_dim}
+        return {"words": self.words, "dim": self.embed.embedding_dim, "pictures": self.pictures}
 
     @torch.no_grad()
     def with_words(self, new: Mapping[str, Sequence[str]]) -> Self:
@@ -78,7 +81,7 @@ class StoryText(nn.Module):
                             words[slot].append(name)
         if words == self.words:
             return self
-        larger = type(self)(words, dim=self.embed.embedding_dim).to(self.embed.weight)
+        larger = type(self)(words, dim=self.embed.embedding_dim, pictures=self.pictures).to(self.embed.weight)
         for slot, mine in self._rows.items():
             first = mine[None] - 1  # the slot's empty prompt, then "nothing said", then its words
             old = self.embed.weight[first : first + len(mine) + 1]
@@ -103,7 +106,7 @@ class StoryText(nn.Module):
         """A story as this model shows it under a seed, and the slots in which that is not what was said."""
         story, lost = limited_to(story, self.words)
         if "mirrored" in self.words:
-            return replace(story, mirrored=is_mirrored(seed)), lost
+            return replace(story, mirrored=None if story.seen else is_mirrored(seed)), lost
         return replace(story, edge="wraps"), lost
 
     def caption_rows(self, captions: Sequence[str]) -> Tensor:
@@ -144,6 +147,11 @@ class StoryTextEncoder:
     def __init__(self, text: StoryText) -> None:
         self.text = text
 
+    @property
+    def picture(self) -> EncodedPrompt | None:
+        """What is known of a picture that a video begins with, to be given as `previous`; None: nothing."""
+        return EncodedPrompt("", self.empty(), (), PICTURE) if self.text.pictures else None
+
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
@@ -151,6 +159,10 @@ class StoryTextEncoder:
         notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([story]))
         whole, summary = story.caption(), replace(parsed, story=story).summary
+        shown = WHO if story.seen else (*WHO, *WHERE)  # where that is, the picture has shown
+        begins_with: Hashable = tuple(getattr(story, slot) for slot in shown)
+        if previous and story.seen and story.subject is None:
+            begins_with = previous.begins_with  # whoever was there goes on
         return EncodedPrompt(
             prompt,
             embeds,
@@ -159,7 +171,7 @@ class StoryTextEncoder:
             whole=whole,
             summary=summary,
             understood=parsed.understood,
-            begins_with=tuple(getattr(story, slot) for slot in (*WHO, *WHERE)),
+            begins_with=begins_with,
         )
 
     @torch.inference_mode()
@@ -187,7 +199,11 @@ def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:
         yield f"this model cannot show {_quoted(dict.fromkeys(parsed.not_shown))}"
     if parsed.unused:
         yield f"{_quoted(parsed.unused)} found no place in the story"
-    if parsed.story.subject is None and (parsed.unknown or parsed.not_shown or "scene" in parsed.filled):
+    if (
+        parsed.story.subject is None
+        and not parsed.story.seen
+        and (parsed.unknown or parsed.not_shown or "scene" in parsed.filled)
+    ):
         more = f" and {len(subjects) - SUBJECTS_NAMED} more" if len(subjects) > SUBJECTS_NAMED else ""
         known = ", ".join(subjects[:SUBJECTS_NAMED])
         yield f"no subject was understood: the bare scene is shown; known: {known}{more}"

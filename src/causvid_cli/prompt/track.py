@@ -23,7 +23,8 @@ class PromptTrack:
 
     guidance: how far to be led away from a cue's negative prompt. known_chunks: how many of its chunks are made
     already: what is told holds after them. cuts: whether a prompt that begins with another picture than the one before
-    (`EncodedPrompt.begins_with`) is a new shot, where `recache` is asked for and no blend.
+    (`EncodedPrompt.begins_with`) is a new shot, where `recache` is asked for and no blend. before: what was before the
+    first prompt, which that may leave unsaid.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class PromptTrack:
         to_cache: ToCache,
         known_chunks: int = 0,
         cuts: bool = False,
+        before: EncodedPrompt | None = None,
     ) -> None:
-        self._text, self._seed, self._guidance, self._to_cache, self._cuts = text, seed, guidance, to_cache, cuts
+        self._text, self._seed, self._guidance, self._to_cache = text, seed, guidance, to_cache
+        self._cuts, self._first_previous = cuts, before
         self.cues: list[Cue] = []
         self._encoded: list[EncodedPrompt] = []
         self._negative: dict[int, EncodedPrompt] = {}  # by the cue's number
@@ -147,7 +150,7 @@ class PromptTrack:
     def _spelt_out(self, prompt: str, place: int) -> str:
         """Return a prompt that says by itself what it leaves to the cue whose place it takes."""
         said = self._encode(prompt, self._encoded[place])
-        alone = self._encode(prompt, self._encoded[place - 1] if place else None)
+        alone = self._encode(prompt, self._encoded[place - 1] if place else self._first_previous)
         return prompt if said.reading == alone.reading else said.whole or prompt
 
     def _encode(self, prompt: str, previous: EncodedPrompt | None) -> EncodedPrompt:
@@ -159,7 +162,7 @@ class PromptTrack:
         encoded = self._encoded[:same]
         negative = {number: each for number, each in self._negative.items() if number < same}
         for number, cue in enumerate(cues[same:], same):
-            encoded.append(self._encode(cue.prompt, encoded[-1] if encoded else None))
+            encoded.append(self._encode(cue.prompt, encoded[-1] if encoded else self._first_previous))
             if cue.negative:  # what it leaves unsaid is as in the prompt, so that only what it says is avoided
                 negative[number] = self._encode(cue.negative, encoded[number])
         self.cues, self._encoded, self._negative = list(cues), encoded, negative

@@ -12,7 +12,7 @@ from .inflect import third_person, verb_forms
 from .kinds import is_english
 from .lexicon import LEXICON, Kind, Lexicon
 from .reading import Noun, Reading, Shot, Word
-from .story import ALL_WORDS, CHANGE, NATURAL, SLOTS, STILL, PackStory, Story
+from .story import ALL_WORDS, CHANGE, NATURAL, PICTURE, SLOTS, STILL, PackStory, Story
 from .tokens import Token, plain, tokens
 from .vocabulary import VOCABULARY
 
@@ -166,7 +166,8 @@ class _Telling:
         scene, sky = self._scene(shot)
         action = self._action(shot, target)
         self.filled += [slot for slot, name in (("subject", subject), ("scene", scene), ("action", action)) if not name]
-        if subject is None and (shot.is_empty or not before or (noun and not before.subject)):
+        seen = before is not None and before.seen
+        if subject is None and (shot.is_empty or not (seen or (before and (before.subject or not noun)))):
             if not (action == CHANGE and target) or shot.is_empty:
                 return self._bare(scene, sky, shot)
         is_same = noun is None or before is None or (subject == before.subject and not noun.is_new)
@@ -180,10 +181,11 @@ class _Telling:
                 subject = before.target or before.subject
             elif subject is None:
                 subject, action, target = target, STILL, None  # "it becomes a swan", and nobody knows what it was
-        if subject is None:
+        if subject is None and not seen:
             return self._bare(scene, sky, shot)
+        seen = seen and (before == PICTURE or subject == (before and before.subject))  # else who is new is a new shot
         kept = before if before and is_same else None
-        colour = self._colour(noun, subject)
+        colour = self._colour(noun, subject) if subject else None
         if colour is None:
             self.filled.append("colour")
         relation, second, second_colour = self._other(shot, other, subject)
@@ -192,14 +194,15 @@ class _Telling:
         return self._story(
             subject=subject,
             colour=colour or (kept.colour if kept else NATURAL),
-            scene=scene or (before.scene if before else self._home(subject)),
+            scene=scene or (before and before.scene) or (None if seen else self._home(subject or "")),
             action=action or STILL,
             target=target if action == CHANGE else None,
-            size=self._word("size", noun.size if noun else None) or (kept.size if kept else "normal"),
+            size=self._word("size", noun.size if noun and subject else None) or (kept.size if kept else "normal"),
             speed=self._word("speed", shot.speed) or speed,
-            sky=sky or (before.sky if before else "day"),
+            sky=sky or (before and before.sky) or (None if seen else "day"),
             camera=self._word("camera", shot.camera) or (before.camera if before else "still"),
-            count=self._count(noun) or (kept.count if kept else 1),
+            seen=seen,
+            count=self._count(noun if subject else None) or (kept.count if kept else 1),
             relation=relation,
             other=second,
             other_colour=second_colour,
@@ -211,9 +214,9 @@ class _Telling:
         return self._story(
             subject=None,
             colour=NATURAL,
-            scene=scene or (before.scene if before else BARE_SCENE),
+            scene=scene or (before and before.scene) or BARE_SCENE,
             action=STILL,
-            sky=sky or (before.sky if before else "day"),
+            sky=sky or (before and before.sky) or "day",
             camera=self._word("camera", shot.camera) or (before.camera if before else "still"),
         )
 
@@ -310,7 +313,7 @@ class _Telling:
             self.shown_as.append(Word("three", noun.count.said))
         return MANY if noun.count.name == "more" else int(noun.count.name)
 
-    def _other(self, shot: Shot, noun: Noun | None, subject: str) -> tuple[str | None, str | None, str]:
+    def _other(self, shot: Shot, noun: Noun | None, subject: str | None) -> tuple[str | None, str | None, str]:
         """The relation to another, who that is and in which colour."""
         name = None if noun is None or not self.lexicon.words.get("other") else self._subject(noun)
         if name is None or noun is None or shot.relation is None:

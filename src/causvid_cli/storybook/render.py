@@ -147,6 +147,7 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
     """Draw one frame and its mask, both [H, W], in place."""
     story, t = shown.story, shown.t(number)
     mirrored = is_mirrored(seed) if story.mirrored is None else story.mirrored
+    assert story.scene and story.sky  # a story that is drawn says where
     around = panorama(story.scene, story.sky, mirrored, size.height)
     columns = np.arange(size.width) - (size.width - SIZE) // 2 + shown.pan_at(t)
     frame[:] = around[number % len(around)][:, columns % (2 * SIZE)]
@@ -292,7 +293,7 @@ def _puddle(frame: np.ndarray, pose: Pose) -> None:
 
 def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, number: int) -> None:
     """Water over the lower part of a frame, with crests that travel, in place; what is under it is no sprite."""
-    sea, crest = ink_under(story.sky, "sea"), ink_under(story.sky, "sky")
+    sea, crest = (ink_under(story.sky or "day", name) for name in ("sea", "sky"))
     frame[WATERLINE:] = sea
     mask[WATERLINE:] = False
     columns = np.arange(frame.shape[1])

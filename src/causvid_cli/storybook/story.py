@@ -30,16 +30,17 @@ class Story:
     """What a clip shows. Raises ValueError for a name that is not in the vocabulary."""
 
     subject: str | None
-    """None is the bare scene."""
+    """None is the bare scene; in a story that goes on from a picture, whoever that shows."""
     colour: str
-    scene: str
+    scene: str | None
+    """None: where the picture before it is."""
     action: str
     target: str | None = None
     """What the subject becomes; given exactly with "turns into"."""
     size: str = "normal"
     speed: str = "normal"
-    sky: str = "day"
-    """The time of the day or the weather, over any scene."""
+    sky: str | None = "day"
+    """The time of the day or the weather, over any scene; None: as on the picture before it."""
     camera: str = "still"
     count: int = 1
     """How many of the subject there are."""
@@ -51,6 +52,8 @@ class Story:
     """Whether the scene is mirrored; None: as the video's seed has it. No prompt says it."""
     edge: str = field(default="turns", compare=False)
     """What travels turns round at the edge; in the first packs' world it "wraps" round. No prompt says it."""
+    seen: bool = field(default=False, compare=False)
+    """Whether a picture was given before it, which shows who and where. No prompt says it."""
 
     def __post_init__(self) -> None:
         for slot, known in ALL_WORDS.items():
@@ -64,8 +67,10 @@ class Story:
 
     def caption(self) -> str:
         """Canonical English: "a red car moves left in the night city"; what is ordinary is not said."""
+        if self.subject is None and self.seen:
+            return " ".join(part for part in ("it", self.action, self._quick, self.where()) if part)
         if self.subject is None:
-            scene = VOCABULARY.scene.get(self.scene)
+            scene = VOCABULARY.scene.get(self.scene or "")
             return (scene.alone if scene else f"only the {self.scene}") + self._around
         words = [] if self.size == "normal" else [self.size]
         words += [self.subject] if self.colour == NATURAL else [self.colour, self.subject]
@@ -73,7 +78,7 @@ class Story:
         if self.count > 1:
             words[-1], (first, *rest) = plural_of(words[-1]), verb.split()
             who, verb = " ".join((NUMBERS[self.count], *words)), " ".join((plain_verb(first), *rest))
-        parts = [who, verb, "" if self.speed == "normal" else self.speed, with_article(self.target or "")]
+        parts = [who, verb, self._quick, with_article(self.target or "")]
         if self.relation and self.other:
             other = self.other if self.other_colour == NATURAL else f"{self.other_colour} {self.other}"
             parts += [RELATION_SAYS[self.relation], with_article(other)]
@@ -81,12 +86,17 @@ class Story:
 
     def where(self) -> str:
         """The end of the caption: "in the night city in the rain, zoom in"."""
-        scene = VOCABULARY.scene.get(self.scene)
-        return (scene.place if scene else f"in the {self.scene}") + self._around
+        scene = VOCABULARY.scene.get(self.scene or "")
+        place = scene.place if scene else f"in the {self.scene}" if self.scene else ""
+        return (place + self._around).strip(" ")
 
     @property
     def _around(self) -> str:
-        return f"{SKY_SAYS[self.sky]}{CAMERA_SAYS[self.camera]}"
+        return f"{SKY_SAYS[self.sky or 'day']}{CAMERA_SAYS[self.camera]}"
+
+    @property
+    def _quick(self) -> str:
+        return "" if self.speed == "normal" else self.speed
 
     def summary(self, *, moves: str = "moves") -> str:
         """The story in few words that say the same: "brown dog, moves right, beach, sunset"; moves: another verb."""
@@ -94,27 +104,28 @@ class Story:
         words += [self.size] if self.size != "normal" else []
         words += [self.colour] if self.colour != NATURAL else []
         words += [(plural_of(self.subject) if self.count > 1 else self.subject)] if self.subject else []
+        who = " ".join(words) or ("it" if self.seen else "")
         action = self.action.replace("moves", moves)
         does = f"{action} {with_article(self.target)}" if self.target else action
         other = [] if self.other_colour == NATURAL else [self.other_colour]
         parts = [
-            " ".join(words),
-            (does if self.speed == "normal" else f"{does} {self.speed}") if self.subject else "",
+            who,
+            f"{does} {self._quick}".rstrip() if who else "",
             " ".join((self.relation, with_article(" ".join((*other, self.other)))))
             if self.relation and self.other
             else "",
-            self.scene if self.subject else f"only {self.scene}",
-            "" if self.sky == "day" else SKY_SHORT.get(self.sky, self.sky),
+            (self.scene or "") if who else f"only {self.scene}",
+            "" if self.sky in ("day", None) else SKY_SHORT.get(self.sky, self.sky),
             "" if self.camera == "still" else self.camera,
         ]
         return ", ".join(part for part in parts if part)
 
 
 SLOTS: dict[str, Any] = {"subject": None, "colour": NATURAL, "scene": "meadow", "action": STILL} | {
-    each.name: each.default for each in fields(Story) if each.default is not MISSING and each.name != "edge"
+    each.name: each.default for each in fields(Story) if each.default is not MISSING and each.compare
 }
 """The slots of a story that a network may be told, in their order, and what each is where nothing is said."""
-UNSAID = tuple(slot for slot, default in SLOTS.items() if default is None)
+UNSAID = (*(slot for slot, default in SLOTS.items() if default is None), "scene", "sky")
 """Slots that a story may leave open."""
 FIRST_WORDS: Words = {**VOCABULARY.first, "target": VOCABULARY.first["subject"]}
 """What the first packs know."""
@@ -135,6 +146,8 @@ ALL_WORDS: Words = {
     "mirrored": (False, True),
 }
 """All that the storybook can draw, for each slot."""
+PICTURE = Story(None, NATURAL, None, STILL, sky=None, seen=True)
+"""What is known of a picture that is given before anything is told."""
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 SKY_SAYS = (
     {"day": "", "fog": " in the fog", "night": " at night", "sunset": " at sunset"}
@@ -154,7 +167,11 @@ def limited_to(story: Story, words: Words) -> tuple[Story, tuple[str, ...]]:
 
     A slot that the pack does not know, and a word that it does not, are as if nothing had been said of them.
     """
-    lost = [slot for slot in SLOTS if (name := getattr(story, slot)) != SLOTS[slot] and name not in words.get(slot, ())]
+    lost = [
+        slot
+        for slot in SLOTS
+        if (name := getattr(story, slot)) not in (SLOTS[slot], None) and name not in words.get(slot, ())
+    ]
     changes = {slot: SLOTS[slot] for slot in lost}
     if {"relation", "other"} & changes.keys():
         changes |= {slot: SLOTS[slot] for slot in ("relation", "other", "other_colour")}
@@ -175,7 +192,7 @@ def held_out(story: Story) -> bool:
     own words neither: what it knows of them is what its videos show."""
     if story.subject is None or isinstance(story, PackStory):
         return False
-    key = "|".join((story.subject, story.colour, story.scene, story.action))
+    key = "|".join((story.subject, story.colour, story.scene or "", story.action))
     return hashlib.sha256(key.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from .grammar import GRAMMAR
 from .inflect import plain_verb, plural_of, third_person
 from .lexicon import LEXICON, Meaning
-from .story import FIRST_WORDS, NATURAL, RELATION_SAYS, SKY_SAYS, SLOTS, Story, with_article
+from .story import FIRST_WORDS, NATURAL, RELATION_SAYS, SLOTS, Story, with_article
 from .vocabulary import VOCABULARY, Words
 
 EMPTY_SHARE, NATURAL_SHARE = 0.03, 0.25
@@ -60,7 +60,7 @@ def reword(story: Story, rng: np.random.Generator) -> str:
     """A way to say a story; parse(reword(story, rng)).story is the story again."""
     if story.subject is None or rng.random() < CANONICAL_SHARE:
         return story.caption()
-    scene, rest = VOCABULARY.scene[story.scene], _around(story, rng)
+    scene, rest = VOCABULARY.scene[story.scene or ""], _around(story, rng)
     size = "" if story.size == "normal" else _pick(rng, GRAMMAR.sizes[story.size][:3])
     noun = _noun(story.subject, story.colour, rng, size=size, several=story.count > 1)
     if story.count > 1:
@@ -84,7 +84,8 @@ _SEVERAL = {2: ("two", "two", "2", "a pair of"), 3: ("three", "three", "3", "sev
 
 def _around(story: Story, rng: np.random.Generator) -> str:
     """The sky and the camera."""
-    sky = SKY_SAYS[story.sky] if story.sky == "day" else f" {_pick(rng, GRAMMAR.sky_says[story.sky])}"
+    ways = GRAMMAR.sky_says.get(story.sky or "")
+    sky = f" {_pick(rng, ways)}" if ways else ""
     verb, *way = story.camera.split()
     moves = f"{third_person(verb)} {' '.join(way)}"
     cameras = (f", {story.camera}", f", the camera {moves}", f" while the camera {moves}")

@@ -245,6 +245,7 @@ def story_shards(
             stack=codec.stack,
             step=chunk_frames,
             same_shot=same_shot,
+            pictures=text.pictures,
             size=size,
         )
         sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
@@ -304,18 +305,20 @@ def _sample(
     stack: int,
     step: int,
     same_shot: bool = False,
+    pictures: bool = False,
     size: Frame = SQUARE,
 ) -> story_clips.Clips:
     """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk.
 
-    same_shot: whether prompts that change tell of another action only. size: of plain ones.
+    same_shot: whether prompts that change tell of another action only. pictures: whether prompts may leave to a photo
+    where that is. size: of plain ones.
     """
     only = {"changes": story_clips.SAME_SHOT} if same_shot else {}
     known = [stack * frame for frame in first_predictable_frames]
     if kind == "plain":
         return story_clips.sample_clips(rng, len(known), words, frames=length, size=size)
     if kind == "photo":
-        return story_clips.sample_photos(rng, len(known), words, frames=length, held=known, **only)
+        return story_clips.sample_photos(rng, len(known), words, frames=length, held=known, pictures=pictures, **only)
     if kind == "unnamed":
         return story_clips.sample_unnamed(rng, len(known), words, frames=length)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)

@@ -222,7 +222,8 @@ class TrainingRun:
     def new_text(self) -> StoryText | None:
         """The embedded model's text features as a run begins with them; None where prompts are read otherwise."""
         if self.base is None:
-            return StoryText.for_vocabulary(self.words, dim=self.config.network.text_dim)
+            pictures = bool(self.config.clips and self.config.clips.unnamed)
+            return StoryText.for_vocabulary(self.words, dim=self.config.network.text_dim, pictures=pictures)
         if self.base.facts.text != "storybook":
             return None
         words = asdict(self.config.data.words) if self.config.data else {}

@@ -22,6 +22,8 @@ PHOTO_CHANGES = {"action": 0.75, "subject": 0.1, "scene": 0.1, "all": 0.05}
 """How often the prompt of a photo tells of something else; mostly it tells what the photo shows and what happens."""
 SAME_SHOT = {"action": 1.0}
 """The same, of models that begin a new shot where a subject or a scene changes."""
+LEFT_TO_PICTURE = 0.5
+"""How often what is told after a picture leaves to it where that is."""
 SAME_ACTION = 0.5
 """How often a new subject or a new scene goes on with the action of before."""
 LATE_FROM, LATE_TO = 8, 104
@@ -113,10 +115,12 @@ def sample_photos(
     frames: int,
     held: Sequence[int],
     changes: Mapping[str, float] = PHOTO_CHANGES,
+    pictures: bool = False,
 ) -> Clips:
     """Clips that begin with a photo from anywhere in a video, and the stories told under it.
 
-    held: its frames. changes: how often a story tells of something else than the photo shows, and of what.
+    held: its frames. changes: how often a story tells of something else than the photo shows, and of what. pictures:
+    whether stories may leave to it where that is (`StoryText.pictures`).
     """
     told: list[Story] = []
     rendered = []
@@ -125,7 +129,8 @@ def sample_photos(
         story = changed_story(photo, rng, words, at=at, changes=changes, same=True)
         seed = int(rng.integers(2**31))
         rendered.append(storybook.render_photo(photo, story, at=at, held=still, length=frames, seed=seed))
-        told.append(story)
+        is_same = all(getattr(story, slot) == getattr(photo, slot) for slot in WHERE)
+        told.append(left_to_picture(story, rng) if pictures and is_same else story)
     return _clips(rendered, told)
 
 
@@ -165,13 +170,20 @@ def changed_story(
             return changed
 
 
+def left_to_picture(story: Story, rng: np.random.Generator) -> Story:
+    """A story that goes on from a picture, as it is told: at times without where that is."""
+    unsaid = dict.fromkeys((*WHERE, "mirrored")) if rng.random() < LEFT_TO_PICTURE else {}
+    return replace(story, seen=True, **unsaid)  # type: ignore[arg-type]
+
+
 def sample_unnamed(rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int) -> Clips:
-    """Clips of any subject that can be drawn, and their stories without it, as one tells them who shows a picture."""
+    """Clips of any subject that can be drawn, and their stories as one tells them who shows a picture: "it jumps"."""
     any_subject = {**words, "subject": VOCABULARY.subjects, "colour": VOCABULARY.colours}
     any_subject |= {"relation": (), "action": [name for name in words["action"] if name != CHANGE]}
     stories = [training_story(rng, any_subject) for _ in range(count)]
     clips = render_clips(stories, rng, frames=frames)
-    return replace(clips, stories=tuple(replace(story, subject=None, colour=NATURAL) for story in stories))
+    told = [replace(story, subject=None, colour=NATURAL, size="normal", count=1) for story in stories]
+    return replace(clips, stories=tuple(left_to_picture(story, rng) for story in told))
 
 
 def render_clips(
