@@ -21,7 +21,7 @@ from causvid_cli.evaluate.seen import asked
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.request import LARGEST_SEED
+from causvid_cli.request import LARGEST_SEED, Transition
 from causvid_cli.storybook import Shown
 
 SHEET_TRIALS, SHEET_FRAMES = 9, 10
@@ -48,6 +48,10 @@ class StoryMaker:
         with torch.inference_mode():
             parts = [part.indices for part in decoded(self.codec, latents, clips=clips, frames=frames)]
         return latents, np.concatenate([part for part in parts if part is not None], axis=1)
+
+    def transitions(self, cues: Sequence[Cue], *, seed: int) -> tuple[Transition, ...]:
+        """How the model lets the prompt of each cue but the first take hold."""
+        return self.student.track(cues, seed=seed, guidance=1.0).transitions
 
     def windows(self, indices: np.ndarray, start: int, shown: Sequence[Sequence[Shown]]) -> list[Record]:
         """What was asked, and what the judge says, of frames that are those from `start` on of their videos.

@@ -150,9 +150,9 @@ def measure_scripts(
     clips = [trials.clip(number, script.before.caption()) for number, script in zip(numbers, of, strict=True)]
     ways: list[dict[str, Record]] = [{} for _ in of]
 
-    def look(way: str, indices: np.ndarray) -> None:
+    def look(way: str, indices: np.ndarray, seen_as: Sequence[str]) -> None:
         keep_strips(trials, folder, way, "switches", numbers, indices)
-        shown = [stories(script, way, times) for script in of]
+        shown = [stories(script, seen, times) for script, seen in zip(of, seen_as, strict=True)]
         windows = {start: indices[:, start : start + WINDOW] for start in (0, times.settled)}
         before, after = (trials.windows(window, start, shown) for start, window in windows.items())
         for row, looks in enumerate(zip(before, after, strict=True)):
@@ -160,17 +160,21 @@ def measure_scripts(
 
     unchanged: list[Tensor] = []
     for way, second in WAYS.items():
-        latents, made = trials.make(clips, [cues(script, second, times.chunk) for script in of], frames=times.frames)
-        look(way, made)
-        for row, (script, indices) in enumerate(zip(of, made, strict=True)):
-            ways[row][way] |= likeness(script, way, indices, times)
+        told = [cues(script, second, times.chunk) for script in of]
+        latents, made = trials.make(clips, told, frames=times.frames)
+        takes_hold = [trials.transitions(own, seed=clip.seed) for own, clip in zip(told, clips, strict=True)]
+        seen_as = [CUT if "cut" in each else way for each in takes_hold]
+        look(way, made, seen_as)
+        for row, (script, seen, indices) in enumerate(zip(of, seen_as, made, strict=True)):
+            ways[row][way] |= likeness(script, seen, indices, times)
             if unchanged:
                 old = zip(latents[: times.chunk], unchanged, strict=True)
                 ways[row][way]["same_before"] = all(torch.equal(x0[row], same[row]) for x0, same in old)
         unchanged = unchanged or latents[: times.chunk]
         on_made(made.shape[0] * made.shape[1])
     for way in (DRAWN, DRAWN_CUT):
-        look(way, np.stack([draw(script, way, times, clip.seed) for script, clip in zip(of, clips, strict=True)]))
+        drawn = [draw(script, way, times, clip.seed) for script, clip in zip(of, clips, strict=True)]
+        look(way, np.stack(drawn), [way] * len(of))
     return [record(script, clip, seen) for script, clip, seen in zip(of, clips, ways, strict=True)]
 
 
@@ -194,10 +198,8 @@ def cues(script: SwitchScript, second: Cue | None, chunk: int) -> list[Cue]:
 
 def stories(script: SwitchScript, way: str, times: Times) -> tuple[Shown, ...]:
     """The stories that a video should show; where no change is made, what would be seen if it were."""
-    if way in (CUT, DRAWN_CUT):
-        first, second = (storybook.show_script([(0, story)])[0] for story in (script.before, script.after))
-        return first, replace(second, first=times.cue)
-    return storybook.show_script([(0, script.before), (times.cue, script.after)])
+    cuts = (times.cue,) if way in (CUT, DRAWN_CUT) else ()
+    return storybook.show_script([(0, script.before), (times.cue, script.after)], cuts=cuts)
 
 
 def draw(script: SwitchScript, way: str, times: Times, seed: int) -> np.ndarray:
