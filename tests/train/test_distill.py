@@ -467,6 +467,15 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         Distillation(replace(again, dmd=FEW), tmp_path / "d", CPU).run()
 
 
+def test_an_opening_network_begins_as_what_made_the_first_chunks_of_its_base(tmp_path, tiny):
+    config = replace(TINY, base=str(tiny), opening=FEW, network=NetworkConfig(), pictures=None, teacher=None)
+    run, base = Distillation(config, tmp_path, CPU), load(tiny, device="cpu")
+    begins = run.opening_net(before="opening").network
+    assert begins.prediction == base.model.prediction
+    torch.testing.assert_close(begins.state_dict(), base.model.state_dict())
+    assert run.words == run.new_text().words  # what its text knows is told
+
+
 def test_a_student_of_more_layers_than_its_start_is_refused(tmp_path, tiny):
     config = replace(TINY, base=str(tiny), network=NetworkConfig(student_layers=3), pictures=None, teacher=None)
     run = Distillation(config, tmp_path, CPU)
