@@ -255,7 +255,7 @@ class Stream:
                 return rollout(
                     pipeline.model,
                     prompt=prompt,
-                    steps=plan.steps_of,
+                    steps=pipeline.steps_of(plan),
                     cache=pipeline.kv_cache(plan, batch=batch),
                     chunks=plan.grid.chunks(plan.frames),
                     noise=noise,
@@ -480,7 +480,12 @@ class Pipeline:
         """What makes the first chunks of a video's shots, or of several of one plan, where it is another network."""
         if (model := self.opening_model) is None:
             return None
-        return Opening(model, self._cache_of(model, plan, self.facts.chunk_frames, batch=batch))
+        cache = self._cache_of(model, plan, self.facts.chunk_frames, batch=batch)
+        return Opening(model, cache, plan.first_steps or plan.steps)
+
+    def steps_of(self, plan: Plan) -> StepsOf:
+        """The steps of the first network's chunks; where another begins each shot, that one alone takes first steps."""
+        return plan.steps_of if self.opening_model is None else lambda chunk: plan.steps
 
     def recompute_context(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
