@@ -8,13 +8,13 @@ from tiny import tiny_codec, tiny_pack
 from typer.testing import Result
 
 from causvid_cli import storybook
-from causvid_cli.evaluate import switches
+from causvid_cli.evaluate import photos, switches
 from causvid_cli.evaluate.experiment_figures import experiment_rows, switch_scores
 from causvid_cli.evaluate.pixel_match import both_ways
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, Folder
 from causvid_cli.evaluate.switches import CUT, DRAWN, DRAWN_CUT, NONE, PARTS, WAYS, SwitchScript, Times, draw, likeness
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.storybook import Story
+from causvid_cli.storybook import FIRST_WORDS, Story
 
 TIMES = Times(cue=32, chunk=4, settled=48, frames=80, edges=tuple(range(32, 80, 8)))
 CHANGED = [way for way in WAYS if way != NONE]
@@ -48,6 +48,14 @@ def test_scripts_are_always_the_same_and_each_changes_what_it_says():
         differ = {name for name in PARTS if getattr(script.before, name) != getattr(script.after, name)}
         assert differ == (set(PARTS) if script.kind == "all" else {script.kind})
         assert script.changed
+
+
+@pytest.mark.parametrize("sample", [switches.scripts, photos.shots])
+def test_a_model_is_asked_for_no_action_that_it_cannot_be_told(sample):
+    whole = sample(18)
+    assert sample(18, FIRST_WORDS) == whole and "turns into" in str(whole)
+    changes_nothing = tuple(action for action in FIRST_WORDS["action"] if action != "turns into")
+    assert "turns into" not in str(sample(18, {**FIRST_WORDS, "action": changes_nothing}))
 
 
 def test_the_judge_sees_both_stories_whole():

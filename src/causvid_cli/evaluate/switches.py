@@ -20,7 +20,7 @@ from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.evaluate.seen import WINDOW, asked_late
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import FIRST_WORDS, Shown, Story
+from causvid_cli.storybook import FIRST_WORDS, Shown, Story, Words
 
 PARTS = ("subject", "colour", "scene", "action")
 KINDS = (*PARTS, *PARTS, "all")
@@ -54,29 +54,32 @@ class SwitchScript:
         return changed_words(self.before, self.after)
 
 
-def scripts(count: int) -> tuple[SwitchScript, ...]:
-    """Always the same; a smaller count is the beginning of a larger one. All stories are held out of training."""
+def scripts(count: int, words: Words = FIRST_WORDS) -> tuple[SwitchScript, ...]:
+    """Always the same; a smaller count is the beginning of a larger one. All stories are held out of training.
+
+    words: what can be told.
+    """
     rng = np.random.default_rng((0, 5))
     found: dict[SwitchScript, None] = {}
     while len(found) < count:
-        found[_script(KINDS[len(found) % len(KINDS)], rng)] = None
+        found[_script(KINDS[len(found) % len(KINDS)], rng, words)] = None
     return tuple(found)
 
 
-def _script(kind: str, rng: np.random.Generator) -> SwitchScript:
+def _script(kind: str, rng: np.random.Generator, words: Words) -> SwitchScript:
     while True:
-        (before,) = sample_stories(rng, 1, held_out=True)
-        for after in _others(before, kind, rng) if before.target is None else ():
+        (before,) = sample_stories(rng, 1, words, held_out=True)
+        for after in _others(before, kind, rng, words) if before.target is None else ():
             if _is_clear(kind, before, after):
                 return SwitchScript(kind, before, after)
 
 
-def _others(story: Story, kind: str, rng: np.random.Generator) -> Iterator[Story]:
+def _others(story: Story, kind: str, rng: np.random.Generator, words: Words) -> Iterator[Story]:
     """Stories that differ from this one in one part, in random order, or in all."""
     if kind == "all":
-        yield from sample_stories(rng, 1, held_out=True)
+        yield from sample_stories(rng, 1, words, held_out=True)
         return
-    for name in rng.permutation(FIRST_WORDS[kind]).tolist():
+    for name in rng.permutation(words[kind]).tolist():
         changes = {kind: name}
         if name == "turns into":
             changes["target"] = str(rng.choice([other for other in FIRST_WORDS["subject"] if other != story.subject]))
@@ -124,7 +127,7 @@ class Times:
 
 def experiment(trials: TrialMaker) -> Experiment:
     """Scripts, each made in all WAYS."""
-    times, of = Times.of(trials.student.plan(length="1f").grid), scripts(trials.request.count)
+    times, of = Times.of(trials.student.plan(length="1f").grid), scripts(trials.request.count, trials.first_words)
 
     def measure(trials: TrialMaker, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
         return measure_scripts(trials, folder, numbers, [of[number] for number in numbers], times, on_made)
