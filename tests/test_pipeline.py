@@ -3,19 +3,22 @@ import platform
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_codec, tiny_facts, tiny_pack
+from tiny import SHAPE, tiny_codec, tiny_facts, tiny_pack, tiny_transformer
 
 from causvid_cli import device
+from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError, DeviceError, ModelError, NumericsError, UsageError
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.plan import GenerateOptions, make_plan
 from causvid_cli.sampling.schedule import Step
+from causvid_cli.train.export import export_pack
 
 CAR, BOAT = "a red car moves left in the snow", "a blue boat moves right on the sea"
 SHORT = {"length": "8f", "seed": 1}
@@ -327,6 +330,26 @@ def test_a_pack_that_is_not_what_it_says_is_refused(tmp_path):
     folder = tiny_pack(tmp_path / "wan", codec="wan")
     with pytest.raises(ModelError, match="'PixelCodec' instead of 'AutoencoderKLWan'"):
         load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (
+            "opening",
+            {"shape": replace(SHAPE, text_dim=8)},
+            "tiny opening: text_dim 8 instead of the 16 of its",
+        ),
+        ("opening", {"latent_channels": 16}, "tiny opening: in_channels 16 instead of the 24 of its codec"),
+        ("student", {"latent_channels": 16}, "tiny transformer: in_channels 16 instead of the 24 of its codec"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_pack_is_refused(tmp_path, part, changes, message):
+    base = tiny_pack(tmp_path / "pack", opening_network="opening")
+    networks = {"student": tiny_transformer(), part: tiny_transformer(**changes)}
+    export_pack(tmp_path / "odd", load_facts(base), **networks, base=base)
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path / "odd", device="cpu")
 
 
 def test_a_window_of_zero_keeps_everything(tmp_path):

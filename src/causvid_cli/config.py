@@ -71,7 +71,8 @@ class PackFacts:
     steps: tuple[float, ...]
     """Timesteps 1000..0 of a chunk's network calls, noisiest first, as the checkpoint's configuration lists them."""
     first_steps: tuple[float, ...] | None = None
-    """Those of the first chunk, where it takes others: with nothing to look back on it is the hardest."""
+    """Those of the first chunk, where it takes others: with nothing to look back on it is the hardest. With an
+    `opening_network`, of the chunks that this makes."""
     shift: float
     """Shift of the noise schedule: larger spends more of the steps on noise."""
     warp_steps: bool

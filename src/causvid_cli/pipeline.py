@@ -29,7 +29,14 @@ from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
 from causvid_cli.geometry import Chunk, Geometry
-from causvid_cli.models.load import NetworksUsed, fitting, load_codec, load_networks, load_text_when_needed
+from causvid_cli.models.load import (
+    NetworksUsed,
+    check_fit_together,
+    fitting,
+    load_codec,
+    load_networks,
+    load_text_when_needed,
+)
 from causvid_cli.models.memory import Video
 from causvid_cli.models.packs import codec_folder, verify_pack, without_parts
 from causvid_cli.models.resolve import resolve_model
@@ -37,7 +44,7 @@ from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.compiled import check_compiler
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.quantize import check_quantize
-from causvid_cli.network.ulysses import Ulysses
+from causvid_cli.network.ulysses import Ulysses, check_heads
 from causvid_cli.prompt.cues import Cue, Telling
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.feature_cache import TextCache
@@ -248,7 +255,7 @@ class Stream:
                 return rollout(
                     pipeline.model,
                     prompt=prompt,
-                    steps=plan.steps_of,
+                    steps=pipeline.steps_of(plan),
                     cache=pipeline.kv_cache(plan, batch=batch),
                     chunks=plan.grid.chunks(plan.frames),
                     noise=noise,
@@ -473,7 +480,12 @@ class Pipeline:
         """What makes the first chunks of a video's shots, or of several of one plan, where it is another network."""
         if (model := self.opening_model) is None:
             return None
-        return Opening(model, self._cache_of(model, plan, self.facts.chunk_frames, batch=batch))
+        cache = self._cache_of(model, plan, self.facts.chunk_frames, batch=batch)
+        return Opening(model, cache, plan.first_steps or plan.steps)
+
+    def steps_of(self, plan: Plan) -> StepsOf:
+        """The steps of the first network's chunks; where another begins each shot, that one alone takes first steps."""
+        return plan.steps_of if self.opening_model is None else lambda chunk: plan.steps
 
     def recompute_context(self, plan: Plan) -> Recomputed | None:
         """What a video's past is seen by before each chunk, where the model was made for that."""
@@ -568,7 +580,10 @@ def load(
     networks, notes = load_networks(
         folder, facts, loading, lora_files=lora_files, device=torch_device, dtype=torch_dtype
     )
+    check_fit_together(networks, facts, codec=codec, text=text)
     if processes:
+        for part, network in zip(facts.networks, networks, strict=True):
+            check_heads(network.config.num_attention_heads, processes.size, name=f"{facts.name} {part}")
         processes.spread(networks)
         processes.agree()
     by_part = dict(zip(facts.networks, networks, strict=True))

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from causvid_cli.evaluate.clip_sources import EvalClip, together
 from causvid_cli.evaluate.config import MEASURE_NAMES, MeasureRequest
 from causvid_cli.evaluate.judge import Judge, verdict
 from causvid_cli.evaluate.measure_figures import figure, measure_figures
-from causvid_cli.evaluate.measures import MEASURES, trials_of
+from causvid_cli.evaluate.measures import MEASURES, Trial, trials_of
 from causvid_cli.evaluate.measuring import STUDENT, Measuring, count, drift_counts, open_measuring, video_of
 from causvid_cli.evaluate.pixel_match import pixel_counts
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE
@@ -202,6 +203,19 @@ def test_videos_of_one_prompt_are_drawn_together():
     assert (doubled["low"], doubled["high"]) == (apart["low"], apart["high"])
     result = measure_figures({"model": "tiny"}, ["prompts"], records("student", [1, 0]))
     assert result["measures"]["prompts"]["first 4 s"]["all right"]["share"] == 0.5
+
+
+def test_of_a_model_that_cuts_a_new_shot_should_begin_as_a_video_does(measuring):
+    car, boat = replace(CAR, action="moves left"), Story("boat", "red", "snow", "jumps")
+    trial = Trial(stories=(car, replace(car, action="jumps"), boat), chunks=(0, 3, 6), frames=64, looks=())
+    goes_on = video_of(measuring, STUDENT, "change", 0, 0, trial).shown
+    student = copy.copy(measuring.models[STUDENT].student)
+    student.opening_model = student.model
+    cutting = replace(measuring, models={STUDENT: replace(measuring.models[STUDENT], student=student)})
+    cuts = video_of(cutting, STUDENT, "change", 0, 0, trial).shown
+    assert cuts[:2] == goes_on[:2] and cuts[2].first == goes_on[2].first
+    (alone,) = storybook.show_script([(0, cuts[2].story)])
+    assert cuts[2].column == alone.column != goes_on[2].column
 
 
 def test_videos_that_cut_and_videos_that_go_on_are_made_together_as_alone(tmp_path):

@@ -8,13 +8,13 @@ from tiny import tiny_codec, tiny_pack
 from typer.testing import Result
 
 from causvid_cli import storybook
-from causvid_cli.evaluate import switches
+from causvid_cli.evaluate import photos, switches
 from causvid_cli.evaluate.experiment_figures import experiment_rows, switch_scores
 from causvid_cli.evaluate.pixel_match import both_ways
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE, Folder
 from causvid_cli.evaluate.switches import CUT, DRAWN, DRAWN_CUT, NONE, PARTS, WAYS, SwitchScript, Times, draw, likeness
 from causvid_cli.geometry import ChunkGrid
-from causvid_cli.storybook import Story
+from causvid_cli.storybook import FIRST_WORDS, Story
 
 TIMES = Times(cue=32, chunk=4, settled=48, frames=80, edges=tuple(range(32, 80, 8)))
 CHANGED = [way for way in WAYS if way != NONE]
@@ -48,6 +48,14 @@ def test_scripts_are_always_the_same_and_each_changes_what_it_says():
         differ = {name for name in PARTS if getattr(script.before, name) != getattr(script.after, name)}
         assert differ == (set(PARTS) if script.kind == "all" else {script.kind})
         assert script.changed
+
+
+@pytest.mark.parametrize("sample", [switches.scripts, photos.shots])
+def test_a_model_is_asked_for_no_action_that_it_cannot_be_told(sample):
+    whole = sample(18)
+    assert sample(18, FIRST_WORDS) == whole and "turns into" in str(whole)
+    changes_nothing = tuple(action for action in FIRST_WORDS["action"] if action != "turns into")
+    assert "turns into" not in str(sample(18, {**FIRST_WORDS, "action": changes_nothing}))
 
 
 def test_the_judge_sees_both_stories_whole():
@@ -150,6 +158,20 @@ def test_a_script_is_made_as_it_is_alone(pack, way):
         alone = trials.student.generate(own, length="20f", seed=clip.seed, size=(64, 64))
         assert (storybook.PALETTE[indices] == alone).mean() > 0.999  # sums are rounded otherwise in a batch
     assert len(made[0]) == 20
+
+
+def test_what_cuts_by_itself_is_measured_as_a_cut(pack, tmp_path, monkeypatch):
+    """Of a model whose shots begin by a network of their own."""
+    few(monkeypatch, "recache", CUT)
+    trials = trials_of(pack, "switches")
+    trials.student.opening_model = trials.student.model
+    subject, _, _, action = switches.scripts(4)
+    times = Times.of(trials_grid(chunk_frames=trials.student.facts.chunk_frames))
+    folder = Folder(tmp_path / "eval", {}, overwrite=False)
+    records = switches.measure_scripts(trials, folder, (9, 10), (subject, action), times, lambda frames: None)
+    ways = [{way: seen for way, seen in record["ways"].items() if way in ("recache", CUT)} for record in records]
+    assert ways[0]["recache"] == ways[0][CUT]
+    assert ways[1]["recache"] != ways[1][CUT]
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_figures(pack, monkeypatch):

@@ -258,6 +258,8 @@ def test_a_given_frame_is_seen_clean_and_the_first_chunk_after_it_takes_its_own_
     options = {"length": f"{5 * size[0]}f", "given": given, "shows_given": True}
     _, *made = pipeline.stream(PROMPT, seed=SEED, **options)
     with torch.inference_mode():
+        if pipeline.opening_model:  # which alone has learnt the first steps
+            schedule = schedule[1:]
         wanted = Reference(pipeline, schedule).latents(4, given=x0)
     assert largest([chunk.latent for chunk in made], wanted) < LIMIT
 
@@ -292,6 +294,19 @@ def test_who_or_where_anew_is_a_new_shot_and_another_action_is_none(tmp_path):
     assert largest([plain[0]], [made[0]]) > 100 * LIMIT
     track = pipeline.track([Cue(prompt=car), Cue(prompt=boat, start_chunk=3, blend_chunks=2)], seed=0, guidance=1.0)
     assert track.transitions == ("recache",)  # a blend needs the past
+
+
+def test_the_first_chunk_of_every_shot_takes_the_steps_that_its_network_has_learnt(tmp_path):
+    pipeline, taken = opener(tmp_path / "pack", steps=(1000.0,), first_steps=(1000.0, 500.0, 250.0)), {}
+    cues = [
+        Cue(prompt=PROMPT),
+        Cue(prompt="a red car jumps in the snow", start_chunk=1),
+        Cue(prompt="a boat", start_chunk=2),
+    ]
+    stream = pipeline.stream(cues, length=f"{pipeline.plan(length='1f').grid.first_frame(4)}f", seed=SEED)
+    stream.on_step = lambda chunk, done: taken.update({chunk.index: done})
+    assert len(list(stream)) == 4
+    assert taken == {0: 3, 1: 1, 2: 3, 3: 1}
 
 
 def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path):

@@ -89,6 +89,9 @@ def test_actions_that_follow_each_other_become_prompts(text: str, shots: tuple[s
     assert parse(text).shots == shots
 
 
+CHANGES_NOTHING = Lexicon.of({**ALL_WORDS, "action": tuple(a for a in ALL_WORDS["action"] if a != "turns into")})
+
+
 @pytest.mark.parametrize(
     ("text", "shots"),
     [
@@ -100,17 +103,30 @@ def test_actions_that_follow_each_other_become_prompts(text: str, shots: tuple[s
             "a red car drives left, then turns into a boat at sunset",
             ("a red car drives left on the street at sunset", "a boat stays still on the street at sunset"),
         ),
+        (
+            "a cat turns into a dog on the left",
+            ("a cat stays still on the street", "a dog stays still on the street"),
+        ),
         ("it turns into a swan", ()),
         ("a red car jumps", ()),
     ],
 )
 def test_to_a_pack_that_changes_nothing_a_change_is_another_shot(text: str, shots: tuple[str, ...]) -> None:
-    changes_nothing = Lexicon.of({**ALL_WORDS, "action": tuple(a for a in ALL_WORDS["action"] if a != "turns into")})
-    assert parse(text, lexicon=changes_nothing).shots == shots
+    assert parse(text, lexicon=CHANGES_NOTHING).shots == shots
     for shot in shots:
-        assert parse(shot, lexicon=changes_nothing).shots == ()
+        assert parse(shot, lexicon=CHANGES_NOTHING).shots == ()
+
+
+def test_what_stands_there_becomes_something_in_one_shot_and_what_is_not_told_is_named() -> None:
+    """To a pack that changes nothing, as a later cue."""
     before = parse("a cat sits in the snow").story
-    assert parse("it turns into a swan", before, changes_nothing).story == replace(before, subject="swan")
+    for text in ("it turns into a swan", "the cat turns into a swan", "a cat turns into a swan"):
+        told = parse(text, before, CHANGES_NOTHING)
+        assert (told.story, told.shots, told.unused) == (replace(before, subject="swan"), (), ())
+    other = parse("the dog turns into a swan", before, CHANGES_NOTHING)
+    assert (other.story.subject, len(other.shots), other.unused) == ("dog", 2, ("turns into",))
+    two = parse("two small brown dogs run left").story
+    assert parse("the dogs turn into a swan", two, CHANGES_NOTHING).story.subject == "swan"
 
 
 @pytest.mark.parametrize(

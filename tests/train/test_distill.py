@@ -456,6 +456,9 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     assert pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64)).shape[0] == 13
     assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 5
 
+    with pytest.raises(UsageError, match=r"\[opening\]: is gone, but .*, and stage autoencoder has used that"):
+        Distillation(replace(config, opening=None), tmp_path, CPU).run()
+
     again = replace(config, name="again", base=str(run.pack), opening=None, autoencoder=None, network=NetworkConfig())
     more = Distillation(again, tmp_path / "again", CPU)
     more.run()
@@ -465,6 +468,17 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         Distillation(replace(again, teacher=FEW), tmp_path / "t", CPU).run()
     with pytest.raises(UsageError, match=r"\[dmd\]: its clips begin with the student's own"):
         Distillation(replace(again, dmd=FEW), tmp_path / "d", CPU).run()
+    with pytest.raises(UsageError, match=r"eval.teacher: this run has no teacher"):
+        Distillation(replace(again, eval=EvalConfig(teacher=True)), tmp_path / "e", CPU).run()
+
+
+def test_an_opening_network_begins_as_what_made_the_first_chunks_of_its_base(tmp_path, tiny):
+    config = replace(TINY, base=str(tiny), opening=FEW, network=NetworkConfig(), pictures=None, teacher=None)
+    run, base = Distillation(config, tmp_path, CPU), load(tiny, device="cpu")
+    begins = run.opening_net(before="opening").network
+    assert begins.prediction == base.model.prediction
+    torch.testing.assert_close(begins.state_dict(), base.model.state_dict())
+    assert run.words == run.new_text().words  # what its text knows is told
 
 
 def test_a_student_of_more_layers_than_its_start_is_refused(tmp_path, tiny):

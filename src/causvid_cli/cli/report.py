@@ -65,7 +65,7 @@ def step_reporter(task: Task, plan: "Plan", progress: Progress) -> "OnStep":
         steps = len(plan.steps_of(chunk))
         start, end = (job.retiming.shown_until(grid.first_frame(index)) for index in (chunk.index, chunk.index + 1))
         text = f"chunk {chunk.index + 1}{chunks}, step {min(done + 1, steps)} of {steps}"
-        progress.step(text, made=(end - start) * done / steps)
+        progress.step(text, made=(end - start) * min(done, steps) / steps)  # the first of a shot may take more
 
     return on_step
 

@@ -134,7 +134,7 @@ def _roll_out(
     made = rollout(
         model,
         prompt=told.prompt,
-        steps=plan.steps_of,
+        steps=student.steps_of(plan),
         cache=student.kv_cache(plan, batch=len(clips)),
         chunks=plan.chunks,
         noise=noise,

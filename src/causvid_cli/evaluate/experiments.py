@@ -21,8 +21,9 @@ from causvid_cli.evaluate.seen import asked
 from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.request import LARGEST_SEED
-from causvid_cli.storybook import Shown
+from causvid_cli.prompt.story import StoryTextEncoder
+from causvid_cli.request import LARGEST_SEED, Transition
+from causvid_cli.storybook import FIRST_WORDS, Shown, Words
 
 SHEET_TRIALS, SHEET_FRAMES = 9, 10
 """Scripts or photos that the page shows, and frames of each of their clips."""
@@ -40,6 +41,13 @@ class StoryMaker:
         assert isinstance(self.student.codec, PixelCodec)  # `config.renders`
         return self.student.codec
 
+    @property
+    def first_words(self) -> Words:
+        """The words of the first packs, as far as this model can be told them."""
+        assert isinstance(self.student.text, StoryTextEncoder)  # `config.renders`
+        known = self.student.text.text.words
+        return {slot: tuple(word for word in words if word in known[slot]) for slot, words in FIRST_WORDS.items()}
+
     def make(
         self, clips: Sequence[EvalClip], cues: Sequence[Sequence[Cue]], *, frames: int, given: Sequence[np.ndarray] = ()
     ) -> tuple[list[torch.Tensor], np.ndarray]:
@@ -48,6 +56,10 @@ class StoryMaker:
         with torch.inference_mode():
             parts = [part.indices for part in decoded(self.codec, latents, clips=clips, frames=frames)]
         return latents, np.concatenate([part for part in parts if part is not None], axis=1)
+
+    def transitions(self, cues: Sequence[Cue], *, seed: int) -> tuple[Transition, ...]:
+        """How the model lets the prompt of each cue but the first take hold."""
+        return self.student.track(cues, seed=seed, guidance=1.0).transitions
 
     def windows(self, indices: np.ndarray, start: int, shown: Sequence[Sequence[Shown]]) -> list[Record]:
         """What was asked, and what the judge says, of frames that are those from `start` on of their videos.

@@ -14,6 +14,7 @@ from causvid_cli.errors import UsageError
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.seen import WINDOW, asked_late
 from causvid_cli.geometry import ChunkGrid
+from causvid_cli.request import Transition
 from causvid_cli.storybook import ALL_WORDS, Lexicon, Shown, Story, Words
 
 PARTS = ("subject", "colour", "scene", "action")
@@ -215,11 +216,16 @@ def _others(ask: Ask, story: Story, kind: str, rng: np.random.Generator) -> Iter
             yield other
 
 
-def shown_of(trial: Trial, readings: Sequence[Story], ask: Ask, *, held: int) -> tuple[Shown, ...]:
-    """What a trial should show. readings: its stories as the model was told them; held: frames of its photo."""
+def shown_of(
+    trial: Trial, readings: Sequence[Story], ask: Ask, *, held: int, transitions: Sequence[Transition]
+) -> tuple[Shown, ...]:
+    """What a trial should show. readings: its stories as the model was told them; held: frames of its photo.
+
+    transitions: how the model lets each story but the first take hold.
+    """
     if trial.photo is not None:
         photo, at = trial.photo
         return (storybook.show_photo(photo, readings[0], at=at, held=held),)
-    return storybook.show_script(
-        [(ask.begins(chunk), story) for chunk, story in zip(trial.chunks, readings, strict=True)]
-    )
+    starts = [ask.begins(chunk) for chunk in trial.chunks]
+    cuts = [start for start, transition in zip(starts[1:], transitions, strict=True) if transition == "cut"]
+    return storybook.show_script(list(zip(starts, readings, strict=True)), cuts=cuts)

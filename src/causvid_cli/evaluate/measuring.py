@@ -124,14 +124,19 @@ class Video:
 
     @property
     def cues(self) -> list[Cue]:
-        told = zip(self.trial.captions(), self.trial.chunks, strict=True)
-        return [Cue(prompt=text, start_chunk=chunk) for text, chunk in told]
+        return cues_of(self.trial)
 
     def draw(self, look: Look, indices: np.ndarray) -> Drawing:
         """What the frames of a look should be; where a scene may face either way, as they are more like."""
         numbers = range(look.start, look.start + look.frames)
         draw = partial(storybook.render_shown, self.shown, numbers)
         return nearest_drawing(indices, self.shown[0].story, lambda seed: draw(seed=seed))
+
+
+def cues_of(trial: Trial) -> list[Cue]:
+    """What a trial's video is told."""
+    told = zip(trial.captions(), trial.chunks, strict=True)
+    return [Cue(prompt=text, start_chunk=chunk) for text, chunk in told]
 
 
 def video_of(measuring: Measuring, name: str, measure: str, number: int, take: int, trial: Trial) -> Video:
@@ -148,7 +153,8 @@ def video_of(measuring: Measuring, name: str, measure: str, number: int, take: i
         photo = storybook.render_photo(still, still, at=at, held=held, length=held, seed=seed)[0]
         trial = replace(trial, photo=(still, at))
     clip = EvalClip(group=measure, number=number, take=take, seed=seed, encoded=encoded)
-    return Video(trial, clip, shown_of(trial, stories, ask, held=held), photo)
+    transitions = model.transitions(cues_of(trial), seed=seed)
+    return Video(trial, clip, shown_of(trial, stories, ask, held=held, transitions=transitions), photo)
 
 
 def measure_trials(

@@ -17,7 +17,7 @@ from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.evaluate.seen import WINDOW
 from causvid_cli.geometry import Hold, held_frames
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import FIRST_WORDS, Story
+from causvid_cli.storybook import FIRST_WORDS, Story, Words
 
 HOLDS: tuple[Hold, ...] = ("chunk", "frame")
 EARLY_S, LATE_S = 1, 4
@@ -35,18 +35,19 @@ class Shot:
     story: Story
 
 
-def shots(count: int) -> tuple[Shot, ...]:
+def shots(count: int, words: Words = FIRST_WORDS) -> tuple[Shot, ...]:
     """Always the same; a smaller count is the beginning of a larger one. All stories are held out of training.
 
     The story has the photo's subject, colour and scene, and another action: each action comes in turn.
+    words: what can be told.
     """
-    rng, actions = np.random.default_rng((0, 6)), FIRST_WORDS["action"]
-    return tuple(_shot(actions[number % len(actions)], rng) for number in range(count))
+    rng, actions = np.random.default_rng((0, 6)), words["action"]
+    return tuple(_shot(actions[number % len(actions)], rng, words) for number in range(count))
 
 
-def _shot(action: str, rng: np.random.Generator) -> Shot:
+def _shot(action: str, rng: np.random.Generator, words: Words) -> Shot:
     while True:
-        (photo,) = sample_stories(rng, 1, held_out=True)
+        (photo,) = sample_stories(rng, 1, words, held_out=True)
         story = _doing(photo, action, rng)
         # a photo of the moment of change would show no subject
         if photo.target is None and photo.action != action and storybook.held_out(story):
@@ -60,7 +61,7 @@ def _doing(story: Story, action: str, rng: np.random.Generator) -> Story:
 
 def experiment(trials: TrialMaker) -> Experiment:
     """Photos, each held in all ways of HOLDS."""
-    fps, of = trials.student.fps, shots(trials.request.count)
+    fps, of = trials.student.fps, shots(trials.request.count, trials.first_words)
     starts = {f"from {seconds} s": round(seconds * fps) for seconds in (EARLY_S, LATE_S)}
     frames = max(starts.values()) + WINDOW
 

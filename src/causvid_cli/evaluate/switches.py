@@ -20,7 +20,7 @@ from causvid_cli.evaluate.results_folder import Folder, Record
 from causvid_cli.evaluate.seen import WINDOW, asked_late
 from causvid_cli.geometry import ChunkGrid
 from causvid_cli.prompt.cues import Cue
-from causvid_cli.storybook import FIRST_WORDS, Shown, Story
+from causvid_cli.storybook import FIRST_WORDS, Shown, Story, Words
 
 PARTS = ("subject", "colour", "scene", "action")
 KINDS = (*PARTS, *PARTS, "all")
@@ -54,29 +54,32 @@ class SwitchScript:
         return changed_words(self.before, self.after)
 
 
-def scripts(count: int) -> tuple[SwitchScript, ...]:
-    """Always the same; a smaller count is the beginning of a larger one. All stories are held out of training."""
+def scripts(count: int, words: Words = FIRST_WORDS) -> tuple[SwitchScript, ...]:
+    """Always the same; a smaller count is the beginning of a larger one. All stories are held out of training.
+
+    words: what can be told.
+    """
     rng = np.random.default_rng((0, 5))
     found: dict[SwitchScript, None] = {}
     while len(found) < count:
-        found[_script(KINDS[len(found) % len(KINDS)], rng)] = None
+        found[_script(KINDS[len(found) % len(KINDS)], rng, words)] = None
     return tuple(found)
 
 
-def _script(kind: str, rng: np.random.Generator) -> SwitchScript:
+def _script(kind: str, rng: np.random.Generator, words: Words) -> SwitchScript:
     while True:
-        (before,) = sample_stories(rng, 1, held_out=True)
-        for after in _others(before, kind, rng) if before.target is None else ():
+        (before,) = sample_stories(rng, 1, words, held_out=True)
+        for after in _others(before, kind, rng, words) if before.target is None else ():
             if _is_clear(kind, before, after):
                 return SwitchScript(kind, before, after)
 
 
-def _others(story: Story, kind: str, rng: np.random.Generator) -> Iterator[Story]:
+def _others(story: Story, kind: str, rng: np.random.Generator, words: Words) -> Iterator[Story]:
     """Stories that differ from this one in one part, in random order, or in all."""
     if kind == "all":
-        yield from sample_stories(rng, 1, held_out=True)
+        yield from sample_stories(rng, 1, words, held_out=True)
         return
-    for name in rng.permutation(FIRST_WORDS[kind]).tolist():
+    for name in rng.permutation(words[kind]).tolist():
         changes = {kind: name}
         if name == "turns into":
             changes["target"] = str(rng.choice([other for other in FIRST_WORDS["subject"] if other != story.subject]))
@@ -124,7 +127,7 @@ class Times:
 
 def experiment(trials: TrialMaker) -> Experiment:
     """Scripts, each made in all WAYS."""
-    times, of = Times.of(trials.student.plan(length="1f").grid), scripts(trials.request.count)
+    times, of = Times.of(trials.student.plan(length="1f").grid), scripts(trials.request.count, trials.first_words)
 
     def measure(trials: TrialMaker, folder: Folder, numbers: Sequence[int], on_made: OnMade) -> list[Record]:
         return measure_scripts(trials, folder, numbers, [of[number] for number in numbers], times, on_made)
@@ -150,9 +153,9 @@ def measure_scripts(
     clips = [trials.clip(number, script.before.caption()) for number, script in zip(numbers, of, strict=True)]
     ways: list[dict[str, Record]] = [{} for _ in of]
 
-    def look(way: str, indices: np.ndarray) -> None:
+    def look(way: str, indices: np.ndarray, seen_as: Sequence[str]) -> None:
         keep_strips(trials, folder, way, "switches", numbers, indices)
-        shown = [stories(script, way, times) for script in of]
+        shown = [stories(script, seen, times) for script, seen in zip(of, seen_as, strict=True)]
         windows = {start: indices[:, start : start + WINDOW] for start in (0, times.settled)}
         before, after = (trials.windows(window, start, shown) for start, window in windows.items())
         for row, looks in enumerate(zip(before, after, strict=True)):
@@ -160,17 +163,21 @@ def measure_scripts(
 
     unchanged: list[Tensor] = []
     for way, second in WAYS.items():
-        latents, made = trials.make(clips, [cues(script, second, times.chunk) for script in of], frames=times.frames)
-        look(way, made)
-        for row, (script, indices) in enumerate(zip(of, made, strict=True)):
-            ways[row][way] |= likeness(script, way, indices, times)
+        told = [cues(script, second, times.chunk) for script in of]
+        latents, made = trials.make(clips, told, frames=times.frames)
+        takes_hold = [trials.transitions(own, seed=clip.seed) for own, clip in zip(told, clips, strict=True)]
+        seen_as = [CUT if "cut" in each else way for each in takes_hold]
+        look(way, made, seen_as)
+        for row, (script, seen, indices) in enumerate(zip(of, seen_as, made, strict=True)):
+            ways[row][way] |= likeness(script, seen, indices, times)
             if unchanged:
                 old = zip(latents[: times.chunk], unchanged, strict=True)
                 ways[row][way]["same_before"] = all(torch.equal(x0[row], same[row]) for x0, same in old)
         unchanged = unchanged or latents[: times.chunk]
         on_made(made.shape[0] * made.shape[1])
     for way in (DRAWN, DRAWN_CUT):
-        look(way, np.stack([draw(script, way, times, clip.seed) for script, clip in zip(of, clips, strict=True)]))
+        drawn = [draw(script, way, times, clip.seed) for script, clip in zip(of, clips, strict=True)]
+        look(way, np.stack(drawn), [way] * len(of))
     return [record(script, clip, seen) for script, clip, seen in zip(of, clips, ways, strict=True)]
 
 
@@ -194,10 +201,8 @@ def cues(script: SwitchScript, second: Cue | None, chunk: int) -> list[Cue]:
 
 def stories(script: SwitchScript, way: str, times: Times) -> tuple[Shown, ...]:
     """The stories that a video should show; where no change is made, what would be seen if it were."""
-    if way in (CUT, DRAWN_CUT):
-        first, second = (storybook.show_script([(0, story)])[0] for story in (script.before, script.after))
-        return first, replace(second, first=times.cue)
-    return storybook.show_script([(0, script.before), (times.cue, script.after)])
+    cuts = (times.cue,) if way in (CUT, DRAWN_CUT) else ()
+    return storybook.show_script([(0, script.before), (times.cue, script.after)], cuts=cuts)
 
 
 def draw(script: SwitchScript, way: str, times: Times, seed: int) -> np.ndarray:

@@ -155,6 +155,19 @@ def load_networks(
     return networks, notes
 
 
+def check_fit_together(
+    networks: Sequence[CausalTransformer], facts: PackFacts, *, codec: Codec, text: TextEncoder
+) -> None:
+    """Raise ModelError unless each of a model's networks takes the codec's latents and the text encoder's features."""
+    channels = codec.facts.latent_channels
+    width = text.text.embed.embedding_dim if isinstance(text, StoryTextEncoder) else networks[0].config.text_dim
+    for part, network in zip(facts.networks, networks, strict=True):
+        for key, wanted in {"in_channels": channels, "out_channels": channels, "text_dim": width}.items():
+            if (found := network.config[key]) != wanted:
+                whose = "text encoder" if key == "text_dim" else "codec"
+                raise ModelError(f"{facts.name} {part}: {key} {found} instead of the {wanted} of its {whose}")
+
+
 def make_ready(
     model: CausalTransformer,
     facts: PackFacts,

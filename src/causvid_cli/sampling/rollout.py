@@ -21,10 +21,14 @@ OnStep = Callable[[Chunk, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The network that makes what nothing comes before (`PackFacts.opening_network`), and an empty cache of its own."""
+    """The network that makes what nothing comes before (`PackFacts.opening_network`), and an empty cache of its own.
+
+    steps: those that it has learnt, noisiest first.
+    """
 
     model: CausalTransformer
     cache: KVCache
+    steps: Sequence[Step]
 
 
 def ignore_step(chunk: Chunk, done: int) -> None:
@@ -89,7 +93,7 @@ def rollout(
         if x0 is None:
             merged, network, told, sees = context.prefill(before=chunk), model, current, cache
             if opening and current.opening and not context.past:
-                network, told, sees = opening.model, current.opening, opening.cache
+                network, told, sees, own_steps = opening.model, current.opening, opening.cache, opening.steps
             x0 = denoise_chunk(
                 network,
                 chunk,

@@ -12,7 +12,7 @@ from .inflect import third_person, verb_forms
 from .kinds import is_english
 from .lexicon import LEXICON, Kind, Lexicon
 from .reading import Noun, Reading, Shot, Word
-from .story import ALL_WORDS, CHANGE, NATURAL, PICTURE, SLOTS, STILL, PackStory, Story
+from .story import ALL_WORDS, CHANGE, NATURAL, PICTURE, SLOTS, STILL, WHO, PackStory, Story
 from .tokens import Token, plain, tokens
 from .vocabulary import VOCABULARY
 
@@ -63,7 +63,7 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
     Takes any string and never raises. After "turns into", a subject left open is what the previous one became.
     A second subject is the target only after a transform verb; without a known target the action is "stays still".
     Of several actions that follow each other the first is told, and `shots` has a prompt for each. To a pack without
-    "turns into" what something becomes is another shot.
+    "turns into" what something becomes is another shot; who stands there already needs none before it.
     With a model's own words in the lexicon the story may be a `PackStory`.
     """
     text = plain(text)
@@ -72,7 +72,7 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
     reading = Reader(lexicon, goes_on=_has_subject(previous), corrects=can_be_english).read(phrases)
     _share_places(reading)
     if CHANGE not in lexicon.words["action"]:
-        reading.shots = list(_without_changes(reading.shots))
+        reading.shots = list(_without_changes(reading.shots, previous, lexicon))
     first = _Telling(reading.shots[0], previous, lexicon)
     later = reading.shots[1:MOST_SHOTS]
     left_out = dict.fromkeys(shot.verb.said for shot in later if shot.verb)
@@ -104,14 +104,25 @@ def _share_places(reading: Reading) -> None:
             setattr(reading.shots[0], slot, said[0])
 
 
-def _without_changes(shots: list[Shot]) -> Iterator[Shot]:
-    """The shots with each change as two: what somebody was stands, and then what they have become."""
-    for shot in shots:
+def _without_changes(shots: list[Shot], previous: Story | None, lexicon: Lexicon) -> Iterator[Shot]:
+    """The shots with each change as two: who stands there, unless they do already, and then what they have become."""
+    for number, shot in enumerate(shots):
         if shot.verb and shot.verb.name == CHANGE and shot.target:
-            if shot.subject:
-                yield replace(shot, verb=None, target=None, is_still=True)
-            shot = replace(shot, verb=None, subject=replace(shot.target, is_new=True), target=None, is_still=True)
+            before = replace(shot, verb=None, direction=None, target=None, is_still=True)
+            if shot.subject and (number or not _is_there(before, previous, lexicon)):
+                yield before
+            stands = Word(STILL, shot.verb.said)  # a verb, so that a note can name what is not told
+            shot = replace(shot, verb=stands, subject=replace(shot.target, is_new=True), target=None)
         yield shot
+
+
+def _is_there(shot: Shot, previous: Story | None, lexicon: Lexicon) -> bool:
+    """Whether the previous story has shown who is in a shot, as far as it says who that is."""
+    if previous is None or shot.subject is None:
+        return False
+    meant = replace(shot, subject=replace(shot.subject, is_new=False, is_plural=False))
+    story = _Telling(meant, previous, lexicon).story
+    return all(getattr(story, slot) == getattr(previous, slot) for slot in WHO)
 
 
 def _prompts(text: str, shots: list[Shot], previous: Story | None, lexicon: Lexicon) -> Iterator[str]:

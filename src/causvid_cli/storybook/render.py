@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -93,13 +93,21 @@ def render_photo(
     return frames, mask
 
 
-def show_script(cues: Sequence[tuple[int, Story]], *, size: Frame = SQUARE) -> tuple[Shown, ...]:
-    """The stories of a video as `render_script` shows them. Raises ValueError unless cues begin at 0 and rise."""
+def show_script(
+    cues: Sequence[tuple[int, Story]], *, cuts: Collection[int] = (), size: Frame = SQUARE
+) -> tuple[Shown, ...]:
+    """The stories of a video as `render_script` shows them. Raises ValueError unless cues begin at 0 and rise.
+
+    cuts: frames at which a story begins as if the video did.
+    """
     if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
         raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
-    story = cues[0][1]
-    shown = [Shown(0, story, begins(story, size.width), 0, lead(story))]
-    shown += (_after(shown[-1], first, story, size) for first, story in cues[1:])
+    shown: list[Shown] = []
+    for first, story in cues:
+        if shown and first not in cuts:
+            shown.append(_after(shown[-1], first, story, size))
+        else:
+            shown.append(Shown(first, story, begins(story, size.width), 0, lead(story)))
     return tuple(shown)
 
 

@@ -60,6 +60,8 @@ USES = {
     "teacher_steps": ("export",),
 }
 """The stages that a section matters to, where it is neither one stage's plan nor matters to all."""
+PRESENCE = {"opening": ("autoencoder", "prepare", "causal", "student", "export")}
+"""The stages that a section matters to by being there: what is told of a change, and which clips the student sees."""
 NEEDS = {
     "autoencoder": (),
     "prepare": ("autoencoder",),
@@ -101,6 +103,8 @@ class Distillation(TrainingRun):
             raise UsageError(
                 f"[{odd[0]}]: its clips begin with the student's own chunks, not with those of an opening network"
             )
+        if self.config.eval and self.config.eval.teacher and not self.has_teacher:
+            raise UsageError("eval.teacher: this run has no teacher; leave it out")
         for name in chosen:
             for needed in self.needs(name) - set(chosen):
                 if not self.finished(needed):
@@ -128,6 +132,7 @@ class Distillation(TrainingRun):
                 begun=begun,
                 finished=[stage for stage in begun if finished(self.folder / stage, steps.get(stage, 0))],
                 uses=USES,
+                presence=PRESENCE,
                 folder=self.folder,
             )
         try:

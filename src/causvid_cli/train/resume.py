@@ -36,6 +36,7 @@ def check_same_run(
     begun: Sequence[str],
     finished: Sequence[str],
     uses: Mapping[str, Collection[str]],
+    presence: Mapping[str, Collection[str]] = {},
     folder: Path | str = "the folder",
 ) -> None:
     """Raise UsageError at the first key that a run's folder can no longer follow.
@@ -43,9 +44,18 @@ def check_same_run(
     old, new: the configuration that the folder was made with and the one it is to go on with, as JSON has them.
     begun: stages that have left something in it, in their order; finished: those of them that are done.
     uses: the stages that a section matters to. One that is not named there but called like a stage is that stage's
-    plan, which may change until the stage is finished; any other matters to all stages.
+    plan, which may change until the stage is finished; any other matters to all stages. presence: the stages to which
+    it matters whether there is a section at all.
     Keys that only one of the two has are no matter: they came or went with a version of this program.
     """
+    for section, stages in presence.items():
+        is_new, is_gone = not old.get(section), not new.get(section)
+        if is_new != is_gone and (hurt := [stage for stage in begun if stage in stages]):
+            what, how = ("new", "without") if is_new else ("gone", "with")
+            raise UsageError(
+                f"[{section}]: is {what}, but {folder} was made {how} it, and stage {hurt[0]} has used that; "
+                "set it back, or give another --run-dir"
+            )
     past = dict(_leaves(old))
     for path, value in _leaves(new):
         section, key = path[0], path[-1]

@@ -206,9 +206,12 @@ class TrainingRun:
 
     @property
     def words(self) -> Words:
-        """What storybook clips of this run tell. With a network for first chunks, a change is told in two shots."""
+        """What storybook clips of this run tell: what its prompts can.
+
+        With a network for first chunks a change is told in two shots, unless a base's words have it.
+        """
         words = self.seen_words
-        if self.config.opening:
+        if self.config.opening and self.base is None:
             words = {**words, "action": tuple(name for name in words["action"] if name != CHANGE)}
         return words
 
@@ -248,8 +251,12 @@ class TrainingRun:
         return self._trained(start, self._stages_before(TEACHER_STAGES, before))
 
     def opening_net(self, *, before: str | None = None) -> Denoiser:
-        """Return the network for first chunks as its stage has left it, or as it begins."""
-        start = replace(self.base).opening if self.base else None
+        """Return the network for first chunks as its stage has left it, or as it begins.
+
+        With a base it begins as what makes that one's.
+        """
+        base = replace(self.base) if self.base else None
+        start = (base.opening or base.start) if base else None
         return self._trained(start, self._stages_before((OPENING,), before))
 
     def student_net(self, *, before: str | None = None) -> Denoiser:

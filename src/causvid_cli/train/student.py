@@ -25,6 +25,7 @@ from causvid_cli.train.layout import (
     cache_for,
     draw_steps,
     every_step,
+    first_steps,
     known_frames,
     slid_prompts,
     steps_of_chunk,
@@ -143,7 +144,9 @@ def own_past(
         prompt=lambda _: prompt,
         steps=partial(steps_of_chunk, facts),
         cache=cache_for(denoiser.network, x0, facts),
-        opening=Opening(opening.network, cache_for(opening.network, x0, facts)) if opening else None,
+        opening=Opening(opening.network, cache_for(opening.network, x0, facts), first_steps(facts))
+        if opening
+        else None,
         chunks=layout.chunks[given:],
         noise=lambda chunk, _: standard_normal(rng, x0[:, :, chunk.start_frame : chunk.end_frame]),
         prefix=prefix,
