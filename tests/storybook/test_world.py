@@ -29,7 +29,7 @@ from causvid_cli.storybook import (
     sketches,
 )
 from causvid_cli.storybook.cast import RUNS, cast, half_width
-from causvid_cli.storybook.motion import CELL, LEAD, TRAVELS
+from causvid_cli.storybook.motion import BEAT, CELL, LEAD, TRAVELS
 from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
@@ -271,5 +271,10 @@ def test_what_the_larger_world_does_stays_on_the_grid_of_cells_and_comes_again()
         if story.action not in TRAVELS and story.relation not in RUNS:
             assert all(pose.x % CELL == 0 for pose in poses)
             assert frames[40] == frames[48] == frames[112]
+            awake = [
+                [replace(actor.pose, blinks=False, breathes=False) for actor in frame]
+                for frame in frames[40 : 40 + 3 * BEAT : BEAT]
+            ]
+            assert awake[0] == awake[1] == awake[2]  # but for breath and blinking, one latent frame is the next
         starts = [pose.x for t in range(0, 120, LEAD) for pose in (actor.pose for actor in frames[t])]
         assert all(x % CELL == 0 for x in starts)

@@ -1,7 +1,7 @@
 """What an action does to the sprite at frame t: pure functions of the frame number, in whole pixels.
 
-In the larger world nearly all of it happens on the grid of a codec's cells and comes again after 8 frames: a network
-then meets each drawing in few places, and what moves is, cell by cell, what it has just seen elsewhere.
+In the larger world nearly all of it happens on the grid of a codec's cells and comes again after 4 frames, which are a
+latent frame: a network then meets each drawing in few places, and what goes on is what it has just seen.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ BOB = (0, 1, 1, 1, 0, -1, -1, -1)
 """Height over the hovering place, period 8."""
 SPIN = ((0, False), (1, False), (2, False), (1, True), (0, True), (1, True), (2, True), (1, False))
 """Squash step and mirroring over one turn of 8 frames."""
-HOP = (0, 8, 16, 16, 16, 16, 8, 0)
-"""Height of the larger world's jump, period 8."""
+HOP = (0, 8, 16, 8)
+"""Height of the larger world's jump over its period."""
+TURN = ((0, False), (2, False), (0, True), (2, True))
+"""Squash step and mirroring over one turn of the larger world."""
 RISE = (0, 8, 8, 16)
 """Height of who flies up in the larger world, until it hovers."""
 SIZE_FRAMES, SIZE_HOLD = 24, 2
@@ -50,10 +52,10 @@ LEAD = 4
 """What acts stands for so long first: a video's first chunk shows who it is about, the others have seen it."""
 ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
-BEAT = 8
-"""Frames after which what somebody does, blinking and breathing too, comes again."""
-BLINK_AT = 6
-"""Frame of a beat in which eyes are shut."""
+BEAT = 4
+"""Frames after which what somebody does comes again in the larger world."""
+BREATH, BLINK_AT = 8, 6
+"""Frames after which what is alive breathes and blinks again, and the one in which its eyes are shut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,16 @@ def drinks(t: int) -> Pose:
 def dances(t: int) -> Pose:
     high = 24 + 8 * _second_half(t)
     notes = Thing("* note", 10, 2, high), Thing("* note", 10, -34, 56 - high, 2)
-    return Pose(rise=t % 4 // 2 * CELL, phase=t % CYCLE, faces_left=_second_half(t), things=notes)
+    return Pose(rise=t % 2 * CELL, phase=t % CYCLE, faces_left=_second_half(t), things=notes)
 
 
 def waves(t: int) -> Pose:
     return Pose(things=(Thing("* hand", 16, -2, 24, t % CYCLE),))
+
+
+def whirls(t: int) -> Pose:
+    squash_step, faces_left = TURN[t % BEAT]
+    return Pose(squash_step=squash_step, faces_left=faces_left)
 
 
 def falls(t: int) -> Pose:
@@ -181,7 +188,7 @@ def lands(t: int) -> Pose:
 
 def sleeps(t: int) -> Pose:
     second = _second_half(t)
-    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 13, -6, 24 + 8 * second, t % CYCLE),))
+    return Pose(blinks=True, breathes=_exhales(t), things=(Thing("* zzz", 13, -6, 24 + 8 * second, t % CYCLE),))
 
 
 def swims(t: int) -> Pose:
@@ -189,7 +196,7 @@ def swims(t: int) -> Pose:
 
 
 def reads(t: int) -> Pose:
-    return Pose(things=(Thing("book", 16, -1, 8, t // 2 % CYCLE),))
+    return Pose(things=(Thing("book", 16, -1, 8, t % CYCLE),))
 
 
 def writes(t: int) -> Pose:
@@ -202,7 +209,7 @@ def plays(t: int) -> Pose:
 
 
 def talks(t: int) -> Pose:
-    return Pose(things=(Thing("* bubble", 16, -4, 24, t // 2 % CYCLE),))
+    return Pose(things=(Thing("* bubble", 16, -4, 24, t % CYCLE),))
 
 
 MOTIONS: dict[str, Motion] = {
@@ -233,6 +240,7 @@ ON_CELLS: dict[str, Motion] = MOTIONS | {
     "flies up": rises,
     "grows": grows_up,
     "shrinks": shrinks_down,
+    "spins": whirls,
 }
 """The motions of the larger world; the first packs learnt theirs finer."""
 
@@ -293,12 +301,16 @@ def idle(pose: Pose, t: int) -> Pose:
     """The pose of something alive: it blinks now and then, and breathes while it does nothing else."""
     rests = pose == replace(Pose(), x=pose.x, faces_left=pose.faces_left)
     return replace(
-        pose, blinks=pose.blinks or t % BEAT == BLINK_AT, breathes=pose.breathes or (rests and _second_half(t))
+        pose, blinks=pose.blinks or t % BREATH == BLINK_AT, breathes=pose.breathes or (rests and _exhales(t))
     )
 
 
 def _second_half(t: int) -> bool:
     return t % BEAT >= BEAT // 2
+
+
+def _exhales(t: int) -> bool:
+    return t % BREATH >= BREATH // 2
 
 
 def _stage(t: int) -> int:
