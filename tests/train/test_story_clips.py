@@ -179,6 +179,22 @@ def test_a_clip_of_a_photo_begins_with_one_picture():
         assert (indices[held] != indices[0]).any()  # the scene lives, and mostly more than that
 
 
+def test_what_moves_about_in_the_larger_world_is_shown_more_often():
+    dog = Story("dog", "natural", "beach", "jumps")
+    weights = {
+        action: story_clips.sampling_weight(replace(dog, action=action))
+        for action in storybook.ALL_WORDS["action"]
+        if action != "turns into"
+    }
+    standing = {"stays still", "eats", "drinks", "waves", "sleeps", "reads", "writes", "plays", "talks"}
+    assert {action for action, weight in weights.items() if weight == 1} == standing
+    assert set(weights.values()) == {1, 5}
+    assert story_clips.sampling_weight(replace(dog, relation="chases", other="cat", action="stays still")) == 5
+    first = replace(dog, subject="car", scene="snow", edge="wraps")
+    assert story_clips.sampling_weight(first) == 1
+    assert story_clips.sampling_weight(replace(first, action="moves left")) == 2.5
+
+
 def test_what_is_told_after_a_photo_may_leave_to_it_where_that_is():
     for pictures in (False, True):
         clips = story_clips.sample_photos(

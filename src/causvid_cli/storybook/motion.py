@@ -245,6 +245,12 @@ ON_CELLS: dict[str, Motion] = MOTIONS | {
 """The motions of the larger world; the first packs learnt theirs finer."""
 
 
+def is_on_the_move(action: str) -> bool:
+    """Whether who does this in the larger world is seen elsewhere, in another size or turned, as time goes on."""
+    poses = (ON_CELLS[action](t) for t in range(2 * SIZE_FRAMES))
+    return len({replace(pose, phase=0, things=(), breathes=False) for pose in poses}) > 1
+
+
 def clock(story: Story, t: int) -> int:
     """Which frame of an action is seen at frame t of a story, by its speed."""
     return {"slowly": t // 2, "fast": 2 * t}.get(story.speed, t)

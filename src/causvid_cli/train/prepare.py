@@ -254,7 +254,12 @@ def story_shards(
             "rows": text.rows(batch.stories),
             "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
             "known_from": torch.tensor(first_predictable_frames),
-            "share": torch.tensor([story_clips.sampling_weight(story, late=kind == "late") for story in batch.stories]),
+            "share": torch.tensor(
+                [
+                    story_clips.sampling_weight(story, late=kind == "late") if frames > chunk_frames else 1.0
+                    for story in batch.stories
+                ]
+            ),
         }
         return tensors, []
 

@@ -9,10 +9,15 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
+from causvid_cli.storybook.cast import RUNS
+from causvid_cli.storybook.motion import is_in_larger_world, is_on_the_move
 from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
 MOVING_SHARE = 2.5
 """How much more often than others training shows clips that travel: they stand everywhere and face both ways."""
+LARGER_MOVING_SHARE = 5.0
+"""The same of the larger world, and of whatever changes its place, its size or its side there: what stands is learnt
+many times as fast."""
 CHANGED_SHARE = 4.0
 """How much more often training shows late clips in which something has turned into something else: it must not turn
 back."""
@@ -46,8 +51,10 @@ class Clips:
 
 def sampling_weight(story: Story, *, late: bool = False) -> float:
     """Return how often training shows this story, relative to others; late: in a clip from the middle of its video."""
-    if story.action == "turns into" and late:
+    if story.action == CHANGE and late:
         return CHANGED_SHARE
+    if is_in_larger_world(story):
+        return LARGER_MOVING_SHARE if is_on_the_move(story.action) or story.relation in RUNS else 1.0
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
 
 
