@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,22 @@ def test_what_is_wrong_is_said_before_a_first_prompt_is_asked_for(tiny):
         (("-m", tiny, "-o", "there.mp4"), 7, "there.mp4 exists"),
     ):
         fails(run("live", "--stdin", *options, input=""), code, complaint)
+
+
+def test_a_session_that_is_told_to_quit_ends_well_while_stdin_stays_open(tiny):
+    """Python dies on its way out where a thread still reads its own stdin."""
+    command = [sys.executable, "-m", "causvid_cli", "live", PROMPT, "--stdin", "-m", tiny, "-s", "1", "--pace", "fast"]
+    with subprocess.Popen(
+        [*map(str, command), "-o", "x.mp4"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as made:
+        assert made.stdin and made.stdout and made.stderr
+        while b'"chunk"' not in made.stdout.readline():
+            pass
+        made.stdin.write(b'{"quit": true}\n')
+        made.stdin.flush()
+        events, said = made.stdout.read(), made.stderr.read().decode()
+        assert (made.wait(), "Fatal" in said) == (0, False), said
+    assert b'"why": "quit"' in events
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from causvid_cli.cli import console
 from causvid_cli.cli.interrupts import interrupts
 from causvid_cli.cli.progress import show_progress
 from causvid_cli.cli.report import VideoResult, report
+from causvid_cli.cli.stdin import stdin_bytes
 from causvid_cli.cli.stream import find_earlier_run, find_named, open_output, request_of
 from causvid_cli.cli.task import Task, check_output_of
 from causvid_cli.config import to_json
@@ -61,7 +62,7 @@ class Talk:
     def first_prompt(self) -> str:
         """What to show first, where the command line does not say it. Raises UsageError where nobody says it."""
         if self.by_program:
-            for line in _lines(sys.stdin.buffer):
+            for line in _lines(stdin_bytes()):
                 try:
                     if (prompt := read_message(_object(line), where="stdin").prompt) is not None:
                         return prompt
@@ -101,7 +102,7 @@ class Talk:
         if self.by_program:
             live.listen(self.tell)
             ends = task.job.frames is None
-            Thread(target=read_lines, args=(live, sys.stdin.buffer), kwargs={"ends": ends}, daemon=True).start()
+            Thread(target=read_lines, args=(live, stdin_bytes()), kwargs={"ends": ends}, daemon=True).start()
         live.run()
 
 

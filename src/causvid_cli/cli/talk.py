@@ -1,6 +1,5 @@
 """`--talk` and `--audio-in`: two prompts, one for when sound is loud and one for when it is not."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from causvid_cli.cli.stdin import stdin_bytes
 from causvid_cli.cli.task import chosen_model, chosen_rates, grid_of, retiming_of
 from causvid_cli.cli.video_options import VideoOptions
 from causvid_cli.errors import MediaError, UsageError
@@ -121,7 +121,7 @@ def listen_to_stdin(live: "Live", quiet: str, loud: str, threshold_db: float) ->
     def listen() -> None:
         was, quiet_s = False, 0.0
         try:
-            for level in levels_of_pipe(sys.stdin.buffer):
+            for level in levels_of_pipe(stdin_bytes()):
                 quiet_s = 0.0 if level > threshold_db else quiet_s + float(STEP_S)
                 now = quiet_s <= HOLD_S if was else level > threshold_db
                 if now != was:
