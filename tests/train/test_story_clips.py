@@ -15,6 +15,7 @@ from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.schedule import add_noise, flow_from_x0, steps_of
 from causvid_cli.storybook import Story
 from causvid_cli.storybook.motion import LEAD
+from causvid_cli.storybook.story import WHERE, WHO
 from causvid_cli.train import prepare as preparation
 from causvid_cli.train import story_clips
 from causvid_cli.train.config import (
@@ -177,6 +178,28 @@ def test_a_clip_of_a_photo_begins_with_one_picture():
     for indices, held in zip(clips.indices, (8, 8, 8, 8, 4, 4), strict=True):
         assert (indices[:held] == indices[0]).all()
         assert (indices[held] != indices[0]).any()  # the scene lives, and mostly more than that
+
+
+@pytest.mark.parametrize("words", [storybook.FIRST_WORDS, {**storybook.ALL_WORDS, "camera": ()}])
+def test_in_one_shot_only_what_happens_changes(words, monkeypatch):
+    """Also where a first draw was a bare scene, in which nothing else can happen."""
+    told = []
+    monkeypatch.setattr(storybook, "render_script", lambda cues, **_: told.append(cues) or (np.zeros(1), np.zeros(1)))
+    story_clips.sample_switches(
+        np.random.default_rng(0),
+        150,
+        words,
+        frames=8,
+        switch_frames=[4] * 150,
+        starts=[0] * 150,
+        changes=story_clips.SAME_SHOT,
+    )
+    assert len(told) == 150
+    for (_, before), (at, after) in told:
+        shown = replace(before, subject=storybook.shown_subject(before, at))
+        assert before.subject is not None and before != after
+        slots = (*WHO, *WHERE, "mirrored")
+        assert [getattr(shown, slot) for slot in slots] == [getattr(after, slot) for slot in slots]
 
 
 def test_what_moves_about_in_the_larger_world_is_shown_more_often():

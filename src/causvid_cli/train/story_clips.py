@@ -107,6 +107,8 @@ def sample_switches(
     rendered = []
     for switch_frame, start in zip(switch_frames, starts, strict=True):
         before, at = training_story(rng, words), start + switch_frame
+        while before.subject is None and set(changes) == {"action"}:  # in a bare scene nothing else can happen
+            before = training_story(rng, words)
         after = changed_story(before, rng, words, at=at, changes=changes)
         cues = [(0, before), (at, after)]
         rendered.append(storybook.render_script(cues, length=frames, start=start, seed=int(rng.integers(2**31))))
