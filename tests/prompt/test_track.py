@@ -103,6 +103,10 @@ def test_after_a_picture_whoever_it_shows_goes_on_and_nothing_cuts_until_another
     assert track.transitions == ("recache", "recache", "cut", "recache")
     assert track.read_as[:2] == ("it, jumps", "it, spins, beach")
     assert track.notes == ("'the quokkaz jumps': 'quokkaz' is not a word that this model knows",)
+    described = ("a dog jumps", "the brown dog spins on the beach", "a small dog jumps", "a dog runs left at night")
+    cues = [Cue(prompt=prompt, start_chunk=start) for start, prompt in enumerate(described)]
+    track = track_of(knows, *cues, cuts=True, before=knows.picture)
+    assert track.transitions == ("recache",) * 3  # said of who is there already, where that is
     named = track_of(
         knows, Cue(prompt="a dog jumps"), Cue(prompt="it spins", start_chunk=1), before=knows.picture, cuts=True
     )

@@ -159,10 +159,9 @@ class StoryTextEncoder:
         notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([story]))
         whole, summary = story.caption(), replace(parsed, story=story).summary
-        shown = WHO if story.seen else (*WHO, *WHERE)  # where that is, the picture has shown
-        begins_with: Hashable = tuple(getattr(story, slot) for slot in shown)
-        if previous and story.seen and story.subject is None:
-            begins_with = previous.begins_with  # whoever was there goes on
+        begins_with: Hashable = tuple(getattr(story, slot) for slot in (*WHO, *WHERE))
+        if previous and story.seen:
+            begins_with = previous.begins_with  # whoever the picture shows goes on, there
         return EncodedPrompt(
             prompt,
             embeds,

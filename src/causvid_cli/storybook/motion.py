@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from .scenes import SIZE
 from .sprites import CYCLE, SCALE_STEPS
@@ -245,6 +246,7 @@ ON_CELLS: dict[str, Motion] = MOTIONS | {
 """The motions of the larger world; the first packs learnt theirs finer."""
 
 
+@cache
 def is_on_the_move(action: str) -> bool:
     """Whether who does this in the larger world is seen elsewhere, in another size or turned, as time goes on."""
     poses = (ON_CELLS[action](t) for t in range(2 * SIZE_FRAMES))

@@ -68,7 +68,7 @@ class Story:
     def caption(self) -> str:
         """Canonical English: "a red car moves left in the night city"; what is ordinary is not said."""
         if self.subject is None and self.seen:
-            return " ".join(part for part in ("it", self.action, self._quick, self.where()) if part)
+            return " ".join(part for part in ("it", self.action, self._quick, self.where()) if part).replace(" ,", ",")
         if self.subject is None:
             scene = VOCABULARY.scene.get(self.scene or "")
             return (scene.alone if scene else f"only the {self.scene}") + self._around
