@@ -39,7 +39,7 @@ def main(dtype: str, size: str, quantize: str, vae: str = "full", layers: str = 
     networks = networks_of(folder, facts, loading)
     assert networks is not None
     video = Video(height=height, width=width, latent_frames=3)
-    told = estimate(replace(networks, transformer=TransformerTerms.count(config)), video, loading, dtype=dtype)
+    told = estimate(replace(networks, transformers=(TransformerTerms.count(config),)), video, loading, dtype=dtype)
     if quantize != "none":
         with quietly():
             import torchao.quantization  # noqa: F401

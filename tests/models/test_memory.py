@@ -23,7 +23,7 @@ from causvid_cli.geometry import take_chunks
 from causvid_cli.models import memory, memory_terms
 from causvid_cli.models.catalogue import catalogue, find_checkpoint
 from causvid_cli.models.empty import empty_network
-from causvid_cli.models.memory import Estimate, Networks, Video, check_fits, estimate, networks_of
+from causvid_cli.models.memory import TEXT_ROWS, Estimate, Networks, Video, check_fits, estimate, networks_of
 from causvid_cli.models.memory_terms import (
     ELSEWHERE,
     TaehvTerms,
@@ -173,7 +173,7 @@ def test_a_step_and_the_past_take_what_is_told(name, is_fused, dtype, no_attenti
     terms = TransformerTerms.count(config)
     assert terms.work(3 * rows * columns // 4, BYTES[dtype], fused=is_fused) == pytest.approx(work, rel=CLOSE)
     told = estimate(
-        self_forcing(transformer=terms),
+        self_forcing(transformers=(terms,)),
         VIDEO,
         RANDOM,
         dtype=str(dtype).removeprefix("torch."),
@@ -236,6 +236,23 @@ def test_a_second_network_is_counted_and_a_sink_that_is_never_turned_is_kept_onc
         assert two.prompt == 2 * one.prompt
         assert (two.cache, two.codec, two.network_work) == (one.cache, one.codec, one.network_work)
     assert told("longlive").cache * (2 * 12 + 3) == told("longlive", "relative").cache * 2 * 12
+
+
+def test_networks_of_one_model_are_counted_each_by_its_own_size():
+    one = self_forcing()
+    (large,) = one.transformers
+    small = replace(large, layers=1)  # small enough that its layers are fused
+    two = replace(one, facts=replace(one.facts, opening_network="opening"), transformers=(large, small), file_bytes={})
+    assert two.weights == large.weights + small.weights
+
+    def told(networks: Networks) -> Estimate:
+        return estimate(networks, VIDEO, RANDOM, dtype="bfloat16", device="cuda")
+
+    alone, both = told(one), told(two)
+    assert both.network - alone.network == 2 * small.weights + 2 * small.layers * small.block_linear
+    assert both.prompt - alone.prompt == TEXT_ROWS * small.dim * (2 * small.layers + 1) * 2
+    assert both.cache - alone.cache == 2 * one.facts.chunk_frames * small.kept(60 * 104) * 2  # its own chunk's alone
+    assert both.network_work == alone.network_work
 
 
 def test_a_short_video_and_a_small_one_take_less_of_the_past():

@@ -58,7 +58,7 @@ def _memory(task: Task) -> tuple[dict[str, Any], bool]:
     needed = estimate(networks, task.video, loading, dtype=str(dtype).removeprefix("torch."), device=kind)
     facts["memory"] = {name.replace(" ", "_"): size for name, size in needed.rows()}
     facts["memory"]["peak"] = needed.peak
-    return facts, networks.transformer.weights > LARGEST_TRIED
+    return facts, networks.weights > LARGEST_TRIED
 
 
 def _plan(task: Task) -> dict[str, Any]:

@@ -228,7 +228,8 @@ def fitting(
         raise UsageError(f"--compile: not with {video.processes} processes that make one video; leave it out")
     if (networks := networks_of(folder, facts, loading)) is None:
         return loading, ""
-    check_heads(networks.transformer.heads, video.processes, name=facts.name)
+    for part, net in zip(facts.networks, networks.transformers, strict=True):
+        check_heads(net.heads, video.processes, name=facts.name if part == "transformer" else f"{facts.name} {part}")
     return check_fits(
         networks if decodes_here else replace(networks, codec=ELSEWHERE),
         video,

@@ -82,7 +82,8 @@ class Networks:
     """The sizes of a model's networks."""
 
     facts: PackFacts
-    transformer: TransformerTerms
+    transformers: tuple[TransformerTerms, ...]
+    """Those of `facts.networks`, in their order."""
     codec: CodecTerms
     text_weights: int = 0
     """Numbers of umT5; 0 where text takes next to nothing."""
@@ -90,6 +91,11 @@ class Networks:
     """Bytes of a GGUF transformer."""
     file_bytes: Mapping[str, int]
     """Bytes of the pack's subfolders; empty for random weights."""
+
+    @property
+    def weights(self) -> int:
+        """Numbers of all transformers together."""
+        return sum(net.weights for net in self.transformers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +169,8 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
         architecture = known.architectures[find_checkpoint(facts.name).architecture]
         config = known.parts["tiny_vae" if loading.vae == "tiny" else "vae"].config or {}
         codec = _codec_terms(facts, loading.vae, config, {})
-        return Networks(
-            facts=facts, transformer=TransformerTerms.count(architecture.config), codec=codec, file_bytes={}
-        )
+        alike = (TransformerTerms.count(architecture.config),) * len(facts.networks)
+        return Networks(facts=facts, transformers=alike, codec=codec, file_bytes={})
     sizes: dict[str, int] = {}
     for name, file in facts.files.items():
         part = name.partition("/")[0]
@@ -177,7 +182,9 @@ def networks_of(folder: Path | None, facts: PackFacts, loading: Loading) -> Netw
         text = load_config(folder / "text_encoder", "UMT5EncoderModel") if facts.text == "umt5" else None
         return Networks(
             facts=facts,
-            transformer=TransformerTerms.count(load_config(folder / "transformer", "WanTransformer3DModel")),
+            transformers=tuple(
+                TransformerTerms.count(load_config(folder / part, "WanTransformer3DModel")) for part in facts.networks
+            ),
             codec=_codec_terms(facts, loading.vae, codec_config, sizes),
             text_weights=part_weights("text_encoder", text) if text else 0,
             packed_bytes=packed[0] if packed else None,
@@ -192,49 +199,60 @@ def estimate(networks: Networks, video: Video, loading: Loading, *, dtype: str, 
 
     Good to 15 % where a network has 100 M weights or more: the tests measure it. "auto" is as "none".
     """
-    facts, net, number_bytes = networks.facts, networks.transformer, NUMBER_BYTES[dtype]
-    count = len(facts.networks)
+    facts, nets, number_bytes = networks.facts, networks.transformers, NUMBER_BYTES[dtype]
+    first = nets[0]
     offloaded, quantized = loading.offload == "group", loading.quantize != "none" or networks.packed_bytes is not None
-    linear = count * net.layers * net.block_linear
-    dense = count * net.weights * number_bytes
+    linear = sum(net.layers * net.block_linear for net in nets)
+    dense = networks.weights * number_bytes
     network = dense - linear * (number_bytes - 1) if loading.quantize != "none" else networks.packed_bytes or dense
-    is_merged = net.weights <= LARGEST_MERGED and not offloaded and not quantized
+    small = sum(net.layers * net.block_linear for net in nets if net.weights <= LARGEST_MERGED)
+    merged = 0 if offloaded or quantized else small
     reading = 0
     if device == "cpu":  # the file, while its numbers are converted; what is quantized is read first
-        files = sum(networks.file_bytes.get(part, dense // count) for part in facts.networks)
+        files = sum(
+            networks.file_bytes.get(part, net.weights * number_bytes)
+            for part, net in zip(facts.networks, nets, strict=True)
+        )
         reading = files if abs(files - dense) > 0.1 * dense and networks.packed_bytes is None else 0
         reading += dense - network if loading.quantize != "none" else 0
     elif offloaded:
-        rest = count * net.rest * number_bytes
-        network = rest + FETCHED_BLOCKS * (network - rest) // net.layers
+        rest = sum(net.rest for net in nets) * number_bytes
+        network = rest + FETCHED_BLOCKS * (network - rest) // first.layers
 
     latent_height, latent_width = video.height // SPATIAL_FACTOR, video.width // SPATIAL_FACTOR
-    tokens = latent_height * latent_width // net.patch_cells
+    cells = latent_height * latent_width
     window = facts.window_frames or facts.chunk_frames
     if video.latent_frames is not None:  # as `Pipeline.kv_cache` has it
         window = max(min(facts.window_frames or video.latent_frames, video.latent_frames), facts.chunk_frames)
     is_turned = (video.rope or facts.rope) == "relative"
     kept = 2 * (facts.sink_frames + window) + (facts.sink_frames if is_turned else 0)
+    cache = kept * first.kept(cells)
+    if facts.opening_network:  # looks back on its own chunk alone
+        cache += 2 * facts.chunk_frames * nets[-1].kept(cells)
     rows = TEXT_ROWS if facts.text == "umt5" else STORY_ROWS
+    told = [net.dim * (2 * net.layers + 1) for net in nets]
     state, work = networks.codec.decode(latent_height, latent_width, number_bytes)
     source = networks.codec.encode(latent_height, latent_width, number_bytes) if video.has_source else (0, 0)
     text = 0
     if loading.offload in ("none", "auto") or device == "cpu":
         text = networks.text_weights * (2 if dtype != "float32" else _text_number_bytes(networks))
     # on a CPU a small network makes a clean pass and the next chunk's first step in one call
-    passes = 2 if net.weights <= LARGEST_MERGED and device == "cpu" and video.processes == 1 else 1
+    passes = 2 if first.weights <= LARGEST_MERGED and device == "cpu" and video.processes == 1 else 1
     return Estimate(
-        network=network + (linear * number_bytes if is_merged else 0),
+        network=network + merged * number_bytes,
         codec=networks.codec.weight_bytes(number_bytes),
         text=text,
-        cache=kept * tokens * net.dim * net.layers * number_bytes // video.processes,
-        prompt=rows * net.dim * (2 * net.layers + 1) * number_bytes * (count + video.guided),
+        cache=cache * number_bytes // video.processes,
+        prompt=rows * (sum(told) + video.guided * told[0]) * number_bytes,
         codec_state=state,
-        network_work=net.work(
-            facts.chunk_frames * passes * tokens // video.processes,
-            number_bytes,
-            fused=not offloaded,
-            unpacked=quantized,
+        network_work=max(
+            net.work(
+                facts.chunk_frames * passes * (cells // net.patch_cells) // video.processes,
+                number_bytes,
+                fused=not offloaded,
+                unpacked=quantized,
+            )
+            for net in nets
         ),
         codec_work=work,
         source_state=source[0],

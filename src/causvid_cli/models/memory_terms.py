@@ -80,6 +80,10 @@ class TransformerTerms:
     def weights(self) -> int:
         return self.layers * self.block + self.rest
 
+    def kept(self, cells: int) -> int:
+        """Return how many numbers the keys, or the values, of a latent frame of so many cells are."""
+        return cells // self.patch_cells * self.dim * self.layers
+
     def work(self, tokens: int, number_bytes: int, *, fused: bool = True, unpacked: bool = False) -> int:
         """Return the work of one pass of so many tokens, in bytes.
 
