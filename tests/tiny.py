@@ -1,5 +1,6 @@
 """Random models small enough for any test."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,10 +18,12 @@ from causvid_cli.train.export import export_pack
 SHAPE = NetworkConfig(layers=2, heads=2, head_dim=12, ffn_dim=48, text_dim=16)
 
 
-def tiny_transformer(*, seed: int = 0, latent_channels: int = 24, shape: NetworkConfig = SHAPE) -> CausalTransformer:
-    """A random transformer whose output is not zero."""
+def tiny_transformer(
+    *, seed: int = 0, latent_channels: int = 24, shape: NetworkConfig = SHAPE, pictures: int = 4
+) -> CausalTransformer:
+    """A random transformer whose output is not zero. pictures: of a latent frame."""
     torch.manual_seed(seed)
-    model = build_network(shape, latent_channels)
+    model = build_network(shape, latent_channels, pictures=pictures)
     torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.2)
     return model.eval().requires_grad_(False)
 
@@ -65,7 +68,7 @@ def tiny_pack(folder: Path, **changes: object) -> Path:
     export_pack(
         folder,
         facts,
-        student=tiny_transformer(seed=1),
+        student=tiny_transformer(seed=1, shape=replace(SHAPE, prediction=facts.prediction)),
         opening=tiny_transformer(seed=3) if facts.opening_network else None,
         teacher=tiny_transformer(seed=2),
         codec=tiny_codec(),

@@ -42,7 +42,9 @@ ContextForm = Literal["clean_pass", "last_call"]
 """What later chunks see of a chunk: a clean pass over its result, or what its last denoising call left, which weights
 that were taught a noisy past want (Causal-rCM, arXiv 2606.25473): one call a chunk less. The first frames of a video
 and given ones always get a clean pass."""
-Prediction = Literal["flow", "x0"]
+Prediction = Literal["flow", "x0", "copies"]
+"""What a network returns: the flow (noise - x0), the clean latent itself, or which of what was there last are copied
+to it (`sampling/copies.py`): its x_t is then no noise, but that."""
 """What a network returns: noise - x0 (a rectified flow), or the clean latent itself."""
 
 
@@ -97,6 +99,7 @@ class PackFacts:
     What a prompt looks like is then known by one network and how things go on by another (Emu Video, arXiv 2311.10709,
     factorises so); a cue that changes who or where is a new shot. None is the first network."""
     prediction: Prediction
+    """Of the first network; of "copies", the others predict x0."""
     fps: float
     height: int
     """Native size, in pixels as the codec makes them."""
@@ -141,6 +144,8 @@ class PackFacts:
         if self.context == "last_call":
             self._need("context", self.context_network is None, "runs no clean pass, so there is no second network")
             self._need("context", self.opening_network is None, "sees last calls, which all are of one network")
+        if self.prediction == "copies":
+            self._need("prediction", self.opening_network is not None, "needs an opening_network to copy from")
         for name, size in self.sizes.items():
             self._need(f"sizes.{name}", all(1 <= number <= 4096 for number in size), "must be sides and an enlargement")
         self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")
@@ -159,6 +164,10 @@ class PackFacts:
     def networks(self) -> tuple[str, ...]:
         """Subfolders of the transformers that make a video: the denoising one, and others where there are."""
         return tuple(part for part in ("transformer", self.context_network, self.opening_network) if part)
+
+    def prediction_of(self, part: str) -> Prediction:
+        """Return what the network in a subfolder returns."""
+        return "x0" if self.prediction == "copies" and part != "transformer" else self.prediction
 
     def grid(self, codec: CodecFacts, *, given_frames: int = 0, shows_given: bool = False) -> ChunkGrid:
         """Return where the chunks of a video by this model lie.

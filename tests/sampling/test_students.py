@@ -26,7 +26,7 @@ from causvid_cli.models.catalogue import find_checkpoint
 from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.pipeline import Pipeline, Stream, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.sampling.plan import make_steps
 from causvid_cli.sampling.together import Together
@@ -135,6 +135,34 @@ class Reference:
         embeds = self.pipeline.text.encode(PROMPT).embeds.to(x)
         return model._run(x, times, PromptCache(model.prompt_cache(embeds).embeds), reach)
 
+    def begin(self, stream: Stream, chunk: Chunk, step: int) -> Tensor:
+        """Noise, or what was there last."""
+        if self.pipeline.facts.prediction != "copies" or not self.rows:
+            return stream._noise(chunk, step)
+        return torch.cat([self.rows[-1][1][:, :, -1:]] * chunk.frames, dim=2)
+
+    def x0(self, x_t: Tensor, sigma: float, output: Tensor) -> Tensor:
+        """The clean latents that an output means, cell by cell."""
+        prediction, channels = self.pipeline.facts.prediction, x_t.shape[1]
+        if prediction == "flow":
+            return x_t - sigma * output
+        if output.shape[1] == channels:  # of what nothing comes before
+            return output
+        x0, side = torch.empty_like(x_t), x_t.shape[-1]
+        for row, column in product(range(side), range(side)):
+            new, logits = output[..., row, column].split([channels, output.shape[1] - channels], dim=1)
+            beside = [(row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
+            copies = [(row, column), *beside, (row - 2, column), (row + 2, column)]
+            parts = [x_t[..., min(max(y, 0), side - 1), min(max(x, 0), side - 1)] for y, x in copies]
+            for picture in range(4):
+                own = slice(picture * channels // 4, (picture + 1) * channels // 4)
+                weights = (4 * logits[:, 8 * picture : 8 * picture + 8]).exp()
+                shares = weights / weights.sum(dim=1, keepdim=True)
+                x0[:, own, ..., row, column] = sum(
+                    shares[:, [n]] * part[:, own] for n, part in enumerate([*parts, new])
+                )
+        return x0
+
     def latents(self, count: int, given: Tensor | None = None) -> list[Tensor]:
         """Clean latents of so many chunks, after a given one that is seen as it is."""
         facts, made = self.pipeline.facts, []
@@ -146,13 +174,13 @@ class Reference:
             first = given_frames + index * facts.chunk_frames
             chunk = Chunk(index, first, facts.chunk_frames)
             steps = self.schedule[min(index, len(self.schedule) - 1)]
-            x_t = steps[0][1] * stream._noise(chunk, 0)
+            x_t = steps[0][1] * self.begin(stream, chunk, 0)
             for number, (timestep, sigma) in enumerate(steps):
-                x0 = x_t - sigma * self.call(x_t, timestep, first)
+                x0 = self.x0(x_t, sigma, self.call(x_t, timestep, first))
                 last_x_t = x_t
                 if number + 1 < len(steps):
                     later = steps[number + 1][1]
-                    x_t = (1 - later) * x0 + later * stream._noise(chunk, number + 1)
+                    x_t = (1 - later) * x0 + later * self.begin(stream, chunk, number + 1)
             noisy = facts.context == "last_call" and first > 0
             self.rows.append((first, last_x_t, timestep) if noisy else (first, x0, facts.context_noise))
             made.append(x0)
@@ -201,6 +229,14 @@ FORMS: dict[str, tuple[dict[str, object], list[list[tuple[float, float]]]]] = {
         {"opening_network": "opening", "first_steps": (1000.0,), "sink_frames": 1, "window_frames": 3},
         [TWO[:1], TWO],
     ),
+    "copies of what was there": (
+        {"opening_network": "opening", "prediction": "copies", "first_steps": (1000.0,), "window_frames": 3},
+        [TWO[:1], TWO],
+    ),
+    "copies of what was there, chunks of 2": (
+        {"opening_network": "opening", "prediction": "copies", "steps": (1000.0,), "chunk_frames": 2},
+        [TWO[:1]],
+    ),
     "a network for each": (
         {"opening_network": "opening", "context_network": "context_transformer", "chunk_frames": 2},
         [TWO],
@@ -245,6 +281,7 @@ GIVEN_FORMS = [
     "a clean pass that is a little noisy",
     "the past as the last call left it",
     "a network for what nothing comes before",
+    "copies of what was there",
 ]
 
 
@@ -309,8 +346,9 @@ def test_the_first_chunk_of_every_shot_takes_the_steps_that_its_network_has_lear
     assert taken == {0: 3, 1: 1, 2: 3, 3: 1}
 
 
-def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path):
-    pipeline = opener(tmp_path / "pack", first_steps=(1000.0, 250.0))
+@pytest.mark.parametrize("prediction", ["flow", "copies"])
+def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path, prediction):
+    pipeline = opener(tmp_path / "pack", first_steps=(1000.0, 250.0), prediction=prediction)
     prompts = (PROMPT, "a red car jumps in the snow", "a boat jumps on the sea", PROMPT)
     whole = shots(pipeline, *prompts)
     for known in (1, 3, 5, 6, 7, 11):
@@ -325,8 +363,9 @@ def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_t
     assert largest(told[0][:1], told[1][:1]) > 100 * LIMIT
 
 
-def test_several_videos_of_shots_are_each_as_alone(tmp_path):
-    pipeline = opener(tmp_path / "pack")
+@pytest.mark.parametrize("prediction", ["flow", "copies"])
+def test_several_videos_of_shots_are_each_as_alone(tmp_path, prediction):
+    pipeline = opener(tmp_path / "pack", prediction=prediction)
     cues = [Cue(prompt=PROMPT), Cue(prompt="a boat jumps on the sea", start_chunk=2)]
     together = Together()
     streams = [pipeline.stream(cues, length="3s", seed=seed, together=together) for seed in (1, 2)]
@@ -478,6 +517,7 @@ def test_a_new_prompt_changes_later_chunks_only(tmp_path, form):
         ({"first_steps": (500.0, 1000.0)}, "first_steps: must fall"),
         ({"context": "last_call", "context_network": "second"}, "context: runs no clean pass"),
         ({"context": "last_call", "opening_network": "second"}, "context: sees last calls"),
+        ({"prediction": "copies"}, "prediction: needs an opening_network"),
         ({"context_network": "../x"}, "context_network: must be the name of a folder"),
         ({"trained_frames": 0}, "trained_frames: must be 1 to 1,024"),
     ],

@@ -13,6 +13,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from train.test_story_clips import (
@@ -24,6 +25,7 @@ from train.test_story_clips import (
     STEPS,
     small_clips,
     small_denoiser,
+    small_tensors,
     tiny_pixel_codec,
 )
 
@@ -293,6 +295,38 @@ def test_one_step_from_noise_learns_a_clip_by_heart_where_its_prompt_tells_it(tm
     assert losses[-1] < losses[0] / 3, losses
 
 
+@pytest.mark.parametrize("chunk_frames", [1, 2])
+def test_chunks_of_copies_begin_with_what_was_there_last(chunk_frames):
+    layout = Layout.of(FRAMES, replace(FACTS, chunk_frames=chunk_frames))
+    noise, x0 = torch.randn(2, 2, CHANNELS, FRAMES, CELLS, CELLS)
+    shape = small_denoiser().network
+    assert layout.begun(shape, noise, x0) is noise
+    begun = layout.begun(small_denoiser(prediction="copies").network, noise, x0)
+    assert begun.shape == x0.shape
+    assert torch.equal(begun[:, :, :chunk_frames], noise[:, :, :chunk_frames])
+    for frame in range(chunk_frames, FRAMES):
+        last = frame // chunk_frames * chunk_frames - 1
+        assert torch.equal(begun[:, :, frame], x0[:, :, last])
+
+
+def test_what_stands_is_right_before_anything_is_learnt_and_what_moves_is_learnt_by_heart(tmp_path):
+    facts, tensors = (
+        replace(FACTS, steps=(1000.0,)),
+        small_tensors(count=1, first_predictable_frame=torch.ones(1).long()),
+    )
+    for moves, first, last in ((0, 0.1, 1e-4), (1, 10.0, 0.3)):
+        begin = tensors["x0"][:, :, 0]
+        x0 = torch.stack([begin.roll(frame * moves, -1) for frame in range(FRAMES)], dim=2)  # cells to the right
+        (folder := tmp_path / f"clips-{moves}").mkdir()
+        save_file({**tensors, "x0": x0}, folder / "clips-00000.safetensors")
+        clips, denoiser, rows = LatentClips(folder), small_denoiser(prediction="copies"), []
+        plan = CausalConfig(steps=120, lr=1e-2, batch=8, warmup=10, log_every=1, ema=0.9)
+        setting = StageSetting(device=CPU, report=rows.append)
+        train_causal(tmp_path / f"{moves}", denoiser, clips, plan, facts, shift=2.0, setting=setting, few=True)
+        losses = [row["loss"] for row in rows]
+        assert losses[0] < first and losses[-1] < last, losses
+
+
 def test_openings_are_learnt_by_a_network_of_their_own_at_the_levels_of_the_first_chunk(tmp_path, monkeypatch):
     openings, denoiser = small_clips(tmp_path / "openings", count=1), small_denoiser(prediction="x0")
     seen, rows, call = [], [], denoiser.network.forward_whole
@@ -427,7 +461,8 @@ def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_worl
     assert after.generate("a red car jumps", length="8f", seed=1).shape == (8, 128, 128, 3)
 
 
-def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_world):
+@pytest.mark.parametrize("prediction", ["x0", "copies"])
+def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_world, prediction):
     config = replace(
         TINY,
         pictures=None,
@@ -438,7 +473,7 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         matching=DmdConfig(),
         judge=None,
         eval=None,
-        network=replace(TINY.network, prediction="x0", grid_embed_size=8),
+        network=replace(TINY.network, prediction=prediction, grid_embed_size=8),
     )
     run = Distillation(config, tmp_path, CPU)
     run.run()
@@ -449,6 +484,7 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     pipeline = load(run.pack, device="cpu")
     opening, later = (model.transformer.proj_out.weight for model in (pipeline.opening_model, pipeline.model))
     assert opening.abs().max() > 0 and not torch.equal(opening, later)
+    assert (pipeline.opening_model.prediction, pipeline.model.prediction) == ("x0", prediction)
     index = json.loads((run.pack / "model_index.json").read_text())
     assert (
         "scheduler" in index and not {"transformer", "opening"} & index.keys()
@@ -456,8 +492,9 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     assert pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64)).shape[0] == 13
     assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 5
 
+    without = replace(config, opening=None, network=replace(config.network, prediction="x0"))
     with pytest.raises(UsageError, match=r"\[opening\]: is gone, but .*, and stage autoencoder has used that"):
-        Distillation(replace(config, opening=None), tmp_path, CPU).run()
+        Distillation(without, tmp_path, CPU).run()
 
     again = replace(config, name="again", base=str(run.pack), opening=None, autoencoder=None, network=NetworkConfig())
     more = Distillation(again, tmp_path / "again", CPU)
@@ -507,6 +544,7 @@ def test_a_stage_without_the_one_before_it_says_so(tmp_path):
 
 
 FROM_TRUTH = "[clips]\n[autoencoder]\nsteps = 5\n[causal]\nsteps = 5\nfew_steps = true\n"
+COPIES = '[network]\nprediction = "copies"\n'
 OPENING_TABLE = "[opening]\nsteps = 5\n"
 STAGE_TABLES = "".join(f"[{stage}]\nsteps = 5\n" for stage in ("autoencoder", "teacher"))
 
@@ -553,6 +591,12 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
         ("[clips]\n" + STAGE_TABLES + OPENING_TABLE, r"clips.openings: missing; stage opening"),
+        (COPIES + FROM_TRUTH, r"\[opening\]: missing; a network that predicts copies makes no first chunk"),
+        (COPIES + FROM_TRUTH + OPENING_TABLE + "[teacher]\nsteps = 5\n", r"\[teacher\]: sees nothing that was there"),
+        (
+            COPIES + FROM_TRUTH + OPENING_TABLE + "[student]\nsteps = 5\nfirst_chunks = true\n",
+            r"student.first_chunks: must be false",
+        ),
         (
             "[clips]\n[autoencoder]\nsteps = 5\n[causal]\nsteps = 5\n",
             r"\[teacher\]: missing; without base there is no t.* begin",

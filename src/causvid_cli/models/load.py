@@ -30,6 +30,7 @@ from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
+from causvid_cli.sampling.copies import SHARES, pictures_of
 from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.storybook.story import CHANGE
 from causvid_cli.versions import __version__
@@ -100,7 +101,7 @@ def load_transformer(folder: Path, facts: PackFacts) -> CausalTransformer:
         take_gguf(network, load_gguf(packed), name=name)
     else:
         load_state(network, load_safetensors(folder), name=name)
-    model = CausalTransformer(network, prediction=facts.prediction, context_noise=facts.context_noise)
+    model = CausalTransformer(network, prediction=facts.prediction_of(folder.name), context_noise=facts.context_noise)
     return model.eval().requires_grad_(False)
 
 
@@ -162,7 +163,9 @@ def check_fit_together(
     channels = codec.facts.latent_channels
     width = text.text.embed.embedding_dim if isinstance(text, StoryTextEncoder) else networks[0].config.text_dim
     for part, network in zip(facts.networks, networks, strict=True):
-        for key, wanted in {"in_channels": channels, "out_channels": channels, "text_dim": width}.items():
+        pictures = pictures_of(channels, network.config.out_channels) or 1
+        returned = channels + (pictures * SHARES if facts.prediction_of(part) == "copies" else 0)
+        for key, wanted in {"in_channels": channels, "out_channels": returned, "text_dim": width}.items():
             if (found := network.config[key]) != wanted:
                 whose = "text encoder" if key == "text_dim" else "codec"
                 raise ModelError(f"{facts.name} {part}: {key} {found} instead of the {wanted} of its {whose}")

@@ -101,6 +101,11 @@ class Context:
         self._seen: list[Seen] = []
         self._start: Past = self.past
 
+    def last_frame(self, chunk: Chunk, step: int) -> Tensor:
+        """What was there last, for each frame of a chunk: x_t where a network copies it (`Noise`)."""
+        _, x0 = self.past[-1]
+        return x0[:, :, -1:].expand(-1, -1, chunk.frames, -1, -1)
+
     def restart(self, past: Past) -> None:
         """Empty the cache; `past` is what fills it next."""
         self.cache.reset()

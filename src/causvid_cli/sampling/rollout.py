@@ -66,6 +66,7 @@ def rollout(
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
       Those whose last denoising call is what later chunks see have to be. Of the others, what later chunks see is
       computed when the first of these is made, from the last restart of the cache on: no call before it matters.
+    noise: what is drawn to begin a chunk with; a network that predicts copies begins with the latent frame before it.
     source: what a chunk starts from: its latents, noised to the first step's level (SDEdit, arXiv 2108.01073); None is
       pure noise. A chunk that the source has no latents for (it is at its end) is not made, and ends the roll-out.
     merge_clean_pass: whether a chunk's clean pass and the next chunk's first step are one network call where they can
@@ -78,6 +79,7 @@ def rollout(
     """
     writer = writer or CleanPasses(model)
     context = Context(writer, cache, prefix, merges=merge_clean_pass)
+    begin = context.last_frame if model.prediction == "copies" else noise
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:
@@ -91,16 +93,17 @@ def rollout(
             context.switch(switch if isinstance(switch, str) else switch(chunk), seen=x0 is not None)
         context.prompt = current
         if x0 is None:
-            merged, network, told, sees = context.prefill(before=chunk), model, current, cache
+            merged, network, told, sees, x_1 = context.prefill(before=chunk), model, current, cache, begin
             if opening and current.opening and not context.past:
-                network, told, sees, own_steps = opening.model, current.opening, opening.cache, opening.steps
+                network, told, sees, x_1 = opening.model, current.opening, opening.cache, noise
+                own_steps = opening.steps
             x0 = denoise_chunk(
                 network,
                 chunk,
                 told,
                 own_steps,
                 sees,
-                noise,
+                x_1,
                 start=start,
                 merged_clean_pass=merged,
                 keep_last_call=keep,
@@ -108,7 +111,7 @@ def rollout(
             )
         else:
             kept = start if merge_clean_pass else None  # nobody else asks for it again
-            context.see(_seen(model, chunk, current, own_steps, cache, noise, start=kept, made=made))
+            context.see(_seen(model, chunk, current, own_steps, cache, begin, start=kept, made=made))
         yield chunk, x0
         context.append(chunk, x0)
 

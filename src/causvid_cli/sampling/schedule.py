@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.config import Prediction
+from causvid_cli.sampling.copies import composed
 
 TABLE_SIZE = 1000
 
@@ -119,9 +120,11 @@ def flow_from_x0(x_t: Tensor, x0: Tensor, sigma: float | Tensor) -> Tensor:
 
 def x0_from(prediction: Prediction, x_t: Tensor, output: Tensor, sigma: float | Tensor) -> Tensor:
     """Clean latent from what a network of this kind of prediction returned."""
+    if prediction == "copies":
+        return composed(x_t, output)
     return output if prediction == "x0" else x0_from_flow(x_t, output, sigma)
 
 
 def flow_from(prediction: Prediction, x_t: Tensor, output: Tensor, sigma: float | Tensor) -> Tensor:
     """Flow from what a network of this kind of prediction returned; sigma > 0."""
-    return output if prediction == "flow" else flow_from_x0(x_t, output, sigma)
+    return output if prediction == "flow" else flow_from_x0(x_t, x0_from(prediction, x_t, output, sigma), sigma)

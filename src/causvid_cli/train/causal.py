@@ -54,11 +54,11 @@ def train_causal(
         else:
             uniform = my_draw(rng.random, count, len(layout.chunks)).float()
             sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
-        noise = standard_normal(rng, batch.x0)
+        network = denoiser.network
+        noise = layout.begun(network, standard_normal(rng, batch.x0), batch.x0)
         x_t = add_noise(batch.x0, noise, sigma)
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
-        network = denoiser.network
         prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)
         output = network.forward_whole(x_t, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
         return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}

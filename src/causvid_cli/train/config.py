@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval, MinLen, MultipleOf
 
-from causvid_cli.config import did_you_mean, from_data
+from causvid_cli.config import Prediction, did_you_mean, from_data
 from causvid_cli.errors import UsageError
 from causvid_cli.request import LARGEST_SEED
 
@@ -262,8 +262,8 @@ class NetworkConfig:
     head_dim: Annotated[Size, MultipleOf(2)] = 32
     ffn_dim: Size = 768
     text_dim: Size = 64
-    prediction: Literal["flow", "x0"] = "flow"
-    """What the network returns."""
+    prediction: Prediction = "flow"
+    """What the network returns; with "copies", that for first chunks x0."""
     grid_embed_size: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Rows and columns of patches that the network is told apart, at least those of its largest clips; 0: none."""
     student_layers: Annotated[int, Interval(ge=0, le=65_536)] = 0
@@ -436,6 +436,13 @@ def _missing(config: TrainConfig) -> str:
         return "[world]: is for runs from nothing; a base knows its words"
     if config.world and (lost := config.world.unknown()):
         return lost
+    if config.network.prediction == "copies" and not config.base:
+        if config.opening is None:
+            return "[opening]: missing; a network that predicts copies makes no first chunk"
+        if odd := [name for name in ("pictures", "teacher") if getattr(config, name)]:
+            return f"[{odd[0]}]: sees nothing that was there before, and network.prediction is copies of that"
+        if config.student and config.student.first_chunks:
+            return "student.first_chunks: must be false, as a network that predicts copies makes no first chunk"
     if config.opening and not (config.clips and config.clips.openings):
         return "clips.openings: missing; stage opening learns from these"
     opens = config.opening or (config.student and config.student.first_chunks)

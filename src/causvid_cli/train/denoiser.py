@@ -8,22 +8,28 @@ from causvid_cli.network.cache import PromptCache
 from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.sampling.copies import HERE, SHARES
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.look_back import look_back
 from causvid_cli.train.prompt_table import PromptTable
 
+STAYS = 0.75
+"""Logit of what stays as it is, as a network begins."""
 
-def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransformer:
+
+def build_network(shape: NetworkConfig, latent_channels: int, *, pictures: int = 1) -> CausalTransformer:
     """Return an untrained transformer that begins by predicting nothing: its first steps are steadier.
 
-    One that is told where patches stand begins to attend to what was there before (`look_back`).
+    One that is told where patches stand begins to attend to what was there before (`look_back`). One that predicts
+    copies begins by copying what is there, each of a latent frame's `pictures` by itself.
     """
+    shares = pictures * SHARES if shape.prediction == "copies" else 0
     net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=shape.heads,
         attention_head_dim=shape.head_dim,
         in_channels=latent_channels,
-        out_channels=latent_channels,
+        out_channels=latent_channels + shares,
         text_dim=shape.text_dim,
         freq_dim=128,
         ffn_dim=shape.ffn_dim,
@@ -33,6 +39,8 @@ def build_network(shape: NetworkConfig, latent_channels: int) -> CausalTransform
     look_back(net)
     nn.init.zeros_(net.proj_out.weight)
     nn.init.zeros_(net.proj_out.bias)
+    with torch.no_grad():
+        net.proj_out.bias.view(-1, latent_channels + shares)[:, latent_channels + HERE :: SHARES] = STAYS
     return CausalTransformer(net, prediction=shape.prediction)
 
 

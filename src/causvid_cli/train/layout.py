@@ -80,6 +80,18 @@ class Layout:
         sizes = [chunk.frames for chunk in chunks]
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
+    def begun(self, network: CausalTransformer, noise: Tensor, x0: Tensor) -> Tensor:
+        """Return what chunks begin with instead of their noise [B, C, F, h, w], where a network predicts copies.
+
+        That is the last latent frame before each, of x0; the first chunk has none and keeps its noise.
+        """
+        if network.prediction != "copies":
+            return noise
+        parts = [noise[:, :, : self.chunks[0].frames]]
+        for chunk in self.chunks[1:]:
+            parts.append(x0[:, :, chunk.start_frame - 1 : chunk.start_frame].expand(-1, -1, chunk.frames, -1, -1))
+        return torch.cat(parts, dim=2)
+
     def per_frame(self, per_chunk: Tensor) -> Tensor:
         """Return values of chunks [B, chunks] for each of their latent frames, [B, F]."""
         sizes = torch.tensor([chunk.frames for chunk in self.chunks], device=per_chunk.device)

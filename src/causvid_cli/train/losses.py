@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from causvid_cli.config import Prediction
-from causvid_cli.sampling.schedule import flow_from, x0_from
+from causvid_cli.sampling.schedule import x0_from
 
 
 def palette_cross_entropy(scores: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
@@ -28,13 +28,14 @@ def flow_matching(
     """Return the mean weighted square of the flow's error (rectified flow, arXiv 2209.03003, eq. 1).
 
     x_t, output, x0, noise: [B, C, F, h, w]; sigma: [B] or [B, F] in (0, 1]; weight: broadcastable, >= 0.
-    A network that predicts x0 is judged by the flow that its x0 implies, its 1 / sigma held below 1 / least_sigma.
+    A network that predicts something else is judged by the flow that its x0 implies, its 1 / sigma held below
+    1 / least_sigma.
     """
     level = sigma.clamp(min=least_sigma)
-    if prediction == "x0":
-        error = (output.float() - x0.float()) / level.reshape(level.shape[0], 1, -1, 1, 1)
+    if prediction == "flow":
+        error = output.float() - (noise.float() - x0.float())
     else:
-        error = flow_from(prediction, x_t, output, sigma).float() - (noise.float() - x0.float())
+        error = (x0_from(prediction, x_t, output, sigma).float() - x0.float()) / level.reshape(len(level), 1, -1, 1, 1)
     return weighted_mean(error.square(), weight)
 
 

@@ -24,7 +24,7 @@ from causvid_cli.storybook import TALL, WIDE, Frame, Words
 from causvid_cli.storybook.story import CHANGE
 from causvid_cli.train.autoencoder import load_codec
 from causvid_cli.train.base_model import Base, load_base
-from causvid_cli.train.config import RolloutFacts, TrainConfig
+from causvid_cli.train.config import NetworkConfig, RolloutFacts, TrainConfig
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.prepare import Prompted
@@ -257,7 +257,8 @@ class TrainingRun:
         """
         base = replace(self.base) if self.base else None
         start = (base.opening or base.start) if base else None
-        return self._trained(start, self._stages_before((OPENING,), before))
+        shape = replace(self.config.network, prediction=self.facts().prediction_of(OPENING))
+        return self._trained(start, self._stages_before((OPENING,), before), shape=shape)
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
         """Return the student as its stages have left it, all of them or those before one.
@@ -307,12 +308,18 @@ class TrainingRun:
         earlier = stages[: stages.index(before)] if before in stages else stages
         return tuple(stage for stage in earlier if stage in self.config.stages())
 
-    def _trained(self, start: CausalTransformer | None, stages: Sequence[str]) -> Denoiser:
-        """Return a network with its text features, as these stages, one upon the other, have left it."""
+    def _trained(
+        self, start: CausalTransformer | None, stages: Sequence[str], *, shape: NetworkConfig | None = None
+    ) -> Denoiser:
+        """Return a network with its text features, as these stages, one upon the other, have left it.
+
+        shape: of a new one, if not as the file says.
+        """
         torch.manual_seed(self.config.seed)
         text = self.text()
         if start is None:
-            network = build_network(self.config.network, self.codec.facts.latent_channels)
+            pictures = self.codec.stack if isinstance(self.codec, PixelCodec) else 1
+            network = build_network(shape or self.config.network, self.codec.facts.latent_channels, pictures=pictures)
         else:
             network = start
         return self._as_left(Denoiser(network, text), stages)

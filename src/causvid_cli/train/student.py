@@ -103,7 +103,8 @@ class Regression:
         given = -(-kind // self.facts.chunk_frames) if kind else 0 if opening else own
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=opening, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
-        x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
+        noise = layout.begun(network, standard_normal(rng, batch.x0), past)
+        x_t = add_noise(batch.x0, noise, self.levels[pick])
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
         output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
         return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
