@@ -158,7 +158,7 @@ def test_a_video_begins_with_who_it_is_about_standing_there_and_goes_on_at_once(
     story = replace(DOG, action=action, target="cat" if action == "turns into" else None)
     _, mask = render_indices(story, length=LEAD + 8, seed=0)
     assert (mask[:LEAD] == mask[0]).all()
-    assert not any(actor.pose.faces_left for actor in cast(story, -1, 32))
+    assert {actor.pose.faces_left for actor in cast(story, -1, 32)} == {action == "moves left"}
     if action in ("moves right", "moves left", "jumps", "spins"):
         assert (mask[LEAD + 1] != mask[0]).any()
         _, later = render_script(

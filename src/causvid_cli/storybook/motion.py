@@ -37,7 +37,7 @@ RISE = (0, 8, 8, 16)
 """Height of who flies up in the larger world, until it hovers."""
 SIZE_FRAMES, SIZE_HOLD = 24, 2
 """Growing and shrinking last 24 frames; the size changes every 2."""
-GROWTH, GROWTH_HOLD = (20, 30, 40, 50), 4
+GROWTH, GROWTH_HOLD = (20, 30, 50), 4
 """Sizes of the larger world on the way to grown, and for how many frames each is seen."""
 SMALL, SHRUNK, LARGE = 20, 18, 50
 """Scale steps (1/40): 0.5, 0.45 and 1.25."""
@@ -55,8 +55,8 @@ ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
 BEAT = 4
 """Frames after which what somebody does comes again in the larger world."""
-BREATH, BLINK_AT = 8, 6
-"""Frames after which what is alive breathes and blinks again, and the one in which its eyes are shut."""
+BLINKS, BLINK_AT = 8, 6
+"""Frames after which what is alive blinks again, and the one in which its eyes are shut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def lands(t: int) -> Pose:
 
 def sleeps(t: int) -> Pose:
     second = _second_half(t)
-    return Pose(blinks=True, breathes=_exhales(t), things=(Thing("* zzz", 13, -6, 24 + 8 * second, t % CYCLE),))
+    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 13, -6, 24 + 8 * second, t % CYCLE),))
 
 
 def swims(t: int) -> Pose:
@@ -309,16 +309,12 @@ def idle(pose: Pose, t: int) -> Pose:
     """The pose of something alive: it blinks now and then, and breathes while it does nothing else."""
     rests = pose == replace(Pose(), x=pose.x, faces_left=pose.faces_left)
     return replace(
-        pose, blinks=pose.blinks or t % BREATH == BLINK_AT, breathes=pose.breathes or (rests and _exhales(t))
+        pose, blinks=pose.blinks or t % BLINKS == BLINK_AT, breathes=pose.breathes or (rests and _second_half(t))
     )
 
 
 def _second_half(t: int) -> bool:
     return t % BEAT >= BEAT // 2
-
-
-def _exhales(t: int) -> bool:
-    return t % BREATH >= BREATH // 2
 
 
 def _stage(t: int) -> int:
