@@ -4,70 +4,77 @@ import pytest
 import torch
 from torch import Tensor
 
-from causvid_cli.sampling.copies import HERE, SHARES, SHIFTS, composed, pictures_of
-from causvid_cli.sampling.schedule import flow_from, x0_from
+from causvid_cli.sampling.copies import HERE, SHARES, SHIFTS, composed, input_of, pictures_of, what_was_there
+from causvid_cli.sampling.schedule import x0_from
 
 CHANNELS, PICTURES = 6, 3
-NEW = SHARES - 1
+BEFORE, NEW = SHARES - 2, SHARES - 1
 
 
-def output_of(before: Tensor, *wanted: int, logit: float = 1e4) -> Tensor:
+def output_of(*wanted: int, logit: float = 1e4) -> Tensor:
     """What a network returns that draws 7 and wants one share alone, for each picture or for all of them."""
-    shares = torch.zeros(len(before), len(wanted), SHARES, *before.shape[2:])
+    shares = torch.zeros(2, len(wanted), SHARES, 1, 5, 6)
     for picture, share in enumerate(wanted):
         shares[:, picture, share] = logit
-    return torch.cat([torch.full_like(before, 7.0), shares.flatten(1, 2)], dim=1)
+    return torch.cat([torch.full((2, CHANNELS, 1, 5, 6), 7.0), shares.flatten(1, 2)], dim=1)
 
 
 @pytest.fixture
-def before() -> Tensor:
+def last() -> Tensor:
     return torch.randn(2, CHANNELS, 1, 5, 6, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.fixture
+def was_there(last) -> Tensor:
+    return what_was_there(last, torch.full_like(last, 5.0))
+
+
 @pytest.mark.parametrize("share", range(len(SHIFTS)))
-def test_a_share_copies_a_cell_from_its_place_and_edges_go_on(before, share):
+def test_a_share_copies_a_cell_from_its_place_and_edges_go_on(last, was_there, share):
     down, right = SHIFTS[share]
-    x0 = composed(before, output_of(before, share))
+    x0 = composed(was_there, output_of(share))
     for row in range(5):
         for column in range(6):
             y, x = min(max(row + down, 0), 4), min(max(column + right, 0), 5)
-            assert torch.equal(x0[..., row, column], before[..., y, x])
+            assert torch.equal(x0[..., row, column], last[..., y, x])
 
 
-def test_each_picture_of_a_latent_frame_copies_itself(before):
+def test_each_picture_of_a_latent_frame_copies_itself(was_there):
     wanted = (HERE, NEW, 3)
-    x0 = composed(before, output_of(before, *wanted))
+    x0 = composed(was_there, output_of(*wanted))
     for picture, share in enumerate(wanted):
         own = slice(2 * picture, 2 * picture + 2)
-        assert torch.equal(x0[:, own], composed(before, output_of(before, share))[:, own])
+        assert torch.equal(x0[:, own], composed(was_there, output_of(share))[:, own])
 
 
-def test_what_stays_as_it_is_never_fades_and_the_last_share_is_new(before):
-    x0 = before
+def test_what_stays_as_it_is_never_fades_nor_does_what_comes_every_other_time(last, was_there):
+    x0 = was_there
     for _ in range(100):
-        x0 = composed(x0, output_of(before, HERE, HERE, HERE))
-    assert torch.equal(x0, before)
-    assert torch.equal(composed(before, output_of(before, NEW)), torch.full_like(before, 7.0))
+        x0 = what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last)
+    assert torch.equal(x0[:, :CHANNELS], last)
+    first, second = last, torch.full_like(last, 5.0)
+    for _ in range(100):
+        first, second = composed(what_was_there(first, second), output_of(BEFORE)), first
+    assert torch.equal(first, last)
+    assert torch.equal(composed(was_there, output_of(NEW)), torch.full_like(last, 7.0))
 
 
-def test_shares_sum_to_one_and_each_cell_has_its_own(before):
-    even = composed(before, output_of(before, HERE, logit=0.0))
-    parts = [composed(before, output_of(before, share)) for share in range(SHARES)]
+def test_shares_sum_to_one_and_each_cell_has_its_own(last, was_there):
+    even = composed(was_there, output_of(HERE, logit=0.0))
+    parts = [composed(was_there, output_of(share)) for share in range(SHARES)]
     assert torch.allclose(even, sum(parts) / SHARES, atol=1e-6)
-    output = output_of(before, HERE)
-    output[..., 2, 3] = output_of(before, NEW)[..., 2, 3]
-    x0 = composed(before, output)
-    assert (x0 != before).nonzero()[:, 3:].unique(dim=0).tolist() == [[2, 3]]
+    output = output_of(HERE)
+    output[..., 2, 3] = output_of(NEW)[..., 2, 3]
+    x0 = composed(was_there, output)
+    assert (x0 != last).nonzero()[:, 3:].unique(dim=0).tolist() == [[2, 3]]
 
 
-def test_what_a_network_means_by_it_is_a_clean_latent_at_any_level(before):
-    output, level = output_of(before, 1), torch.tensor([1.0, 0.5])
-    x0 = composed(before, output)
-    assert torch.equal(x0_from("copies", before, output, level), x0)
-    flow = flow_from("copies", before, output, level)
-    assert torch.allclose(before - level.view(-1, 1, 1, 1, 1) * flow, x0, atol=1e-6)
-    half = composed(before.to(torch.bfloat16), output.to(torch.bfloat16))
-    assert half.dtype == torch.bfloat16
+def test_what_a_network_means_by_it_is_a_clean_latent_at_any_level(last, was_there):
+    output = output_of(1)
+    assert torch.equal(x0_from("copies", was_there, output, torch.tensor([1.0, 0.5])), composed(was_there, output))
+    assert torch.equal(input_of("copies", was_there), last)
+    assert input_of("flow", was_there) is was_there
+    assert composed(was_there.to(torch.bfloat16), output.to(torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_how_many_pictures_have_shares_is_told_by_what_is_returned():

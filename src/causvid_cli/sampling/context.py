@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
+from causvid_cli.sampling.copies import what_was_there
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise
 
@@ -101,10 +103,14 @@ class Context:
         self._seen: list[Seen] = []
         self._start: Past = self.past
 
-    def last_frame(self, chunk: Chunk, step: int) -> Tensor:
-        """What was there last, for each frame of a chunk: x_t where a network copies it (`Noise`)."""
-        _, x0 = self.past[-1]
-        return x0[:, :, -1:].expand(-1, -1, chunk.frames, -1, -1)
+    def what_was_there(self, chunk: Chunk, step: int) -> Tensor:
+        """The x_t of each frame of a chunk, where a network copies what was there (`Noise`, `copies.py`).
+
+        Of a past of one latent frame, that one stands for the one before it.
+        """
+        frames = torch.cat([x0[:, :, -2:] for _, x0 in self.past[-2:]], dim=2)
+        before, last = frames[:, :, -2:][:, :, :1], frames[:, :, -1:]
+        return what_was_there(last, before).expand(-1, -1, chunk.frames, -1, -1)
 
     def restart(self, past: Past) -> None:
         """Empty the cache; `past` is what fills it next."""

@@ -10,6 +10,7 @@ from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
+from causvid_cli.sampling.copies import input_of
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 
@@ -79,7 +80,7 @@ def rollout(
     """
     writer = writer or CleanPasses(model)
     context = Context(writer, cache, prefix, merges=merge_clean_pass)
-    begin = context.last_frame if model.prediction == "copies" else noise
+    begin = context.what_was_there if model.prediction == "copies" else noise
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:
@@ -135,7 +136,7 @@ def _seen(
         return x0
 
     def first_step(merged: tuple[Chunk, Tensor]) -> None:
-        x_t = first_x_t(chunk, steps, noise, start)
+        x_t = input_of(model.prediction, first_x_t(chunk, steps, noise, start))
         model(x_t, steps[0].timestep, prompt, cache=cache, chunk=chunk, merged_clean_pass=merged)
 
     return Seen(chunk, prompt, latents, first_step)
@@ -194,16 +195,20 @@ def denoise_steps(
     x_t = first_x_t(chunk, steps, noise, start)
     for call, step in enumerate(steps):
         merged, keep = None if call else merged_clean_pass, keep_last_call and call + 1 == len(steps)
-        output = predict(model, x_t, step.timestep, prompt, cache, chunk, merged_clean_pass=merged, keep=keep)
+        fed = input_of(model.prediction, x_t)
+        output = predict(model, fed, step.timestep, prompt, cache, chunk, merged_clean_pass=merged, keep=keep)
         x0 = x0_from(model.prediction, x_t, output, step.sigma)
         yield x_t, x0
-        if call + 1 < len(steps):
+        if call + 1 < len(steps) and model.prediction != "copies":  # what was there stays
             x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
 
 
 def first_x_t(chunk: Chunk, steps: Sequence[Step], noise: Noise, start: Tensor | None) -> Tensor:
     """Return the x_t of the first step: noise at its level (at most 1), or `start` noised to it."""
-    return steps[0].sigma * noise(chunk, 0) if start is None else add_noise(start, noise(chunk, 0), steps[0].sigma)
+    drawn = noise(chunk, 0)
+    if start is None:
+        return steps[0].sigma * drawn
+    return add_noise(start.repeat(1, drawn.shape[1] // start.shape[1], 1, 1, 1), drawn, steps[0].sigma)
 
 
 def predict(

@@ -126,5 +126,5 @@ def x0_from(prediction: Prediction, x_t: Tensor, output: Tensor, sigma: float | 
 
 
 def flow_from(prediction: Prediction, x_t: Tensor, output: Tensor, sigma: float | Tensor) -> Tensor:
-    """Flow from what a network of this kind of prediction returned; sigma > 0."""
-    return output if prediction == "flow" else flow_from_x0(x_t, x0_from(prediction, x_t, output, sigma), sigma)
+    """Flow from what a network of this kind of prediction returned, but for copies, which have none; sigma > 0."""
+    return output if prediction == "flow" else flow_from_x0(x_t, output, sigma)

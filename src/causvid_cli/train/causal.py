@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from causvid_cli.sampling.copies import input_of
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
@@ -54,13 +55,13 @@ def train_causal(
         else:
             uniform = my_draw(rng.random, count, len(layout.chunks)).float()
             sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
-        network = denoiser.network
-        noise = layout.begun(network, standard_normal(rng, batch.x0), batch.x0)
-        x_t = add_noise(batch.x0, noise, sigma)
+        network, noise = denoiser.network, standard_normal(rng, batch.x0)
+        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0)
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
         prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)
-        output = network.forward_whole(x_t, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
+        fed = input_of(network.prediction, x_t)
+        output = network.forward_whole(fed, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
         return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
 
     trainer = Trainer(folder, denoiser, plan, setting)

@@ -12,6 +12,7 @@ from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
+from causvid_cli.sampling.copies import what_was_there
 from causvid_cli.sampling.schedule import Step, steps_of
 from causvid_cli.train.config import RolloutFacts
 from causvid_cli.train.dataset import Batch
@@ -80,16 +81,17 @@ class Layout:
         sizes = [chunk.frames for chunk in chunks]
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
-    def begun(self, network: CausalTransformer, noise: Tensor, x0: Tensor) -> Tensor:
-        """Return what chunks begin with instead of their noise [B, C, F, h, w], where a network predicts copies.
+    def begun(self, network: CausalTransformer, x_t: Tensor, x0: Tensor) -> Tensor:
+        """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
-        That is the last latent frame before each, of x0; the first chunk has none and keeps its noise.
+        That is what was there of x0 before each chunk (`copies.py`), [B, 2 C, F, h, w], and x_t twice before the first.
         """
         if network.prediction != "copies":
-            return noise
-        parts = [noise[:, :, : self.chunks[0].frames]]
+            return x_t
+        parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, 2, 1, 1, 1)]
         for chunk in self.chunks[1:]:
-            parts.append(x0[:, :, chunk.start_frame - 1 : chunk.start_frame].expand(-1, -1, chunk.frames, -1, -1))
+            last, before = (x0[:, :, max(0, chunk.start_frame - back)] for back in (1, 2))
+            parts.append(what_was_there(last, before).unsqueeze(2).expand(-1, -1, chunk.frames, -1, -1))
         return torch.cat(parts, dim=2)
 
     def per_frame(self, per_chunk: Tensor) -> Tensor:

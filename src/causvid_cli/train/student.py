@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.errors import UsageError
+from causvid_cli.sampling.copies import input_of
 from causvid_cli.sampling.rollout import Opening, rollout
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
@@ -103,10 +104,11 @@ class Regression:
         given = -(-kind // self.facts.chunk_frames) if kind else 0 if opening else own
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=opening, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
-        noise = layout.begun(network, standard_normal(rng, batch.x0), past)
-        x_t = add_noise(batch.x0, noise, self.levels[pick])
+        x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
+        x_t = layout.begun(network, x_t, past)
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
-        output = network.forward_whole(x_t, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
+        fed = input_of(network.prediction, x_t)
+        output = network.forward_whole(fed, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
         return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
 
     def on_pairs(self, rng: np.random.Generator, pairs: "OdePairs") -> Tensor:
