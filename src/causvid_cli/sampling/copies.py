@@ -22,7 +22,7 @@ SHARP = 4.0
 
 
 def what_was_there(last: Tensor, before: Tensor) -> Tensor:
-    """Return the x_t of a network that predicts copies, [B, 2 C, ...]: the last latent frame, then the one before it."""
+    """Return what is x_t where a network predicts copies [B, 2 C, ...]: the last latent frame, then the one before."""
     return torch.cat([last, before], dim=1)
 
 
