@@ -156,11 +156,12 @@ class Reference:
         for row, column in product(range(side), range(side)):
             new, logits = output[..., row, column].split([channels, output.shape[1] - channels], dim=1)
             beside = [(row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
-            copies = [(row, column), *beside, (row - 2, column), (row + 2, column)]
+            further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
+            copies = [(row, column), *beside, *further]
             parts = [x_t[..., min(max(y, 0), side - 1), min(max(x, 0), side - 1)] for y, x in copies]
             for picture in range(4):
                 own = slice(picture * channels // 4, (picture + 1) * channels // 4)
-                weights = (4 * logits[:, 9 * picture : 9 * picture + 9]).exp()
+                weights = (4 * logits[:, 11 * picture : 11 * picture + 11]).exp()
                 shares = weights / weights.sum(dim=1, keepdim=True)
                 all_parts = [*parts, self.before[..., row, column], new]
                 x0[:, own, ..., row, column] = sum(shares[:, [n]] * part[:, own] for n, part in enumerate(all_parts))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from causvid_cli.config import Prediction
 
-SHIFTS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-2, 0), (2, 0))
-"""Rows down and columns right of the cell that a copy comes from: who jumps is soon two cells higher."""
+SHIFTS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-2, 0), (2, 0), (0, -2), (0, 2))
+"""Rows down and columns right of the cell that a copy comes from: who jumps, or chases, is soon two cells further."""
 HERE = 0
 """Place of the copy from the cell itself."""
 SHARES = len(SHIFTS) + 2
