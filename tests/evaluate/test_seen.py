@@ -28,7 +28,7 @@ def test_a_natural_colour_is_asked_by_the_word_that_is_seen():
     ("changes", "start", "found"),
     [
         ({"action": "shrinks"}, 0, {"action": "shrinks", "size": UNSEEN, "speed": "normal"}),
-        ({"action": "shrinks"}, 4, {"action": UNSEEN, "size": UNSEEN, "speed": UNSEEN}),
+        ({"action": "shrinks"}, 6, {"action": UNSEEN, "size": UNSEEN, "speed": UNSEEN}),
         ({"action": "shrinks"}, 200, {"action": "stays still", "size": "small", "speed": UNSEEN}),
         ({"action": "grows", "size": "big"}, 200, {"action": "stays still", "size": "big"}),
         ({"action": "grows", "size": "small"}, 200, {"action": "stays still", "size": "big"}),
