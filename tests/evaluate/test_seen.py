@@ -8,12 +8,14 @@ from causvid_cli import storybook
 from causvid_cli.evaluate.prompts import sample_stories
 from causvid_cli.evaluate.seen import SHORT, UNSEEN, WINDOW, asked, asked_late
 from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, VOCABULARY, Story, show_photo, show_script
+from causvid_cli.storybook.motion import LEAD, lead
 
 DOG = Story("dog", "red", "meadow", "jumps", mirrored=False)
 
 
 def seen(story: Story, start: int = 0, frames: int = WINDOW, words=ALL_WORDS) -> dict:
     """The word of each slot, where it is one in all frames from `start` of what it does."""
+    start += lead(story)
     rows = asked(show_script([(0, story)]), range(start, start + frames), words)
     return {slot: row[0] if len(set(row)) == 1 else list(row) for slot, row in rows.items()}
 
@@ -66,6 +68,12 @@ def test_a_traveller_is_asked_which_way_it_faces():
     assert ways[0] == "moves right" and set(ways) == {"moves right", "moves left"}  # it turns at the edge
     wrapping = replace(DOG, action="moves right", edge="wraps")
     assert seen(wrapping, 0, 64)["action"] == "moves right"
+
+
+def test_who_stands_before_it_acts_is_seen_but_not_what_it_will_do():
+    rows = asked(show_script([(0, DOG)]), range(WINDOW), ALL_WORDS)
+    assert rows["subject"] == ["dog"] * WINDOW
+    assert rows["action"] == [UNSEEN] * LEAD + ["jumps"] * (WINDOW - LEAD)
 
 
 def test_few_frames_tell_no_motion():

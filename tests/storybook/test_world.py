@@ -29,7 +29,7 @@ from causvid_cli.storybook import (
     sketches,
 )
 from causvid_cli.storybook.cast import RUNS, cast, half_width
-from causvid_cli.storybook.motion import BEAT, CELL, TRAVELS
+from causvid_cli.storybook.motion import BEAT, CELL, LEAD, TRAVELS
 from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
@@ -154,26 +154,27 @@ def test_a_new_story_begins_where_the_one_before_has_left_off_even_after_a_turn(
 
 
 @pytest.mark.parametrize("action", VOCABULARY.actions)
-def test_what_is_told_begins_at_once_in_a_new_video_and_in_one_that_goes_on(action: str) -> None:
+def test_a_video_begins_with_who_it_is_about_standing_there_and_goes_on_at_once(action: str) -> None:
     story = replace(DOG, action=action, target="cat" if action == "turns into" else None)
-    _, mask = render_indices(story, length=8, seed=0)
-    assert {actor.pose.faces_left for actor in cast(story, 0, 32)} == {action == "moves left"}
+    _, mask = render_indices(story, length=LEAD + 8, seed=0)
+    assert (mask[:LEAD] == mask[0]).all()
+    assert {actor.pose.faces_left for actor in cast(story, -1, 32)} == {action == "moves left"}
     if action in ("moves right", "moves left", "jumps", "spins"):
-        assert (mask[1] != mask[0]).any()
+        assert (mask[LEAD + 1] != mask[0]).any()
         _, later = render_script(
             [(0, replace(story, action="stays still", target=None)), (8, story)], length=12, seed=0
         )
         assert (later[9] != later[8]).any()
         entering = replace(story, subject="lion")
         _, new = render_script([(0, replace(DOG, action="moves right")), (16, entering)], length=24, seed=0)
-        assert (new[17] != new[16]).any()
+        assert (new[16 : 16 + LEAD] == new[16]).all() and (new[16 + LEAD + 1] != new[16]).any()
 
 
 def test_the_camera_pans_on_and_stays_where_it_is_when_the_story_changes() -> None:
     bare = Story(None, "natural", "mountain", "stays still", camera="pan right", mirrored=False)
-    frames, _ = render_script([(0, bare), (16, replace(bare, camera="still"))], length=24, seed=0)
+    frames, _ = render_script([(0, bare), (16 + LEAD, replace(bare, camera="still"))], length=24 + LEAD, seed=0)
     scene = scene_frames("mountain", "day", False)
-    for number, gone in ((0, 0), (8, 16), (16, 32), (23, 32)):
+    for number, gone in ((LEAD, 0), (8 + LEAD, 16), (16 + LEAD, 32), (23 + LEAD, 32)):
         assert (frames[number][:, : SIZE - gone] == scene[number % 8][:, gone:]).all()
     closer = replace(bare, camera="zoom in")
     assert (drawn(closer, 1) == scene[0]).all() and (drawn(closer, 60)[-1] != scene[59 % 8]).any()
@@ -263,7 +264,7 @@ def test_what_the_larger_world_does_stays_on_the_grid_of_cells_and_comes_again()
     rng = np.random.default_rng(1)
     words = {**ALL_WORDS, "speed": (), "camera": ()}
     for story in (sample_story(rng, words) for _ in range(400)):
-        frames = [cast(story, t, 32) for t in range(120)]
+        frames = [cast(story, t, 32) for t in range(-LEAD, 120)]
         poses = [actor.pose for frame in frames for actor in frame]
         assert {pose.scale_step for pose in poses} <= {20, 30, 40, 50}
         assert all(pose.rise % CELL == 0 for pose in poses)
@@ -275,5 +276,5 @@ def test_what_the_larger_world_does_stays_on_the_grid_of_cells_and_comes_again()
                 for frame in frames[40 : 40 + 3 * BEAT : BEAT]
             ]
             assert awake[0] == awake[1] == awake[2]  # but for breath and blinking, one latent frame is the next
-        starts = [pose.x for t in range(0, 120, BEAT) for pose in (actor.pose for actor in frames[t])]
+        starts = [pose.x for t in range(0, 120, LEAD) for pose in (actor.pose for actor in frames[t])]
         assert all(x % CELL == 0 for x in starts)

@@ -14,6 +14,7 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.schedule import add_noise, flow_from_x0, steps_of
 from causvid_cli.storybook import Story
+from causvid_cli.storybook.motion import LEAD
 from causvid_cli.storybook.story import WHERE, WHO
 from causvid_cli.train import prepare as preparation
 from causvid_cli.train import story_clips
@@ -147,7 +148,7 @@ def test_stories_that_are_held_out_never_reach_training():
 
 def test_a_changed_story_keeps_what_is_seen_not_what_was_or_will_be():
     rng, story = np.random.default_rng(0), Story("car", "red", "snow", "turns into", "swan")
-    for at, seen in ((0, "car"), (13, "car"), (14, "swan"), (99, "swan")):
+    for at, seen in ((0, "car"), (13 + LEAD, "car"), (14 + LEAD, "swan"), (99, "swan")):
         only = {"action": 1.0}
         changed = [story_clips.changed_story(story, rng, at=at, changes=only) for _ in range(20)]
         assert {(other.subject, other.colour, other.scene) for other in changed} == {(seen, "red", "snow")}

@@ -53,9 +53,13 @@ class Actor:
 
 
 def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, ...]:
-    """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene."""
+    """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene.
+
+    Before frame 0 they stand as they will begin: who is going to walk left looks there.
+    """
     if story.subject is None:
         return ()
+    t = max(0, t)
     if not is_in_larger_world(story):
         return (_actor(story, pose_at(story, t, column)),)
     if story.other is not None:

@@ -49,6 +49,8 @@ LANDING = (16, 16, 16, 16, 8, 8, 8, 8)
 """Height of a landing, until it stands."""
 SINK = 8
 """Rows of a swimmer that are under water."""
+LEAD = 4
+"""What acts stands for so long first: a video's first chunk shows who it is about, the others have seen it."""
 ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
 BEAT = 4
@@ -256,6 +258,11 @@ def clock(story: Story, t: int) -> int:
     return {"slowly": t // 2, "fast": 2 * t}.get(story.speed, t)
 
 
+def lead(story: Story) -> int:
+    """Frames at the beginning of a video in which a story's actors just stand there."""
+    return LEAD if is_in_larger_world(story) else 0
+
+
 def is_in_larger_world(story: Story) -> bool:
     """Whether a story is drawn as the larger world is, not as that of the first packs."""
     return story.edge != "wraps"
@@ -272,7 +279,7 @@ def is_over_at(story: Story) -> int | None:
 
 def zoom_at(story: Story, t: int) -> float:
     """How much larger than usual the camera shows a story at frame t."""
-    done = min(t // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
+    done = min(max(0, t) // ZOOM_HOLD * ZOOM_HOLD, ZOOM_FRAMES) / ZOOM_FRAMES
     return 1 + (ZOOMED - 1) * {"zoom in": done, "zoom out": 1 - done}.get(story.camera, 0)
 
 

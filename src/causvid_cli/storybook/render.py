@@ -11,7 +11,7 @@ import numpy as np
 
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
 from .cast import Actor, begins, cast, half_width, on_cells
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, is_in_larger_world, pose_at, zoom_at
+from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, is_in_larger_world, lead, pose_at, zoom_at
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENES, SIZE, SQUARE, Frame
@@ -41,13 +41,15 @@ class Shown:
     story: Story
     column: int
     pan: int
+    wait: int = 0
+    """Frames after the first in which nothing happens yet."""
 
     def t(self, number: int) -> int:
-        """The frame of the story's action that a frame of the video shows."""
-        return number - self.first
+        """The frame of the story's action that a frame of the video shows; it is negative before the action."""
+        return number - self.first - self.wait
 
     def pan_at(self, t: int) -> int:
-        return self.pan + t * {"pan right": PAN, "pan left": -PAN}.get(self.story.camera, 0)
+        return self.pan + max(0, t) * {"pan right": PAN, "pan left": -PAN}.get(self.story.camera, 0)
 
 
 def render_indices(
@@ -105,7 +107,7 @@ def show_script(
         if shown and first not in cuts:
             shown.append(_after(shown[-1], first, story, size))
         else:
-            shown.append(Shown(first, story, begins(story, size.width), 0))
+            shown.append(Shown(first, story, begins(story, size.width), 0, lead(story)))
     return tuple(shown)
 
 
@@ -116,12 +118,12 @@ def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = 
 
 
 def _after(before: Shown, first: int, story: Story, size: Frame) -> Shown:
-    """A story that begins, with frame `first`, where the one before it has left off."""
+    """A story that begins, with frame `first`, where the one before it has left off; who is new stands first."""
     t = before.t(first)
-    column = _column(before, t, size)
-    if story.subject != shown_subject(before.story, t) and is_in_larger_world(story):
+    column, wait = _column(before, t, size), 0
+    if story.subject != _subject_at(before.story, t) and (wait := lead(story)):
         column = round(column / ENTRY) * ENTRY
-    return Shown(first, story, column, before.pan_at(t))
+    return Shown(first, story, column, before.pan_at(t), wait)
 
 
 def render_shown(
@@ -145,7 +147,7 @@ def render_shown(
 def _column(shown: Shown, t: int, size: Frame) -> int:
     """The column where a story's subject stands; it is where the next story begins."""
     actors = [actor for actor in cast(shown.story, t, shown.column, size.width) if actor.subject != shown.story.other]
-    middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, t, shown.column).x
+    middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, max(0, t), shown.column).x
     return middle % size.width
 
 
@@ -176,7 +178,12 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
 
 def shown_subject(story: Story, frame: int) -> str | None:
     """The subject that is seen in one frame of a story's video: what turns into something is that from then on."""
-    is_target = story.target is not None and pose_at(story, frame, CENTRE).is_target
+    return _subject_at(story, frame - lead(story))
+
+
+def _subject_at(story: Story, t: int) -> str | None:
+    """The subject that is seen in frame t of a story's action."""
+    is_target = story.target is not None and pose_at(story, max(0, t), CENTRE).is_target
     return story.target if is_target else story.subject
 
 
