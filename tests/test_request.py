@@ -52,6 +52,13 @@ def test_a_model_that_is_not_enlarged_takes_any_multiple_of_16():
         check_size((830, 480), facts)
 
 
+def test_a_model_that_copies_what_was_there_takes_one_step():
+    facts = tiny_facts(prediction="copies", opening_network="opening", steps=(1000.0,), first_steps=(1000.0, 500.0))
+    assert check_steps(None, facts) == check_steps(1, facts) == 1
+    with pytest.raises(UsageError, match="--steps 4: tiny copies what was there in one step; leave it out"):
+        check_steps(4, facts)
+
+
 def test_seeds_have_63_bits():
     assert check_seed(0) == 0
     assert check_seed(LARGEST_SEED) == 2**63 - 1

@@ -146,6 +146,7 @@ class PackFacts:
             self._need("context", self.opening_network is None, "sees last calls, which all are of one network")
         if self.prediction == "copies":
             self._need("prediction", self.opening_network is not None, "needs an opening_network to copy from")
+            self._need("steps", len(self.steps) == 1, "must be one where what was there is copied")
         for name, size in self.sizes.items():
             self._need(f"sizes.{name}", all(1 <= number <= 4096 for number in size), "must be sides and an enlargement")
         self._need("native_frames", self.native_frames is None or self.native_frames >= 1, "must be 1 or more")

@@ -164,6 +164,8 @@ def check_steps(steps: int | None, facts: PackFacts) -> int:
         return len(facts.steps)
     if not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"--steps {steps}: must be 1 to {MOST_STEPS}; {facts.name} was made for {len(facts.steps)}")
+    if steps != 1 and facts.prediction == "copies":
+        raise UsageError(f"--steps {steps}: {facts.name} copies what was there in one step; leave it out")
     return steps
 
 

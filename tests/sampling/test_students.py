@@ -180,13 +180,11 @@ class Reference:
             steps = self.schedule[min(index, len(self.schedule) - 1)]
             x_t = steps[0][1] * self.begin(stream, chunk, 0)
             for number, (timestep, sigma) in enumerate(steps):
-                output = self.call(x_t, timestep, first)
-                x0, output_is_copies = self.x0(x_t, sigma, output), output.shape[1] > x_t.shape[1]
+                x0 = self.x0(x_t, sigma, self.call(x_t, timestep, first))
                 last_x_t = x_t
                 if number + 1 < len(steps):
                     later = steps[number + 1][1]
-                    noised = (1 - later) * x0 + later * stream._noise(chunk, number + 1)
-                    x_t = x_t if output_is_copies else noised
+                    x_t = (1 - later) * x0 + later * stream._noise(chunk, number + 1)
             noisy = facts.context == "last_call" and first > 0
             self.rows.append((first, last_x_t, timestep) if noisy else (first, x0, facts.context_noise))
             made.append(x0)
@@ -199,6 +197,7 @@ class Reference:
 FACTS: dict[str, object] = {"steps": (1000.0, 500.0), "shift": 1.0, "warp_steps": False, "sink_frames": 0}
 EXACT = [(1000 * float(t), float(t)) for t in (Fraction(1600, 1601), Fraction(15, 16), Fraction(5, 6), Fraction(5, 8))]
 TWO = [(1000.0, 1.0), (500.0, 0.5)]
+COPIES: dict[str, object] = {"opening_network": "opening", "prediction": "copies", "steps": (1000.0,)}
 FORMS: dict[str, tuple[dict[str, object], list[list[tuple[float, float]]]]] = {
     "fewer steps after the first chunk": (
         {"first_steps": tuple(t for t, _ in EXACT), "steps": (EXACT[0][0], EXACT[2][0])},
@@ -236,11 +235,11 @@ FORMS: dict[str, tuple[dict[str, object], list[list[tuple[float, float]]]]] = {
         [TWO[:1], TWO],
     ),
     "copies of what was there": (
-        {"opening_network": "opening", "prediction": "copies", "first_steps": (1000.0,), "window_frames": 3},
-        [TWO[:1], TWO],
+        {**COPIES, "first_steps": (1000.0, 500.0), "window_frames": 3},
+        [TWO, TWO[:1]],
     ),
     "copies of what was there, chunks of 2": (
-        {"opening_network": "opening", "prediction": "copies", "steps": (1000.0,), "chunk_frames": 2},
+        {**COPIES, "chunk_frames": 2},
         [TWO[:1]],
     ),
     "a network for each": (
@@ -353,9 +352,9 @@ def test_the_first_chunk_of_every_shot_takes_the_steps_that_its_network_has_lear
     assert taken == {0: 3, 1: 1, 2: 3, 3: 1}
 
 
-@pytest.mark.parametrize("prediction", ["flow", "copies"])
-def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path, prediction):
-    pipeline = opener(tmp_path / "pack", first_steps=(1000.0, 250.0), prediction=prediction)
+@pytest.mark.parametrize("form", [{}, COPIES])
+def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path, form):
+    pipeline = pack_of(tmp_path / "pack", **{"opening_network": "opening", "first_steps": (1000.0, 250.0), **form})
     prompts = (PROMPT, "a red car jumps in the snow", "a boat jumps on the sea", PROMPT)
     whole = shots(pipeline, *prompts)
     for known in (1, 3, 5, 6, 7, 11):
@@ -370,9 +369,9 @@ def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_t
     assert largest(told[0][:1], told[1][:1]) > 100 * LIMIT
 
 
-@pytest.mark.parametrize("prediction", ["flow", "copies"])
-def test_several_videos_of_shots_are_each_as_alone(tmp_path, prediction):
-    pipeline = opener(tmp_path / "pack", prediction=prediction)
+@pytest.mark.parametrize("form", [{}, COPIES])
+def test_several_videos_of_shots_are_each_as_alone(tmp_path, form):
+    pipeline = pack_of(tmp_path / "pack", **{"opening_network": "opening", **form})
     cues = [Cue(prompt=PROMPT), Cue(prompt="a boat jumps on the sea", start_chunk=2)]
     together = Together()
     streams = [pipeline.stream(cues, length="3s", seed=seed, together=together) for seed in (1, 2)]
@@ -525,6 +524,7 @@ def test_a_new_prompt_changes_later_chunks_only(tmp_path, form):
         ({"context": "last_call", "context_network": "second"}, "context: runs no clean pass"),
         ({"context": "last_call", "opening_network": "second"}, "context: sees last calls"),
         ({"prediction": "copies"}, "prediction: needs an opening_network"),
+        ({**COPIES, "steps": (1000.0, 500.0)}, "steps: must be one where what was there is copied"),
         ({"context_network": "../x"}, "context_network: must be the name of a folder"),
         ({"trained_frames": 0}, "trained_frames: must be 1 to 1,024"),
     ],

@@ -543,7 +543,7 @@ def test_a_stage_without_the_one_before_it_says_so(tmp_path):
 
 
 FROM_TRUTH = "[clips]\n[autoencoder]\nsteps = 5\n[causal]\nsteps = 5\nfew_steps = true\n"
-COPIES = '[network]\nprediction = "copies"\n'
+COPIES = '[network]\nprediction = "copies"\n[rollout]\nsteps = [1000.0]\n'
 OPENING_TABLE = "[opening]\nsteps = 5\n"
 STAGE_TABLES = "".join(f"[{stage}]\nsteps = 5\n" for stage in ("autoencoder", "teacher"))
 
@@ -590,6 +590,7 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
         ("[clips]\n" + STAGE_TABLES + OPENING_TABLE, r"clips.openings: missing; stage opening"),
+        (COPIES.partition("[r")[0] + FROM_TRUTH + OPENING_TABLE, r"rollout.steps: must be one"),
         (COPIES + FROM_TRUTH, r"\[opening\]: missing; a network that predicts copies makes no first chunk"),
         (COPIES + FROM_TRUTH + OPENING_TABLE + "[teacher]\nsteps = 5\n", r"\[teacher\]: sees nothing that was there"),
         (

@@ -199,7 +199,7 @@ def denoise_steps(
         output = predict(model, fed, step.timestep, prompt, cache, chunk, merged_clean_pass=merged, keep=keep)
         x0 = x0_from(model.prediction, x_t, output, step.sigma)
         yield x_t, x0
-        if call + 1 < len(steps) and model.prediction != "copies":  # what was there stays
+        if call + 1 < len(steps):
             x_t = add_noise(x0, noise(chunk, call + 1), steps[call + 1].sigma)
 
 

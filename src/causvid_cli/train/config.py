@@ -441,6 +441,8 @@ def _missing(config: TrainConfig) -> str:
             return "[opening]: missing; a network that predicts copies makes no first chunk"
         if odd := [name for name in ("pictures", "teacher") if getattr(config, name)]:
             return f"[{odd[0]}]: sees nothing that was there before, and network.prediction is copies of that"
+        if config.rollout is None or len(config.rollout.steps) != 1:
+            return "rollout.steps: must be one, as network.prediction is copies of what was there"
         if config.student and config.student.first_chunks:
             return "student.first_chunks: must be false, as a network that predicts copies makes no first chunk"
     if config.opening and not (config.clips and config.clips.openings):
