@@ -44,7 +44,7 @@ that were taught a noisy past want (Causal-rCM, arXiv 2606.25473): one call a ch
 and given ones always get a clean pass."""
 Prediction = Literal["flow", "x0", "copies"]
 """What a network returns: the flow (noise - x0), the clean latent itself, or which of what was there last are copied
-to it (`sampling/copies.py`): its x_t is then no noise, but that."""
+to it (`network/copies.py`): its x_t is then no noise, but that."""
 """What a network returns: noise - x0 (a rectified flow), or the clean latent itself."""
 
 

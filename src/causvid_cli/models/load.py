@@ -20,6 +20,7 @@ from causvid_cli.models.memory_terms import ELSEWHERE
 from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts, without_parts
 from causvid_cli.models.resolve import resolve_model
 from causvid_cli.network.attention import set_attention
+from causvid_cli.network.copies import SHARES, pictures_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.offload import offload_blocks
 from causvid_cli.network.quantize import quantize_network
@@ -30,7 +31,6 @@ from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
-from causvid_cli.sampling.copies import SHARES, pictures_of
 from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.storybook.story import CHANGE
 from causvid_cli.versions import __version__

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.copies import what_was_there
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
-from causvid_cli.sampling.copies import what_was_there
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise
 

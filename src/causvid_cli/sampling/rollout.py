@@ -7,10 +7,10 @@ from torch import Tensor
 
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.copies import input_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
-from causvid_cli.sampling.copies import input_of
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.config import Prediction
-from causvid_cli.sampling.copies import composed
+from causvid_cli.network.copies import composed
 
 TABLE_SIZE = 1000
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.sampling.copies import input_of
+from causvid_cli.network.copies import input_of
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from causvid_cli.errors import UsageError
 from causvid_cli.network.cache import PromptCache
+from causvid_cli.network.copies import HERE, SHARES
 from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.sampling.copies import HERE, SHARES
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.look_back import look_back
 from causvid_cli.train.prompt_table import PromptTable

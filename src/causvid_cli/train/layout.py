@@ -10,9 +10,9 @@ from torch import Tensor
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.network.cache import KVCache, PromptCache
+from causvid_cli.network.copies import what_was_there
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.sampling.copies import what_was_there
 from causvid_cli.sampling.schedule import Step, steps_of
 from causvid_cli.train.config import RolloutFacts
 from causvid_cli.train.dataset import Batch

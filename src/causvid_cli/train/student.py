@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.errors import UsageError
-from causvid_cli.sampling.copies import input_of
+from causvid_cli.network.copies import input_of
 from causvid_cli.sampling.rollout import Opening, rollout
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from causvid_cli.sampling.copies import HERE, SHARES, SHIFTS, composed, input_of, pictures_of, what_was_there
+from causvid_cli.network.copies import HERE, SHARES, SHIFTS, composed, input_of, pictures_of, what_was_there
 from causvid_cli.sampling.schedule import x0_from
 
 CHANNELS, PICTURES = 6, 3
