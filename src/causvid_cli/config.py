@@ -43,9 +43,8 @@ ContextForm = Literal["clean_pass", "last_call"]
 that were taught a noisy past want (Causal-rCM, arXiv 2606.25473): one call a chunk less. The first frames of a video
 and given ones always get a clean pass."""
 Prediction = Literal["flow", "x0", "copies"]
-"""What a network returns: the flow (noise - x0), the clean latent itself, or which of what was there last are copied
-to it (`network/copies.py`): its x_t is then no noise, but that."""
-"""What a network returns: noise - x0 (a rectified flow), or the clean latent itself."""
+"""What a network returns: noise - x0 (a rectified flow), the clean latent itself, or shares of what was there, which it
+copies (`network/copies.py`): its x_t is then that, and no noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
