@@ -25,6 +25,9 @@ def tiny_transformer(
     torch.manual_seed(seed)
     model = build_network(shape, latent_channels, pictures=pictures)
     torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.2)
+    if (moves := model.transformer.moves) is not None:
+        torch.nn.init.normal_(moves.weight, std=moves.weight[0, 0].numel() ** -0.5)
+        torch.nn.init.normal_(moves.bias, std=0.1)
     return model.eval().requires_grad_(False)
 
 

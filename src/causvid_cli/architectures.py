@@ -44,6 +44,7 @@ class TransformerConfig:
     rope_max_seq_len: Width = 1024
     pos_embed_seq_len: Width | None = None
     grid_embed_size: Annotated[int, Interval(ge=0, le=1024)] = 0
+    copied_channels: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Our own: see `network/layers.py`."""
 
 

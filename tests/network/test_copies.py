@@ -4,11 +4,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from causvid_cli.network.copies import HERE, SHARES, SHIFTS, composed, input_of, pictures_of, what_was_there
+from causvid_cli.network.copies import (
+    HERE,
+    MIRRORS,
+    MOVES,
+    PARTS,
+    RUNS,
+    SHARES,
+    SHIFTS,
+    Moves,
+    composed,
+    input_of,
+    pictures_of,
+)
 from causvid_cli.sampling.schedule import x0_from
 
 CHANNELS, PICTURES = 6, 3
 BEFORE, NEW = SHARES - 2, SHARES - 1
+FIRST_MOVE, FIRST_RUN = len(SHIFTS), len(SHIFTS) + len(MOVES)
+FIRST_MIRROR = FIRST_RUN + len(RUNS)
 
 
 def output_of(*wanted: int, logit: float = 1e4) -> Tensor:
@@ -25,8 +39,18 @@ def last() -> Tensor:
 
 
 @pytest.fixture
-def was_there(last) -> Tensor:
-    return what_was_there(last, torch.full_like(last, 5.0))
+def moves() -> Moves:
+    """Moves of pictures of two channels: by p pixels, cells times p; mirrored, their channels the other way round."""
+    found = Moves(CHANNELS // PICTURES)
+    for kernel, pixels in zip(found.weight, MOVES, strict=False):
+        kernel[:, :, 1, 1] = pixels * torch.eye(2)
+    found.weight[-1, :, :, 1, 1] = torch.eye(2).flip(0)
+    return found
+
+
+@pytest.fixture
+def was_there(last, moves) -> Tensor:
+    return moves.what_was_there(last, torch.full_like(last, 5.0))
 
 
 @pytest.mark.parametrize("share", range(len(SHIFTS)))
@@ -47,14 +71,40 @@ def test_each_picture_of_a_latent_frame_copies_itself(was_there):
         assert torch.equal(x0[:, own], composed(was_there, output_of(share))[:, own])
 
 
-def test_what_stays_as_it_is_never_fades_nor_does_what_comes_every_other_time(last, was_there):
+@pytest.mark.parametrize("share", range(len(MOVES) + len(RUNS)))
+def test_every_picture_can_be_the_first_one_moved_by_pixels(last, was_there, share):
+    pixels, right = (*((move, 0) for move in MOVES), *RUNS)[share]
+    first = last[:, :2].repeat(1, PICTURES, 1, 1, 1)
+    columns = (torch.arange(6) + right).clamp(0, 5)
+    x0 = composed(was_there, output_of(*[FIRST_MOVE + share] * PICTURES))
+    assert torch.allclose(x0, pixels * first[..., columns])
+
+
+@pytest.mark.parametrize("place", range(len(MIRRORS)))
+def test_each_picture_can_be_its_own_mirror_image_about_any_column_near(last, was_there, place):
+    columns = (torch.arange(6) + MIRRORS[place]).clamp(0, 5)
+    x0 = composed(was_there, output_of(*[FIRST_MIRROR + place] * PICTURES))
+    assert torch.equal(x0, last.unflatten(1, (PICTURES, 2)).flip(2).flatten(1, 2)[..., columns])
+
+
+def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
+    moves.weight.zero_()
+    moves.weight[0, 0, 1, 2, 0] = 3.0  # of the second channel, from the cell below on the left
+    moves.bias[0, 0] = 1.0
+    moved = moves.what_was_there(last, last)[:, 2 * CHANNELS :][:, :2]
+    rows, columns = (torch.arange(5) + 1).clamp(max=4), (torch.arange(6) - 1).clamp(min=0)
+    assert torch.allclose(moved[:, 0], 1 + 3 * last[:, 1][..., rows, :][..., columns])
+    assert not moved[:, 1].any()
+
+
+def test_what_stays_as_it_is_never_fades_nor_does_what_comes_every_other_time(last, was_there, moves):
     x0 = was_there
     for _ in range(100):
-        x0 = what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last)
+        x0 = moves.what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last)
     assert torch.equal(x0[:, :CHANNELS], last)
     first, second = last, torch.full_like(last, 5.0)
     for _ in range(100):
-        first, second = composed(what_was_there(first, second), output_of(BEFORE)), first
+        first, second = composed(moves.what_was_there(first, second), output_of(BEFORE)), first
     assert torch.equal(first, last)
     assert torch.equal(composed(was_there, output_of(NEW)), torch.full_like(last, 7.0))
 
@@ -73,6 +123,7 @@ def test_what_a_network_means_by_it_is_a_clean_latent_at_any_level(last, was_the
     output = output_of(1)
     assert torch.equal(x0_from("copies", was_there, output, torch.tensor([1.0, 0.5])), composed(was_there, output))
     assert torch.equal(input_of("copies", was_there), last)
+    assert was_there.shape[1] == PARTS * CHANNELS
     assert input_of("flow", was_there) is was_there
     assert composed(was_there.to(torch.bfloat16), output.to(torch.bfloat16)).dtype == torch.bfloat16
 

@@ -157,15 +157,33 @@ class Reference:
             new, logits = output[..., row, column].split([channels, output.shape[1] - channels], dim=1)
             beside = [(row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
             further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
-            copies = [(row, column), *beside, *further]
-            parts = [x_t[..., min(max(y, 0), side - 1), min(max(x, 0), side - 1)] for y, x in copies]
             for picture in range(4):
-                own = slice(picture * channels // 4, (picture + 1) * channels // 4)
-                weights = (4 * logits[:, 11 * picture : 11 * picture + 11]).exp()
+                own, first = slice(picture * channels // 4, (picture + 1) * channels // 4), slice(0, channels // 4)
+                parts = [self.cell(x_t[:, own], y, x) for y, x in [(row, column), *beside, *further]]
+                parts += [
+                    self.moved(x_t[:, first], move, row, column) for move in range(6)
+                ]  # 6, 4, 2 left, as many right
+                parts += [self.moved(x_t[:, first], 4, row, column - 1), self.moved(x_t[:, first], 1, row, column + 1)]
+                parts += [self.moved(x_t[:, own], 6, row, column + right) for right in range(-4, 5)]  # mirrored
+                parts += [self.before[:, own, ..., row, column], new[:, own]]
+                weights = (4 * logits[:, 28 * picture : 28 * picture + 28]).exp()
                 shares = weights / weights.sum(dim=1, keepdim=True)
-                all_parts = [*parts, self.before[..., row, column], new]
-                x0[:, own, ..., row, column] = sum(shares[:, [n]] * part[:, own] for n, part in enumerate(all_parts))
+                x0[:, own, ..., row, column] = sum(shares[:, [n]] * part for n, part in enumerate(parts))
         return x0
+
+    def cell(self, frames: Tensor, row: int, column: int) -> Tensor:
+        """One cell of frames [1, c, f, h, w]; beyond an edge the outermost."""
+        rows, columns = frames.shape[-2:]
+        return frames[..., min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)]
+
+    def moved(self, frames: Tensor, move: int, row: int, column: int) -> Tensor:
+        """One cell of frames through a kernel of the network's: of a column beyond an edge, that of the outermost."""
+        moves, column = self.pipeline.model.transformer.moves, min(max(column, 0), frames.shape[-1] - 1)
+        out = moves.bias[move].view(1, -1, 1).clone()
+        for down, right in product(range(3), range(3)):
+            around = self.cell(frames, row + down - 1, column + right - 1)
+            out = out + torch.einsum("oc,bcf->bof", moves.weight[move, :, :, down, right], around)
+        return out
 
     def latents(self, count: int, given: Tensor | None = None) -> list[Tensor]:
         """Clean latents of so many chunks, after a given one that is seen as it is."""

@@ -35,6 +35,7 @@ from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import take_chunks
 from causvid_cli.network.backbone import attention
+from causvid_cli.network.copies import PARTS
 from causvid_cli.pipeline import load
 from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
@@ -301,11 +302,14 @@ def test_chunks_of_copies_begin_with_what_was_there_last(chunk_frames):
     noise, x0 = torch.randn(2, 2, CHANNELS, FRAMES, CELLS, CELLS)
     shape = small_denoiser().network
     assert layout.begun(shape, noise, x0) is noise
-    begun = layout.begun(small_denoiser(prediction="copies").network, noise, x0)
-    assert torch.equal(begun[:, :, :chunk_frames], torch.cat([noise, noise], dim=1)[:, :, :chunk_frames])
+    network = small_denoiser(prediction="copies").network
+    torch.nn.init.normal_(network.transformer.moves.weight)
+    begun = layout.begun(network, noise, x0)
+    assert torch.equal(begun[:, :, :chunk_frames], torch.cat([noise] * PARTS, dim=1)[:, :, :chunk_frames])
     for frame in range(chunk_frames, FRAMES):
         last = frame // chunk_frames * chunk_frames - 1
-        assert torch.equal(begun[:, :, frame], torch.cat([x0[:, :, last], x0[:, :, max(0, last - 1)]], dim=1))
+        last, before = (x0[:, :, max(0, place)].unsqueeze(2) for place in (last, last - 1))
+        assert torch.equal(begun[:, :, [frame]], network.what_was_there(last, before))
 
 
 def test_what_stands_is_right_before_anything_is_learnt_and_what_moves_is_learnt_by_heart(tmp_path):

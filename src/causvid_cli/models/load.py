@@ -164,9 +164,11 @@ def check_fit_together(
     width = text.text.embed.embedding_dim if isinstance(text, StoryTextEncoder) else networks[0].config.text_dim
     for part, network in zip(facts.networks, networks, strict=True):
         pictures = pictures_of(channels, network.config.out_channels) or 1
-        returned = channels + (pictures * SHARES if facts.prediction_of(part) == "copies" else 0)
-        for key, wanted in {"in_channels": channels, "out_channels": returned, "text_dim": width}.items():
-            if (found := network.config[key]) != wanted:
+        copies = facts.prediction_of(part) == "copies"
+        fits = {"in_channels": channels, "out_channels": channels + copies * pictures * SHARES, "text_dim": width}
+        fits["copied_channels"] = copies * channels // pictures
+        for key, wanted in fits.items():
+            if (found := network.config.get(key, 0)) != wanted:
                 whose = "text encoder" if key == "text_dim" else "codec"
                 raise ModelError(f"{facts.name} {part}: {key} {found} instead of the {wanted} of its {whose}")
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causvid_cli.errors import ModelError, UsageError
+from causvid_cli.network.copies import Moves
 
 
 class Config(dict[str, Any]):
@@ -30,8 +31,8 @@ class WanTransformer3DModel(nn.Module):
     """Patch embedding, condition embedder, blocks, last norm and projection; text to video only.
 
     `config` holds the arguments. grid_embed_size: how many rows and columns of patches have learned vectors
-    (`placed`); 0: none, as Wan. gradient_checkpointing: whether blocks are computed again for the backward
-    pass.
+    (`placed`); 0: none, as Wan. copied_channels: of one picture's cells, where it predicts copies (`copies.Moves`); 0:
+    it does not. gradient_checkpointing: whether blocks are computed again for the backward pass.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class WanTransformer3DModel(nn.Module):
         cross_attn_norm: bool = True,
         eps: float = 1e-6,
         grid_embed_size: int = 0,
+        copied_channels: int = 0,
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
@@ -64,7 +66,9 @@ class WanTransformer3DModel(nn.Module):
             num_layers=num_layers,
             cross_attn_norm=cross_attn_norm,
             eps=eps,
-            **({"grid_embed_size": grid_embed_size} if grid_embed_size else {}),  # Wan has none, nor says so
+            # Wan has none, nor says so
+            **({"grid_embed_size": grid_embed_size} if grid_embed_size else {}),
+            **({"copied_channels": copied_channels} if copied_channels else {}),
         )
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
         self.condition_embedder = ConditionEmbedder(dim, freq_dim=freq_dim, text_dim=text_dim)
@@ -77,6 +81,7 @@ class WanTransformer3DModel(nn.Module):
         self.scale_shift_table = nn.Parameter(random_rows(2, dim))
         if grid_embed_size:
             self.grid_embed = nn.Parameter(0.5 * torch.randn(2, grid_embed_size, dim))
+        self.moves = Moves(copied_channels) if copied_channels else None
         self.gradient_checkpointing = False
 
     @classmethod

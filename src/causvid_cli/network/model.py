@@ -141,6 +141,12 @@ class CausalTransformer(nn.Module):
             dtype=weight.dtype,
         )
 
+    def what_was_there(self, last: Tensor, before: Tensor) -> Tensor:
+        """What is x_t [B, PARTS * C, F, h, w] where it predicts copies, of two latent frames [B, C, F, h, w]."""
+        moves = self.transformer.moves
+        assert moves is not None, "a network that predicts no copies"
+        return moves.what_was_there(last, before)
+
     def forward(
         self,
         x_t: Tensor,

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import what_was_there
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.noise import Noise
@@ -103,14 +102,10 @@ class Context:
         self._seen: list[Seen] = []
         self._start: Past = self.past
 
-    def what_was_there(self, chunk: Chunk, step: int) -> Tensor:
-        """The x_t of each frame of a chunk, where a network copies what was there (`Noise`, `copies.py`).
-
-        Of a past of one latent frame, that one stands for the one before it.
-        """
+    def last_two(self) -> tuple[Tensor, Tensor]:
+        """The last latent frame and the one before it, each [B, C, 1, h, w]; an only one stands for both."""
         frames = torch.cat([x0[:, :, -2:] for _, x0 in self.past[-2:]], dim=2)
-        before, last = frames[:, :, -2:][:, :, :1], frames[:, :, -1:]
-        return what_was_there(last, before).expand(-1, -1, chunk.frames, -1, -1)
+        return frames[:, :, -1:], frames[:, :, -2:][:, :, :1]
 
     def restart(self, past: Past) -> None:
         """Empty the cache; `past` is what fills it next."""

@@ -80,7 +80,11 @@ def rollout(
     """
     writer = writer or CleanPasses(model)
     context = Context(writer, cache, prefix, merges=merge_clean_pass)
-    begin = context.what_was_there if model.prediction == "copies" else noise
+
+    def what_was_there(chunk: Chunk, _: int) -> Tensor:
+        return model.what_was_there(*context.last_two()).expand(-1, -1, chunk.frames, -1, -1)
+
+    begin = what_was_there if model.prediction == "copies" else noise
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:

@@ -13,7 +13,7 @@ from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.look_back import look_back
 from causvid_cli.train.prompt_table import PromptTable
 
-STAYS = 0.75
+STAYS = 1.0
 """Logit of what stays as it is, as a network begins."""
 
 
@@ -35,6 +35,7 @@ def build_network(shape: NetworkConfig, latent_channels: int, *, pictures: int =
         ffn_dim=shape.ffn_dim,
         num_layers=shape.layers,
         grid_embed_size=shape.grid_embed_size,
+        copied_channels=latent_channels // pictures if shares else 0,
     )
     look_back(net)
     nn.init.zeros_(net.proj_out.weight)

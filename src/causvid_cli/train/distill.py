@@ -27,13 +27,14 @@ from causvid_cli.train.dmd import Matching, train_dmd
 from causvid_cli.train.eval_stage import clips_of, evaluate
 from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import load_judge, train_judge
+from causvid_cli.train.moves import measure_moves
 from causvid_cli.train.ode import OdePairs, make_ode_pairs, pairs_shard
 from causvid_cli.train.opening import train_opening
 from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
 from causvid_cli.train.resume import check_same_run, finished
-from causvid_cli.train.run import OPENING, PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, TrainingRun
+from causvid_cli.train.run import MOVES_FILE, OPENING, PROMPT_ROWS, STUDENT_STAGES, TEACHER_STAGES, TrainingRun
 from causvid_cli.train.sample_sheets import Samples, student_samples, teacher_samples
 from causvid_cli.train.shards import save_shard
 from causvid_cli.train.student import Regression, train_student
@@ -210,6 +211,10 @@ class Distillation(TrainingRun):
             save_shard({"rows": rows}, self.latents / PROMPT_ROWS)
         if not self.has_clips:
             return
+        if self.base is None and self.config.network.prediction == "copies":
+            assert isinstance(self.codec, PixelCodec)
+            moves = measure_moves(self.codec, self.seen_words, seed=self.config.seed)
+            save_shard(moves.state_dict(), self.latents / MOVES_FILE)
         prepare(
             self.latents,
             self.codec,

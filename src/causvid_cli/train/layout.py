@@ -10,7 +10,7 @@ from torch import Tensor
 from causvid_cli.errors import UsageError
 from causvid_cli.geometry import Chunk, take_chunks
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import what_was_there
+from causvid_cli.network.copies import PARTS
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.sampling.schedule import Step, steps_of
@@ -84,14 +84,15 @@ class Layout:
     def begun(self, network: CausalTransformer, x_t: Tensor, x0: Tensor) -> Tensor:
         """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
-        That is what was there of x0 before each chunk (`copies.py`), [B, 2 C, F, h, w], and x_t twice before the first.
+        That is what was there of x0 before each chunk (`copies.py`), [B, PARTS * C, F, h, w], and before the first x_t,
+        again and again.
         """
         if network.prediction != "copies":
             return x_t
-        parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, 2, 1, 1, 1)]
+        parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
         for chunk in self.chunks[1:]:
-            last, before = (x0[:, :, max(0, chunk.start_frame - back)] for back in (1, 2))
-            parts.append(what_was_there(last, before).unsqueeze(2).expand(-1, -1, chunk.frames, -1, -1))
+            last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
+            parts.append(network.what_was_there(last, before).expand(-1, -1, chunk.frames, -1, -1))
         return torch.cat(parts, dim=2)
 
     def per_frame(self, per_chunk: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ LEAVES = {
 """Where in a run's folder the others find what a stage has made; for the others: STAGE/checkpoint."""
 PROMPT_ROWS = "rows.safetensors"
 """In the folder of prepared clips: the prompts of `data.prompts`."""
+MOVES_FILE = "moves.safetensors"
+"""In the folder of prepared clips: how latents move, where a network copies what was there (`train/moves.py`)."""
 TEACHER_STAGES = ("pictures", "teacher")
 OPENING = "opening"
 """The stage that trains a network for first chunks, and that network's folder in a pack."""
@@ -320,6 +322,8 @@ class TrainingRun:
         if start is None:
             pictures = self.codec.stack if isinstance(self.codec, PixelCodec) else 1
             network = build_network(shape or self.config.network, self.codec.facts.latent_channels, pictures=pictures)
+            if network.transformer.moves is not None:
+                network.transformer.moves.load_state_dict(load_shard(self.latents / MOVES_FILE))
         else:
             network = start
         return self._as_left(Denoiser(network, text), stages)
