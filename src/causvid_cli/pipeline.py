@@ -56,6 +56,7 @@ from causvid_cli.request import (
     DEFAULT_MODEL,
     LOADING,
     Loading,
+    check_source,
 )
 from causvid_cli.sampling.context import CleanPasses, ContextWriter, LastCalls, StepsOf
 from causvid_cli.sampling.krea import Recomputed
@@ -427,6 +428,8 @@ class Pipeline:
         options = replace(options, **changes)
         plan = self.plan(options, prefix_frames=0 if given is None else len(given), shows_given=shows_given)
         cues = [Cue(prompt=prompt)] if isinstance(prompt, str) else prompt
+        if source is not None:
+            check_source(self.facts)
         if given is not None:
             check_frames(given, height=plan.geometry.height, width=plan.geometry.width, facts=self.codec.facts)
         return Stream(

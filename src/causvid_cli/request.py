@@ -209,6 +209,15 @@ def check_endless(frames: int | None, facts: PackFacts) -> None:
         raise UsageError(f"--length {ENDLESS}: {facts.name} looks back on all that it made; try a length such as 60s")
 
 
+def check_source(facts: PackFacts) -> None:
+    """Raise UsageError where a model cannot begin from another video's latents: its x_t is its own past."""
+    if facts.prediction == "copies":
+        raise UsageError(
+            f"{facts.name} copies what it has made before, and cannot follow a clip; restyle it with another model "
+            "(-m), or go on from its end with extend"
+        )
+
+
 def check_strength(strength: float) -> float:
     if not 0 < strength <= 1:
         raise UsageError(

@@ -21,6 +21,7 @@ from tiny import tiny_pack
 
 from causvid_cli import pipeline
 from causvid_cli.cli import generate
+from causvid_cli.errors import UsageError
 from causvid_cli.media.clips import open_clip
 from causvid_cli.media.probe import read_info
 from causvid_cli.models import packs
@@ -542,6 +543,16 @@ def test_restyle_changes_more_with_more_strength():
 def test_a_strength_that_is_none_is_refused(strength, tiny, clip):
     complaint = f"--strength {strength}: must be more than 0 and at most 1"
     fails(run("restyle", clip, PROMPT, "-m", tiny, "--strength", strength), 2, complaint)
+
+
+def test_a_model_that_copies_its_own_past_cannot_follow_a_clip(tmp_path, clip):
+    facts = {"prediction": "copies", "opening_network": "opening", "steps": (1000.0,)}
+    pack = tiny_pack(tmp_path / "copies", **facts)
+    complaint = r"copies what it has made before, and cannot follow a clip; restyle it with another model \(-m\)"
+    fails(run("restyle", clip, PROMPT, "-m", pack, "-o", "x.mp4"), 2, complaint)
+    assert not list(Path().glob("x*"))
+    with pytest.raises(UsageError, match=complaint):
+        pipeline.load(pack, device="cpu").stream(PROMPT, source=iter(()))
 
 
 def test_restyle_takes_the_size_and_the_length_that_are_asked_for(tiny, clip):

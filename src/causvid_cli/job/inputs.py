@@ -11,7 +11,7 @@ from causvid_cli.config import PackFacts
 from causvid_cli.errors import MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_frames
 from causvid_cli.job.job import AudioUsed, Input, sha256_of
-from causvid_cli.request import STRENGTH, FitMode, check_size, check_strength, nearest_size, size_text
+from causvid_cli.request import STRENGTH, FitMode, check_size, check_source, check_strength, nearest_size, size_text
 from causvid_cli.request import Size as AskedSize
 from causvid_cli.timecode import FASTEST_FPS, parse_time
 
@@ -301,6 +301,7 @@ class SourceClip(InputMedia):
         from causvid_cli.media.clips import open_clip, open_stream
 
         check_strength(self.strength)
+        check_source(facts)
         if self.path is None:
             assert self.pipe is not None
             self._clip = open_stream(self.pipe, raw=self.raw)

@@ -211,7 +211,8 @@ class Distillation(TrainingRun):
             save_shard({"rows": rows}, self.latents / PROMPT_ROWS)
         if not self.has_clips:
             return
-        if self.base is None and self.config.network.prediction == "copies":
+        copies = self.base is None and self.config.network.prediction == "copies"
+        if copies and not (self.latents / MOVES_FILE).exists():
             assert isinstance(self.codec, PixelCodec)
             moves = measure_moves(self.codec, self.seen_words, seed=self.config.seed)
             save_shard(moves.state_dict(), self.latents / MOVES_FILE)
