@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from causvid_cli.cli import console, torchrun
 from causvid_cli.cli.interrupts import interrupts
+from causvid_cli.cli.other_models import who_shows_more
 from causvid_cli.cli.progress import Progress, show_progress
 from causvid_cli.cli.report import (
     Sidecar,
@@ -183,7 +184,10 @@ def steps_of_video(
         made.notes, made.read_as = stream.notes, stream.read_as
         if stream.read_as:
             console.note(f"read as: {'; then: '.join(stream.read_as)}")
-        for note in stream.notes:
+        if task.folder and stream.notes:
+            more = who_shows_more([cue.prompt for cue in job.cues], pipeline.facts, task.folder)
+            made.notes = (*made.notes, more) if more else made.notes
+        for note in made.notes:
             console.note(note)
         for line in stream.details:
             console.detail(line)

@@ -1,0 +1,65 @@
+"""A note names the model that knows what this one leaves out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import tiny_pack
+
+from causvid_cli.cli.other_models import who_shows_more
+from causvid_cli.config import FACTS_FILE, load_facts
+from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS
+
+DOG = "a brown dog jumps on the beach"
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    """A pack that knows the words of the first ones."""
+    return tiny_pack(tmp_path_factory.mktemp("packs") / "first")
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+def knows(folder: Path, like: Path, words: dict) -> None:
+    """Another pack, of which nothing is read but what it says of itself."""
+    (folder / "text_encoder").mkdir(parents=True)
+    shutil.copy(like / FACTS_FILE, folder)
+    (folder / "text_encoder" / "config.json").write_text(json.dumps({"words": words}))
+
+
+def note_on(pack: Path, *prompts: str) -> str | None:
+    return who_shows_more(prompts, load_facts(pack), pack)
+
+
+def test_the_pack_that_knows_most_of_what_is_left_out_is_named_with_the_words(first, models):
+    knows(models / "animals", first, {**FIRST_WORDS, "subject": [*FIRST_WORDS["subject"], "dog"]})
+    assert note_on(first, DOG) == "animals knows 'dog': try -m animals"
+    knows(models / "larger", first, dict(ALL_WORDS))
+    assert note_on(first, DOG) == "larger knows 'beach', 'brown', 'dog': try -m larger"
+    assert note_on(first, "a red car", "it eats", DOG) == "larger knows 'beach', 'brown', 'dog', 'eats': try -m larger"
+    assert note_on(first, f"small {DOG[2:]} at night", "it eats").endswith("'eats' and 2 more: try -m larger")
+
+
+def test_nothing_is_said_where_no_pack_knows_more_or_another_lacks_what_this_one_has(first, models):
+    knows(models / "larger", first, {**ALL_WORDS, "subject": ["dog"]})
+    assert note_on(first, "a red car jumps") is None
+    assert note_on(first, "a dog jumps, then a red car jumps in the snow", "a red car") is None
+    knows(models / "damaged", first, dict(ALL_WORDS))
+    (models / "damaged" / FACTS_FILE).write_text("{")
+    assert note_on(first, "a blarfly car") is None
+
+
+def test_only_models_of_the_storybook_are_compared(first, models, tmp_path):
+    knows(models / "larger", first, dict(ALL_WORDS))
+    facts = json.loads((first / FACTS_FILE).read_text())
+    (models / "larger" / FACTS_FILE).write_text(json.dumps(facts | {"text": "umt5"}))
+    assert note_on(first, DOG) is None
+    shutil.copytree(first, tmp_path / "wan")
+    (tmp_path / "wan" / FACTS_FILE).write_text(json.dumps(facts | {"text": "umt5"}))
+    assert note_on(tmp_path / "wan", DOG) is None
