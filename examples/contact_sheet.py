@@ -1,6 +1,7 @@
-"""Prompts, one a row, and what the embedded model makes of them: 8 frames of each clip, from left to right.
+"""Prompts, one a row, and what an embedded model makes of them: 8 frames of each clip, from left to right.
 
-python examples/contact_sheet.py sheet.png            # and, beside it, sheet.gif with the first clip moving
+python examples/contact_sheet.py sheet.png                    # and, beside it, sheet.gif with the first clip moving
+python examples/contact_sheet.py world.png storybook-world    # other prompts, by the model of the larger world
 """
 
 import sys
@@ -11,23 +12,35 @@ import numpy as np
 
 import causvid_cli
 
-PROMPTS = (
-    "a paper airplane turns into a swan",
-    "a red car drives to the left in the city at night",
-    "a man walks to the right on the street",
-    "a mammoth grows in the snow",
-    "a green fish jumps out of the sea",
-    "a rocket flies up in space",
-    "a pink rabbit spins around in the forest",
-    "a blue cat stays still in the desert",
-)
+PROMPTS = {
+    "storybook": (
+        "a paper airplane turns into a swan",
+        "a red car drives to the left in the city at night",
+        "a man walks to the right on the street",
+        "a mammoth grows in the snow",
+        "a green fish jumps out of the sea",
+        "a rocket flies up in space",
+        "a pink rabbit spins around in the forest",
+        "a blue cat stays still in the desert",
+    ),
+    "storybook-world": (
+        "a brown dog jumps on the beach",
+        "a robot walks to the right on the road at night",
+        "two knights dance in front of the castle",
+        "a woman reads a book in the kitchen",
+        "a train drives to the left in the rain",
+        "a red dragon flies up over the mountains at sunset",
+        "an elephant drinks at the river",
+        "a panda sleeps in the forest while it snows",
+    ),
+}
 COLUMNS, CELL, LINE = 8, 128, 2
 
 
-def main(sheet: Path) -> None:
-    pipeline = causvid_cli.load("storybook")
+def main(sheet: Path, model: str) -> None:
+    pipeline = causvid_cli.load(model)
     rows = []
-    for seed, prompt in enumerate(PROMPTS, start=1):
+    for seed, prompt in enumerate(PROMPTS[model], start=1):
         frames = pipeline.generate(prompt, length="5s", size=(CELL, CELL), seed=seed)
         print(f"seed {seed}: {prompt}")
         if seed == 1:
@@ -40,4 +53,4 @@ def main(sheet: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "sheet.png"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "sheet.png"), sys.argv[2] if len(sys.argv) > 2 else "storybook")

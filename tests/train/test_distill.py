@@ -686,7 +686,7 @@ def test_a_number_that_cannot_work_is_refused_with_its_place(tmp_path, line, com
         load_config(file)
 
 
-@pytest.mark.parametrize("name", ["robot", "storybook", "storybook-fast", "wan-1.3b", "world"])
+@pytest.mark.parametrize("name", ["robot", "storybook", "storybook-fast", "storybook-world", "wan-1.3b"])
 def test_the_examples_are_runs(name):
     load_config(Path(__file__).parents[2] / "examples" / f"{name}.toml")
 
