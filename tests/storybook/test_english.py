@@ -117,6 +117,36 @@ def test_to_a_pack_that_changes_nothing_a_change_is_another_shot(text: str, shot
         assert parse(shot, lexicon=CHANGES_NOTHING).shots == ()
 
 
+STANDS = [name for name in ALL_WORDS["action"] if name not in ("grows", "shrinks", "falls")]
+NOTHING_GROWS = Lexicon.of({**ALL_WORDS, "action": tuple(STANDS)})
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("a brown dog grows in the snow", ("small", "normal", "big")),
+        ("a brown dog shrinks in the snow", ("big", "normal", "small")),
+        ("a big brown dog grows in the snow", ("small", "normal", "big")),
+    ],
+)
+def test_to_a_pack_in_which_nothing_grows_it_is_a_shot_for_each_size(text: str, sizes: tuple[str, ...]) -> None:
+    shots, story = parse(text, lexicon=NOTHING_GROWS).shots, None
+    for shot, size in zip(shots, sizes, strict=True):
+        story = parse(shot, story, NOTHING_GROWS).story
+        assert (story.size, story.subject, story.colour, story.scene) == (size, "dog", "brown", "snow")
+        assert story.action == "stays still"
+    assert parse(text).shots == ()  # to one in which it does
+    then = parse("a brown dog jumps, then grows", lexicon=NOTHING_GROWS)
+    assert (then.story.action, then.not_shown) == ("jumps", ())
+
+
+def test_what_falls_lands_where_a_pack_cannot_let_it_lie() -> None:
+    told = parse("an apple falls", lexicon=NOTHING_GROWS)
+    assert told.story.action == "lands"
+    assert [(word.name, word.said) for word in told.shown_as] == [("lands", "falls")]
+    assert parse("it grows", told.story, NOTHING_GROWS).not_shown == ("grows",)
+
+
 def test_what_stands_there_becomes_something_in_one_shot_and_what_is_not_told_is_named() -> None:
     """To a pack that changes nothing, as a later cue."""
     before = parse("a cat sits in the snow").story

@@ -73,6 +73,7 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
     _share_places(reading)
     if CHANGE not in lexicon.words["action"]:
         reading.shots = list(_without_changes(reading.shots, previous, lexicon))
+    reading.shots = list(_by_sizes(reading.shots, lexicon))
     first = _Telling(reading.shots[0], previous, lexicon)
     later = reading.shots[1:MOST_SHOTS]
     left_out = dict.fromkeys(shot.verb.said for shot in later if shot.verb)
@@ -116,6 +117,19 @@ def _without_changes(shots: list[Shot], previous: Story | None, lexicon: Lexicon
         yield shot
 
 
+def _by_sizes(shots: list[Shot], lexicon: Lexicon) -> Iterator[Shot]:
+    """The shots with what grows or shrinks in one for each size, where the pack shows sizes and no growing."""
+    for shot in shots:
+        sizes = _ON_THE_WAY.get(shot.verb.name) if shot.verb else None
+        known = shot.verb is not None and shot.verb.name in lexicon.words["action"]
+        if shot.verb is None or shot.subject is None or sizes is None or known or not lexicon.words.get("size"):
+            yield shot
+            continue
+        for size in sizes:
+            noun = replace(shot.subject, size=Word(size, size), is_new=True)
+            yield replace(shot, verb=Word(STILL, shot.verb.said), subject=noun)
+
+
 def _is_there(shot: Shot, previous: Story | None, lexicon: Lexicon) -> bool:
     """Whether the previous story has shown who is in a shot, as far as it says who that is."""
     if previous is None or shot.subject is None:
@@ -139,6 +153,7 @@ def _prompts(text: str, shots: list[Shot], previous: Story | None, lexicon: Lexi
 def _only_story(text: str, previous: Story | None, lexicon: Lexicon) -> Story | None:
     """The story that a text tells; None for one that tells several."""
     shots = Reader(lexicon, goes_on=_has_subject(previous)).read(list(tokens(text, lexicon))).shots
+    shots = list(_by_sizes(shots, lexicon))
     return _Telling(shots[0], previous, lexicon).story if len(shots) == 1 else None
 
 
@@ -297,6 +312,8 @@ class _Telling:
         if direction and along != name and name not in ("spins", "falls", "lands"):
             self.unused.append(direction.said)
         if self._knows("action", name):
+            if name != verb.name:
+                self.shown_as.append(Word(name, verb.said))
             return name
         self.not_shown.append(verb.said)
         return STILL
@@ -343,3 +360,5 @@ class _Telling:
 
 _BUILT_IN = {name for slot in ("subject", "colour", "scene", "action") for name in ALL_WORDS[slot]}
 _SKIES_AS_SCENES = {"night": "night city", "snow": "snow"}
+_ON_THE_WAY = {"grows": ("small", "normal", "big"), "shrinks": ("big", "normal", "small")}
+"""Sizes that something has on its way."""
