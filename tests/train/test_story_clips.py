@@ -396,6 +396,19 @@ def test_a_batch_is_a_random_stretch_of_random_clips(tmp_path):
     assert (batch.weight == 4).all()
 
 
+def test_what_is_behind_who_has_left_counts_as_much_as_who_is_there(tmp_path):
+    tensors = small_tensors(count=1, first_predictable_frame=torch.zeros(1).long())
+    tensors["sprite"] = torch.zeros_like(tensors["sprite"])
+    for frame in range(FRAMES):
+        tensors["sprite"][:, frame, 0, frame % CELLS] = 1  # it walks along the top
+    save_file(tensors, tmp_path / "clips-00000.safetensors")
+    (weight,) = LatentClips(tmp_path).batch(np.random.default_rng(0), 1, device=CPU, sprite_weight=4.0).weight
+    for frame in range(FRAMES):
+        walked = min(frame + 1, CELLS)
+        assert (weight[0, frame, 0, :walked] == 4).all()
+        assert weight[0, frame].sum() == CELLS**2 + 3 * walked
+
+
 def test_clips_are_drawn_as_often_as_their_share_says(tmp_path):
     clips = small_clips(tmp_path, count=4, share=torch.tensor([1.0, 0.0, 3.0, 0.0]))
     batch = clips.batch(np.random.default_rng(0), 400, device=CPU, sprite_weight=1.0)

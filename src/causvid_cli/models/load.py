@@ -32,7 +32,7 @@ from causvid_cli.prompt.umt5 import PARTS as UMT5_PARTS
 from causvid_cli.prompt.umt5 import UMT5TextEncoder, check_installed
 from causvid_cli.request import Loading, Vae
 from causvid_cli.storybook import FIRST_WORDS
-from causvid_cli.storybook.story import CHANGE
+from causvid_cli.storybook.story import IN_SHOTS
 from causvid_cli.versions import __version__
 from causvid_cli.weights.files import check_state, load_safetensors, load_state
 from causvid_cli.weights.gguf import compute_in, find_gguf, load_gguf, take_gguf
@@ -257,7 +257,7 @@ def load_story_text(folder: Path) -> StoryText:
     """The storybook's text features in a folder, in float32. Raises ModelError unless all is there and fits."""
     config = load_config(folder, "StoryText")
     for slot, known in FIRST_WORDS.items():
-        if lacking := [word for word in known if word not in config["words"][slot] and word != CHANGE]:
+        if lacking := [word for word in known if word not in config["words"][slot] and word not in IN_SHOTS]:
             raise ModelError(f"{folder / 'config.json'}: words.{slot}: lacks {lacking[0]!r}, which a prompt may say")
     told = {name: config[name] for name in ("words", "dim", "pictures")}
     text = _filled(lambda: StoryText(**told), load_safetensors(folder), name="StoryText")

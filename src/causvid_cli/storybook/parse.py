@@ -12,7 +12,7 @@ from .inflect import third_person, verb_forms
 from .kinds import is_english
 from .lexicon import LEXICON, Kind, Lexicon
 from .reading import Noun, Reading, Shot, Word
-from .story import ALL_WORDS, CHANGE, NATURAL, PICTURE, SLOTS, STILL, WHO, PackStory, Story
+from .story import ALL_WORDS, CHANGE, NATURAL, PICTURE, SIZES_ON_THE_WAY, SLOTS, STILL, WHO, PackStory, Story
 from .tokens import Token, plain, tokens
 from .vocabulary import VOCABULARY
 
@@ -120,7 +120,7 @@ def _without_changes(shots: list[Shot], previous: Story | None, lexicon: Lexicon
 def _by_sizes(shots: list[Shot], lexicon: Lexicon) -> Iterator[Shot]:
     """The shots with what grows or shrinks in one for each size, where the pack shows sizes and no growing."""
     for shot in shots:
-        sizes = _ON_THE_WAY.get(shot.verb.name) if shot.verb else None
+        sizes = SIZES_ON_THE_WAY.get(shot.verb.name) if shot.verb else None
         known = shot.verb is not None and shot.verb.name in lexicon.words["action"]
         if shot.verb is None or shot.subject is None or sizes is None or known or not lexicon.words.get("size"):
             yield shot
@@ -360,5 +360,3 @@ class _Telling:
 
 _BUILT_IN = {name for slot in ("subject", "colour", "scene", "action") for name in ALL_WORDS[slot]}
 _SKIES_AS_SCENES = {"night": "night city", "snow": "snow"}
-_ON_THE_WAY = {"grows": ("small", "normal", "big"), "shrinks": ("big", "normal", "small")}
-"""Sizes that something has on its way."""

@@ -19,6 +19,10 @@ CAMERAS = ("still", "pan left", "pan right", "zoom in", "zoom out")
 RELATIONS = ("left of", "right of", "behind", "follows", "meets", "chases")
 COUNTS = (1, 2, 3)
 STILL, CHANGE, NATURAL = "stays still", "turns into", "natural"
+SIZES_ON_THE_WAY = {"grows": ("small", "normal", "big"), "shrinks": ("big", "normal", "small")}
+"""Sizes that something has while it does this."""
+IN_SHOTS = (CHANGE, *SIZES_ON_THE_WAY)
+"""Actions that a pack may lack: it is told them in several shots."""
 WHO = ("subject", "colour", "size", "count", "relation", "other", "other_colour")
 WHERE = ("scene", "sky")
 DOES = ("action", "target", "speed")
