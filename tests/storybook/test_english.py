@@ -83,6 +83,10 @@ def test_what_is_denied_is_not_shown(text: str, read: str) -> None:
         ("a cat jumps, then a dog spins", ("a cat jumps", "then a dog spins")),
         ("a man walks while reading a book", ()),
         ("a small dog jumps and jumps", ()),
+        (
+            "a dog jumps in the kitchen, then it eats at night",
+            ("a dog jumps in the kitchen at night", "then it eats at night"),
+        ),
     ],
 )
 def test_actions_that_follow_each_other_become_prompts(text: str, shots: tuple[str, ...]) -> None:
@@ -101,7 +105,7 @@ CHANGES_NOTHING = Lexicon.of({**ALL_WORDS, "action": tuple(a for a in ALL_WORDS[
         ),
         (
             "a red car drives left, then turns into a boat at sunset",
-            ("a red car drives left on the street at sunset", "a boat stays still on the street at sunset"),
+            ("a red car drives left at sunset", "a boat stays still on the street at sunset"),
         ),
         (
             "a cat turns into a dog on the left",

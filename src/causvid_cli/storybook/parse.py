@@ -145,7 +145,7 @@ def _prompts(text: str, shots: list[Shot], previous: Story | None, lexicon: Lexi
     for shot, (start, end) in zip(shots, pairwise(starts), strict=True):
         words = text[start:end].strip(_EDGES)
         story = _Telling(shot, previous, lexicon).story
-        ways = (words, f"{words} {story.where()}") if words else ()
+        ways = (words, f"{words}{story.around}", f"{words} {story.where()}") if words else ()
         yield next((way for way in ways if _only_story(way, previous, lexicon) == story), story.caption())
         previous = story
 

@@ -75,7 +75,7 @@ class Story:
             return " ".join(part for part in ("it", self.action, self._quick, self.where()) if part).replace(" ,", ",")
         if self.subject is None:
             scene = VOCABULARY.scene.get(self.scene or "")
-            return (scene.alone if scene else f"only the {self.scene}") + self._around
+            return (scene.alone if scene else f"only the {self.scene}") + self.around
         words = [] if self.size == "normal" else [self.size]
         words += [self.subject] if self.colour == NATURAL else [self.colour, self.subject]
         who, verb = with_article(" ".join(words)), self.action
@@ -92,10 +92,11 @@ class Story:
         """The end of the caption: "in the night city in the rain, zoom in"."""
         scene = VOCABULARY.scene.get(self.scene or "")
         place = scene.place if scene else f"in the {self.scene}" if self.scene else ""
-        return (place + self._around).strip(" ")
+        return (place + self.around).strip(" ")
 
     @property
-    def _around(self) -> str:
+    def around(self) -> str:
+        """What the caption says of sky and camera: " in the rain, zoom in"."""
         return f"{SKY_SAYS[self.sky or 'day']}{CAMERA_SAYS[self.camera]}"
 
     @property
