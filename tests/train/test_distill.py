@@ -586,7 +586,11 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ),
         (
             "[clips]\n" + STAGE_TABLES + '[world.only]\nspeeds = ["fast"]\n',
-            r"world.only: 'speeds' is not one of: size, speed, sky, camera, count, relation",
+            r"world.only: 'speeds' is not one of: action, size, speed, sky, camera, count, relation",
+        ),
+        (
+            "[clips]\n" + STAGE_TABLES + '[world.only]\naction = ["spins", "moves left", "moves right"]\n',
+            r"world.only.action: lacks 'jumps', which every model of the storybook knows",
         ),
         (
             "[clips]\n" + STAGE_TABLES + '[world.only]\nsky = ["hail"]\n',

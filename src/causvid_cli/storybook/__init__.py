@@ -24,7 +24,7 @@ from .render import (
 )
 from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
 from .sprites import CYCLE
-from .story import ALL_WORDS, FIRST_WORDS, PICTURE, SLOTS, WHERE, WHO, PackStory, Story, held_out, limited_to
+from .story import ALL_WORDS, FIRST_WORDS, IN_SHOTS, PICTURE, SLOTS, WHERE, WHO, PackStory, Story, held_out, limited_to
 from .vocabulary import VOCABULARY, Subject, Words
 from .wording import reword, sample_story
 
@@ -60,6 +60,7 @@ __all__ = [
     "Words",
     "held_out",
     "is_mirrored",
+    "IN_SHOTS",
     "is_name_of",
     "limited_to",
     "ink",

@@ -187,7 +187,7 @@ class ClipsConfig:
     """Clips of one story in frames of 16:9 and of 9:16."""
 
 
-CHOOSABLE = ("size", "speed", "sky", "camera", "count", "relation")
+CHOOSABLE = ("action", "size", "speed", "sky", "camera", "count", "relation")
 """Slots of which `world.only` may choose words: those that a story may leave ordinary."""
 
 
@@ -219,7 +219,7 @@ class WorldConfig:
 
     def unknown(self) -> str:
         """A line about the first slot or word that the storybook does not have; empty where it has them all."""
-        from causvid_cli.storybook import ALL_WORDS
+        from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, IN_SHOTS, SLOTS
 
         if lost := set(self.subjects) - set(ALL_WORDS["subject"]):
             return f"world.subjects: {min(lost)!r} is no subject of the storybook"
@@ -228,6 +228,9 @@ class WorldConfig:
                 return f"world.only: {slot!r} is not one of: {', '.join(CHOOSABLE)}"
             if odd := [word for word in chosen if word not in ALL_WORDS[slot]]:
                 return f"world.only.{slot}: {odd[0]!r} is not one of: {', '.join(map(str, ALL_WORDS[slot]))}"
+            needed = [word for word in FIRST_WORDS.get(slot, ()) if word not in (*chosen, *IN_SHOTS, SLOTS[slot])]
+            if needed:
+                return f"world.only.{slot}: lacks {needed[0]!r}, which every model of the storybook knows"
         return ""
 
 
