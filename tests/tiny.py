@@ -26,6 +26,8 @@ def tiny_transformer(
     model = build_network(shape, latent_channels, pictures=pictures)
     torch.nn.init.normal_(model.transformer.proj_out.weight, std=0.2)
     if (moves := model.transformer.moves) is not None:
+        out = model.transformer.proj_out.weight.view(4, -1, model.transformer.proj_out.in_features)
+        out.data[:, latent_channels:] /= 3  # steep shares of random logits let rounding grow from frame to frame
         torch.nn.init.normal_(moves.weight, std=moves.weight[0, 0].numel() ** -0.5)
         torch.nn.init.normal_(moves.bias, std=0.1)
     return model.eval().requires_grad_(False)

@@ -166,7 +166,7 @@ class Reference:
                 parts += [self.moved(x_t[:, first], 4, row, column - 1), self.moved(x_t[:, first], 1, row, column + 1)]
                 parts += [self.moved(x_t[:, own], 6, row, column + right) for right in range(-4, 5)]  # mirrored
                 parts += [self.before[:, own, ..., row, column], new[:, own]]
-                weights = (4 * logits[:, 28 * picture : 28 * picture + 28]).exp()
+                weights = (12 * logits[:, 28 * picture : 28 * picture + 28]).exp()
                 shares = weights / weights.sum(dim=1, keepdim=True)
                 x0[:, own, ..., row, column] = sum(shares[:, [n]] * part for n, part in enumerate(parts))
         return x0

@@ -317,13 +317,13 @@ def test_what_stands_is_right_before_anything_is_learnt_and_what_moves_is_learnt
         replace(FACTS, steps=(1000.0,)),
         small_tensors(count=1, first_predictable_frame=torch.ones(1).long()),
     )
-    for moves, steps, first, last in ((0, 15, 0.1, 1e-3), (1, 60, 10.0, 0.01)):
+    for moves, steps, first, last in ((0, 15, 0.1, 1e-3), (1, 80, 10.0, 0.01)):
         begin = tensors["x0"][:, :, 0]
         x0 = torch.stack([begin.roll(frame * moves, -1) for frame in range(FRAMES)], dim=2)  # cells to the right
         (folder := tmp_path / f"clips-{moves}").mkdir()
         save_file({**tensors, "x0": x0}, folder / "clips-00000.safetensors")
         clips, denoiser, rows = LatentClips(folder), small_denoiser(prediction="copies"), []
-        plan = CausalConfig(steps=steps, lr=1e-2, batch=8, warmup=10, log_every=1, ema=0.9)
+        plan = CausalConfig(steps=steps, lr=3e-3, batch=8, warmup=10, log_every=1, ema=0.9)
         setting = StageSetting(device=CPU, report=rows.append)
         train_causal(tmp_path / f"{moves}", denoiser, clips, plan, facts, shift=2.0, setting=setting, few=True)
         losses = [row["loss"] for row in rows]

@@ -28,8 +28,9 @@ MIRRORS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 """Columns right of the cell whose mirror image a copy is; half of their sum is where the mirror stands."""
 SHARES = len(SHIFTS) + len(MOVES) + len(RUNS) + len(MIRRORS) + 2
 """Logits of each copy's share, of the cell's own two latent frames back, and of the new's."""
-SHARP = 4.0
-"""Factor of the logits: what is copied again and again must be copied whole, and small weights can say so."""
+SHARP = 12.0
+"""Factor of the logits: what is copied again and again must be copied whole, and small weights can say so (with 4, the
+same weights lose a seventh of the sprite pixels of who moves: docs/storybook.md)."""
 PARTS = 2 + len(MOVES) + 1
 """What was there: the last latent frame, the one before, the last one's first picture moved, the last one mirrored."""
 

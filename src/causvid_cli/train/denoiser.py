@@ -13,7 +13,7 @@ from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.look_back import look_back
 from causvid_cli.train.prompt_table import PromptTable
 
-STAYS = 1.0
+STAYS = 0.35
 """Logit of what stays as it is, as a network begins."""
 
 
