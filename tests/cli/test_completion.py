@@ -49,7 +49,7 @@ def offered(line: str, shell: str = "bash") -> list[str]:
 def test_commands_options_models_and_sizes_are_offered_without_torch():
     assert {"t2v", "config", "models"} <= set(offered("causvid "))
     assert offered("causvid t2v x --mo") == ["--model"]
-    assert offered('causvid t2v "a red car" --model s') == ["storybook", "storybook-fast"]
+    assert offered('causvid t2v "a red car" --model s') == ["storybook", "storybook-fast", "storybook-world"]
     facts = load_facts(find_pack("storybook"))
     own = f"{facts.width * facts.enlarge}x{facts.height * facts.enlarge}"
     assert own in offered("causvid t2v x --model storybook --size ")

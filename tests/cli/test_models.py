@@ -30,7 +30,7 @@ from causvid_cli.paths import models_folder
 from causvid_cli.weights import checkpoint, pickles
 from causvid_cli.weights.files import load_safetensors
 
-SHIPPED = ["storybook", "storybook-fast"]
+SHIPPED = ["storybook", "storybook-fast", "storybook-world"]
 CATALOGUE = """
 [architectures.tiny]
 parameters = 1
@@ -533,7 +533,7 @@ def test_list_shows_what_is_here_and_what_can_be_had(installed):
     lines = makes("models", "list").stdout.splitlines()
     assert lines[0].split() == ["name", "makes", "on", "disk", "licence"]
     assert [line.split()[0] for line in lines[1:]] == [*SHIPPED, "student", "other", "base"]
-    assert "default" in lines[1] and "to pull" in lines[4] and "a base to distil from" in lines[5]
+    assert "default" in lines[1] and "to pull" in lines[5] and "a base to distil from" in lines[6]
     told = json.loads(makes("models", "list", "--json").stdout)
     assert [(entry["name"], entry["default"]) for entry in told["models"]] == [
         (name, name == "storybook") for name in (*SHIPPED, "student")

@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import makes
 from tiny import tiny_pack
 
+from causvid_cli.cli import other_models
 from causvid_cli.cli.other_models import who_shows_more
 from causvid_cli.config import FACTS_FILE, load_facts
+from causvid_cli.models.packs import find_pack
 from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS
 
 DOG = "a brown dog jumps on the beach"
@@ -22,8 +25,10 @@ def first(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def models(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("CAUSVID_MODELS", str(tmp_path / "models"))
-    return tmp_path / "models"
+    """A folder of models, the only ones that are here."""
+    root = tmp_path / "models"
+    monkeypatch.setattr(other_models, "list_packs", lambda: {folder.name: folder for folder in sorted(root.iterdir())})
+    return root
 
 
 def knows(folder: Path, like: Path, words: dict) -> None:
@@ -63,3 +68,10 @@ def test_only_models_of_the_storybook_are_compared(first, models, tmp_path):
     shutil.copytree(first, tmp_path / "wan")
     (tmp_path / "wan" / FACTS_FILE).write_text(json.dumps(facts | {"text": "umt5"}))
     assert note_on(tmp_path / "wan", DOG) is None
+
+
+def test_the_default_model_names_that_of_the_larger_world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = json.loads(makes("t2v", DOG, "--length", "1s", "-o", "dog.mp4", "--json").stdout)
+    assert made["notes"][-1] == "storybook-world knows 'beach', 'brown', 'dog': try -m storybook-world"
+    assert note_on(find_pack("storybook"), "a red car drives left in the snow") is None
