@@ -4,6 +4,7 @@ A process that has imported torch forks; each child runs one command as `causvid
 costs no second, and a kill -9 is a real one: nothing in the child can tell it from a power cut of its process.
 """
 
+import gc
 import os
 import random
 import signal
@@ -68,9 +69,11 @@ class Command:
 
     def wait_until(self, reached: Callable[[], bool]) -> bool:
         """Until it has come so far; False if it ended before."""
+        patience = time.monotonic() + PATIENCE_S
         while not reached():
             if self.ended():
                 return False
+            assert time.monotonic() < patience, f"not so far yet: {self.said.read_text()}"
             time.sleep(0.001)
         return True
 
@@ -86,6 +89,7 @@ def start(*arguments: object, folder: Path, setup: Callable[[], None] = lambda: 
         return _begun[-1]
     code = 1
     try:
+        gc.freeze()  # what the parent has left over stays: a decoder would wait for its threads, which are not here
         os.setsid()
         os.chdir(folder)
         _redirect(said)
