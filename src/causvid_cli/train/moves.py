@@ -1,7 +1,7 @@
 """How a codec's latents change when a picture moves by some pixels, or is mirrored (`network/copies.py`): measured.
 
 An encoder of a few convolutions is nearly linear, so least squares finds kernels that say it: of a picture moved by
-2 to 6 pixels they keep 94 to 96 % of the sprite pixels that the codec itself keeps (docs/storybook.md).
+2 to 6 pixels they keep 93 to 96 % of the sprite pixels that the codec itself keeps (docs/storybook.md).
 """
 
 from collections.abc import Callable
