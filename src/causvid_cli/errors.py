@@ -71,3 +71,8 @@ class BusyError(OutputError):
 
 class ProcessLost(DeviceError):
     """Another of the processes that make a video together has ended."""
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Text in quotes for a message; of a long one the beginning."""
+    return repr(text if len(text) <= most else f"{text[:most]}...")

@@ -542,7 +542,7 @@ def test_only_a_cue_that_moved_is_told_unless_v_asks_for_all(tiny):
 def test_a_cue_beyond_the_end_is_told(tiny):
     result = makes("t2v", PROMPT, "-m", tiny, "--then", "5s: it jumps", "--length", "2s", "-o", "x.mp4")
     [warning] = notes(result)
-    assert "begins at the end of the video (2.000s); left out" in warning
+    assert "begins at 5s, and the video ends at 2.000s; left out" in warning
     assert len(read_info(Path("x.mp4")).recipe["cues"]) == 1
 
 
@@ -568,6 +568,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_takes(tiny):
     assert rows["would write"] == "causvid-a-red-car-moves-left-in-the-snow-SEED.mp4"
     assert rows["video"] == "128x128 at 8 per second, 80 frames, 10 s"
     assert (rows["chunks"], rows["seed"]) == ("20, 2 steps each", "a random one")
+    assert rows["read as"] == "red car, moves left, snow"
     assert {"first frame", "each chunk", "in all", "file", "disk", "memory"} < set(rows)
     plan = json.loads(makes("t2v", PROMPT, "-m", tiny, "-s", 3, "--dry-run", "--json").stdout)
     assert {key: type(value) for key, value in plan.items()} == {
@@ -586,6 +587,8 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_takes(tiny):
         "chunks": int,
         "cues": list,
         "memory": dict,
+        "read_as": list,
+        "notes": list,
         "first_frame_s": float,
         "chunk_s": float,
         "generate_s": float,

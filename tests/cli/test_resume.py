@@ -202,6 +202,8 @@ def test_a_journal_that_is_none_is_told(content, complaint, tiny, broken_off):
 def test_where_nothing_is_to_be_resumed_that_is_said(tiny):
     fails(run("resume", "x.mp4.part"), 3, "x.mp4.journal: not there, so there is nothing to resume; make the video")
     fails(run("resume", "."), 3, "[.]: not a file; name the .part of a video")
+    Path("text.png").write_text("no picture")
+    fails(run("resume", "text.png"), 3, "text.png: is a picture, not a video")
     makes("t2v", PROMPT, "-m", tiny, "-o", "x.mp4", "--length", "4f")
     for name in ("x.mp4", "x.mp4.part"):
         result = makes("resume", name)

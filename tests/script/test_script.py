@@ -406,7 +406,7 @@ def test_a_shorter_length_leaves_cues_out_and_says_so():
     snapped = timeline(script(cue(None), cue("2s"), cue("4s")), PIXEL_GRID, EIGHT, length=Time(Fraction(3)))
     assert [each.start_chunk for each in snapped.cues] == [0, 2]
     assert [problem.message for problem in snapped.warnings] == [
-        "cue 3: begins at the end of the video (3.000s); left out"
+        "cue 3: begins at 4s, and the video ends at 3.000s; left out"
     ]
 
 

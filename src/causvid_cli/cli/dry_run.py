@@ -109,6 +109,8 @@ def _tried(task: Task, pipeline: "Pipeline") -> dict[str, Any]:
     chunks = None if job.frames is None else len(list(task.grid.chunks(job.made_frames)))
     whole = None if job.frames is None else round(file_bytes / max(pictures, 1) * job.frames)
     return {
+        "read_as": list(stream.read_as),
+        "notes": list(stream.notes),
         "first_frame_s": round(seconds[0], 4),
         "chunk_s": round(later, 4),
         "generate_s": None if chunks is None else round(seconds[0] + later * (chunks - 1), 2),
@@ -131,8 +133,12 @@ def _rows(task: Task, facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     enlarged = f" ({width}x{height}, {times} times enlarged)" if times > task.facts.enlarge else ""
     yield "video", f"{job.size}{enlarged} at {float(job.rate):g} per second, {length}"
     others = f", the first {len(first)}" if (first := first_steps(job.steps, task.facts)) else ""
-    yield "chunks", f"{facts['chunks'] or 'as many as it takes'}, {job.steps} steps each{others}"
+    yield "chunks", f"{facts['chunks'] or 'as many as it takes'}, {counted(job.steps, 'step')} each{others}"
     yield "seed", job.seed if task.seed_given else "a random one"
+    if facts.get("read_as"):
+        yield "read as", "; then: ".join(facts["read_as"])
+    for note in facts.get("notes", ()):
+        yield "note", note
     if task.snapped and len(task.snapped.report) > 1:
         for entry in task.snapped.report:
             yield "cue", str(entry).removeprefix("cue ")

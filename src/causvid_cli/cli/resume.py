@@ -104,6 +104,7 @@ def resume(
     started = time.monotonic()
     from causvid_cli.cli.run import run_earlier
     from causvid_cli.job.recording import find_earlier
+    from causvid_cli.media.probe import open_video
     from causvid_cli.video import part_of
 
     output = _wanted_name(file)
@@ -112,7 +113,10 @@ def resume(
         raise MediaError(f"{journal_path(output)}: not there, so there is nothing to resume; make the video again")
     is_old = earlier is not None and earlier.journal.finished is None and not part_of(output).exists()  # kept latents
     if earlier is None or earlier.is_finished or (is_old and existing(output)):
-        if earlier is not None and earlier.is_finished:
+        if earlier is None:
+            with open_video(output):  # anything else was not made here
+                pass
+        elif earlier.is_finished:
             earlier.clean_up(output)
         console.note(f"{output} is finished: nothing to resume")
         return

@@ -13,6 +13,7 @@ from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.request import check_prompt
 from causvid_cli.storybook import (
     ALL_WORDS,
+    DOES,
     NAMED,
     PICTURE,
     SLOTS,
@@ -136,6 +137,15 @@ class StoryText(nn.Module):
         """Row numbers [B, slots] of the empty prompt."""
         return torch.tensor([self._empty]).expand(batch, -1)
 
+    @torch.no_grad()
+    def bare(self, embeds: Tensor) -> Tensor:
+        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them."""
+        bare = embeds.clone()
+        for place, (slot, rows) in enumerate(self._rows.items()):
+            if slot in (*WHO, *DOES):
+                bare[:, place] = self.embed.weight[rows[SLOTS[slot]]].to(bare)
+        return bare
+
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, slots, dim]."""
         return self.embed(rows.to(self.embed.weight.device))
@@ -174,6 +184,11 @@ class StoryTextEncoder:
         )
 
     @torch.inference_mode()
+    def bare(self, embeds: Tensor) -> Tensor:
+        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them."""
+        return self.text.bare(embeds)
+
+    @torch.inference_mode()
     def empty(self) -> Tensor:
         return self.text(self.text.empty_rows(1))
 
@@ -196,8 +211,8 @@ def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:
         yield f"{_quoted(parsed.unknown)} {are} that this model knows"
     if parsed.not_shown:
         yield f"this model cannot show {_quoted(dict.fromkeys(parsed.not_shown))}"
-    if parsed.unused:
-        yield f"{_quoted(parsed.unused)} found no place in the story"
+    if unused := [word for word in parsed.unused if word not in (*parsed.unknown, *parsed.not_shown)]:
+        yield f"{_quoted(unused)} found no place in the story"
     if (
         parsed.story.subject is None
         and not parsed.story.seen

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import UsageError, shortened
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.prompt.cues import Cue, Telling, check_cues
@@ -62,7 +62,7 @@ class PromptTrack:
         found: dict[str, str] = {}
         for encoded in every:
             for note in encoded.notes:
-                found.setdefault(note, f"{encoded.prompt!r}: {note}" if len(every) > 1 else note)
+                found.setdefault(note, f"{shortened(encoded.prompt)}: {note}" if len(every) > 1 else note)
         return tuple(found.values())
 
     @property

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import UsageError, shortened
 from causvid_cli.script.fields import MOST_CUES, NEWER, FieldError
 from causvid_cli.script.model import BROKEN, KEYS, Script, ScriptCue, ScriptKey, clashes, readers
-from causvid_cli.script.problems import ScriptSource, shortened
+from causvid_cli.script.problems import ScriptSource
 from causvid_cli.script.tree import Fields, Items, Node, Text, parse_yaml
 
 

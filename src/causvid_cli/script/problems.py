@@ -90,11 +90,6 @@ _REORDERS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "
 _MARKS = frozenset("\u200e\u200f\u061c\ufeff")
 
 
-def shortened(text: str, most: int = 60) -> str:
-    """Text in quotes for a message; of a long one the beginning."""
-    return repr(text if len(text) <= most else f"{text[:most]}...")
-
-
 class ScriptSource:
     """A text that is read, and all that is wrong with it.
 

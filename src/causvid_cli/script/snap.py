@@ -177,7 +177,8 @@ class _Snapping:
             if play == 0:
                 self._warn_of_first()
             if chunk and self.grid.first_frame(chunk) >= frames:
-                self._warn(play, f"begins at the end of the video ({_seconds(frames / self.fps)}s); left out")
+                end = _seconds(frames / self.fps)
+                self._warn(play, f"begins at {self._cue(play).start}, and the video ends at {end}s; left out")
                 continue
             yield self._snapped(play, chunk)
 

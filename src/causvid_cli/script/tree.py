@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from causvid_cli.errors import shortened
 from causvid_cli.script.fields import CONTROL, MOST_CUES
 from causvid_cli.script.model import BROKEN
-from causvid_cli.script.problems import MOST_PROBLEMS, Mark, ScriptSource, mark, shortened
+from causvid_cli.script.problems import MOST_PROBLEMS, Mark, ScriptSource, mark
 
 DEEPEST = 4
 """Lists and fields inside one another: the script, its cues, a cue, and one more for the user's own `x-` fields."""

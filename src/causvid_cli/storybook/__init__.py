@@ -24,7 +24,20 @@ from .render import (
 )
 from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
 from .sprites import CYCLE
-from .story import ALL_WORDS, FIRST_WORDS, IN_SHOTS, PICTURE, SLOTS, WHERE, WHO, PackStory, Story, held_out, limited_to
+from .story import (
+    ALL_WORDS,
+    DOES,
+    FIRST_WORDS,
+    IN_SHOTS,
+    PICTURE,
+    SLOTS,
+    WHERE,
+    WHO,
+    PackStory,
+    Story,
+    held_out,
+    limited_to,
+)
 from .vocabulary import VOCABULARY, Subject, Words
 from .wording import reword, sample_story
 
@@ -32,6 +45,7 @@ __all__ = [
     "ALL_WORDS",
     "CYCLE",
     "DARK",
+    "DOES",
     "FIRST_LEXICON",
     "FIRST_WORDS",
     "FPS",

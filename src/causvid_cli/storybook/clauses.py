@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .grammar import GRAMMAR
-from .kinds import is_english, is_noun
+from .inflect import verb_forms
+from .kinds import is_english, is_noun, is_plural
 from .lexicon import Lexicon, Meaning
 from .reading import Noun, Reading, Shot, Word
 from .senses import Senses
@@ -19,6 +21,8 @@ FOLLOWING = ("follows", "chases")
 YOUNG = "baby"
 GROUPS = ("person", "people", "man", "woman", "child", "human")
 _WEAK = frozenset(GRAMMAR.weak)
+_PARTED = ("eyed", "haired", "faced", "nosed", "winged", "tailed", "bearded", "footed", "headed", "legged", "spotted")
+"""Endings of words that say which part of somebody has a colour."""
 
 
 class Reader(Senses):
@@ -29,7 +33,7 @@ class Reader(Senses):
         super().__init__(lexicon, goes_on=goes_on)
         self.corrects = corrects
         self.held: list[Noun] = []  # nouns that only say where something is, until there is a subject
-        self.negated = self.is_new = False
+        self.negated = self.is_new = self.is_one = False
         self.scene_is_object = False  # whether the scene is only what a verb is about
         self.extra_actor = False  # whether the clause is about somebody beside the subject
         self.clause_start: int | None = None  # where the clause's words begin, in phrases
@@ -75,9 +79,12 @@ class Reader(Senses):
     def _flush(self) -> None:
         """Adjectives that no noun followed belong to the noun before: "a ball, blue, rolls"."""
         told, self.told = self.told, {}
-        self.is_open = self.is_new = False
+        self.is_open = self.is_new = self.is_one = False
+        is_worn = self.prep not in ("", "of", "with")  # "a man in black"
         for slot, word in told.items():
-            if self.last is not None and getattr(self.last, slot) is None and slot != "count":
+            if slot == "colour" and self._awaits_target() and self.shot.subject is not None and not is_worn:
+                self.shot.target = replace(self.shot.subject, colour=word)  # "a red car turns blue"
+            elif self.last is not None and getattr(self.last, slot) is None and slot != "count" and not is_worn:
                 setattr(self.last, slot, word)
             elif slot == "colour":
                 self._unused(word.said)
@@ -114,11 +121,13 @@ class Reader(Senses):
 
     def _determiner(self, token: Token, meaning: Meaning) -> None:
         self._flush()
-        self.is_open, self.is_new = True, token.said in GRAMMAR.indefinite
+        self.is_open, self.is_new, self.is_one = True, token.said in GRAMMAR.indefinite, token.said in ("a", "an")
 
     def _adjective(self, slot: str, token: Token, meaning: Meaning) -> None:
         self.is_open = True
-        if slot in self.told:
+        if self.negated:  # "a dog that is not brown": what is denied is nobody's
+            self.negated = self._next_is_noun()
+        elif slot in self.told:
             self._unused(token.said)
         else:
             self.told[slot] = Word(meaning.name, token.said)
@@ -196,7 +205,13 @@ class Reader(Senses):
             if slot == "scene" and self.scene_is_object and self.prep:
                 self.shot.scene = None  # "eats grass on a mountain" is on the mountain
             self.scene_is_object = slot == "scene" and self.has_verb and not self.prep
-            self._put(slot, Word(meaning.name, token.said))
+            word, scene = Word(meaning.name, token.said), self.shot.scene
+            is_other = scene is not None and slot == "scene" and scene.name != word.name and not self.is_then
+            if is_other and scene and "snow" in (scene.name, word.name) and self.shot.sky is None:
+                self.shot.scene, snow = (word, scene) if scene.name == "snow" else (scene, word)
+                self.shot.sky = snow  # "snow on the beach"
+            else:
+                self._put(slot, word)
         self.negated, self.prep, self.last = False, "", None
 
     def _camera(self, token: Token, meaning: Meaning) -> None:
@@ -246,10 +261,19 @@ class Reader(Senses):
 
     def _verb(self, token: Token, name: str) -> None:
         is_adjective = self.is_open and token.said.endswith("ing")
+        if self._turns_colour(token):
+            name = CHANGE
+        if is_adjective and self.shot.subject is not None and self._next_is_noun():  # "beside a running horse"
+            self._unused(token.said)
+            return
+        is_others = self._is_others_verb(token)
         self._flush()
         self.prep, shot = "", self.shot
         if self.negated:
             self.negated, shot.is_still = False, True
+            return
+        if is_others:
+            self._unused(token.said)
             return
         if shot.subject is not None and self.new_subject is not None and (shot.verb or shot.relation):
             if self.new_subject.is_guess and not self.is_then:  # an aside about something
@@ -261,7 +285,10 @@ class Reader(Senses):
         shot, word, known = self.shot, Word(name, token.said), self.shot.verb
         first = token.said.split()[0]
         is_sequence = self.is_then or self.mark == "." or ((self.is_also or self.mark == ",") and not self.is_meanwhile)
-        if known is None:
+        if known is None and self.is_then and shot.relation and shot.relation.said:  # "follows a cat, then jumps"
+            self._next_shot()
+            self.shot.verb = word
+        elif known is None:
             shot.verb = word
         elif known.name == name and name != CHANGE:
             pass
@@ -278,6 +305,21 @@ class Reader(Senses):
         self.mark, self.has_verb, self.last = "", not is_adjective, None
         self.clause_start = None
 
+    def _is_others_verb(self, token: Token) -> bool:
+        """Whether it says what the second of two does, when the first does something already: "while a cat runs"."""
+        shot = self.shot
+        if self.before != "subject" or self.last is None or self.last is not shot.other or self.is_then:
+            return False
+        if token.said.split()[0] in _WEAK and shot.verb is not None:
+            return False
+        is_object = self.has_verb and not (shot.relation and shot.relation.said)  # "makes a robot dance"
+        return shot.verb is not None or (is_object and not self.extra_actor)
+
+    def _turns_colour(self, token: Token) -> bool:
+        """Whether something turns into itself in another colour: "turns blue"."""
+        is_turn = token.said in verb_forms("turn") or token.said in verb_forms("become")
+        return is_turn and self._next_kind() == "colour" and not self._next_is_noun()
+
     def _begin_new_subject(self) -> None:
         if self.new_subject is not None:
             self.shot.subject, self.new_subject = self.new_subject, None
@@ -288,9 +330,10 @@ class Reader(Senses):
             return
         if token.said in GRAMMAR.pairs:
             self.told.setdefault("count", Word("2", token.said))
-        noun = Noun(Word(meaning.name, token.said), meaning.plural, self.is_new, is_guess, **self.told)
+        plural = meaning.plural and not self.is_one  # "a catt" is no cats
+        noun = Noun(Word(meaning.name, token.said), plural, self.is_new, is_guess, **self.told)
         is_compound = self.before == "subject" and not self.is_open and not token.break_ and self.last is not None
-        self.told, self.is_open, self.is_new = {}, False, False
+        self.told, self.is_open, self.is_new, self.is_one = {}, False, False, False
         if self.negated:
             self.negated = False
             self.shot.is_empty |= self.shot.subject is None and meaning.name in GROUPS
@@ -350,7 +393,7 @@ class Reader(Senses):
             shot.subject = noun
         elif shot.other is None and (noun.is_new or not shot.subject or noun.word.name != shot.subject.word.name):
             shot.other, shot.relation = noun, shot.relation or Word(relation, "")
-        elif not shot.subject or noun.word.name != shot.subject.word.name:
+        elif noun.is_new or not shot.subject or noun.word.name != shot.subject.word.name:
             self._unused(noun.word.said)
 
     # --- unknown words ---
@@ -388,11 +431,13 @@ class Reader(Senses):
         follows_noun = self.before == "subject" and not self.is_open and is_verb
         if kind and not follows_noun and not self._noun_follows_at_once():
             self.reading.understood = True
-            self._subject(
-                token, Meaning("subject", kind, word.endswith("s") and not word.endswith("ss")), is_guess=True
-            )
+            self._subject(token, Meaning("subject", kind, is_plural(word)), is_guess=True)
             self.before = "subject"
             return
+        is_of_colour = self.before == "colour" and word.endswith(_PARTED)  # "a blue-eyed cat"
+        if is_of_colour or (self.told and not self._next_is_noun() and is_english(word)):
+            self._unused(*(told.said for told in self.told.values()))
+            self.told = {}
         if is_noun(word) and not self._noun_follows_at_once():
             self._unused(*(told.said for told in self.told.values()))
             self.told, self.is_open = {}, False  # "a black coat": the coat's

@@ -19,6 +19,7 @@ class Grammar:
     movement: tuple[str, ...]
     movement_forms: tuple[str, ...]
     weak: tuple[str, ...]
+    foreign: tuple[str, ...]
     left: tuple[str, ...]
     right: tuple[str, ...]
     up: tuple[str, ...]

@@ -64,6 +64,12 @@ def is_noun(word: str) -> bool:
     return any(form in kinds for form in (word, *singulars(word)))
 
 
+def is_plural(word: str) -> bool:
+    """Whether a word is the plural of a thing's name, and no name by itself: walruses, but not walrus."""
+    kinds = _table().kinds
+    return word not in kinds and any(form in kinds for form in singulars(word))
+
+
 class Kinds:
     """The subjects that something knows, among all kinds of things.
 

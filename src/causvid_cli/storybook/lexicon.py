@@ -23,6 +23,8 @@ NAMED: tuple[Kind, ...] = ("subject", "colour", "scene", "action")
 """Kinds of words that have names; a model may have more of them than the vocabulary."""
 SPELT: tuple[Kind, ...] = (*NAMED, "movement", "sky")
 """Kinds of words whose misspellings are corrected."""
+PEOPLE = ("man", "woman", "girl", "child")
+"""People whom others are shown as; by WordNet's kinds a baby and a queen are nearest to a man."""
 CLOSE = 4
 """Cost of the farthest kin (`Kinds.nearest`) that goes before what the grammar says is alike."""
 
@@ -63,6 +65,8 @@ class Lexicon:
         if name in known or kind not in ("subject", "scene"):
             return name if name in known else None
         alike = GRAMMAR.alike.get(said) or GRAMMAR.alike.get(name)
+        while alike and alike not in known and alike in GRAMMAR.alike:  # a fairy is like a princess, she like a girl
+            alike = GRAMMAR.alike[alike]
         if kind == "scene":
             return alike if alike in known else None
         for noun in (said, name):
@@ -70,7 +74,7 @@ class Lexicon:
                 if is_name_of(subject, noun):
                     return subject
         cost, nearest = self.kinds.nearest(name)
-        if alike and (nearest is None or cost > CLOSE):
+        if alike and (nearest is None or cost > CLOSE or alike in PEOPLE):
             return alike if alike in known else self.kinds.nearest(alike)[1] or nearest
         return nearest
 
@@ -93,14 +97,17 @@ class Lexicon:
                     found.setdefault(part, []).append(word)
         return found
 
-    def spelt_alike(self, word: str) -> str | None:
-        """The known word that a misspelled one of at least four letters must be; None where none is near enough."""
+    def spelt_alike(self, word: str, *, least: float = 0.75) -> str | None:
+        """The known word that a misspelled one of at least four letters must be; None where none is near enough.
+
+        least: how alike they must be; 1 is equal.
+        """
         if len(word) < 4:
             return None
         from difflib import SequenceMatcher
 
         matcher = SequenceMatcher(b=word, autojunk=False)
-        best, ratio = None, 0.75
+        best, ratio = None, least
         for near in dict.fromkeys(near for part in _parts(word) for near in self._spellings.get(part, ())):
             matcher.set_seq1(near)
             if near[0] == word[0] or len(word) > 4:

@@ -22,7 +22,10 @@ MOST_SHOTS = 16
 """Actions that are told one after the other; what follows is not looked at."""
 MANY = 3
 """How many a plural without a number is."""
+SURELY = 0.83
+"""How alike a misspelled word must be to a known one to be taken for English."""
 _EDGES = " ,.;:!?-\n\t"
+_FOREIGN, _LAST_LATIN = frozenset(GRAMMAR.foreign), "\u024f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,10 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
     """
     text = plain(text)
     phrases = list(tokens(text, lexicon))
-    can_be_english = _is_english(phrases)
+    can_be_english = _is_english(phrases, lexicon)
     reading = Reader(lexicon, goes_on=_has_subject(previous), corrects=can_be_english).read(phrases)
     _share_places(reading)
-    if CHANGE not in lexicon.words["action"]:
-        reading.shots = list(_without_changes(reading.shots, previous, lexicon))
+    reading.shots = list(_without_changes(reading.shots, previous, lexicon))
     reading.shots = list(_by_sizes(reading.shots, lexicon))
     first = _Telling(reading.shots[0], previous, lexicon)
     later = reading.shots[1:MOST_SHOTS]
@@ -106,9 +108,14 @@ def _share_places(reading: Reading) -> None:
 
 
 def _without_changes(shots: list[Shot], previous: Story | None, lexicon: Lexicon) -> Iterator[Shot]:
-    """The shots with each change as two: who stands there, unless they do already, and then what they have become."""
+    """The shots with each change as two: who stands there, unless they do already, and then what they have become.
+
+    Where a pack has changes, only of who changes no more than colour.
+    """
+    all_of_them = CHANGE not in lexicon.words["action"]
     for number, shot in enumerate(shots):
-        if shot.verb and shot.verb.name == CHANGE and shot.target:
+        is_same = bool(shot.subject and shot.target and shot.subject.word.name == shot.target.word.name)
+        if shot.verb and shot.verb.name == CHANGE and shot.target and (is_same or all_of_them):
             before = replace(shot, verb=None, direction=None, target=None, is_still=True)
             if shot.subject and (number or not _is_there(before, previous, lexicon)):
                 yield before
@@ -161,10 +168,19 @@ def _has_subject(story: Story | None) -> bool:
     return story is not None and story.subject is not None
 
 
-def _is_english(phrases: list[Token]) -> bool:
+def _is_english(phrases: list[Token], lexicon: Lexicon) -> bool:
     words = [phrase for phrase in phrases[:40] if phrase.said[0].isalpha()]
-    known = sum(1 for phrase in words if phrase.meanings or is_english(phrase.said))
-    return len(words) < 3 or 3 * known > len(words)
+    foreign = sum(1 for phrase in words if phrase.said in _FOREIGN or phrase.said[0] > _LAST_LATIN)
+    known = sum(1 for phrase in words if _can_be_english(phrase, lexicon))
+    return foreign == 0 if len(words) < 3 else 2 * foreign < len(words) and 3 * known > len(words)
+
+
+def _can_be_english(phrase: Token, lexicon: Lexicon) -> bool:
+    """Whether a phrase is English or a misspelled word; the smallest words of other languages are in WordNet, too."""
+    word = phrase.said
+    if phrase.meanings or word in _FOREIGN:
+        return bool(phrase.meanings)
+    return is_english(word) or lexicon.spelt_alike(word, least=SURELY) is not None
 
 
 class _Telling:
@@ -217,6 +233,10 @@ class _Telling:
         relation, second, second_colour = self._other(shot, other, subject)
         if second is None and kept and kept.other:
             relation, second, second_colour = kept.relation, kept.other, kept.other_colour
+        count = self._count(noun if subject else None)
+        if second and count and count > 1:  # of two there is one each
+            count = 1
+            self._left_out(noun.count if noun else None)
         return self._story(
             subject=subject,
             colour=colour or (kept.colour if kept else NATURAL),
@@ -228,7 +248,7 @@ class _Telling:
             sky=sky or (before and before.sky) or (None if seen else "day"),
             camera=self._word("camera", shot.camera) or (before.camera if before else "still"),
             seen=seen,
-            count=self._count(noun if subject else None) or (kept.count if kept else 1),
+            count=count or (kept.count if kept else 1),
             relation=relation,
             other=second,
             other_colour=second_colour,
@@ -350,7 +370,13 @@ class _Telling:
             elif shot.relation is not None and shot.relation.said:
                 self.unused.append(shot.relation.said)
             return None, None, NATURAL
+        self._left_out(noun.count)
+        self._left_out(noun.size)
         return shot.relation.name, name, self._colour(noun, name) or NATURAL
+
+    def _left_out(self, word: Word | None) -> None:
+        if word:
+            self.unused.append(word.said)
 
     def _home(self, subject: str) -> str:
         """Where a subject is when nothing is said of that."""

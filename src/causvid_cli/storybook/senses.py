@@ -113,7 +113,7 @@ class Senses:
         """Whether a word is the name of somebody who does something: "Yoda plays"."""
         following = self.phrases[self.place + 1 : self.place + 2]
         does = following and {meaning.kind for meaning in following[0].meanings} & {*VERBS, "relation"}
-        return token.is_name and self.shot.subject is None and not self.prep and bool(does)
+        return token.is_name and not self.is_open and self.shot.subject is None and not self.prep and bool(does)
 
     def _noun_follows_at_once(self) -> bool:
         following = self.phrases[self.place + 1 : self.place + 2]

@@ -3,8 +3,9 @@
 import re
 from fractions import Fraction
 
+from causvid_cli.errors import shortened
 from causvid_cli.script.formats.shared import cue_node, script_node, text_of
-from causvid_cli.script.problems import ScriptSource, shortened
+from causvid_cli.script.problems import ScriptSource
 from causvid_cli.script.tree import Fields
 from causvid_cli.timecode import Time
 

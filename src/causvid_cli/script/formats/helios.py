@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from causvid_cli.errors import shortened
 from causvid_cli.script.fields import CONTROL
 from causvid_cli.script.formats.switched import chosen_row, switched
-from causvid_cli.script.problems import Mark, ScriptSource, mark, shortened
+from causvid_cli.script.problems import Mark, ScriptSource, mark
 from causvid_cli.script.tree import Fields
 
 

@@ -2,9 +2,9 @@
 
 import re
 
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import UsageError, shortened
 from causvid_cli.script.formats.shared import TIME, Span, check_overlap, cue_node, script_node
-from causvid_cli.script.problems import ScriptSource, mark, shortened
+from causvid_cli.script.problems import ScriptSource, mark
 from causvid_cli.script.tree import Fields, Text
 from causvid_cli.timecode import parse_time
 

@@ -1,8 +1,9 @@
 """LongLive's .jsonl of prompts as a script. Imports no torch."""
 
+from causvid_cli.errors import shortened
 from causvid_cli.script.formats.shared import text_of
 from causvid_cli.script.formats.switched import chosen_row, switched
-from causvid_cli.script.problems import ScriptSource, mark, shortened
+from causvid_cli.script.problems import ScriptSource, mark
 from causvid_cli.script.tree import Fields, Items, parse_json
 
 

@@ -3,9 +3,10 @@
 import re
 from fractions import Fraction
 
+from causvid_cli.errors import shortened
 from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node, text_of
 from causvid_cli.script.model import BROKEN
-from causvid_cli.script.problems import ScriptSource, shortened
+from causvid_cli.script.problems import ScriptSource
 from causvid_cli.script.tree import Fields, Items, Node, Text
 from causvid_cli.timecode import Time
 

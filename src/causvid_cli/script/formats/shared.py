@@ -3,8 +3,9 @@
 from fractions import Fraction
 from typing import Any
 
+from causvid_cli.errors import shortened
 from causvid_cli.script.model import BROKEN
-from causvid_cli.script.problems import Mark, ScriptSource, shortened
+from causvid_cli.script.problems import Mark, ScriptSource
 from causvid_cli.script.tree import Fields, Items, Node, Text
 from causvid_cli.timecode import Time
 

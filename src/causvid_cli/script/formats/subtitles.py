@@ -8,10 +8,10 @@ import html
 import re
 from collections.abc import Iterator
 
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import UsageError, shortened
 from causvid_cli.script.formats.shared import Span, check_overlap, cue_node, script_node
 from causvid_cli.script.model import BROKEN, Script, ScriptCue, readers
-from causvid_cli.script.problems import ScriptSource, mark, shortened
+from causvid_cli.script.problems import ScriptSource, mark
 from causvid_cli.script.tree import Fields, Node, Text
 from causvid_cli.timecode import Time, parse_time
 

@@ -3,9 +3,9 @@
 import re
 from fractions import Fraction
 
-from causvid_cli.errors import UsageError
+from causvid_cli.errors import UsageError, shortened
 from causvid_cli.script.formats.shared import cue_node, script_node
-from causvid_cli.script.problems import Mark, ScriptSource, shortened
+from causvid_cli.script.problems import Mark, ScriptSource
 from causvid_cli.script.tree import Fields, Text
 from causvid_cli.timecode import Time, parse_time
 
