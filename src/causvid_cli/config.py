@@ -96,7 +96,7 @@ class PackFacts:
     opening_network: str | None = None
     """Subfolder of a transformer that makes what nothing comes before: the first chunk of a video, and of a new shot.
     What a prompt looks like is then known by one network and how things go on by another (Emu Video, arXiv 2311.10709,
-    factorises so); a cue that changes who or where is a new shot. None is the first network."""
+    factorises so); a cue that changes who, where or what they do is a new shot. None is the first network."""
     prediction: Prediction
     """Of the first network; of "copies", the others predict x0."""
     fps: float

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix, photograph
+from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix, is_foreign, photograph
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
@@ -67,6 +67,8 @@ from causvid_cli.sampling.together import Made, Together
 
 DEFAULTS = GenerateOptions()
 PHOTOGRAPH = "the photo is no drawing of this model's kind: it is shown, and what follows is drawn from the prompt"
+NEGATIVE = "this model makes each chunk in one step, which nothing leads away from a negative prompt: it is left out"
+FOREIGN = "the clip is no drawing of this model's kind: what follows is drawn from the prompt"
 GIVEN = -1
 """`ChunkResult.index` of pictures that were given, not made."""
 
@@ -123,12 +125,13 @@ class Stream:
         self.plan = plan
         self._ahead = ahead
         self._pipeline, self._switch = pipeline, options.switch
+        self._is_foreign = given is not None and is_foreign(pipeline.codec, given)
         self._track = pipeline.track(
             cues,
             seed=plan.seed,
             guidance=options.guidance,
             known_chunks=known_chunks,
-            after_picture=given is not None,
+            after_picture=given is not None and not self._is_foreign,
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         photo = given if plan.grid.shows_given else None
@@ -159,8 +162,10 @@ class Stream:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the prompts was not understood, and of a photo cannot be kept."""
-        return self._track.notes if self._photograph is None else (*self._track.notes, PHOTOGRAPH)
+        """What of the prompts was not understood or is left out, and of a photo or a clip cannot be kept."""
+        foreign = (FOREIGN if self._photograph is None else PHOTOGRAPH,) if self._is_foreign else ()
+        left_out = not self._pipeline.is_led and any(cue.negative for cue in self.cues)
+        return (*self._track.notes, *((NEGATIVE,) if left_out else ()), *foreign)
 
     @property
     def prompt_notes(self) -> tuple[str, ...]:
@@ -252,6 +257,9 @@ class Stream:
                     yield ChunkResult(frames, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
                     clock = time.monotonic()
 
+            is_cut = self._is_foreign and pipeline.opening_model is not None  # which begins anew; else it is drawn over
+            seen = [] if is_cut else prefix
+
             def begin(batch: int, prompt: Callable[[Chunk], PromptCache], noise: Noise) -> Made:
                 return rollout(
                     pipeline.model,
@@ -263,7 +271,7 @@ class Stream:
                     writer=pipeline.context_writer(plan.steps_of, noise),
                     opening=pipeline.opening(plan, batch=batch),
                     switch=track.transition,
-                    prefix=prefix,
+                    prefix=seen,
                     made=self._earlier,
                     source=self._source.latents if self._source else None,
                     recompute_context=recomputed,
@@ -458,12 +466,17 @@ class Pipeline:
             self.text,
             cues,
             seed=seed,
-            guidance=guidance,
+            guidance=guidance if self.is_led else 1.0,
             to_cache=self.prompt_cache,
             known_chunks=known_chunks,
             cuts=self.opening_model is not None,
             before=self.text.picture if after_picture and isinstance(self.text, StoryTextEncoder) else None,
         )
+
+    @property
+    def is_led(self) -> bool:
+        """Whether guidance leads it: shares of copies, led away from others, are the shares of nothing."""
+        return self.model.prediction != "copies"
 
     def prompt_cache(self, embeds: Tensor) -> PromptCache:
         """Text features [B, L, D] for the transformer."""
@@ -471,6 +484,8 @@ class Pipeline:
         told = self.model.prompt_cache(embeds)
         told.context = self.context_model.prompt_cache(embeds) if self.context_model else None
         told.opening = self.opening_model.prompt_cache(embeds) if self.opening_model else None
+        if self.opening_model and self.model.prediction == "copies" and isinstance(self.text, StoryTextEncoder):
+            told.scene = self.opening_model.prompt_cache(self.text.bare(embeds))
         return told
 
     def context_writer(self, steps_of: StepsOf, noise: Noise) -> ContextWriter:

@@ -5,29 +5,30 @@ import torch
 from torch import Tensor
 
 from causvid_cli.network.copies import (
+    CHOICES,
     HERE,
     MIRRORS,
     MOVES,
     PARTS,
     RUNS,
-    SHARES,
     SHIFTS,
     Moves,
     composed,
     input_of,
     pictures_of,
+    wrong_choices,
 )
 from causvid_cli.sampling.schedule import x0_from
 
 CHANNELS, PICTURES = 6, 3
-BEFORE, NEW = SHARES - 2, SHARES - 1
+BEFORE, SCENE, NEW = CHOICES - 3, CHOICES - 2, CHOICES - 1
 FIRST_MOVE, FIRST_RUN = len(SHIFTS), len(SHIFTS) + len(MOVES)
 FIRST_MIRROR = FIRST_RUN + len(RUNS)
 
 
 def output_of(*wanted: int, logit: float = 1e4) -> Tensor:
     """What a network returns that draws 7 and wants one share alone, for each picture or for all of them."""
-    shares = torch.zeros(2, len(wanted), SHARES, 1, 5, 6)
+    shares = torch.zeros(2, len(wanted), CHOICES, 1, 5, 6)
     for picture, share in enumerate(wanted):
         shares[:, picture, share] = logit
     return torch.cat([torch.full((2, CHANNELS, 1, 5, 6), 7.0), shares.flatten(1, 2)], dim=1)
@@ -50,7 +51,7 @@ def moves() -> Moves:
 
 @pytest.fixture
 def was_there(last, moves) -> Tensor:
-    return moves.what_was_there(last, torch.full_like(last, 5.0))
+    return moves.what_was_there(last, torch.full_like(last, 5.0), torch.full_like(last, 3.0))
 
 
 @pytest.mark.parametrize("share", range(len(SHIFTS)))
@@ -91,7 +92,7 @@ def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
     moves.weight.zero_()
     moves.weight[0, 0, 1, 2, 0] = 3.0  # of the second channel, from the cell below on the left
     moves.bias[0, 0] = 1.0
-    moved = moves.what_was_there(last, last)[:, 2 * CHANNELS :][:, :2]
+    moved = moves.what_was_there(last, last, last)[:, 2 * CHANNELS :][:, :2]
     rows, columns = (torch.arange(5) + 1).clamp(max=4), (torch.arange(6) - 1).clamp(min=0)
     assert torch.allclose(moved[:, 0], 1 + 3 * last[:, 1][..., rows, :][..., columns])
     assert not moved[:, 1].any()
@@ -100,23 +101,55 @@ def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
 def test_what_stays_as_it_is_never_fades_nor_does_what_comes_every_other_time(last, was_there, moves):
     x0 = was_there
     for _ in range(100):
-        x0 = moves.what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last)
+        x0 = moves.what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last, last)
     assert torch.equal(x0[:, :CHANNELS], last)
     first, second = last, torch.full_like(last, 5.0)
     for _ in range(100):
-        first, second = composed(moves.what_was_there(first, second), output_of(BEFORE)), first
+        first, second = composed(moves.what_was_there(first, second, first), output_of(BEFORE)), first
     assert torch.equal(first, last)
     assert torch.equal(composed(was_there, output_of(NEW)), torch.full_like(last, 7.0))
+    assert torch.equal(composed(was_there, output_of(SCENE)), torch.full_like(last, 3.0))
 
 
-def test_shares_sum_to_one_and_each_cell_has_its_own(last, was_there):
-    even = composed(was_there, output_of(HERE, logit=0.0))
-    parts = [composed(was_there, output_of(share)) for share in range(SHARES)]
-    assert torch.allclose(even, sum(parts) / SHARES, atol=1e-6)
-    output = output_of(HERE)
-    output[..., 2, 3] = output_of(NEW)[..., 2, 3]
-    x0 = composed(was_there, output)
-    assert (x0 != last).nonzero()[:, 3:].unique(dim=0).tolist() == [[2, 3]]
+def test_each_cell_makes_a_choice_of_its_own_and_a_whole_one(last, was_there):
+    for logit in (1e-3, 1.0, 1e4):
+        output = output_of(HERE)
+        output[..., 2, 3] = output_of(NEW, logit=logit)[..., 2, 3]
+        x0 = composed(was_there, output)
+        assert (x0 != last).nonzero()[:, 3:].unique(dim=0).tolist() == [[2, 3]]
+        assert (x0[..., 2, 3] == 7.0).all()
+
+
+def test_choices_learn_as_if_they_were_shares(was_there):
+    """While they learn they are: a mixture of all there is to choose from."""
+    output = output_of(*[HERE] * PICTURES)
+    output[:, CHANNELS:] = torch.randn(output[:, CHANNELS:].shape, generator=torch.Generator().manual_seed(1))
+    output.requires_grad_()
+    logits = output[:, CHANNELS:].unflatten(1, (PICTURES, CHOICES))
+    parts = torch.stack([composed(was_there, output_of(share)).unflatten(1, (PICTURES, 2)) for share in range(CHOICES)])
+    mixed = ((12 * logits).softmax(dim=2).movedim(2, 0).unsqueeze(3) * parts).sum(dim=0).flatten(1, 2)
+    assert torch.allclose(composed(was_there, output), mixed, atol=1e-4)
+    assert not torch.allclose(composed(was_there, output.detach()), mixed, atol=0.1)
+
+
+def test_choosing_the_part_that_is_the_truth_is_what_wrong_choices_want(last, was_there):
+    beside = SHIFTS.index((0, -1))
+    truth = composed(was_there, output_of(beside))
+    wrong = {share: wrong_choices(was_there, output_of(share, logit=1.0), truth) for share in range(CHOICES)}
+    assert wrong[HERE].shape == (2, 1, 1, 5, 6)
+    differs = (truth - last).square().mean(dim=1, keepdim=True) > 0.5  # where it stays, nothing is to be chosen
+    differs[..., :2] = False  # near the edge, which goes on, two columns further is the same
+    assert all((wrong[beside] < found)[differs].all() for share, found in wrong.items() if share != beside)
+    assert not wrong_choices(was_there, output_of(NEW), last).any()
+
+
+def test_where_steep_shares_are_wrong_choices_still_tell_the_way(was_there):
+    output = output_of(HERE, logit=3.0).requires_grad_()
+    truth = composed(was_there, output_of(SHIFTS.index((0, 1)))).detach()
+    loss = wrong_choices(was_there, output, truth).mean()
+    (told,) = torch.autograd.grad(loss, output)
+    (lost,) = torch.autograd.grad((composed(was_there, output) - truth).square().mean(), output)
+    assert told.abs().max() > 100 * lost.abs().max()
 
 
 def test_what_a_network_means_by_it_is_a_clean_latent_at_any_level(last, was_there):
@@ -129,5 +162,5 @@ def test_what_a_network_means_by_it_is_a_clean_latent_at_any_level(last, was_the
 
 
 def test_how_many_pictures_have_shares_is_told_by_what_is_returned():
-    assert [pictures_of(6, 6 + pictures * SHARES) for pictures in (1, 2, 3, 6)] == [1, 2, 3, 6]
-    assert [pictures_of(6, returned) for returned in (6, 7, 5, 0, 6 + 4 * SHARES)] == [0] * 5
+    assert [pictures_of(6, 6 + pictures * CHOICES) for pictures in (1, 2, 3, 6)] == [1, 2, 3, 6]
+    assert [pictures_of(6, returned) for returned in (6, 7, 5, 0, 6 + 4 * CHOICES)] == [0] * 5

@@ -309,7 +309,7 @@ def test_chunks_of_copies_begin_with_what_was_there_last(chunk_frames):
     for frame in range(chunk_frames, FRAMES):
         last = frame // chunk_frames * chunk_frames - 1
         last, before = (x0[:, :, max(0, place)].unsqueeze(2) for place in (last, last - 1))
-        assert torch.equal(begun[:, :, [frame]], network.what_was_there(last, before))
+        assert torch.equal(begun[:, :, [frame]], network.what_was_there(last, before, last))
 
 
 def test_what_stands_is_right_before_anything_is_learnt_and_what_moves_is_learnt_by_heart(tmp_path):
@@ -326,7 +326,7 @@ def test_what_stands_is_right_before_anything_is_learnt_and_what_moves_is_learnt
         plan = CausalConfig(steps=steps, lr=3e-3, batch=8, warmup=10, log_every=1, ema=0.9)
         setting = StageSetting(device=CPU, report=rows.append)
         train_causal(tmp_path / f"{moves}", denoiser, clips, plan, facts, shift=2.0, setting=setting, few=True)
-        losses = [row["loss"] for row in rows]
+        losses = [row["flow"] for row in rows]
         assert losses[0] < first and losses[-1] < last, losses
 
 

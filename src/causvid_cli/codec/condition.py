@@ -51,15 +51,19 @@ def encode_prefix(
     ]
 
 
+def is_foreign(codec: Codec, frames: np.ndarray) -> bool:
+    """Whether given frames uint8 [T, H, W, 3] end as nothing that the codec knows, which may be drawings only."""
+    return isinstance(codec, PixelCodec) and not codec.is_drawn(torch.from_numpy(np.ascontiguousarray(frames[-1:])))
+
+
 def photograph(codec: Codec, frames: np.ndarray, *, enlarge: int) -> np.ndarray | None:
     """What is shown of a held photo uint8 [T, H, W, 3] in place of what the codec makes of it; None: just that.
 
     The embedded model's codec knows drawings only: a photograph is shown in its palette instead.
     """
-    if not isinstance(codec, PixelCodec) or (frames != frames[:1]).any():
+    if not isinstance(codec, PixelCodec) or (frames != frames[:1]).any() or not is_foreign(codec, frames):
         return None
-    given = torch.from_numpy(np.ascontiguousarray(frames))
-    return None if codec.is_drawn(given[:1]) else codec.photograph(given, enlarge=enlarge).cpu().numpy()
+    return codec.photograph(torch.from_numpy(np.ascontiguousarray(frames)), enlarge=enlarge).cpu().numpy()
 
 
 class SourceLatents:

@@ -20,7 +20,7 @@ from causvid_cli.models.memory_terms import ELSEWHERE
 from causvid_cli.models.packs import codec_folder, pack_digest, verify_pack, with_parts, without_parts
 from causvid_cli.models.resolve import resolve_model
 from causvid_cli.network.attention import set_attention
-from causvid_cli.network.copies import SHARES, pictures_of
+from causvid_cli.network.copies import CHOICES, pictures_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.network.offload import offload_blocks
 from causvid_cli.network.quantize import quantize_network
@@ -165,7 +165,7 @@ def check_fit_together(
     for part, network in zip(facts.networks, networks, strict=True):
         pictures = pictures_of(channels, network.config.out_channels) or 1
         copies = facts.prediction_of(part) == "copies"
-        fits = {"in_channels": channels, "out_channels": channels + copies * pictures * SHARES, "text_dim": width}
+        fits = {"in_channels": channels, "out_channels": channels + copies * pictures * CHOICES, "text_dim": width}
         fits["copied_channels"] = copies * channels // pictures
         for key, wanted in fits.items():
             if (found := network.config.get(key, 0)) != wanted:

@@ -273,7 +273,7 @@ class PromptCache:
     embeds: [B, L, dim], the text projection's output. A new prompt is a new PromptCache: a stale one gives wrong
     pictures without a sign. negative: the prompt to be led away from, and guidance by how much; 1 is none. context: the
     same prompt as the network sees it that runs the clean passes, where that is another; opening: as the one sees it
-    that makes the first chunk of a shot.
+    that makes the first chunk of a shot; scene: the same of what it tells of with nobody in it, where that is copied.
     """
 
     def __init__(self, embeds: Tensor, *, negative: "PromptCache | None" = None, guidance: float = 1.0) -> None:
@@ -281,6 +281,7 @@ class PromptCache:
         self.negative, self.guidance = negative, guidance
         self.context: PromptCache | None = None
         self.opening: PromptCache | None = None
+        self.scene: PromptCache | None = None
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._all: list[tuple[Tensor, Tensor]] = []
 
@@ -294,7 +295,7 @@ class PromptCache:
     def batch(cls, parts: "Sequence[PromptCache]") -> "PromptCache":
         """Return the prompts of several videos as those of one batch."""
         joined = cls(torch.cat([part.embeds for part in parts]))
-        for other in ("context", "opening"):
+        for other in ("context", "opening", "scene"):
             seen = [own for part in parts if (own := getattr(part, other)) is not None]
             setattr(joined, other, cls.batch(seen) if seen else None)
         return joined

@@ -141,11 +141,14 @@ class CausalTransformer(nn.Module):
             dtype=weight.dtype,
         )
 
-    def what_was_there(self, last: Tensor, before: Tensor) -> Tensor:
-        """What is x_t [B, PARTS * C, F, h, w] where it predicts copies, of two latent frames [B, C, F, h, w]."""
+    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor) -> Tensor:
+        """What is x_t [B, PARTS * C, F, h, w] where it predicts copies, of latent frames [B, C, F, h, w].
+
+        last, before: the last two. scene: what is there with nobody in it.
+        """
         moves = self.transformer.moves
         assert moves is not None, "a network that predicts no copies"
-        return moves.what_was_there(last, before)
+        return moves.what_was_there(last, before, scene)
 
     def forward(
         self,

@@ -16,7 +16,7 @@ class EncodedPrompt:
     whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell; summary: the same in few
     words.
     understood: whether anything of it was. begins_with: what the first picture of it shows, where the encoder can tell:
-    prompts that begin alike differ in what happens only.
+    of prompts that begin alike one can follow from the pictures of the other.
     """
 
     prompt: str

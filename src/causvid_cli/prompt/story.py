@@ -169,7 +169,7 @@ class StoryTextEncoder:
         notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([story]))
         whole, summary = story.caption(), replace(parsed, story=story).summary
-        begins_with: Hashable = tuple(getattr(story, slot) for slot in (*WHO, *WHERE))
+        begins_with: Hashable = tuple(getattr(story, slot) for slot in (*WHO, *WHERE, "action"))
         if previous and story.seen:
             begins_with = previous.begins_with  # whoever the picture shows goes on, there
         return EncodedPrompt(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from causvid_cli.geometry import Chunk
@@ -30,6 +31,33 @@ class Opening:
     model: CausalTransformer
     cache: KVCache
     steps: Sequence[Step]
+
+    def scene(self, prompt: PromptCache, like: Tensor) -> Tensor:
+        """Return what a prompt tells of with nobody in it, the first latent frame [B, C, 1, h, w] of a chunk.
+
+        like: a chunk of that shape [B, C, f, h, w]. It begins with the mean of all noise: no seed tells what is there.
+        """
+        chunk, begun = Chunk(0, 0, like.shape[2]), torch.zeros_like(like)
+        made = denoise_chunk(self.model, chunk, prompt, self.steps[:1], self.cache, lambda chunk, call: begun)
+        return made[:, :, :1]
+
+
+@dataclass
+class Scenes:
+    """Bare scenes, each drawn once, when a chunk first copies from it."""
+
+    opening: Opening | None
+    prompt: PromptCache | None = None
+    drawn: Tensor | None = None
+
+    def of(self, prompt: PromptCache | None, last: Tensor, *, chunk_frames: int) -> Tensor:
+        """Return the bare scene of a prompt; where nobody knows one, what was there last [B, C, 1, h, w]."""
+        if self.opening is None or prompt is None or prompt.scene is None:
+            return last
+        if self.drawn is None or prompt is not self.prompt:
+            like = last.expand(-1, -1, chunk_frames, -1, -1)
+            self.prompt, self.drawn = prompt, self.opening.scene(prompt.scene, like)
+        return self.drawn
 
 
 def ignore_step(chunk: Chunk, done: int) -> None:
@@ -62,7 +90,8 @@ def rollout(
       chunk before the last.
     chunks: what to generate (`geometry.chunks`), starting where the prefix ends.
     writer: what later chunks see of a chunk (`context.py`); by default a clean pass of the model itself.
-    opening: makes the chunks that have no past, where that is another network: it is told their prompt's `opening`.
+    opening: makes the chunks that have no past, where that is another network: it is told their prompt's `opening`;
+      and, for a network that predicts copies, their prompt's bare `scene`.
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
       Those whose last denoising call is what later chunks see have to be. Of the others, what later chunks see is
@@ -81,8 +110,12 @@ def rollout(
     writer = writer or CleanPasses(model)
     context = Context(writer, cache, prefix, merges=merge_clean_pass)
 
+    scenes = Scenes(opening)
+
     def what_was_there(chunk: Chunk, _: int) -> Tensor:
-        return model.what_was_there(*context.last_two()).expand(-1, -1, chunk.frames, -1, -1)
+        last, before = context.last_two()
+        there = model.what_was_there(last, before, scenes.of(context.prompt, last, chunk_frames=chunk.frames))
+        return there.expand(-1, -1, chunk.frames, -1, -1)
 
     begin = what_was_there if model.prediction == "copies" else noise
     for chunk in chunks:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from causvid_cli.network.copies import input_of
+from causvid_cli.network.copies import input_of, wrong_choices
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, draw_steps, every_step, known_frames, slid_prompts
-from causvid_cli.train.losses import flow_matching, sample_sigma
+from causvid_cli.train.layout import Layout, bare_scenes, draw_steps, every_step, known_frames, slid_prompts
+from causvid_cli.train.losses import flow_matching, sample_sigma, weighted_mean
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
@@ -33,11 +33,13 @@ def train_causal(
     setting: StageSetting,
     blends: float = 0.0,
     few: bool = False,
+    opening: Denoiser | None = None,
 ) -> Trainer:
     """Train by teacher forcing and flow matching, from the weights that the denoiser holds; return the trainer.
 
     few: noise levels are those of the roll-out's few steps, not any.
     blends: share of prompts that are slid towards another (`slid_prompts`).
+    opening: what draws bare scenes, to be copied from.
     """
     levels = torch.tensor([step.sigma for step in every_step(facts)])
     device, kinds = setting.device, clips.all_first_predictable_frames.unique().tolist()
@@ -56,13 +58,17 @@ def train_causal(
             uniform = my_draw(rng.random, count, len(layout.chunks)).float()
             sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         network, noise = denoiser.network, standard_normal(rng, batch.x0)
-        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0)
+        scene = bare_scenes(opening, batch, facts) if network.prediction == "copies" else None
+        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0, scene)
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
         prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)
         fed = input_of(network.prediction, x_t)
         output = network.forward_whole(fed, 1000 * sigma, prompt, mask=layout.mask, clean=clean)
-        return {"loss": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
+        losses = {"flow": flow_matching(network.prediction, x_t, output, batch.x0, noise, sigma, weight)}
+        if network.prediction == "copies":
+            losses["choices"] = weighted_mean(wrong_choices(x_t, output, batch.x0), weight)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     trainer = Trainer(folder, denoiser, plan, setting)
     trainer.run(loss)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from causvid_cli.errors import UsageError
 from causvid_cli.network.cache import PromptCache
-from causvid_cli.network.copies import HERE, SHARES
+from causvid_cli.network.copies import CHOICES, HERE
 from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
@@ -23,7 +23,7 @@ def build_network(shape: NetworkConfig, latent_channels: int, *, pictures: int =
     One that is told where patches stand begins to attend to what was there before (`look_back`). One that predicts
     copies begins by copying what is there, each of a latent frame's `pictures` by itself.
     """
-    shares = pictures * SHARES if shape.prediction == "copies" else 0
+    shares = pictures * CHOICES if shape.prediction == "copies" else 0
     net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=shape.heads,
@@ -41,7 +41,7 @@ def build_network(shape: NetworkConfig, latent_channels: int, *, pictures: int =
     nn.init.zeros_(net.proj_out.weight)
     nn.init.zeros_(net.proj_out.bias)
     with torch.no_grad():
-        net.proj_out.bias.view(-1, latent_channels + shares)[:, latent_channels + HERE :: SHARES] = STAYS
+        net.proj_out.bias.view(-1, latent_channels + shares)[:, latent_channels + HERE :: CHOICES] = STAYS
     return CausalTransformer(net, prediction=shape.prediction)
 
 
@@ -77,6 +77,11 @@ class Denoiser(nn.Module):
     def prompt(self, rows: Tensor) -> PromptCache:
         """Return prompts, given by row numbers [B, L], as the network takes them."""
         return self.network.prompt_cache(self.text(rows))
+
+    def scene_prompt(self, rows: Tensor) -> PromptCache:
+        """Return what prompts, given by row numbers [B, L], tell of with nobody in it."""
+        assert isinstance(self.text, StoryText), "a prompt whose scene cannot be told apart"
+        return self.network.prompt_cache(self.text.bare(self.text(rows)))
 
     def blended_prompt(self, rows: Tensor, others: Tensor, weight: Tensor) -> PromptCache:
         """Return prompts slid towards others; rows, others: row numbers [B, L]. weight: [B] in 0..1, how far."""

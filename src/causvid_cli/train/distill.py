@@ -69,7 +69,7 @@ NEEDS = {
     "pictures": ("prepare",),
     "teacher": ("pictures",),
     "opening": ("teacher",),
-    "causal": ("teacher",),
+    "causal": ("teacher", "opening"),
     "ode": ("causal",),
     "student": ("ode",),
     "dmd": ("student",),
@@ -274,6 +274,7 @@ class Distillation(TrainingRun):
             setting=self.setting("causal"),
             blends=self.config.blends,
             few=plan.few_steps,
+            opening=self.fixed_opening(),
         )
 
     def ode(self) -> None:
@@ -391,9 +392,13 @@ class Distillation(TrainingRun):
             device=self.device,
             supervise_rollout=supervise_rollout,
             first_chunks=student is not None and student.first_chunks,
-            opening=self.opening_net().requires_grad_(False).eval() if self.has_opening else None,
+            opening=self.fixed_opening(),
             blends=self.config.blends,
         )
+
+    def fixed_opening(self) -> Denoiser | None:
+        """Return the network for first chunks, which learns nothing here; None where there is none."""
+        return self.opening_net().requires_grad_(False).eval() if self.has_opening else None
 
     def learner(self, denoiser: Denoiser, *, text: bool = False) -> Denoiser:
         """Return the same network, ready to be trained. text: so are its features, which teacher and student share."""

@@ -13,6 +13,7 @@ from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.copies import PARTS
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
+from causvid_cli.sampling.rollout import Opening
 from causvid_cli.sampling.schedule import Step, steps_of
 from causvid_cli.train.config import RolloutFacts
 from causvid_cli.train.dataset import Batch
@@ -81,18 +82,19 @@ class Layout:
         sizes = [chunk.frames for chunk in chunks]
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
-    def begun(self, network: CausalTransformer, x_t: Tensor, x0: Tensor) -> Tensor:
+    def begun(self, network: CausalTransformer, x_t: Tensor, x0: Tensor, scene: Tensor | None = None) -> Tensor:
         """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
         That is what was there of x0 before each chunk (`copies.py`), [B, PARTS * C, F, h, w], and before the first x_t,
-        again and again.
+        again and again. scene: what is there with nobody in it [B, C, 1, h, w]; None: nobody knows.
         """
         if network.prediction != "copies":
             return x_t
         parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
         for chunk in self.chunks[1:]:
             last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
-            parts.append(network.what_was_there(last, before).expand(-1, -1, chunk.frames, -1, -1))
+            there = network.what_was_there(last, before, last if scene is None else scene)
+            parts.append(there.expand(-1, -1, chunk.frames, -1, -1))
         return torch.cat(parts, dim=2)
 
     def per_frame(self, per_chunk: Tensor) -> Tensor:
@@ -109,6 +111,21 @@ def slid_prompts(
         return denoiser.prompt(rows)
     chosen = my_draw(rng.random, len(rows)) < share
     return denoiser.blended_prompt(rows, others, 0.5 * my_draw(rng.random, len(rows)).float() * chosen)
+
+
+def opening_of(denoiser: Denoiser, clips: Tensor, facts: RolloutFacts) -> Opening:
+    """Return a network for first chunks as roll-outs like clips [B, C, F, h, w] take it."""
+    return Opening(denoiser.network, cache_for(denoiser.network, clips, facts), first_steps(facts))
+
+
+@torch.no_grad()
+def bare_scenes(opening: Denoiser | None, batch: Batch, facts: RolloutFacts) -> Tensor | None:
+    """Return what a network for first chunks draws of a batch's scenes [B, C, 1, h, w]; None without one."""
+    if opening is None:
+        return None
+    return opening_of(opening, batch.x0, facts).scene(
+        opening.scene_prompt(batch.rows), batch.x0[:, :, : facts.chunk_frames]
+    )
 
 
 def known_frames(batch: Batch) -> Tensor:

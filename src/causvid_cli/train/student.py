@@ -15,23 +15,24 @@ import torch
 from torch import Tensor
 
 from causvid_cli.errors import UsageError
-from causvid_cli.network.copies import input_of
-from causvid_cli.sampling.rollout import Opening, rollout
+from causvid_cli.network.copies import input_of, wrong_choices
+from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import Batch, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import (
     Layout,
+    bare_scenes,
     cache_for,
     draw_steps,
     every_step,
-    first_steps,
     known_frames,
+    opening_of,
     slid_prompts,
     steps_of_chunk,
 )
-from causvid_cli.train.losses import x0_regression
+from causvid_cli.train.losses import weighted_mean, x0_regression
 from causvid_cli.train.ode import PAIRS_PER_CLIP, OdePairs
 from causvid_cli.train.parallel import my_share, my_weight
 from causvid_cli.train.prepare import Prompted
@@ -75,13 +76,13 @@ class Regression:
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Return the named losses of one step; "loss" is their sum."""
-        losses = {"later": self.along_rollout(rng)} if self.supervise_rollout else {}
+        losses = self.along_rollout(rng) if self.supervise_rollout else {}
         if self.pairs is not None:
             losses["pairs"] = self.on_pairs(rng, self.pairs)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def along_rollout(self, rng: np.random.Generator) -> Tensor:
-        """Return the loss of later chunks: the student sees its own past (self-forcing), and learns the true clip.
+    def along_rollout(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Return the losses of later chunks: the student sees its own past (self-forcing), and learns the true clip.
 
         With `first_chunks` those count as well, and the past begins with one of its own. With `opening` it begins with
         one of that network's, where the prompt tells a clip from the beginning.
@@ -100,16 +101,21 @@ class Regression:
         weight, batch = my_weight(weight), my_share(batch)
         chunks = len(layout.chunks)
         own = int(rng.integers(0 if self.first_chunks else 1, 1 + max(1, chunks // 2)))
-        opening = None if kind else self.opening
-        given = -(-kind // self.facts.chunk_frames) if kind else 0 if opening else own
-        past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=opening, rng=rng)
+        given = -(-kind // self.facts.chunk_frames) if kind else 0 if self.opening else own
+        past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=self.opening, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
-        x_t = layout.begun(network, x_t, past)
+        scene = bare_scenes(self.opening, batch, self.facts) if network.prediction == "copies" else None
+        noisy, x_t = x_t, layout.begun(network, x_t, past, scene)
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
         fed = input_of(network.prediction, x_t)
         output = network.forward_whole(fed, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
-        return x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)
+        losses = {"later": x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)}
+        if network.prediction == "copies":
+            # What would be right after the true past: after one that frays, what is nearest to the truth is to give up.
+            there = layout.begun(network, noisy, batch.x0, scene)
+            losses["choices"] = weighted_mean(wrong_choices(there, output, batch.x0), weight)
+        return losses
 
     def on_pairs(self, rng: np.random.Generator, pairs: "OdePairs") -> Tensor:
         """Return the loss of regression on ODE pairs (CausVid 3.3)."""
@@ -137,19 +143,19 @@ def own_past(
 ) -> Tensor:
     """Return the clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks.
 
-    opening: what makes their first chunk, where none is given and it is not the student.
+    opening: what makes their first chunk, where none is given and it is not the student, and bare scenes.
     """
     x0, prompt = batch.x0, denoiser.prompt(batch.rows)
     prompt.opening = opening.prompt(batch.rows) if opening else None
+    if opening and denoiser.network.prediction == "copies":
+        prompt.scene = opening.scene_prompt(batch.rows)
     prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout.chunks[:given]]
     made = rollout(
         denoiser.network,
         prompt=lambda _: prompt,
         steps=partial(steps_of_chunk, facts),
         cache=cache_for(denoiser.network, x0, facts),
-        opening=Opening(opening.network, cache_for(opening.network, x0, facts), first_steps(facts))
-        if opening
-        else None,
+        opening=opening_of(opening, x0, facts) if opening else None,
         chunks=layout.chunks[given:],
         noise=lambda chunk, _: standard_normal(rng, x0[:, :, chunk.start_frame : chunk.end_frame]),
         prefix=prefix,
