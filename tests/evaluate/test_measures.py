@@ -213,9 +213,10 @@ def test_of_a_model_that_cuts_a_new_shot_should_begin_as_a_video_does(measuring)
     student.opening_model = student.model
     cutting = replace(measuring, models={STUDENT: replace(measuring.models[STUDENT], student=student)})
     cuts = video_of(cutting, STUDENT, "change", 0, 0, trial).shown
-    assert cuts[:2] == goes_on[:2] and cuts[2].first == goes_on[2].first
-    (alone,) = storybook.show_script([(0, cuts[2].story)])
-    assert cuts[2].column == alone.column != goes_on[2].column
+    assert cuts[0] == goes_on[0] and len(cuts) == len(goes_on) == 3
+    for shown, before in zip(cuts[1:], goes_on[1:], strict=True):
+        (alone,) = storybook.show_script([(0, shown.story)])
+        assert shown.first == before.first and shown.column == alone.column != before.column
 
 
 def test_videos_that_cut_and_videos_that_go_on_are_made_together_as_alone(tmp_path):

@@ -210,6 +210,7 @@ def test_extend_of_a_real_clip(tiny):
         f"{rates} (--interpolate blend or motion draws some between)",
         "its pixels of 128:117 made square",
         stretched("192x144"),
+        "the clip is no drawing of this model's kind: what follows is drawn from the prompt",
     ]
 
 

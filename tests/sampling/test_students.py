@@ -171,21 +171,30 @@ class Reference:
         x0, side = torch.empty_like(x_t), x_t.shape[-1]
         for row, column in product(range(side), range(side)):
             new, logits = output[..., row, column].split([channels, output.shape[1] - channels], dim=1)
-            beside = [(row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
-            further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
             for picture in range(4):
                 own, first = slice(picture * channels // 4, (picture + 1) * channels // 4), slice(0, channels // 4)
-                parts = [self.cell(x_t[:, own], y, x) for y, x in [(row, column), *beside, *further]]
-                parts += [
-                    self.moved(x_t[:, first], move, row, column) for move in range(6)
-                ]  # 6, 4, 2 left, as many right
-                parts += [self.moved(x_t[:, first], 4, row, column - 1), self.moved(x_t[:, first], 1, row, column + 1)]
-                parts += [self.moved(x_t[:, own], 6, row, column + right) for right in range(-4, 5)]  # mirrored
-                parts += [part[:, own, ..., row, column] for part in (self.before, self.scene)] + [new[:, own]]
                 for frame in range(x_t.shape[2]):
                     choice = int(logits[0, 29 * picture : 29 * picture + 29, frame].argmax())
-                    x0[:, own, frame, row, column] = parts[choice][:, :, min(frame, parts[choice].shape[2] - 1)]
+                    part = self.part(x_t, new, choice, own, first, row, column)
+                    x0[:, own, frame, row, column] = part[:, :, min(frame, part.shape[2] - 1)]
         return x0
+
+    def part(self, x_t: Tensor, new: Tensor, choice: int, own: slice, first: slice, row: int, column: int) -> Tensor:
+        """What one of the choices is for a cell of a picture, [1, c, f]: 9 cells, 6 + 2 moved, 9 mirrored, 3 more."""
+        beside = [(row, column), (row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
+        further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
+        if choice < 9:
+            return self.cell(x_t[:, own], *[*beside, *further][choice])
+        if choice < 15:  # 6, 4, 2 left, as many right
+            return self.moved(x_t[:, first], choice - 9, row, column)
+        if choice < 17:
+            move, right = ((4, -1), (1, 1))[choice - 15]
+            return self.moved(x_t[:, first], move, row, column + right)
+        if choice < 26:
+            return self.moved(x_t[:, own], 6, row, column + choice - 21)
+        if choice == 28:
+            return new[:, own]
+        return (self.before, self.scene)[choice - 26][:, own, ..., row, column]
 
     def cell(self, frames: Tensor, row: int, column: int) -> Tensor:
         """One cell of frames [1, c, f, h, w]; beyond an edge the outermost."""
