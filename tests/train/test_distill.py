@@ -478,8 +478,11 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         eval=None,
         network=replace(TINY.network, prediction=prediction, grid_embed_size=8),
     )
+    assert config.student is not None
+    config = replace(config, student=replace(config.student, sample_every=1))
     run = Distillation(config, tmp_path, CPU)
     run.run()
+    assert sorted((tmp_path / "student" / "samples").glob("*.png"))
     facts, rows = load_facts(run.pack), run.clips().buckets
     assert (facts.teacher, facts.networks) == (None, ("transformer", "opening"))
     assert run.clips().all_first_predictable_frames.min() == 0

@@ -370,7 +370,7 @@ class Distillation(TrainingRun):
         if not self.plan(stage).sample_every:
             return None
         if stage in STUDENT_STAGES:
-            return student_samples(self.codec, self.clips(), self.rollout)
+            return student_samples(self.codec, self.clips(), self.rollout, opening=self.fixed_opening())
         return teacher_samples(
             self.codec,
             self.clips(),

@@ -10,10 +10,10 @@ from causvid_cli.codec import Codec
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.teacher import denoise_whole
 from causvid_cli.train.config import RolloutFacts
-from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.dataset import Batch, LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.dmd import self_rollout
-from causvid_cli.train.layout import few_steps
+from causvid_cli.train.layout import Layout
+from causvid_cli.train.student import own_past
 from causvid_cli.train.teacher_stage import standard_normal
 
 Samples = Callable[[int, nn.Module], np.ndarray]
@@ -29,11 +29,11 @@ def teacher_samples(codec: Codec, clips: LatentClips, *, frames: int | None, shi
     @torch.no_grad()
     def make(step: int, module: nn.Module) -> np.ndarray:
         denoiser = _denoiser(module)
-        rows, noise = _start(denoiser, clips)
+        batch = _some(denoiser, clips)
         x0 = denoise_whole(
             denoiser.network,
-            noise[:, :, :frames],
-            denoiser.text(rows),
+            standard_normal(np.random.default_rng(0), batch.x0)[:, :, :frames],
+            denoiser.text(batch.rows),
             denoiser.text(denoiser.text.empty_rows(1)),
             sigmas=sampler_sigmas(TEACHER_STEPS, shift=shift),
             guidance=guidance,
@@ -43,16 +43,17 @@ def teacher_samples(codec: Codec, clips: LatentClips, *, frames: int | None, shi
     return make
 
 
-def student_samples(codec: Codec, clips: LatentClips, facts: RolloutFacts) -> Samples:
-    """Return sheets of a causal network, in its few steps."""
+def student_samples(
+    codec: Codec, clips: LatentClips, facts: RolloutFacts, *, opening: Denoiser | None = None
+) -> Samples:
+    """Return sheets of a causal network, in its few steps. opening: what makes first chunks, where that is another."""
 
     @torch.no_grad()
     def make(step: int, module: nn.Module) -> np.ndarray:
         denoiser = _denoiser(module)
-        rows, like = _start(denoiser, clips)
-        exit_step = len(few_steps(facts)) - 1
-        made = self_rollout(denoiser, rows, like, facts, exit_step=exit_step, rng=np.random.default_rng(0))
-        return sheet(codec, made.x0)
+        batch = _some(denoiser, clips)
+        layout, rng = Layout.of(batch.x0.shape[2], facts), np.random.default_rng(0)
+        return sheet(codec, own_past(denoiser, batch, layout, facts, given=0, opening=opening, rng=rng))
 
     return make
 
@@ -73,9 +74,7 @@ def _denoiser(module: nn.Module) -> Denoiser:
     return chosen
 
 
-def _start(denoiser: Denoiser, clips: LatentClips) -> tuple[Tensor, Tensor]:
-    """Return prompts [B, L] and noise [B, C, F, h, w] of the sheet's clips."""
-    rng = np.random.default_rng(0)
-    device = next(denoiser.parameters()).device
-    batch = clips.batch(rng, CLIPS, device=device, sprite_weight=1.0, first_predictable_frames=[0], smallest=True)
-    return batch.rows, standard_normal(rng, batch.x0)
+def _some(denoiser: Denoiser, clips: LatentClips) -> Batch:
+    """Return the clips that a sheet shows the network's own of."""
+    rng, device = np.random.default_rng(0), next(denoiser.parameters()).device
+    return clips.batch(rng, CLIPS, device=device, sprite_weight=1.0, first_predictable_frames=[0], smallest=True)
