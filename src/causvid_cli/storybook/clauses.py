@@ -317,8 +317,7 @@ class Reader(Senses):
 
     def _turns_colour(self, token: Token) -> bool:
         """Whether something turns into itself in another colour: "turns blue"."""
-        is_turn = token.said in verb_forms("turn") or token.said in verb_forms("become")
-        return is_turn and self._next_kind() == "colour" and not self._next_is_noun()
+        return token.said in verb_forms("turn") and self._next_kind() == "colour" and not self._next_is_noun()
 
     def _begin_new_subject(self) -> None:
         if self.new_subject is not None:

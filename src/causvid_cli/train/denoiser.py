@@ -23,25 +23,25 @@ def build_network(shape: NetworkConfig, latent_channels: int, *, pictures: int =
     One that is told where patches stand begins to attend to what was there before (`look_back`). One that predicts
     copies begins by copying what is there, each of a latent frame's `pictures` by itself.
     """
-    shares = pictures * CHOICES if shape.prediction == "copies" else 0
+    choices = pictures * CHOICES if shape.prediction == "copies" else 0
     net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=shape.heads,
         attention_head_dim=shape.head_dim,
         in_channels=latent_channels,
-        out_channels=latent_channels + shares,
+        out_channels=latent_channels + choices,
         text_dim=shape.text_dim,
         freq_dim=128,
         ffn_dim=shape.ffn_dim,
         num_layers=shape.layers,
         grid_embed_size=shape.grid_embed_size,
-        copied_channels=latent_channels // pictures if shares else 0,
+        copied_channels=latent_channels // pictures if choices else 0,
     )
     look_back(net)
     nn.init.zeros_(net.proj_out.weight)
     nn.init.zeros_(net.proj_out.bias)
     with torch.no_grad():
-        net.proj_out.bias.view(-1, latent_channels + shares)[:, latent_channels + HERE :: CHOICES] = STAYS
+        net.proj_out.bias.view(-1, latent_channels + choices)[:, latent_channels + HERE :: CHOICES] = STAYS
     return CausalTransformer(net, prediction=shape.prediction)
 
 
