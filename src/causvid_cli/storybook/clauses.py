@@ -20,6 +20,8 @@ BESIDE = "left of"
 FOLLOWING = ("follows", "chases")
 YOUNG = "baby"
 GROUPS = ("person", "people", "man", "woman", "child", "human")
+SCENES_AS_SKIES = {"night city": "night", "snow": "snow"}
+"""Scenes that are a place under a sky, and that sky."""
 _WEAK = frozenset(GRAMMAR.weak)
 _PARTED = ("eyed", "haired", "faced", "nosed", "winged", "tailed", "bearded", "footed", "headed", "legged", "spotted")
 """Endings of words that say which part of somebody has a colour."""
@@ -103,8 +105,6 @@ class Reader(Senses):
     def _put(self, slot: str, word: Word) -> None:
         """Say a slot; what differs from what was said already begins a shot after "then", and is left out else."""
         known = getattr(self.shot, slot)
-        if known and (known.name, word.name) == ("street", "night city"):
-            known = None  # "a city street at night"
         if known is not None and known.name != word.name:
             if not self.is_then:
                 self._unused(word.said)
@@ -206,13 +206,17 @@ class Reader(Senses):
                 self.shot.scene = None  # "eats grass on a mountain" is on the mountain
             self.scene_is_object = slot == "scene" and self.has_verb and not self.prep
             word, scene = Word(meaning.name, token.said), self.shot.scene
-            is_other = scene is not None and slot == "scene" and scene.name != word.name and not self.is_then
-            if is_other and scene and "snow" in (scene.name, word.name) and self.shot.sky is None:
-                self.shot.scene, snow = (word, scene) if scene.name == "snow" else (scene, word)
-                self.shot.sky = snow  # "snow on the beach"
+            if slot == "scene" and scene and scene.name != word.name and self._is_under_sky(scene, word):
+                self.shot.scene, sky = (scene, word) if word.name in SCENES_AS_SKIES else (word, scene)
+                self.shot.sky = Word(SCENES_AS_SKIES[sky.name], sky.said)
             else:
                 self._put(slot, word)
         self.negated, self.prep, self.last = False, "", None
+
+    def _is_under_sky(self, *scenes: Word) -> bool:
+        """Whether one of two scenes only says what the sky over the other is like: "snow on the beach"."""
+        alike = sum(scene.name in SCENES_AS_SKIES for scene in scenes)
+        return alike == 1 and self.shot.sky is None and not self.is_then
 
     def _camera(self, token: Token, meaning: Meaning) -> None:
         self._flush()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from .clauses import FOLLOWING, Reader
+from .clauses import FOLLOWING, SCENES_AS_SKIES, Reader
 from .grammar import GRAMMAR
 from .inflect import third_person, verb_forms
 from .kinds import is_english
@@ -385,4 +385,4 @@ class _Telling:
 
 
 _BUILT_IN = {name for slot in ("subject", "colour", "scene", "action") for name in ALL_WORDS[slot]}
-_SKIES_AS_SCENES = {"night": "night city", "snow": "snow"}
+_SKIES_AS_SCENES = {sky: scene for scene, sky in SCENES_AS_SKIES.items()}
