@@ -282,6 +282,24 @@ def test_an_unnamed_clip_shows_anybody_and_tells_all_but_who_it_is():
     ) == [2, 2, 2]
 
 
+def test_who_travels_turns_round_in_most_clips_of_turning_and_after_what_is_given():
+    known, frames = [8] * 40, 24
+    clips = story_clips.sample_turning(
+        np.random.default_rng(0), 40, storybook.ALL_WORDS, frames=frames, known=known, step=4
+    )
+    assert all(s.action in ("moves left", "moves right", "swims") or s.relation for s in clips.stories)
+    assert all(s.subject for s in clips.stories)
+    middles = [  # of the sprites, in each frame
+        [np.nonzero(mask.numpy())[1].mean() for mask in clip if mask.any()] for clip in clips.mask[:, 8:]
+    ]
+    back = sum(len({*np.sign(np.diff(columns[::4])).astype(int)} - {0}) == 2 for columns in middles)
+    assert back > 20
+    first = preparation.sample_first_predictable_frames(
+        np.random.default_rng(0), "turning", 2, frames=6, chunk_frames=1
+    )
+    assert first == [2, 2]
+
+
 def test_prepared_clips_resume_shard_by_shard_and_tell_training_stories_only(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "SHARD_CLIPS", 3)
     torch.manual_seed(0)

@@ -77,6 +77,12 @@ def begins(story: Story, width: int = SIZE) -> int:
     return column * width // SIZE if column == CENTRE else column + (width - SIZE) * (column > CENTRE)
 
 
+def turns_of(story: Story, frames: int) -> list[int]:
+    """The frames among the first of a story's video in which somebody looks the other way than the frame before."""
+    looks = [[actor.pose.faces_left for actor in cast(story, t, begins(story))] for t in range(frames)]
+    return [t for t in range(1, frames) if looks[t] != looks[t - 1]]
+
+
 @cache
 def half_width(subject: str, scale_step: int) -> int:
     """Columns that a sprite needs on either side of its middle, in every phase."""

@@ -174,6 +174,9 @@ class ClipsConfig:
     unnamed: Count = 0
     """Clips whose prompt does not say who they are about, which is seen: any subject that can be drawn, also one that
     the model has no word for. What goes on can only be copied from what was there."""
+    turning: Count = 0
+    """Clips from the middle of their video of who travels, or of two who go after each other, and who in most of them
+    turns round: what a video from the beginning comes to only after some seconds."""
     latent_frames: Size = 8
     """Length of these clips."""
     long: Count = 0

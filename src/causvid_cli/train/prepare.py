@@ -40,7 +40,7 @@ LATE_SWITCHES = 0.6
 PHOTO_CHUNKS = 0.7
 """How many photos are held for a chunk; the others for one latent frame."""
 
-Kind = Literal["plain", "late", "switch", "photo", "unnamed"]
+Kind = Literal["plain", "late", "switch", "photo", "unnamed", "turning"]
 """What a storybook clip is: from its video's beginning, from the middle, with a prompt that changes, from a photo, with
 a prompt that does not name its subject."""
 
@@ -63,6 +63,7 @@ def prepare(
     switches: int = 0,
     photos: int = 0,
     unnamed: int = 0,
+    turning: int = 0,
     latent_frames: int = 8,
     long: int = 0,
     long_latent_frames: int = 20,
@@ -82,8 +83,8 @@ def prepare(
     videos: the user's clips; they come first. known: a codec; what it cannot show of them is new, and counts as much as
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
     switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
-    photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. long:
-    further ones of one story, of `long_latent_frames`.
+    photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. turning:
+    those of who travels, in most of which they turn round. long: further ones of one story, of `long_latent_frames`.
     wide, tall: further ones of one story in such frames. same_shot: whether prompts that change on the way, or after a
     photo, tell of another action only.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
@@ -92,7 +93,7 @@ def prepare(
     shards: list[Shard] = []
     if videos:
         shards += video_shards(videos, codec, text, known=known, device=device)
-    if clips or switches or photos or unnamed or long or wide or tall:
+    if clips or switches or photos or unnamed or turning or long or wide or tall:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
         shards += story_shards(
@@ -102,6 +103,7 @@ def prepare(
             switches=switches,
             photos=photos,
             unnamed=unnamed,
+            turning=turning,
             latent_frames=latent_frames,
             long=long,
             long_latent_frames=long_latent_frames,
@@ -217,6 +219,7 @@ def story_shards(
     switches: int,
     photos: int,
     unnamed: int,
+    turning: int,
     latent_frames: int,
     long: int,
     long_latent_frames: int,
@@ -278,6 +281,8 @@ def story_shards(
     for total, size in ((wide, WIDE), (tall, TALL)):
         for count in _parts(total, SHARD_CLIPS):
             yield Shard(count, partial(make, "plain", count, latent_frames, size=size))
+    for count in _parts(turning, SHARD_CLIPS):
+        yield Shard(count, partial(make, "turning", count, latent_frames))
 
 
 def sample_first_predictable_frames(
@@ -295,6 +300,8 @@ def sample_first_predictable_frames(
     if kind == "photo":
         whole = rng.random(count) < PHOTO_CHUNKS
         return [min(chunk_frames if is_whole else 1, frames - 1) for is_whole in whole]
+    if kind == "turning":
+        return [min(-(-2 // chunk_frames) * chunk_frames, frames - 1)] * count
     between = range(chunk_frames, frames, chunk_frames) if kind == "switch" else range(2, frames - 1)
     places = between or range(frames - 1, frames)  # of a clip that is too short for that, its last frame
     return [places[pick] for pick in rng.integers(len(places), size=count)]
@@ -326,6 +333,8 @@ def _sample(
         return story_clips.sample_photos(rng, len(known), words, frames=length, held=known, pictures=pictures, **only)
     if kind == "unnamed":
         return story_clips.sample_unnamed(rng, len(known), words, frames=length)
+    if kind == "turning":
+        return story_clips.sample_turning(rng, len(known), words, frames=length, known=known, step=stack * step)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
         return story_clips.sample_clips(rng, len(known), words, frames=length, starts=starts)

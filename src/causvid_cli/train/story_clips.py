@@ -9,8 +9,8 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
-from causvid_cli.storybook.cast import RUNS
-from causvid_cli.storybook.motion import is_in_larger_world, is_on_the_move
+from causvid_cli.storybook.cast import RUNS, turns_of
+from causvid_cli.storybook.motion import TRAVELS, is_in_larger_world, is_on_the_move
 from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
 MOVING_SHARE = 2.5
@@ -36,6 +36,8 @@ LATE_FROM, LATE_TO = 8, 104
 not tell."""
 GRID = 8
 """Side of a latent cell, in pixels."""
+TURNING_SHARE = 0.75
+"""How many of the clips of who travels are chosen for somebody turning round in them."""
 PHOTO_TO = 48
 """A photo is one of so many first frames of a video."""
 
@@ -86,6 +88,28 @@ def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[in
     in_step = -(-anywhere // step) * step
     picked: list[int] = np.where(rng.random(count) < 0.5, in_step, anywhere).tolist()
     return picked
+
+
+def sample_turning(
+    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int, known: Sequence[int], step: int
+) -> Clips:
+    """Return clips from the middle of videos of who travels or runs after another; most turn round in what is foretold.
+
+    known: frames of each clip that are given. They begin at multiples of `step` frames, as roll-outs do.
+    """
+    stories, starts = [], []
+    while len(stories) < count:
+        story = training_story(rng, words)
+        if story.subject is None or not (story.action in TRAVELS or story.relation in RUNS):
+            continue
+        given = known[len(stories)]
+        start = int(rng.integers(LATE_FROM, LATE_TO)) // step * step
+        if turns := [at for at in turns_of(story, LATE_TO) if at >= LATE_FROM + given]:
+            before = int(rng.choice(turns)) - int(rng.integers(given, frames))
+            start = before // step * step if rng.random() < TURNING_SHARE else start
+        stories.append(story)
+        starts.append(max(LATE_FROM, start))
+    return render_clips(stories, rng, frames=frames, starts=starts)
 
 
 def sample_switches(
