@@ -13,6 +13,7 @@ from .reading import Noun, Reading, Shot, Word
 from .senses import Senses
 from .story import CHANGE
 from .tokens import Token
+from .vocabulary import VOCABULARY
 
 MAX_REPORTED = 16
 """Words kept of one kind of problem."""
@@ -23,6 +24,7 @@ GROUPS = ("person", "people", "man", "woman", "child", "human")
 SCENES_AS_SKIES = {"night city": "night", "snow": "snow"}
 """Scenes that are a place under a sky, and that sky."""
 _WEAK = frozenset(GRAMMAR.weak)
+_SEEN_FROM_THE_OTHER = {"left of": "right of", "right of": "left of"}
 _PARTED = ("eyed", "haired", "faced", "nosed", "winged", "tailed", "bearded", "footed", "headed", "legged", "spotted")
 """Endings of words that say which part of somebody has a colour."""
 
@@ -271,6 +273,10 @@ class Reader(Senses):
             self._unused(token.said)
             return
         is_others = self._is_others_verb(token)
+        if is_adjective or not token.said.endswith("ing"):
+            pass
+        elif self.before == "subject" and self.last is not None and self.last is self.shot.other:
+            self._let_the_mobile_one_act()
         self._flush()
         self.prep, shot = "", self.shot
         if self.negated:
@@ -318,6 +324,15 @@ class Reader(Senses):
             return False
         is_object = self.has_verb and not (shot.relation and shot.relation.said)  # "makes a robot dance"
         return shot.verb is not None or (is_object and not self.extra_actor)
+
+    def _let_the_mobile_one_act(self) -> None:
+        """Of two of whom one goes nowhere it is the other who does something: "a tower with a dragon flying"."""
+        shot = self.shot
+        one, other = (noun and VOCABULARY.subject.get(noun.word.name) for noun in (shot.subject, shot.other))
+        if one and other and other.is_mobile and not one.is_mobile and not self.has_verb:
+            relation = shot.relation or Word(BESIDE, "")
+            shot.relation = replace(relation, name=_SEEN_FROM_THE_OTHER.get(relation.name, BESIDE))
+            shot.subject, shot.other = shot.other, shot.subject
 
     def _turns_colour(self, token: Token) -> bool:
         """Whether something turns into itself in another colour: "turns blue"."""

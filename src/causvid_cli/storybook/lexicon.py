@@ -23,10 +23,6 @@ NAMED: tuple[Kind, ...] = ("subject", "colour", "scene", "action")
 """Kinds of words that have names; a model may have more of them than the vocabulary."""
 SPELT: tuple[Kind, ...] = (*NAMED, "movement", "sky")
 """Kinds of words whose misspellings are corrected."""
-PEOPLE = ("man", "woman", "girl", "child")
-"""People whom others are shown as; by WordNet's kinds a baby and a queen are nearest to a man."""
-CLOSE = 4
-"""Cost of the farthest kin (`Kinds.nearest`) that goes before what the grammar says is alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +69,10 @@ class Lexicon:
             for subject in known:
                 if is_name_of(subject, noun):
                     return subject
-        cost, nearest = self.kinds.nearest(name)
-        if alike and (nearest is None or cost > CLOSE or alike in PEOPLE):
-            return alike if alike in known else self.kinds.nearest(alike)[1] or nearest
-        return nearest
+        if alike in known:
+            return alike
+        nearest = self.kinds.nearest(name)[1]
+        return nearest or (self.kinds.nearest(alike)[1] if alike else None)
 
     @cached_property
     def kinds(self) -> Kinds:

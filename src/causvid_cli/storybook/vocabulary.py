@@ -12,6 +12,10 @@ Tones = tuple[str, str, str]
 TONES = ("light", "mid", "dark")
 
 
+PUSHED = "slides"
+"""What things do that nobody expects to move."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Something that can be drawn. natural: palette names of its own light, mid and dark tone, or of a ramp."""
@@ -28,6 +32,11 @@ class Subject:
     """What it is called besides, by packs that know none of these names as a subject of its own."""
     plurals: tuple[str, ...] = ()
     """Irregular plurals of the name and its synonyms; the regular ones need no entry."""
+
+    @property
+    def is_mobile(self) -> bool:
+        """Whether it goes anywhere by itself."""
+        return self.moves[0] != PUSHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ def sample_turning(
 
     known: frames of each clip that are given. They begin at multiples of `step` frames, as roll-outs do.
     """
-    stories, starts = [], []
+    stories, starts = list[Story](), list[int]()
     while len(stories) < count:
         story = training_story(rng, words)
         if story.subject is None or not (story.action in TRAVELS or story.relation in RUNS):
