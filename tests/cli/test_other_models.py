@@ -1,4 +1,4 @@
-"""A note names the model that knows what this one leaves out."""
+"""A note names the model that knows what this one leaves out; where none was named, that one makes the video."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from commands import makes
 from tiny import tiny_pack
 
 from causvid_cli.cli import other_models
-from causvid_cli.cli.other_models import who_shows_more
+from causvid_cli.cli.other_models import usual_model, who_shows_more
 from causvid_cli.config import FACTS_FILE, load_facts
 from causvid_cli.models.packs import find_pack
 from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS
@@ -70,8 +70,38 @@ def test_only_models_of_the_storybook_are_compared(first, models, tmp_path):
     assert note_on(tmp_path / "wan", DOG) is None
 
 
-def test_the_default_model_names_that_of_the_larger_world(tmp_path, monkeypatch):
+def test_a_model_that_was_named_names_that_of_the_larger_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = json.loads(makes("t2v", DOG, "--length", "1s", "-o", "dog.mp4", "--json").stdout)
+    made = json.loads(makes("t2v", DOG, "-m", "storybook", "--length", "1s", "-o", "dog.mp4", "--json").stdout)
     assert made["notes"][-1] == "storybook-world knows 'beach', 'brown', 'dog': try -m storybook-world"
     assert note_on(find_pack("storybook"), "a red car drives left in the snow") is None
+
+
+def plans(*arguments: str) -> tuple[str, str]:
+    """The model that would make a video, and what is said besides."""
+    done = makes(*arguments, "--dry-run", "--json")
+    return json.loads(done.stdout)["model"], done.stderr
+
+
+def test_where_no_model_is_named_the_embedded_one_that_knows_the_prompt_makes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, said = plans("t2v", DOG)
+    assert model == "storybook-world"
+    assert "storybook-world makes it, which knows 'beach', 'brown', 'dog'; -m storybook does not" in said
+    assert plans("t2v", DOG, "-m", "auto")[0] == "storybook-world"
+    assert plans("t2v", "a dog in the snow, then it turns into a cat")[0] == "storybook-world"  # told in two shots
+    model, said = plans("t2v", "a red car drives left in the snow")
+    assert (model, "makes it" in said) == ("storybook", False)
+    assert plans("t2v", "a blarfly on the moon")[0] == "storybook"
+    assert plans("t2v", "a red car jumps", "--then", "2s: a dog jumps")[0] == "storybook-world"
+
+
+@pytest.mark.parametrize("options", [("--negative", "cat"), ("--steps", "2"), ("-m", "storybook")])
+def test_what_else_is_asked_for_must_be_what_the_chosen_model_does(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plans("t2v", DOG, *options)[0] == "storybook"
+
+
+def test_a_model_of_ones_own_is_not_chosen_unnamed(first, models):
+    knows(models / "own", first, dict(ALL_WORDS))
+    assert usual_model([DOG], lambda facts: True) == ("storybook", "")

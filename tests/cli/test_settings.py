@@ -128,7 +128,7 @@ def test_help_names_the_variable_of_every_option():
         said = " ".join(run(*name.split(), "-h").stdout.split())
         for key in settings.options_of(command):
             assert f"[env: {settings.variable(key)}" in said, (name, key)
-    assert "[env: CAUSVID_MODEL; default: storybook]" in " ".join(run("t2v", "-h").stdout.split())
+    assert "[env: CAUSVID_MODEL; default: auto]" in " ".join(run("t2v", "-h").stdout.split())
 
 
 def test_help_and_version_work_whatever_the_file_says(config):
@@ -239,7 +239,7 @@ def test_show_says_where_each_value_is_from(config):
     assert found["length"] == (7, "config", f"{config}:1")
     assert found["fps"] == (12.5, "config", f"{config}:3")
     assert found["seed"] == ("42", "environment", "CAUSVID_SEED")
-    assert found["model"] == ("storybook", "default", None)
+    assert found["model"] == ("auto", "default", None)
     assert shown("bench")["length"][1] == "config"
 
 

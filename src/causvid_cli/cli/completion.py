@@ -12,7 +12,7 @@ from causvid_cli.config import load_facts
 from causvid_cli.errors import CausvidError
 from causvid_cli.models.catalogue import checkpoint_names
 from causvid_cli.models.packs import find_pack, list_packs
-from causvid_cli.request import AUTO, DEFAULT_MODEL, DTYPES, NATIVE
+from causvid_cli.request import AUTO, DTYPES, NATIVE
 
 LARGEST_SIDE = 1024
 """Of the sizes that are offered; larger ones can be typed."""
@@ -46,7 +46,7 @@ def known_models(incomplete: str) -> list[tuple[str, str]]:
 def sizes(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Sizes that the model makes: its own first, then those that it can be enlarged or turned to."""
     try:
-        facts = load_facts(find_pack(context.params.get("model") or DEFAULT_MODEL))
+        facts = load_facts(find_pack(context.params.get("model") or AUTO))
     except CausvidError:
         return []
     width, height = facts.width, facts.height

@@ -103,7 +103,7 @@ def edit_script(
     if not to and not check:
         make_script("edit-script", script, video_options, given=given, started=started)
         return
-    chosen = chosen_model(script, video_options)
+    chosen = chosen_model(script, video_options, given)
     facts = chosen.facts
     check_size(script.size, facts)
     held = facts.chunk_frames if isinstance(given, Photo) and given.hold == "chunk" else 1

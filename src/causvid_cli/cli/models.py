@@ -15,7 +15,7 @@ from causvid_cli.errors import ModelError, UsageError
 from causvid_cli.models.catalogue import Checkpoint, catalogue
 from causvid_cli.models.packs import find_pack, list_packs, verify_pack
 from causvid_cli.paths import models_folder
-from causvid_cli.request import DEFAULT_MODEL
+from causvid_cli.request import AUTO, DEFAULT_MODEL
 from causvid_cli.units import bytes_text, counted
 
 app = typer.Typer()
@@ -177,7 +177,7 @@ def use(context: typer.Context, name: Name) -> None:
     facts = load_facts(folder)
     if facts.kind == "base":
         raise UsageError(f"{name} is a base to distil from, which makes no video chunk by chunk; choose another")
-    value = name if name in list_packs() else str(folder.absolute())
+    value = name if name in (AUTO, *list_packs()) else str(folder.absolute())
     configure.set_option(context, "model", value)
 
 
@@ -222,7 +222,8 @@ def _default(context: typer.Context) -> str:
     """The model that is used where none is named."""
     root = context.find_root().command
     options_ = settings.options_of(settings.tree(root)[("t2v",)])
-    return str(settings.resolve("model", options_["model"], settings.load_settings(root).of(("t2v",))).value)
+    name = str(settings.resolve("model", options_["model"], settings.load_settings(root).of(("t2v",))).value)
+    return DEFAULT_MODEL if name == AUTO else name
 
 
 def _problem(folder: Path, *, every: bool = False) -> ModelError | None:

@@ -120,7 +120,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="A name that `causvid models list` shows, or a model pack's folder.",
+        help="A name that `causvid models list` shows, or a pack's folder; auto: the embedded one for the prompt.",
         autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),

@@ -100,7 +100,7 @@ def _run(work: "Sequence[tuple[Task, Earlier | None]]", *, started: float) -> No
         if line:
             console.warning(line)
     given = [*first.input_media.notes, *first.input_media.left_out(first.output)] if first.input_media else []
-    for line in (*first.decoded, *first.landed, *first.retimed, *first.sounds, *given):
+    for line in (*first.chosen, *first.decoded, *first.landed, *first.retimed, *first.sounds, *given):
         console.note(line)
     with show_progress(f"loading {first.facts.name}") as progress:
         if first.options.dry_run:

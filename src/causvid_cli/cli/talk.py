@@ -83,7 +83,7 @@ def led_by_sound(
     """A script of one prompt with a cue wherever a file's sound gets loud or quiet; and the sound under the video."""
     from causvid_cli.media.loudness import STEP_S, levels_of_file
 
-    chosen = chosen_model(script, options)
+    chosen = chosen_model(script, options, given)
     if given is not None:
         raise UsageError(f"{file}: sound leads a video from a prompt; leave --image, --clip and --source out")
     grid = grid_of(chosen, None)

@@ -12,6 +12,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, get_args
 
 from causvid_cli.cli import console
+from causvid_cli.cli.other_models import usual_model
 from causvid_cli.cli.shots import in_shots
 from causvid_cli.cli.torchrun import process_count
 from causvid_cli.cli.video_options import VideoOptions
@@ -85,6 +86,8 @@ class Task:
     """Where the job's LoRAs lie, in their order."""
     snapped: Snapped | None = None
     """Where each cue falls; None for a job that is done again."""
+    chosen: tuple[str, ...] = ()
+    """Why it is this model that makes it, where nobody named one."""
     seed_given: bool = True
 
     @property
@@ -188,7 +191,7 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
     steps: int | None = options.preferred("steps", typed_steps, script.steps)
     guidance: float = options.preferred("guidance", options.guidance, script.guidance)
     seed = _seed(script, options)
-    chosen = chosen_model(script, options)
+    chosen = chosen_model(script, options, given)
     facts, codec = chosen.facts, chosen.codec
     way, made_fps, asked_fps = chosen_rates(script, options, facts, given)
     wanted = _size(script, options)
@@ -247,6 +250,7 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
             soundtrack=soundtrack,
             lora_files=lora_files,
             snapped=snapped,
+            chosen=(chosen.note,) if chosen.note else (),
             seed_given=seed is not None,
         )
         tasks.append(task)
@@ -257,14 +261,30 @@ def make_tasks(command: str, script: Script, options: VideoOptions, *, given: In
     return tasks
 
 
-def chosen_model(script: Script, options: VideoOptions) -> ResolvedModel:
-    """The model that is asked for. Raises UsageError when two are, ModelError for what is not there."""
+def chosen_model(script: Script, options: VideoOptions, given: InputMedia | None) -> ResolvedModel:
+    """The model that is asked for, else the embedded one that knows most of the prompts.
+
+    Raises UsageError when two are asked for, ModelError for what is not there.
+    """
     if options.random_weights is not None and "model" in options.typed:
         raise UsageError(f"--random-weights and --model {options.model}: choose one")
     loading, _ = _loading(options)
     name = options.random_weights or options.preferred("model", options.model, script.model)
-    chosen = resolve_model(name, loading=loading)
+    name, note = _usual_model(script, options, given) if name == AUTO else (name, "")
+    chosen = replace(resolve_model(name, loading=loading), note=note)
     return with_usual_vae(chosen, options.device) if options.vae == AUTO else chosen
+
+
+def _usual_model(script: Script, options: VideoOptions, given: InputMedia | None) -> tuple[str, str]:
+    """The embedded model that knows most of the prompts and does all else that is asked for, and a note on it."""
+    restyles = given is not None and given.kind == "source"
+    is_led = options.preferred("negative", options.negative, script.negative) or any(c.negative for c in script.cues)
+    in_steps = options.preferred("steps", options.steps, script.steps)
+
+    def suits(facts: PackFacts) -> bool:
+        return facts.prediction != "copies" or not (restyles or is_led or in_steps)
+
+    return usual_model([cue.prompt for cue in script.cues], suits)
 
 
 def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: int | None = None) -> ChunkGrid:

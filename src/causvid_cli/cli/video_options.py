@@ -10,7 +10,7 @@ import typer
 
 from causvid_cli.cli import options, settings
 from causvid_cli.cli.torchrun import led
-from causvid_cli.request import AUTO, DEFAULT_MODEL, GUIDANCE
+from causvid_cli.request import AUTO, GUIDANCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class VideoOptions:
     strict: options.Strict = False
     guidance: options.Guidance = GUIDANCE
     transition: options.Transition = None
-    model: options.Model = DEFAULT_MODEL
+    model: options.Model = AUTO
     device: options.Device = AUTO
     vae_device: options.VaeDevice = AUTO
     dtype: options.Dtype = AUTO

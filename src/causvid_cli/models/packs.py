@@ -18,7 +18,7 @@ from causvid_cli.geometry import CodecFacts
 from causvid_cli.models.catalogue import checkpoint_names, find_checkpoint
 from causvid_cli.models.diffusers_index import INDEX_FILE, SCHEDULER
 from causvid_cli.paths import models_folder
-from causvid_cli.request import Vae
+from causvid_cli.request import AUTO, DEFAULT_MODEL, Vae
 from causvid_cli.untrusted import read_object
 
 STAMPS_FILE = ".verified.json"
@@ -88,8 +88,12 @@ def _is_at_work(pid: int, folder: Path) -> bool:
 
 
 def find_pack(name_or_path: str | Path) -> Path:
-    """The folder of a pack, by name or by path (a folder called like a pack is reached as ./NAME)."""
+    """The folder of a pack, by name or by path (a folder called like a pack is reached as ./NAME).
+
+    Where no prompt says which embedded model is meant, auto is the usual one.
+    """
     packs = list_packs()
+    name_or_path = DEFAULT_MODEL if name_or_path == AUTO else name_or_path
     if name_or_path not in packs:
         with suppress(OutputError):  # what cannot be put back is not there
             sweep()

@@ -26,6 +26,8 @@ class ResolvedModel:
     sha256: str
     """Equal for equal weights."""
     vae: Vae = "full"
+    note: str = ""
+    """Why it is this one, where nobody named it."""
 
 
 def resolve_model(name: str | Path, *, loading: Loading = LOADING) -> ResolvedModel:
