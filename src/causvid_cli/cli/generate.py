@@ -49,8 +49,9 @@ def t2v(
     """Make a video from a prompt, and print its path.
 
     storybook, the model that comes with causvid, draws pixel art: a subject, its colour, a scene and what happens,
-    said in plain English; storybook-world, of more subjects and scenes, where the prompt needs it. Actions that follow each other ("runs left, then jumps") share the video's time. Words that
-    it does not know are shown as the nearest that it does, or named.
+    said in plain English; storybook-world, of more subjects and scenes, does so where the prompt needs it. Actions that
+    follow each other ("runs left, then jumps") share the video's time. Words that the model does not know are shown as
+    the nearest that it does, or named.
 
     Ctrl-C stops after the chunk at work and keeps what was made in NAME.partial.mp4; `causvid resume` goes on with it,
     and so does the same command with the same -o.
