@@ -115,6 +115,7 @@ class Stream:
         options: GenerateOptions,
         *,
         given: np.ndarray | None,
+        given_cue: Cue | None,
         source: Iterator[np.ndarray] | None,
         made: Latents | None,
         first_chunk: int,
@@ -132,6 +133,7 @@ class Stream:
             guidance=options.guidance,
             known_chunks=known_chunks,
             after_picture=given is not None and not self._is_foreign,
+            after=given_cue,
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
         photo = given if plan.grid.shows_given else None
@@ -257,7 +259,8 @@ class Stream:
                     yield ChunkResult(frames, GIVEN, 0, x0, self.prompt, time.monotonic() - clock)
                     clock = time.monotonic()
 
-            is_cut = self._is_foreign and pipeline.opening_model is not None  # which begins anew; else it is drawn over
+            # a network for first chunks begins anew; else it is drawn over
+            is_cut = track.begins_anew or (self._is_foreign and pipeline.opening_model is not None)
             seen = [] if is_cut else prefix
 
             def begin(batch: int, prompt: Callable[[Chunk], PromptCache], noise: Noise) -> Made:
@@ -411,6 +414,7 @@ class Pipeline:
         options: GenerateOptions = DEFAULTS,
         *,
         given: np.ndarray | None = None,
+        given_cue: Cue | None = None,
         shows_given: bool = False,
         source: Iterator[np.ndarray] | None = None,
         made: Latents | None = None,
@@ -425,7 +429,8 @@ class Pipeline:
         prompt: one, or cues that say which holds from which chunk on.
         options: what is chosen of the video; changes: single ones of them by name, such as length="5s", seed=1.
         given: pictures uint8 RGB [T, h, w, 3] before the first chunk, at the codec's size, filling whole latent frames
-          (`geometry.held_frames`). shows_given: whether the video begins with them.
+          (`geometry.held_frames`). given_cue: what they were told to show, which a first prompt may leave unsaid.
+          shows_given: whether the video begins with them.
         source: the pictures [h, w, 3] of a video to start from, noised to `options.strength`; the video ends with it.
         made: chunks that an earlier run made. first_chunk: chunks before it are not shown again. known_chunks: how many
           were made: what is told holds after them.
@@ -446,6 +451,7 @@ class Pipeline:
             cues,
             options,
             given=given,
+            given_cue=given_cue,
             source=source,
             made=made,
             first_chunk=first_chunk,
@@ -459,9 +465,22 @@ class Pipeline:
         return np.concatenate([chunk.frames for chunk in self.stream(prompt, options, **more)])
 
     def track(
-        self, cues: Sequence[Cue], *, seed: int, guidance: float, known_chunks: int = 0, after_picture: bool = False
+        self,
+        cues: Sequence[Cue],
+        *,
+        seed: int,
+        guidance: float,
+        known_chunks: int = 0,
+        after_picture: bool = False,
+        after: Cue | None = None,
     ) -> PromptTrack:
-        """What each chunk of a video is told. after_picture: whether it begins with a given one."""
+        """What each chunk of a video is told. after_picture: whether it begins with a given one; after: what that was
+        told to show.
+        """
+        before = None
+        if isinstance(self.text, StoryTextEncoder):
+            before = self.text.picture if after_picture else None
+            before = self.text.encode(after.prompt, seed=after.seed or 0) if after else before
         return PromptTrack(
             self.text,
             cues,
@@ -470,7 +489,7 @@ class Pipeline:
             to_cache=self.prompt_cache,
             known_chunks=known_chunks,
             cuts=self.opening_model is not None,
-            before=self.text.picture if after_picture and isinstance(self.text, StoryTextEncoder) else None,
+            before=before,
         )
 
     @property

@@ -125,6 +125,7 @@ def test_i2v_begins_with_the_photo_whatever_the_prompt_and_the_seed(tiny, photo)
         "context_frames": 0,
         "strength": None,
         "keep_size": False,
+        "cue": None,
     }
 
 
@@ -199,6 +200,25 @@ def test_extend_keeps_every_picture_and_every_packet_of_sound(tiny, loud):
     assert packets("longer.mp4", "audio")[: len(before)] == before
     told = read_info(Path("longer.mp4")).recipe["input"]
     assert (told["kind"], told["keep_size"]) == ("clip", True)
+
+
+def test_extend_knows_from_the_recipe_what_the_clip_showed(tiny):
+    makes("t2v", "a red car drives left", "-m", tiny, "-s", 1, "-o", "car.mp4", "--length", "1s")
+    first = makes("extend", "car.mp4", "it jumps in the snow", "-m", tiny, "-s", 2, "-o", "b.mp4", "--length", "1s")
+    assert "read as: red car, jumps, snow" in first.stderr
+    told = read_info(Path("b.mp4")).recipe["input"]["cue"]
+    assert told["seed"] == 1 and "red car" in told["prompt"]
+    then = makes("extend", "b.mp4", "it stops", "-m", tiny, "-s", 3, "-o", "c.mp4", "--length", "1s")
+    assert "read as: red car, stays still, snow" in then.stderr  # what the second prompt left unsaid as well
+    assert read_info(Path("c.mp4")).recipe["input"]["cue"]["seed"] == 2  # of the snow
+    Path("b.mp4").unlink()  # all that matters of it is in the recipe, but its pictures
+    fails(run("rerun", "c.mp4", "-m", tiny, "-o", "d.mp4"), 5, "b.mp4")
+
+
+def test_extend_of_what_another_program_made_is_told_by_its_prompt_alone(tiny, clip):
+    result = makes("extend", clip, "it jumps", "-m", tiny, "-s", 7, "-o", "longer.mp4", "--length", "1s")
+    assert read_info(Path("longer.mp4")).recipe["input"]["cue"] is None
+    assert "no subject was understood" in result.stderr
 
 
 def test_extend_of_a_real_clip(tiny):

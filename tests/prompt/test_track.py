@@ -114,6 +114,30 @@ def test_after_a_picture_whoever_it_shows_goes_on_and_nothing_cuts_until_another
     assert track_of(text, Cue(prompt="it jumps"), before=text.picture).read_as == ("only meadow",)
 
 
+def test_after_a_clip_that_is_known_a_prompt_may_leave_it_unsaid_and_another_shot_begins_anew():
+    knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim, pictures=True))
+    before = knows.encode("a brown dog stands on the beach", seed=1)
+    jumps = track_of(knows, Cue(prompt="it jumps"), before=before, cuts=True)
+    assert (jumps.read_as, jumps.begins_anew) == (("brown dog, jumps, beach",), True)
+    assert not track_of(knows, Cue(prompt="it stands still"), before=before, cuts=True).begins_anew
+    assert not track_of(knows, Cue(prompt="it jumps", transition="soft"), before=before, cuts=True).begins_anew
+    assert not track_of(knows, Cue(prompt="it jumps"), before=before).begins_anew  # a model without shots
+    assert not track_of(knows, Cue(prompt="only the sea"), before=knows.picture, cuts=True).begins_anew
+
+
+def test_the_same_place_faces_the_same_way_under_another_seed():
+    knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim))
+    before = knows.encode("a dog stands on the beach", seed=1)
+    other = next(
+        seed
+        for seed in range(2, 20)
+        if knows.encode("a dog", seed=seed).reading != knows.encode("a dog", seed=1).reading
+    )
+    assert knows.encode("it jumps", previous=before, seed=other).reading.mirrored == before.reading.mirrored
+    elsewhere = knows.encode("it jumps in the snow", previous=before, seed=other)
+    assert elsewhere.reading.mirrored != before.reading.mirrored
+
+
 def test_words_that_are_not_known_are_noted_of_every_cue(text):
     track = track_of(text, Cue(prompt=CAR), Cue(prompt="a zeppelin", start_chunk=1, negative="a gargoyle"))
     assert any("zeppelin" in note for note in track.notes) and any("gargoyle" in note for note in track.notes)

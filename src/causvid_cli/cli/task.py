@@ -284,7 +284,8 @@ def _usual_model(script: Script, options: VideoOptions, given: InputMedia | None
     def suits(facts: PackFacts) -> bool:
         return facts.prediction != "copies" or not (restyles or is_led or in_steps)
 
-    return usual_model([cue.prompt for cue in script.cues], suits)
+    before = [given.told.prompt] if given is not None and given.told else []
+    return usual_model([*before, *(cue.prompt for cue in script.cues)], suits)
 
 
 def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: int | None = None) -> ChunkGrid:

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from causvid_cli.config import PackFacts
-from causvid_cli.errors import MediaError, UsageError
+from causvid_cli.errors import CausvidError, MediaError, UsageError
 from causvid_cli.geometry import CodecFacts, Hold, context_frames, held_frames
-from causvid_cli.job.job import AudioUsed, Input, sha256_of
+from causvid_cli.job.job import AudioUsed, Input, Job, sha256_of
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import STRENGTH, FitMode, check_size, check_source, check_strength, nearest_size, size_text
 from causvid_cli.request import Size as AskedSize
 from causvid_cli.timecode import FASTEST_FPS, parse_time
@@ -88,6 +90,11 @@ class InputMedia:
     @property
     def name(self) -> str:
         return self.path.name if self.path else "stdin"
+
+    @property
+    def told(self) -> Cue | None:
+        """What its own recipe tells of its end, if it has one."""
+        return None
 
     @property
     def notes(self) -> list[str]:
@@ -192,6 +199,9 @@ class ClipEnd(InputMedia):
     """Latent frames of it, where they are settled already."""
     tolerate_damage: bool = False
     kind: Kind = "clip"
+    _told: Cue | None = None
+    _is_asked: bool = False
+    _goes_on: bool = False
     _clip: "Clip | None" = None
     _plan: "JoinPlan" = field(init=False)
     _wanted: int = 0
@@ -226,7 +236,14 @@ class ClipEnd(InputMedia):
         )
         self._wanted = codec.frames(self.latent_frames)
         self.crisp = facts.enlarge > 1
+        self._goes_on = facts.text == "storybook"
         self.sha256 = sha256_of(self.path)
+
+    @property
+    def told(self) -> Cue | None:
+        if not self._is_asked and self.path is not None:
+            self._told, self._is_asked = told_at_the_end(self.path), True
+        return self._told
 
     def read_through(self, seconds: Fraction | None) -> None:
         assert self._clip is not None
@@ -246,7 +263,8 @@ class ClipEnd(InputMedia):
 
     @property
     def used(self) -> Input:
-        return replace(base_used(self), context_frames=self.latent_frames, keep_size=True)
+        cue = self.told if self._goes_on else None
+        return replace(base_used(self), context_frames=self.latent_frames, keep_size=True, cue=cue)
 
     @property
     def notes(self) -> list[str]:
@@ -371,6 +389,28 @@ def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -
     if used.kind == "clip":
         return ClipEnd(path=path, fit=used.fit, context_frames=used.context_frames, tolerate_damage=tolerate_damage)
     return SourceClip(path=path, fit=used.fit, strength=used.strength or STRENGTH, tolerate_damage=tolerate_damage)
+
+
+def told_at_the_end(clip: Path) -> Cue | None:
+    """Return what a clip's recipe tells of its end, in a prompt that leaves nothing unsaid, and its scene's seed.
+
+    None where it has no recipe, or one of which nobody is understood.
+    """
+    from causvid_cli.media.probe import read_info
+    from causvid_cli.storybook import Story, parse
+
+    story: Story | None = None
+    seed: int | None = None
+    with suppress(CausvidError):  # who opens the clip says what is wrong with it
+        if recipe := read_info(clip).recipe:
+            job = Job.from_recipe(recipe, where=str(clip))
+            before = [job.input.cue] if job.input and job.input.cue else []
+            for cue in (*before, *job.cues):
+                told = parse(cue.prompt, story).story
+                if story is None or told.scene != story.scene:
+                    seed = cue.seed if cue in before else job.seed
+                story = told
+    return Cue(prompt=story.caption(), seed=seed) if story and story.subject else None
 
 
 def find_soundtrack(used: AudioUsed | None, path: Path | None, *, where: str) -> "Soundtrack | None":

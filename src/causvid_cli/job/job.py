@@ -80,6 +80,8 @@ class Input:
     """To which noise level a source is noised."""
     keep_size: bool = False
     """Whether the video has the file's own picture size, not the model's."""
+    cue: Cue | None = None
+    """What a clip's own recipe tells of its end, in a prompt that leaves nothing unsaid, and its seed."""
 
     def __post_init__(self) -> None:
         check_file_name(self.name, "input.name")
@@ -87,6 +89,8 @@ class Input:
             raise UsageError(f"input.context_frames {self.context_frames}: must be 0 to {WIDEST_WINDOW}")
         if self.strength is not None:
             check_strength(self.strength)
+        if self.cue:
+            check_cues([self.cue])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

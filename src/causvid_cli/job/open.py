@@ -42,6 +42,7 @@ def open_stream(
         rope=job.rope,
         guidance=job.guidance,
         given=given.frames(rate) if given else None,
+        given_cue=job.input.cue if job.input else None,
         shows_given=grid.shows_given,
         source=given.source(rate) if given else None,
         strength=job.input.strength if job.input else None,

@@ -166,6 +166,8 @@ class StoryTextEncoder:
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
         story, _ = self.text.shown(parsed.story, seed=seed)
+        if previous and previous.reading.scene == story.scene and previous.reading.mirrored is not None:
+            story = replace(story, mirrored=previous.reading.mirrored)  # the same place looks the same under any seed
         notes = tuple(_notes(parsed, self.text.words["subject"]))
         embeds = self.text(self.text.rows([story]))
         whole, summary = story.caption(), replace(parsed, story=story).summary

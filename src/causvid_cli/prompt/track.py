@@ -189,8 +189,15 @@ class PromptTrack:
         """How the prompt of a chunk takes hold where it is new."""
         return self._transition(self.place_of(chunk.index))
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the first prompt is a new shot after what was before it, where that is known."""
+        before = self._first_previous
+        return before is not None and before.begins_with is not None and self._transition(0) == "cut"
+
     def _transition(self, place: int) -> Transition:
-        cue, now, before = self.cues[place], self._encoded[place], self._encoded[max(0, place - 1)]
+        cue, now = self.cues[place], self._encoded[place]
+        before = self._encoded[place - 1] if place else self._first_previous or now
         at_once = cue.transition == "recache" and not cue.blend_chunks and cue.strength == 1
         return "cut" if self._cuts and at_once and now.begins_with != before.begins_with else cue.transition
 
