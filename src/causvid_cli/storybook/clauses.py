@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .actors import BESIDE, GROUPS, MAX_REPORTED, YOUNG, Actors
 from .grammar import GRAMMAR
 from .inflect import verb_forms
 from .kinds import is_english, is_noun, is_plural
 from .lexicon import Lexicon, Meaning
 from .reading import Noun, Reading, Shot, Word
-from .senses import Senses
 from .story import CHANGE
 from .tokens import Token
 from .vocabulary import VOCABULARY
 
-MAX_REPORTED = 16
-"""Words kept of one kind of problem."""
-BESIDE = "left of"
 FOLLOWING = ("follows", "chases")
-YOUNG = "baby"
-GROUPS = ("person", "people", "man", "woman", "child", "human")
 SCENES_AS_SKIES = {"night city": "night", "snow": "snow"}
 """Scenes that are a place under a sky, and that sky."""
 _WEAK = frozenset(GRAMMAR.weak)
@@ -29,17 +24,14 @@ _PARTED = ("eyed", "haired", "faced", "nosed", "winged", "tailed", "bearded", "f
 """Endings of words that say which part of somebody has a colour."""
 
 
-class Reader(Senses):
+class Reader(Actors):
     """Reads the phrases of a prompt one after the other."""
 
     def __init__(self, lexicon: Lexicon, *, goes_on: bool = False, corrects: bool = True) -> None:
         """goes_on: whether a story came before, which has a subject. corrects: whether to mend misspelled words."""
         super().__init__(lexicon, goes_on=goes_on)
         self.corrects = corrects
-        self.held: list[Noun] = []  # nouns that only say where something is, until there is a subject
-        self.negated = self.is_new = self.is_one = False
         self.scene_is_object = False  # whether the scene is only what a verb is about
-        self.extra_actor = False  # whether the clause is about somebody beside the subject
         self.clause_start: int | None = None  # where the clause's words begin, in phrases
         self._begin_clause("")
 
@@ -80,30 +72,6 @@ class Reader(Senses):
         else:
             self.mark, self.before = mark, ""
 
-    def _flush(self) -> None:
-        """Adjectives that no noun followed belong to the noun before: "a ball, blue, rolls"."""
-        told, self.told = self.told, {}
-        self.is_open = self.is_new = self.is_one = False
-        is_worn = self.prep not in ("", "of", "with")  # "a man in black"
-        for slot, word in told.items():
-            if slot == "colour" and self._awaits_target() and self.shot.subject is not None and not is_worn:
-                self.shot.target = replace(self.shot.subject, colour=word)  # "a red car turns blue"
-            elif self.last is not None and getattr(self.last, slot) is None and slot != "count" and not is_worn:
-                setattr(self.last, slot, word)
-            elif slot == "colour":
-                self._unused(word.said)
-
-    def _drop_new_subject(self) -> None:
-        """A noun that began a sentence and did nothing in it stands beside the subject."""
-        if self.new_subject is not None:
-            self._stand_beside(self.new_subject, BESIDE)
-        self.new_subject = None
-
-    def _unused(self, *said: str) -> None:
-        for word in said:
-            if word not in self.reading.unused and len(self.reading.unused) < MAX_REPORTED:
-                self.reading.unused.append(word)
-
     def _put(self, slot: str, word: Word) -> None:
         """Say a slot; what differs from what was said already begins a shot after "then", and is left out else."""
         known = getattr(self.shot, slot)
@@ -120,29 +88,6 @@ class Reader(Senses):
         self.is_then = False
 
     # --- one method for each kind of phrase ---
-
-    def _determiner(self, token: Token, meaning: Meaning) -> None:
-        self._flush()
-        self.is_open, self.is_new, self.is_one = True, token.said in GRAMMAR.indefinite, token.said in ("a", "an")
-
-    def _adjective(self, slot: str, token: Token, meaning: Meaning) -> None:
-        self.is_open = True
-        if self.negated:  # "a dog that is not brown": what is denied is nobody's
-            self.negated = self._next_is_noun()
-        elif slot in self.told:
-            self._unused(token.said)
-        else:
-            self.told[slot] = Word(meaning.name, token.said)
-
-    def _colour(self, token: Token, meaning: Meaning) -> None:
-        self._adjective("colour", token, meaning)
-
-    def _size(self, token: Token, meaning: Meaning) -> None:
-        self._adjective("size", token, meaning)
-
-    def _count(self, token: Token, meaning: Meaning) -> None:
-        self._flush()
-        self._adjective("count", token, meaning)
 
     def _preposition(self, token: Token, meaning: Meaning) -> None:
         self._flush()
@@ -338,82 +283,6 @@ class Reader(Senses):
         """Whether something turns into itself in another colour: "turns blue"."""
         return token.said in verb_forms("turn") and self._next_kind() == "colour" and not self._next_is_noun()
 
-    def _begin_new_subject(self) -> None:
-        if self.new_subject is not None:
-            self.shot.subject, self.new_subject = self.new_subject, None
-
-    def _subject(self, token: Token, meaning: Meaning, *, is_guess: bool = False) -> None:
-        if token.is_owner and self._next_is_noun():
-            self.told, self.is_open = {}, True
-            return
-        if token.said in GRAMMAR.pairs:
-            self.told.setdefault("count", Word("2", token.said))
-        plural = meaning.plural and not self.is_one  # "a catt" is no cats
-        noun = Noun(Word(meaning.name, token.said), plural, self.is_new, is_guess, **self.told)
-        is_compound = self.before == "subject" and not self.is_open and not token.break_ and self.last is not None
-        self.told, self.is_open, self.is_new, self.is_one = {}, False, False, False
-        if self.negated:
-            self.negated = False
-            self.shot.is_empty |= self.shot.subject is None and meaning.name in GROUPS
-        elif is_compound and self.last is not None:
-            is_verb = (
-                meaning.plural and not self.last.is_plural and token.said.endswith("s") or token.said.endswith("ing")
-            )
-            if is_verb and not self.has_verb:  # "a man cooks"
-                self._report_unknown(token.said)
-                self.has_verb = True
-                return
-            if self.last.word.name == YOUNG:
-                self.last.size = self.last.size or Word("small", self.last.word.said)
-            else:
-                self._unused(self.last.word.said)
-            self.last.word, self.last.is_plural, self.last.is_guess = noun.word, noun.is_plural, is_guess
-        else:
-            self._take(noun)
-
-    def _take(self, noun: Noun) -> None:
-        """Give a noun its part in the shot."""
-        prep, self.prep, shot = self.prep, "", self.shot
-        self.last = noun
-        known = (shot.subject.word.name if shot.subject else "", shot.other.word.name if shot.other else "")
-        if self._awaits_target() and (shot.subject or self.is_follow_up):
-            shot.target = noun
-        elif shot.subject is None and not (self.is_follow_up and self.has_verb) and prep in ("", "of", "with"):
-            shot.subject = noun
-        elif shot.relation and shot.other is None:
-            self._stand_beside(noun, shot.relation.name)
-        elif prep not in ("", "of", "with"):
-            if shot.subject is None and not self.is_follow_up:
-                self.held.append(noun)
-            else:
-                self._unused(noun.word.said)
-        elif noun.word.name in known and not noun.is_new:
-            self.last = shot.subject if noun.word.name == known[0] else shot.other
-        elif prep == "of":
-            self._unused(noun.word.said)
-        elif prep == "with" or self.has_verb and not (self.is_also or self.is_then or self.mark):
-            self._stand_beside(noun, BESIDE) if not noun.is_guess else self._unused(noun.word.said)
-        elif self.is_then or (self.mark == "." and self.has_shown):
-            self.new_subject = noun
-        elif self.is_also or self.mark == ",":
-            self._stand_beside(noun, BESIDE)
-            self.extra_actor = True
-        else:
-            self._unused(noun.word.said)
-
-    @property
-    def has_shown(self) -> bool:
-        return self.shot.subject is not None or self.is_follow_up
-
-    def _stand_beside(self, noun: Noun, relation: str) -> None:
-        shot = self.shot
-        if shot.subject is None and not self.is_follow_up:
-            shot.subject = noun
-        elif shot.other is None and (noun.is_new or not shot.subject or noun.word.name != shot.subject.word.name):
-            shot.other, shot.relation = noun, shot.relation or Word(relation, "")
-        elif noun.is_new or not shot.subject or noun.word.name != shot.subject.word.name:
-            self._unused(noun.word.said)
-
     # --- unknown words ---
 
     def _unknown(self, token: Token) -> None:
@@ -462,10 +331,6 @@ class Reader(Senses):
         self._report_unknown(word)
         self.has_verb |= self.before == "subject" and word.endswith(("s", "ing", "ed"))
         self.negated, self.before = False, "unknown"
-
-    def _report_unknown(self, word: str) -> None:
-        if word not in self.reading.unknown and len(self.reading.unknown) < MAX_REPORTED:
-            self.reading.unknown.append(word)
 
 
 _EMPTY = {"ignored", "determiner", "preposition", "of", "also", "then", "meanwhile", "negation", "pronoun"}
