@@ -16,7 +16,7 @@ from causvid_cli.evaluate.config import MEASURE_NAMES, MeasureRequest
 from causvid_cli.evaluate.judge import Judge, verdict
 from causvid_cli.evaluate.measure_figures import figure, measure_figures
 from causvid_cli.evaluate.measures import MEASURES, Trial, trials_of
-from causvid_cli.evaluate.measuring import STUDENT, Measuring, count, drift_counts, open_measuring, video_of
+from causvid_cli.evaluate.measuring import BY_DRAWING, STUDENT, Measuring, count, drift_counts, open_measuring, video_of
 from causvid_cli.evaluate.pixel_match import pixel_counts
 from causvid_cli.evaluate.results_folder import CLIPS, FIGURES, PAGE
 from causvid_cli.pipeline import load
@@ -262,13 +262,14 @@ def test_a_run_gives_figures_a_table_and_a_page_and_goes_on(pack, work):
     assert "prompts, first 4 s" in again.stdout and "  all right" in again.stdout
 
 
-def test_a_model_without_a_judge_is_measured_by_its_pixels(work):
+def test_a_model_without_a_judge_is_measured_by_drawings(work):
     done = run_eval(tiny_pack(work / "plain", teacher=None), "--measure", "prompts", "--count", 1, "--json")
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
-    assert result["notes"] == ["tiny comes without a judge: pixels alone count"]
+    assert result["notes"] == [f"tiny comes without a judge: {BY_DRAWING}"]
     figures = result["measures"]["prompts"]["first 4 s"]
-    assert set(figures) == {"pixels as drawn", "sprite pixels", "edge pixels", "frames with four fifths of the sprite"}
+    assert {"pixels as drawn", "sprite pixels", "subject right", "all right"} <= set(figures)
+    assert figures["all right"]["drawn"] == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ clip_sources.py        who makes the clips: student, teacher, codec and the stor
 metrics.py             what is measured of any clip: pure functions of frames
 seen.py                what can be seen of a story in a window of frames, and by which word
 judge.py               what storybook frames show, named by a small network
+by_drawing.py          the same without one: the word of which the drawing is nearest
 pixel_match.py         whether a storybook clip is drawn as the storybook draws it
 measures.py            the named measures of a storybook model: what is told, and where it is looked at
 measuring.py           their videos, made and counted

@@ -10,6 +10,7 @@ import torch
 
 from causvid_cli import storybook
 from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.evaluate.by_drawing import verdict_by_drawing
 from causvid_cli.evaluate.clip_sources import EvalClip, decoded, together
 from causvid_cli.evaluate.config import ExperimentRequest
 from causvid_cli.evaluate.experiment_figures import experiment_figures
@@ -44,9 +45,13 @@ class StoryMaker:
     @property
     def first_words(self) -> Words:
         """The words of the first packs, as far as this model can be told them."""
+        return {slot: tuple(word for word in words if word in self.words[slot]) for slot, words in FIRST_WORDS.items()}
+
+    @property
+    def words(self) -> Words:
+        """By slot, the words that this model can be told."""
         assert isinstance(self.student.text, StoryTextEncoder)  # `config.renders`
-        known = self.student.text.text.words
-        return {slot: tuple(word for word in words if word in known[slot]) for slot, words in FIRST_WORDS.items()}
+        return self.student.text.text.words
 
     def make(
         self, clips: Sequence[EvalClip], cues: Sequence[Sequence[Cue]], *, frames: int, given: Sequence[np.ndarray] = ()
@@ -64,14 +69,16 @@ class StoryMaker:
     def windows(self, indices: np.ndarray, start: int, shown: Sequence[Sequence[Shown]]) -> list[Record]:
         """What was asked, and what the judge says, of frames that are those from `start` on of their videos.
 
-        indices: palette entries [B, T, H, W]. shown: the stories that each video should show. Without a judge nothing
-        is asked.
+        indices: palette entries [B, T, H, W]. shown: the stories that each video should show. Without a judge drawings
+        tell.
         """
         if self.judge is None:
-            return [{"asked": {}, "judged": {}} for _ in shown]
-        numbers = range(start, start + indices.shape[1])
-        questions = [asked(stories, numbers, self.judge.words) for stories in shown]
-        verdicts = self.judge.verdicts(storybook.PALETTE[indices], questions)
+            pairs = zip(indices, shown, strict=True)
+            verdicts = [verdict_by_drawing(window, stories, start, self.words) for window, stories in pairs]
+        else:
+            numbers = range(start, start + indices.shape[1])
+            questions = [asked(stories, numbers, self.judge.words) for stories in shown]
+            verdicts = self.judge.verdicts(storybook.PALETTE[indices], questions)
         return [{"asked": wanted, "judged": said} for wanted, said in verdicts]
 
 

@@ -27,6 +27,7 @@ from causvid_cli.prompt.story import StoryTextEncoder
 from causvid_cli.request import LARGEST_SEED
 from causvid_cli.storybook import SLOTS, Lexicon, Shown, Story, Words
 
+BY_DRAWING = "a word is right where its drawing is nearer than those of all others that could stand in its place"
 SEGMENT_S = 5
 """Seconds of each segment that drift compares."""
 STUDENT, AGAINST = "student", "against"
@@ -106,7 +107,7 @@ def run_measures(
     records.sort(key=lambda record: (record["maker"], record["group"], record["number"], record["take"]))
     about = about_of(measuring.models[STUDENT].student, seed=request.seed) | {"seeds": request.seeds}
     about["against"] = request.against[1].name if request.against else None
-    about["notes"] = [] if request.facts.judge else [f"{request.facts.name} comes without a judge: pixels alone count"]
+    about["notes"] = [] if request.facts.judge else [f"{request.facts.name} comes without a judge: {BY_DRAWING}"]
     result = measure_figures(about, request.measures, records)
     folder.finish(result, measure_page(result, records, folder))
     return result
@@ -193,7 +194,10 @@ def count(model: StoryMaker, ask: Ask, videos: Sequence[Video], made: np.ndarray
         own = made[:, look.start : look.start + look.frames]
         drawings = [video.draw(look, indices) for video, indices in zip(videos, own, strict=True)]
         looks = model.windows(own, look.start, shown)
-        truths = model.windows(np.stack([truth for truth, _ in drawings]), look.start, shown)
+        if model.judge:
+            truths = model.windows(np.stack([truth for truth, _ in drawings]), look.start, shown)
+        else:  # nothing is nearer to a drawing than itself
+            truths = [{"asked": seen["asked"], "judged": seen["asked"]} for seen in looks]
         for row, (video, into) in enumerate(zip(videos, found, strict=True)):
             story = video.trial.stories[-1]
             seen = judged_counts(looks[row], story, ask.words) | pixel_counts(own[row], drawings[row])
