@@ -119,7 +119,7 @@ def measure_notes(result: Mapping[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
     notes = [
         *result["notes"],
-        "right: as a network judges it, or else by the nearest drawing; drawn: the same of the storybook's own drawings",
+        "right: as a network judges it, or else by the nearest drawing; drawn: the same of drawings",
         "pixels, edges and frames: as the storybook draws them",
     ]
     drifts = any("whole video" in looks for looks in result["measures"].values())
