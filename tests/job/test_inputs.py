@@ -215,6 +215,25 @@ def test_extend_knows_from_the_recipe_what_the_clip_showed(tiny):
     assert np.array_equal(decode("c.mp4"), decode("d.mp4"))
 
 
+@pytest.mark.parametrize("recipe", ["{torn", "[]", '{"v": 1}', '{"v": 99}', '{"v": 1, "cues": 3}'])
+def test_extend_goes_on_without_a_damaged_recipe_and_says_so(recipe, tiny):
+    encoder = FragmentEncoder(VideoFormat(width=96, height=64, fps=Fraction(8), metadata={"causvid": recipe}))
+    Path("clip.mp4").write_bytes(encoder.encode(walk(16)))
+    result = makes("extend", "clip.mp4", "it jumps", "-m", tiny, "-o", "longer.mp4", "--length", "1s")
+    assert "what it showed is not known: clip.mp4: its recipe" in result.stderr
+
+
+def test_of_a_clip_that_was_cut_the_recipe_does_not_tell_the_end(tiny):
+    makes("t2v", "a red car", "--then", "1s: a cat in the snow", "-m", tiny, "-s", 1, "-o", "a.mp4", "--length", "2s")
+    for name, frames, read in (("whole", 16, "cat, jumps, snow"), ("cut", 8, "only ")):
+        info = read_info(Path("a.mp4"))
+        metadata = {"causvid": json.dumps(info.recipe)}
+        encoder = FragmentEncoder(VideoFormat(width=96, height=64, fps=Fraction(8), metadata=metadata))
+        Path(f"{name}.mp4").write_bytes(encoder.encode(walk(frames)))
+        result = makes("extend", f"{name}.mp4", "it jumps", "-m", tiny, "-o", f"{name}2.mp4", "--length", "1s")
+        assert f"read as: {read}" in result.stderr
+
+
 def test_extend_of_what_another_program_made_is_told_by_its_prompt_alone(tiny, clip):
     result = makes("extend", clip, "it jumps", "-m", tiny, "-s", 7, "-o", "longer.mp4", "--length", "1s")
     assert read_info(Path("longer.mp4")).recipe["input"]["cue"] is None

@@ -45,6 +45,7 @@ from causvid_cli.request import (
     check_seed,
     check_size,
     check_steps,
+    named_sizes,
     parse_any_size,
     parse_length,
     random_seed,
@@ -280,12 +281,15 @@ def _usual_model(script: Script, options: VideoOptions, given: InputMedia | None
     restyles = given is not None and given.kind == "source"
     is_led = options.preferred("negative", options.negative, script.negative) or any(c.negative for c in script.cues)
     in_steps = options.preferred("steps", options.steps, script.steps)
+    size = _size(script, options)
 
     def suits(facts: PackFacts) -> bool:
-        return facts.prediction != "copies" or not (restyles or is_led or in_steps)
+        has_size = not isinstance(size, str) or size in named_sizes(facts)
+        return has_size and (facts.prediction != "copies" or not (restyles or is_led or in_steps))
 
     before = [given.told.prompt] if given is not None and given.told else []
-    return usual_model([*before, *(cue.prompt for cue in script.cues)], suits)
+    sees = given is not None and not restyles and not before
+    return usual_model([*before, *(cue.prompt for cue in script.cues)], suits, after_picture=sees)
 
 
 def grid_of(model: ResolvedModel, given: InputMedia | None, *, latent_frames: int | None = None) -> ChunkGrid:

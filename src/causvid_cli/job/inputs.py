@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -201,6 +200,7 @@ class ClipEnd(InputMedia):
     kind: Kind = "clip"
     _told: Cue | None = None
     _is_asked: bool = False
+    _untold: str = ""
     _goes_on: bool = False
     _clip: "Clip | None" = None
     _plan: "JoinPlan" = field(init=False)
@@ -242,7 +242,11 @@ class ClipEnd(InputMedia):
     @property
     def told(self) -> Cue | None:
         if not self._is_asked and self.path is not None:
-            self._told, self._is_asked = told_at_the_end(self.path), True
+            self._is_asked = True
+            try:
+                self._told = told_at_the_end(self.path)
+            except CausvidError as error:  # of the clip itself `check` says it
+                self._untold = f"what it showed is not known: {error}"
         return self._told
 
     def read_through(self, seconds: Fraction | None) -> None:
@@ -270,7 +274,8 @@ class ClipEnd(InputMedia):
     def notes(self) -> list[str]:
         assert self._clip is not None
         shape = self._shape_notes((self._clip.width, self._clip.height))
-        return [*self._clip.notes, *shape, *self._plan.notes, *([self._plan.reason] if self._plan.reason else [])]
+        lines = (*self._clip.notes, *shape, *self._plan.notes, self._plan.reason, self._untold)
+        return [line for line in lines if line]
 
     def frames(self, fps: Fraction) -> "np.ndarray":
         import numpy as np
@@ -394,22 +399,26 @@ def given_of(used: Input, path: Path | None, *, tolerate_damage: bool = False) -
 def told_at_the_end(clip: Path) -> Cue | None:
     """Return what a clip's recipe tells of its end, in a prompt that leaves nothing unsaid, and its scene's seed.
 
-    None where it has no recipe, or one of which nobody is understood.
+    None where it has no recipe, one of which nobody is understood, or one of a longer clip, whose end it tells. Raises
+    MediaError for one that is damaged.
     """
     from causvid_cli.media.probe import read_info
     from causvid_cli.storybook import Story, parse
 
+    info = read_info(clip)
+    if not info.recipe:
+        return None
+    job = Job.from_recipe(info.recipe, where=clip.name)
+    if len(job.cues) > 1 and job.frames is not None and info.frames < job.frames:
+        return None
+    before = [job.input.cue] if job.input and job.input.cue else []
     story: Story | None = None
     seed: int | None = None
-    with suppress(CausvidError):  # who opens the clip says what is wrong with it
-        if recipe := read_info(clip).recipe:
-            job = Job.from_recipe(recipe, where=str(clip))
-            before = [job.input.cue] if job.input and job.input.cue else []
-            for cue in (*before, *job.cues):
-                told = parse(cue.prompt, story).story
-                if story is None or told.scene != story.scene:
-                    seed = cue.seed if cue in before else job.seed
-                story = told
+    for cue in (*before, *job.cues):
+        told = parse(cue.prompt, story).story
+        if story is None or told.scene != story.scene:
+            seed = cue.seed if cue in before else job.seed
+        story = told
     return Cue(prompt=story.caption(), seed=seed) if story and story.subject else None
 
 

@@ -84,7 +84,8 @@ class PromptTrack:
 
     @property
     def _told_all(self) -> list[EncodedPrompt]:
-        return [*self._encoded, *self._negative.values()]
+        before = [self._first_previous] if self._first_previous and self._first_previous.prompt else []
+        return [*before, *self._encoded, *self._negative.values()]
 
     def place_of(self, chunk_index: int) -> int:
         """The number, from 0, of the cue that holds for a chunk."""

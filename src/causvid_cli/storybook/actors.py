@@ -26,6 +26,7 @@ class Actors(Senses):
         self.negated = self.is_new = self.is_one = False
         self.is_then = self.is_also = False
         self.extra_actor = False  # whether the clause is about somebody beside the subject
+        self.is_aside = False  # whether the last noun is not shown, and only goes with somebody
 
     def _determiner(self, token: Token, meaning: Meaning) -> None:
         self._flush()
@@ -95,7 +96,7 @@ class Actors(Senses):
     def _take(self, noun: Noun) -> None:
         """Give a noun its part in the shot."""
         prep, self.prep, shot = self.prep, "", self.shot
-        self.last = noun
+        self.last, self.is_aside = noun, prep == "with" and noun.is_guess and shot.subject is not None
         known = (shot.subject.word.name if shot.subject else "", shot.other.word.name if shot.other else "")
         if self._awaits_target() and (shot.subject or self.is_follow_up):
             shot.target = noun

@@ -18,8 +18,14 @@ from .vocabulary import VOCABULARY
 FOLLOWING = ("follows", "chases")
 SCENES_AS_SKIES = {"night city": "night", "snow": "snow"}
 """Scenes that are a place under a sky, and that sky."""
+_ALONG = ("with", "holding", "holds", "carrying", "carries")
 _WEAK = frozenset(GRAMMAR.weak)
 _SEEN_FROM_THE_OTHER = {"left of": "right of", "right of": "left of"}
+_OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
+_ENDS = frozenset(form for verb in ("stop", "end", "cease", "clear", "fade") for form in verb_forms(verb))
+"""What weather does that is over then."""
+_DONE_TO = frozenset(("eaten", "bitten", "ridden", "driven", "worn", "taken", "drawn", "painted", "written", "read"))
+"""Participles of which "by" says who does it, also without "is"."""
 _PARTED = ("eyed", "haired", "faced", "nosed", "winged", "tailed", "bearded", "footed", "headed", "legged", "spotted")
 """Endings of words that say which part of somebody has a colour."""
 
@@ -32,6 +38,7 @@ class Reader(Actors):
         super().__init__(lexicon, goes_on=goes_on)
         self.corrects = corrects
         self.scene_is_object = False  # whether the scene is only what a verb is about
+        self.sky_acts = self.sky_ends = False  # whether a sky is what a verb is about, and whether it is over then
         self.clause_start: int | None = None  # where the clause's words begin, in phrases
         self._begin_clause("")
 
@@ -93,8 +100,16 @@ class Reader(Actors):
         self._flush()
         if token.said == "by" and self.before == "relation" and self.shot.relation:
             self.shot.is_passive = True
+        elif token.said == "by" and self._is_done_to_it():
+            self.shot.is_passive = True
+            self.shot.relation = self.shot.relation or Word(BESIDE, "")
         elif self.before != "relation" and not self._awaits_target():
             self.prep = token.said
+
+    def _is_done_to_it(self) -> bool:
+        """Whether the verb before tells what is done to somebody: "is eaten by"."""
+        verb = self.phrases[self.place - 1].said if self.place else ""
+        return self.before == "action" and verb in _DONE_TO and self.shot.other is None
 
     def _of(self, token: Token, meaning: Meaning) -> None:
         self._flush()
@@ -128,7 +143,7 @@ class Reader(Actors):
             self.clause_start = self.place
 
     def _ignored(self, token: Token, meaning: Meaning) -> None:
-        if token.said == "with" and self.shot.subject is not None:
+        if token.said in _ALONG and self.shot.subject is not None:
             self._flush()
             self.prep = "with"
 
@@ -152,6 +167,9 @@ class Reader(Actors):
             if slot == "scene" and self.scene_is_object and self.prep:
                 self.shot.scene = None  # "eats grass on a mountain" is on the mountain
             self.scene_is_object = slot == "scene" and self.has_verb and not self.prep
+            if slot == "sky" and self.sky_ends:
+                meaning = Meaning("sky", "day")
+            self.sky_acts, self.sky_ends = slot == "sky" and not self.prep, False
             word, scene = Word(meaning.name, token.said), self.shot.scene
             if slot == "scene" and scene and scene.name != word.name and self._is_under_sky(scene, word):
                 self.shot.scene, sky = (scene, word) if word.name in SCENES_AS_SKIES else (word, scene)
@@ -177,11 +195,12 @@ class Reader(Actors):
         if self.is_open and self._next_is_noun():
             return  # "his right hand"
         self._flush()
+        is_where_from = self.prep == "from"  # "from the left" goes to the right
         self.prep = ""
         if self.negated:
             self.negated = False
             return
-        word, shot = Word(meaning.name, token.said), self.shot
+        word, shot = Word(_OPPOSITE.get(meaning.name, "") if is_where_from else meaning.name, token.said), self.shot
         if self.is_then and shot.verb and not shot.verb.name and shot.direction and shot.direction.name != word.name:
             verb = shot.verb
             self._next_shot()
@@ -211,6 +230,8 @@ class Reader(Actors):
         self._verb(token, "")
 
     def _verb(self, token: Token, name: str) -> None:
+        if self._is_weathers(token) or self._is_no_verb(token):
+            return
         is_adjective = self.is_open and token.said.endswith("ing")
         if self._turns_colour(token):
             name = CHANGE
@@ -259,6 +280,24 @@ class Reader(Actors):
         self.is_then = self.is_also = self.is_meanwhile = self.extra_actor = False
         self.mark, self.has_verb, self.last = "", not is_adjective, None
         self.clause_start = None
+
+    def _is_weathers(self, token: Token) -> bool:
+        """Whether it is the weather that does something: "the rain stops", "it stops raining", "night falls"."""
+        if self.sky_acts and self.before == "sky":
+            if token.said in _ENDS:
+                self.shot.sky = Word("day", token.said)
+            return True
+        self.sky_ends = token.said in _ENDS and self._next_kind() == "sky"
+        return self.sky_ends
+
+    def _is_no_verb(self, token: Token) -> bool:
+        """Whether it is a noun here, or what is said of something that is not shown: "on his head", "smoke coming"."""
+        if self.is_open and self.prep and not token.said.endswith(("s", "ing")):
+            self.told, self.is_open, self.prep = {}, False, ""
+        elif not (self.is_aside and self.before in ("unknown", "subject") and token.said.endswith("ing")):
+            return False
+        self._report_unknown(token.said)
+        return True
 
     def _is_others_verb(self, token: Token) -> bool:
         """Whether it says what the second of two does, when the first does something already: "while a cat runs"."""
@@ -325,6 +364,7 @@ class Reader(Actors):
         if is_of_colour or (self.told and not self._next_is_noun() and is_english(word)):
             self._unused(*(told.said for told in self.told.values()))
             self.told = {}
+        self.is_aside = is_noun(word) and self.prep == "with"
         if is_noun(word) and not self._noun_follows_at_once():
             self._unused(*(told.said for told in self.told.values()))
             self.told, self.is_open = {}, False  # "a black coat": the coat's
