@@ -215,7 +215,7 @@ class Batch:
         self.pool.again(Assignment({0: job}, message, assignment.group, tries), after_s=after_s)
 
     def _done(self, job: Job, assignment: Assignment, event: Mapping[str, Any]) -> None:
-        facts = {name: event[name] for name in ("bytes", "sha256", "frames", "seconds", "device", "notes")}
+        facts = {name: event[name] for name in ("bytes", "sha256", "frames", "seconds", "model", "device", "notes")}
         if event["found"]:  # another batch that shares the folder has made it, and may have said so
             self.ledger.read()
         known = self.ledger.results.get(job.path, {})

@@ -236,6 +236,7 @@ def _facts(output: Path, *, frames: int, made: VideoResult | None = None) -> dic
         "frames": frames,
         "found": made is None,
         "seconds": 0.0,
+        "model": made.job.model.name if made else "",
         "device": made.job.device if made else "",
         "notes": [*made.read_as, *made.notes] if made else [],
     }

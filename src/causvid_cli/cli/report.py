@@ -191,7 +191,7 @@ def report(task: Task, made: VideoResult, timings: dict[str, float]) -> None:
         **{name: round(seconds, 3) for name, seconds in timings.items()},
         "peak_memory_bytes": made.peak_memory_bytes,
         "read_as": list(made.read_as),
-        "notes": list(made.notes),
+        "notes": [*task.chosen, *made.notes],
     }
     if task.options.json_lines:
         console.event("done", **result)
