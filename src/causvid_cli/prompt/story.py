@@ -146,6 +146,12 @@ class StoryText(nn.Module):
                 bare[:, place] = self.embed.weight[rows[SLOTS[slot]]].to(bare)
         return bare
 
+    def tells_where(self, embeds: Tensor) -> bool:
+        """Whether these text features [B, slots, dim] say all of where something is, and leave nothing to a picture."""
+        slots = list(self._rows)
+        unsaid = {slot: self.embed.weight[self._rows[slot][None]] for slot in (*WHERE, "mirrored") if slot in slots}
+        return not any(bool((embeds[:, slots.index(slot)] == row.to(embeds)).all()) for slot, row in unsaid.items())
+
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, slots, dim]."""
         return self.embed(rows.to(self.embed.weight.device))
@@ -186,9 +192,12 @@ class StoryTextEncoder:
         )
 
     @torch.inference_mode()
-    def bare(self, embeds: Tensor) -> Tensor:
-        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them."""
-        return self.text.bare(embeds)
+    def bare(self, embeds: Tensor) -> Tensor | None:
+        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them.
+
+        None where they leave to a picture where that is: no network has learnt to draw what nobody says.
+        """
+        return self.text.bare(embeds) if self.text.tells_where(embeds) else None
 
     @torch.inference_mode()
     def empty(self) -> Tensor:
