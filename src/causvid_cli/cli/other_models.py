@@ -1,8 +1,9 @@
 """Which other model on this machine shows what this one cannot: named in a note, or chosen where none was."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import CausvidError
@@ -17,6 +18,22 @@ Lost = Mapping[str, str]
 """The user's words that a model leaves out, or shows as something else: as what."""
 
 
+class _Storybook(NamedTuple):
+    """A pack that reads the storybook's English."""
+
+    folder: Path
+    facts: PackFacts
+    words: Mapping[str, Sequence[Any]]
+    """By slot, those that it knows."""
+    sees: bool
+    """Whether it looks at a picture for whom a prompt leaves open."""
+
+    @classmethod
+    def of(cls, folder: Path, facts: PackFacts) -> Self:
+        text = read_object(folder / "text_encoder" / "config.json")
+        return cls(folder, facts, text.get("words", {}), bool(text.get("pictures")))
+
+
 def usual_model(
     prompts: Sequence[str], suits: Callable[[PackFacts], bool], *, after_picture: bool = False
 ) -> tuple[str, str]:
@@ -24,19 +41,19 @@ def usual_model(
 
     suits: whether it may be one of these facts. after_picture: whether they may leave to a picture who it is about.
     """
-    embedded = {name: folder for name, folder in _storybooks().items() if folder.parent in shipped_roots()}
-    able = {name: folder for name, folder in embedded.items() if suits(load_facts(folder))}
+    embedded = {name: pack for name, pack in _storybooks().items() if pack.folder.parent in shipped_roots()}
+    able = {name: pack for name, pack in embedded.items() if suits(pack.facts)}
     if not able or DEFAULT_MODEL not in embedded:
         return DEFAULT_MODEL, ""
-    other = f"-m {DEFAULT_MODEL} is the other"
+    best, why = "", ""
     if DEFAULT_MODEL not in able:
-        best = next(iter(able))
-        return best, f"{best} makes it, which does all that is asked for; {other}"
-    if after_picture and _leaves_who_open(prompts[0]):
-        seeing = [name for name, folder in able.items() if _text(folder).get("pictures")]
-        return (seeing[0], f"{seeing[0]} makes it, which looks who that is; {other}") if seeing else (DEFAULT_MODEL, "")
-    best, words = _best(prompts, able[DEFAULT_MODEL], able)
-    return (best, f"{best} makes it, because of {words}; {other}") if best else (DEFAULT_MODEL, "")
+        best, why = next(iter(able)), "which does all that is asked for"
+    elif after_picture and _leaves_who_open(prompts[0]):
+        best, why = next((name for name, pack in able.items() if pack.sees), ""), "which looks who that is"
+    else:
+        best, words = _best(prompts, able[DEFAULT_MODEL], able)
+        why = f"because of {words}"
+    return (best, f"{best} makes it, {why}; -m {DEFAULT_MODEL} is the other") if best else (DEFAULT_MODEL, "")
 
 
 def who_shows_more(prompts: Sequence[str], facts: PackFacts, folder: Path) -> str | None:
@@ -46,27 +63,29 @@ def who_shows_more(prompts: Sequence[str], facts: PackFacts, folder: Path) -> st
     """
     if facts.text != "storybook":
         return None
-    best, words = _best(prompts, folder, _storybooks())
+    best, words = _best(prompts, _Storybook.of(folder, facts), _storybooks())
     return f"{best} shows more of {words}: try -m {best}" if best else None
 
 
-def _best(prompts: Sequence[str], folder: Path, others: Mapping[str, Path]) -> tuple[str, str]:
+def _best(prompts: Sequence[str], own: _Storybook, others: Mapping[str, _Storybook]) -> tuple[str, str]:
     """The pack that shows most of what another leaves out of the prompts, and all that that one shows; these words."""
-    own = _words(folder)
-    lost = _lost(prompts, own)
-    more: dict[str, list[str]] = {}
-    for name, other in others.items():
-        if lost and other.resolve() != folder.resolve():
-            words = _words(other)
-            still = _lost(prompts, words)
-            knows_all = set(own.get("subject", ())) <= set(words.get("subject", ()))  # so what it takes is nearer
-            better = [said for said, shown in lost.items() if said not in still or (knows_all and still[said] != shown)]
-            more[name] = better if set(still) <= set(lost) else []
-    best = max(more, key=lambda name: len(more[name]), default=None)
-    if best is None or not more[best]:
+    if not (lost := _lost(prompts, own.words)):
+        return "", ""
+    more = {name: _better(prompts, lost, own, other) for name, other in others.items() if other.words != own.words}
+    best = max(more, key=lambda name: len(more[name]), default="")
+    if not best or not more[best]:
         return "", ""
     rest = f" and {len(more[best]) - MOST} more" if len(more[best]) > MOST else ""
     return best, f"{', '.join(map(repr, more[best][:MOST]))}{rest}"
+
+
+def _better(prompts: Sequence[str], lost: Lost, own: _Storybook, other: _Storybook) -> list[str]:
+    """The words of what a pack has lost that another shows, or shows as what is nearer; none if it loses others."""
+    still = _lost(prompts, other.words)
+    if not set(still) <= set(lost):
+        return []
+    is_nearer = set(own.words.get("subject", ())) <= set(other.words.get("subject", ()))
+    return [said for said, shown in lost.items() if said not in still or (is_nearer and still[said] != shown)]
 
 
 def _lost(prompts: Sequence[str], words: Mapping[str, Sequence[Any]]) -> Lost:
@@ -93,23 +112,12 @@ def _leaves_who_open(prompt: str) -> bool:
     return parse(prompt, PICTURE).story.subject is None
 
 
-def _storybooks() -> dict[str, Path]:
+def _storybooks() -> dict[str, _Storybook]:
     """The packs of the storybook that are here; a damaged one is passed over."""
-    found: dict[str, Path] = {}
+    found: dict[str, _Storybook] = {}
     for name, folder in list_packs().items():
-        try:
-            if load_facts(folder).text == "storybook" and _words(folder):
-                found[name] = folder
-        except CausvidError:
-            continue
+        with suppress(CausvidError):
+            facts = load_facts(folder)
+            if facts.text == "storybook" and (pack := _Storybook.of(folder, facts)).words:
+                found[name] = pack
     return found
-
-
-def _words(folder: Path) -> dict[str, list[Any]]:
-    """Slot -> the words of it that a pack of the storybook knows."""
-    words: dict[str, list[Any]] = _text(folder).get("words", {})
-    return words
-
-
-def _text(folder: Path) -> dict[str, Any]:
-    return read_object(folder / "text_encoder" / "config.json")

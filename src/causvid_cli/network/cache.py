@@ -297,7 +297,7 @@ class PromptCache:
         joined = cls(torch.cat([part.embeds for part in parts]))
         for other in ("context", "opening", "scene"):
             seen = [own for part in parts if (own := getattr(part, other)) is not None]
-            setattr(joined, other, cls.batch(seen) if seen else None)
+            setattr(joined, other, cls.batch(seen) if len(seen) == len(parts) else None)
         return joined
 
     def stack(self, other: "PromptCache") -> "PromptCache":

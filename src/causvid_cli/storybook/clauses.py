@@ -18,14 +18,10 @@ from .vocabulary import VOCABULARY
 FOLLOWING = ("follows", "chases")
 SCENES_AS_SKIES = {"night city": "night", "snow": "snow"}
 """Scenes that are a place under a sky, and that sky."""
-_ALONG = ("with", "holding", "holds", "carrying", "carries")
 _WEAK = frozenset(GRAMMAR.weak)
 _SEEN_FROM_THE_OTHER = {"left of": "right of", "right of": "left of"}
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
-_ENDS = frozenset(form for verb in ("stop", "end", "cease", "clear", "fade") for form in verb_forms(verb))
-"""What weather does that is over then."""
-_DONE_TO = frozenset(("eaten", "bitten", "ridden", "driven", "worn", "taken", "drawn", "painted", "written", "read"))
-"""Participles of which "by" says who does it, also without "is"."""
+_ENDS = frozenset(form for verb in GRAMMAR.ends for form in verb_forms(verb))
 _PARTED = ("eyed", "haired", "faced", "nosed", "winged", "tailed", "bearded", "footed", "headed", "legged", "spotted")
 """Endings of words that say which part of somebody has a colour."""
 
@@ -109,7 +105,7 @@ class Reader(Actors):
     def _is_done_to_it(self) -> bool:
         """Whether the verb before tells what is done to somebody: "is eaten by"."""
         verb = self.phrases[self.place - 1].said if self.place else ""
-        return self.before == "action" and verb in _DONE_TO and self.shot.other is None
+        return self.before == "action" and verb in GRAMMAR.done_to and self.shot.other is None
 
     def _of(self, token: Token, meaning: Meaning) -> None:
         self._flush()
@@ -143,7 +139,7 @@ class Reader(Actors):
             self.clause_start = self.place
 
     def _ignored(self, token: Token, meaning: Meaning) -> None:
-        if token.said in _ALONG and self.shot.subject is not None:
+        if token.said in GRAMMAR.along and self.shot.subject is not None:
             self._flush()
             self.prep = "with"
 

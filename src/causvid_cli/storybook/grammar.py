@@ -35,6 +35,9 @@ class Grammar:
     of: tuple[str, ...]
     pairs: tuple[str, ...]
     ignored: tuple[str, ...]
+    along: tuple[str, ...]
+    ends: tuple[str, ...]
+    done_to: tuple[str, ...]
     sizes: Said
     speeds: Said
     skies: Said
