@@ -138,6 +138,7 @@ def test_what_is_of_another_look_counts_in_that_look_alone(measuring):
 
 def test_pixels_are_counted_all_of_the_sprite_at_its_edges_and_by_frames():
     truth, mask = storybook.render_indices(CAR, length=4, seed=0)
+    mask = mask > 0
     indices, right = truth.copy(), {"pixels as drawn": (4 * 64 * 64, 4 * 64 * 64)}
     counts = pixel_counts(truth, (truth, mask))
     assert counts["pixels as drawn"] == right["pixels as drawn"]

@@ -5,12 +5,14 @@ import torch
 from torch import Tensor
 
 from causvid_cli.network.copies import (
+    BACK,
     CHOICES,
     HERE,
     MIRRORS,
     MOVES,
+    PANS,
     PARTS,
-    RUNS,
+    ROUND,
     SHIFTS,
     Moves,
     composed,
@@ -21,9 +23,9 @@ from causvid_cli.network.copies import (
 from causvid_cli.sampling.schedule import x0_from
 
 CHANNELS, PICTURES = 6, 3
-BEFORE, SCENE, NEW = CHOICES - 3, CHOICES - 2, CHOICES - 1
-FIRST_MOVE, FIRST_RUN = len(SHIFTS), len(SHIFTS) + len(MOVES)
-FIRST_MIRROR = FIRST_RUN + len(RUNS)
+FIRST_MOVE, FIRST_MIRROR = len(SHIFTS), len(SHIFTS) + len(MOVES)
+BEFORE = FIRST_MIRROR + len(MIRRORS)
+SCENE, NEW = BEFORE + len(BACK), CHOICES - 1
 
 
 def output_of(*wanted: int, logit: float = 1e4) -> Tensor:
@@ -51,7 +53,7 @@ def moves() -> Moves:
 
 @pytest.fixture
 def was_there(last, moves) -> Tensor:
-    return moves.what_was_there(last, torch.full_like(last, 5.0), torch.full_like(last, 3.0))
+    return moves.what_was_there(last, torch.full_like(last, 5.0), torch.full((2, CHANNELS, 1, 5, ROUND), 3.0))
 
 
 @pytest.mark.parametrize("share", range(len(SHIFTS)))
@@ -72,13 +74,11 @@ def test_each_picture_of_a_latent_frame_copies_itself(was_there):
         assert torch.equal(x0[:, own], composed(was_there, output_of(share))[:, own])
 
 
-@pytest.mark.parametrize("share", range(len(MOVES) + len(RUNS)))
+@pytest.mark.parametrize("share", range(len(MOVES)))
 def test_every_picture_can_be_the_first_one_moved_by_pixels(last, was_there, share):
-    pixels, right = (*((move, 0) for move in MOVES), *RUNS)[share]
     first = last[:, :2].repeat(1, PICTURES, 1, 1, 1)
-    columns = (torch.arange(6) + right).clamp(0, 5)
     x0 = composed(was_there, output_of(*[FIRST_MOVE + share] * PICTURES))
-    assert torch.allclose(x0, pixels * first[..., columns])
+    assert torch.allclose(x0, MOVES[share] * first)
 
 
 @pytest.mark.parametrize("place", range(len(MIRRORS)))
@@ -92,7 +92,7 @@ def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
     moves.weight.zero_()
     moves.weight[0, 0, 1, 2, 0] = 3.0  # of the second channel, from the cell below on the left
     moves.bias[0, 0] = 1.0
-    moved = moves.what_was_there(last, last, last)[:, 2 * CHANNELS :][:, :2]
+    moved = moves.what_was_there(last, last, None)[:, 2 * CHANNELS :][:, :2]
     rows, columns = (torch.arange(5) + 1).clamp(max=4), (torch.arange(6) - 1).clamp(min=0)
     assert torch.allclose(moved[:, 0], 1 + 3 * last[:, 1][..., rows, :][..., columns])
     assert not moved[:, 1].any()
@@ -101,14 +101,45 @@ def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
 def test_what_stays_as_it_is_never_fades_nor_does_what_comes_every_other_time(last, was_there, moves):
     x0 = was_there
     for _ in range(100):
-        x0 = moves.what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last, last)
+        x0 = moves.what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last, None)
     assert torch.equal(x0[:, :CHANNELS], last)
     first, second = last, torch.full_like(last, 5.0)
     for _ in range(100):
-        first, second = composed(moves.what_was_there(first, second, first), output_of(BEFORE)), first
+        first, second = composed(moves.what_was_there(first, second, None), output_of(BEFORE)), first
     assert torch.equal(first, last)
     assert torch.equal(composed(was_there, output_of(NEW)), torch.full_like(last, 7.0))
     assert torch.equal(composed(was_there, output_of(SCENE)), torch.full_like(last, 3.0))
+
+
+@pytest.mark.parametrize("share", range(len(PANS)))
+@pytest.mark.parametrize("place", [0, 3, 15])
+def test_a_scene_goes_by_from_the_place_where_it_was_last_seen_whoever_stands_there(moves, share, place):
+    """The kernels of these moves multiply by their pixels."""
+    scene = torch.randn(2, CHANNELS, 1, 5, ROUND, generator=torch.Generator().manual_seed(1))
+    columns = (ROUND - 6) // 2 + torch.arange(6) + place
+    last = scene[..., columns % ROUND].clone()
+    last[0, :, :, 1:4, 2:5] = 9.0
+    last[:, 2:] = 4.0  # the first picture tells the place
+    x0 = composed(moves.what_was_there(last, last, scene), output_of(*[SCENE + share] * PICTURES))
+    way, further = PANS[share]
+    for picture in range(PICTURES):
+        cells = round(way * picture / 8)
+        pixels = cells * 8 - way * picture
+        own = slice(2 * picture, 2 * picture + 2)
+        seen = scene[:, own][..., (columns + further + cells) % ROUND]
+        torch.testing.assert_close(x0[:, own], seen * (pixels or 1))
+
+
+def test_where_nobody_knows_the_scene_what_was_there_goes_by_again_and_again(last, moves):
+    scene = torch.zeros(2, CHANNELS, 1, 5, ROUND)
+    scene[1] = torch.nan
+    first = last[:, :2].repeat(1, PICTURES, 1, 1, 1)
+    first[:, 2:] *= torch.tensor([-2.0, -2.0, -4.0, -4.0]).view(-1, 1, 1, 1)
+    right = output_of(*[SCENE + PANS.index((2, 1))] * PICTURES)
+    for known in (None, scene):
+        x0 = composed(moves.what_was_there(last, last, known), right)
+        torch.testing.assert_close(x0[1], first[1].roll(-1, dims=-1))
+    assert not x0[0].any()
 
 
 def test_each_cell_makes_a_choice_of_its_own_and_a_whole_one(last, was_there):
@@ -133,12 +164,12 @@ def test_choices_learn_as_if_they_were_shares(was_there):
 
 
 def test_choosing_the_part_that_is_the_truth_is_what_wrong_choices_want(last, was_there):
-    beside = SHIFTS.index((0, -1))
+    beside = SHIFTS.index((-1, 0))
     truth = composed(was_there, output_of(beside))
     wrong = {share: wrong_choices(was_there, output_of(share, logit=1.0), truth) for share in range(CHOICES)}
     assert wrong[HERE].shape == (2, 1, 1, 5, 6)
     differs = (truth - last).square().mean(dim=1, keepdim=True) > 0.5  # where it stays, nothing is to be chosen
-    differs[..., :2] = False  # near the edge, which goes on, two columns further is the same
+    differs[..., :2, :] = False  # near the edge, which goes on, two rows further is the same
     assert all((wrong[beside] < found)[differs].all() for share, found in wrong.items() if share != beside)
     assert not wrong_choices(was_there, output_of(NEW), last).any()
 

@@ -80,7 +80,7 @@ class Naive:
     """Self-attention of chunks, row by row: each sees what it may of the past rows and its own, by softmax.
 
     rows: the chunks of this pass, (first frame, frames). past: keys and values before RoPE of earlier passes, by layer
-    and frame; this pass adds its own where `keeps`.
+    and frame; this pass adds its own where `keeps`. side, columns: rows of tokens, and columns where these are others.
     """
 
     facts: PackFacts
@@ -88,9 +88,10 @@ class Naive:
     past: dict[tuple[int, int], tuple[Tensor, Tensor]]
     side: int
     keeps: bool = True
+    columns: int | None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, backend: object) -> Tensor:
-        per_frame, out, done = self.side**2, [], 0
+        per_frame, out, done = self.side * (self.columns or self.side), [], 0
         own = dict(self.past)
         for first, count in self.rows:
             for number in range(count):
@@ -100,8 +101,8 @@ class Naive:
             keys = torch.cat([own[layer, frame][0] for frame in frames], dim=1)
             values = torch.cat([own[layer, frame][1] for frame in frames], dim=1)
             queries = q[:, done * per_frame : (done + count) * per_frame]
-            queries = rotated(queries, positions[-count:], self.side, self.side)
-            keys = rotated(keys, positions, self.side, self.side)
+            queries = rotated(queries, positions[-count:], self.side, self.columns or self.side)
+            keys = rotated(keys, positions, self.side, self.columns or self.side)
             weights = torch.einsum("bqnd,bknd->bnqk", queries, keys) / q.shape[-1] ** 0.5
             out.append(torch.einsum("bnqk,bknd->bqnd", weights.softmax(-1), values))
             done += count
@@ -147,7 +148,7 @@ class Reference:
             return stream._noise(chunk, step)
         frames = torch.cat([x0 for _, x0, _ in self.rows], dim=2)
         self.before = frames[:, :, -2:][:, :, :1]
-        self.scene = self.bare_scene(torch.zeros_like(frames[:, :, : chunk.frames]))
+        self.scene = self.bare_scene(torch.zeros_like(frames[:, :, :1]).repeat(1, 1, 1, 1, 16 // frames.shape[-1]))
         return torch.cat([frames[:, :, -1:]] * chunk.frames, dim=2)
 
     def bare_scene(self, x_t: Tensor) -> Tensor:
@@ -155,11 +156,11 @@ class Reference:
         text, maker = self.pipeline.text, self.pipeline.opening_model
         story = replace(text.encode(PROMPT).reading, subject=None, colour="natural", action="stays still")
         reach, (timestep, _) = (
-            Naive(self.pipeline.facts, [(0, x_t.shape[2])], {}, x_t.shape[-1] // 2),
+            Naive(self.pipeline.facts, [(0, 1)], {}, x_t.shape[-2] // 2, columns=x_t.shape[-1] // 2),
             self.schedule[0][0],
         )
         times = torch.full((1, x_t.shape[2]), timestep)
-        return self.run(maker, x_t, times, reach, text.text(text.text.rows([story])))[:, :, :1]
+        return self.run(maker, x_t, times, reach, text.text(text.text.rows([story])))
 
     def x0(self, x_t: Tensor, sigma: float, output: Tensor) -> Tensor:
         """The clean latents that an output means, cell by cell."""
@@ -174,27 +175,50 @@ class Reference:
             for picture in range(4):
                 own, first = slice(picture * channels // 4, (picture + 1) * channels // 4), slice(0, channels // 4)
                 for frame in range(x_t.shape[2]):
-                    choice = int(logits[0, 29 * picture : 29 * picture + 29, frame].argmax())
+                    choice = int(logits[0, 39 * picture : 39 * picture + 39, frame].argmax())
                     part = self.part(x_t, new, choice, own, first, row, column)
                     x0[:, own, frame, row, column] = part[:, :, min(frame, part.shape[2] - 1)]
         return x0
 
     def part(self, x_t: Tensor, new: Tensor, choice: int, own: slice, first: slice, row: int, column: int) -> Tensor:
-        """What one of the choices is for a cell of a picture, [1, c, f]: 9 cells, 6 + 2 moved, 9 mirrored, 3 more."""
+        """What a choice is for a cell of a picture, [1, c, f]: 9 cells, 6 moved, 9 mirrored, 5 before, 9 scenes."""
         beside = [(row, column), (row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
         further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
         if choice < 9:
             return self.cell(x_t[:, own], *[*beside, *further][choice])
         if choice < 15:  # 6, 4, 2 left, as many right
             return self.moved(x_t[:, first], choice - 9, row, column)
-        if choice < 17:
-            move, right = ((4, -1), (1, 1))[choice - 15]
-            return self.moved(x_t[:, first], move, row, column + right)
-        if choice < 26:
-            return self.moved(x_t[:, own], 6, row, column + choice - 21)
-        if choice == 28:
-            return new[:, own]
-        return (self.before, self.scene)[choice - 26][:, own, ..., row, column]
+        if choice < 24:
+            return self.moved(x_t[:, own], 6, row, column + choice - 19)
+        if choice < 29:
+            return self.cell(self.before[:, own], row, column + (0, -2, 2, -4, 4)[choice - 24])
+        if choice < 38:
+            way, further = (
+                *product((0,), (0,)),
+                *((2 * s, f) for s in (1, -1) for f in (0, s)),
+                *((4 * s, f) for s in (1, -1) for f in (0, 2 * s)),
+            )[choice - 29]
+            return self.gone_by(x_t[:, first], own, way, further, row, column)
+        return new[:, own]
+
+    def gone_by(self, last: Tensor, own: slice, way: int, further: int, row: int, column: int) -> Tensor:
+        """One cell of a picture of the scene, [1, c, 1], where a camera goes pixels to the right with each."""
+        pictures, side = self.scene.shape[1] // (own.stop - own.start), last.shape[-1]
+        picture, begin = own.start // (own.stop - own.start), (16 - side) // 2
+        again = self.scene.repeat(1, 1, 1, 1, 3)[..., 16 - 4 + begin :]  # from 4 columns before what is seen first
+
+        def unlike(place: int) -> float:
+            there = again[:, : last.shape[1], :, :, 4 + place : 4 + place + side]
+            return (there - last[:, :, :1]).square().mean(dim=1).clamp(max=0.5).mean().item()
+
+        place = min(range(16), key=unlike)
+        assert pictures == 4
+        pixels = way * picture
+        cells = round(pixels / 8)
+        x = 4 + place + column + further + cells
+        if pixels == 8 * cells:
+            return again[:, own, ..., row, x]
+        return self.moved(again[:, own], (-6, -4, -2, 2, 4, 6).index(8 * cells - pixels), row, x)
 
     def cell(self, frames: Tensor, row: int, column: int) -> Tensor:
         """One cell of frames [1, c, f, h, w]; beyond an edge the outermost."""

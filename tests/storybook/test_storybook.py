@@ -86,7 +86,7 @@ def test_a_photo_stands_still_and_then_its_story_begins_where_it_stands() -> Non
     assert (frames[:8] == picture).all()
     plain, plain_mask = render_indices(story, length=24, seed=4)
     empty, _ = render_indices(story_of(None, scene="sea"), length=24, seed=4)
-    assert (frames[8:][~mask[8:]] == empty[8:][~mask[8:]]).all()  # the scene is in step with the video
+    assert (frames[8:][mask[8:] == 0] == empty[8:][mask[8:] == 0]).all()  # the scene is in step with the video
     column = 48 - 2 * 13  # where the car is
     assert (mask[8:] == np.roll(plain_mask[:16], column - SIZE // 2, axis=2)).all()
     short, _ = render_photo(photo, story, at=13, held=8, length=5, seed=4)
@@ -107,7 +107,7 @@ def test_every_subject_renders_in_every_action_and_colour() -> None:
             assert frames.max() < len(PALETTE) and mask.any(axis=(1, 2)).all()
         for colour in FIRST_WORDS["colour"]:
             frames, mask = render_indices(Story(subject, colour, "sea", "stays still"), length=1, seed=2)
-            assert len(np.unique(frames[mask])) >= 4
+            assert len(np.unique(frames[mask > 0])) >= 4
 
 
 @pytest.mark.parametrize("subject", FIRST_WORDS["subject"])

@@ -23,7 +23,7 @@ def pixel_counts(indices: np.ndarray, drawn: Drawing) -> dict[str, tuple[float, 
     Edges are a sprite's pixels with one beside them, across corners too, that is none of it. Of frames without a sprite
     none is counted.
     """
-    truth, mask = drawn
+    truth, mask = drawn[0], drawn[1] > 0
     right = indices == truth
     around = np.pad(mask, ((0, 0), (1, 1), (1, 1)), constant_values=True)
     windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(1, 2))

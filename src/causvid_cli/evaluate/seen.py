@@ -4,16 +4,16 @@ The one place that says it, for training and for every figure. Two stories that 
 what has shrunk is small and stands, a natural car is red, a zoom out that is over is no zoom. What no frame of a window
 can tell is UNSEEN, and left out of every count:
 
-- which way something went before it turned at an edge (asked is the way that it faces in each frame);
 - the speed of what stands, has arrived or is done; the action of who meets, follows or chases another;
 - what somebody will do who stands before they act;
 - the size of what grows or shrinks, and both while less than half of it is left to see;
 - what turns into something, while it flashes; its target, unless the flash is in the window;
-- which way a scene faces that looks alike both ways, or over which the camera pans or has panned;
+- which way a scene faces that looks alike both ways, or over which the camera goes or has gone;
 - of fewer than SHORT frames: action, target, speed, camera, and who is who of two.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from causvid_cli.storybook import ALL_WORDS, SQUARE, VOCABULARY, Frame, Shown, Story, Words, show_script
-from causvid_cli.storybook.cast import RUNS, cast
 from causvid_cli.storybook.motion import (
     CHANGED,
     FLASH,
     LARGE,
+    RUNS,
     SHRUNK,
     TRAVELS,
     ZOOM_FRAMES,
@@ -91,12 +91,10 @@ def classes(words: Words) -> dict[str, tuple[Any, ...]]:
 
 def _seen(told: Shown, times: Sequence[int], words: Words, size: Frame) -> dict[str, list[Any]]:
     """By slot, the word of each frame of one story."""
-    story, count = told.story, len(times)
+    story, count = _one_after_the_other(told.story), len(times)
     is_short = times[-1] - times[0] + 1 < SHORT
     constant = {slot: getattr(story, slot) for slot in ALL_WORDS} | _doing(story, times[0], times[-1], words)
     seen = {slot: [word] * count for slot, word in constant.items()}
-    if constant["action"] in ("moves right", "moves left"):
-        seen["action"] = _ways(told, times, size)
     names = [_subject(story, clock(story, t)) for t in times]
     seen["subject"], seen["colour"] = names, [_colour(name, story.colour, words) for name in names]
     seen["other_colour"] = [_colour(story.other or UNSEEN, story.other_colour, words)] * count
@@ -154,13 +152,18 @@ def _grown(story: Story) -> str:
     return "small" if now <= SEEN_SMALL else "big" if now >= SEEN_BIG else UNSEEN
 
 
-def _ways(told: Shown, times: Sequence[int], size: Frame) -> list[str]:
-    """Which way a traveller faces in each frame; UNSEEN where it has no room and turns all the time."""
-    casts = [cast(told.story, t, told.column, size.width) for t in times]
-    own = [actors[0 if told.story.other else len(actors) // 2] for actors in casts]
-    ways = ["moves left" if actor.pose.faces_left else "moves right" for actor in own]
-    turns = sum(a != b for a, b in zip(ways, ways[1:], strict=False))
-    return [UNSEEN] * len(ways) if turns * SHORT > times[-1] - times[0] + SHORT else ways
+def _one_after_the_other(story: Story) -> Story:
+    """Who walks beside another is seen to follow, or to be followed."""
+    ahead = {"moves right": "right of", "moves left": "left of"}.get(story.action)
+    if story.relation not in ("left of", "right of") or ahead is None:
+        return story
+    if story.relation != ahead:
+        return replace(story, relation="follows")
+    if story.size != "normal":  # it is of the first that a size is told
+        return story
+    other, other_colour = story.subject, story.colour
+    story = replace(story, relation="follows", subject=story.other, colour=story.other_colour)
+    return replace(story, other=other, other_colour=other_colour)
 
 
 def _subject(story: Story, frame: int) -> Any:

@@ -1,11 +1,12 @@
 """What comes next as copies of what was there: each latent cell takes what stood in it, or beside it, or some pixels
-aside, or the mirror image of what stood near, or of its scene with nobody in it, or what the network draws anew: one of
-them, whole, as the network chooses.
+aside, or the mirror image of what stood near, or of its scene with nobody in it, as it goes by where the camera goes
+along with somebody, or what the network draws anew: one of them, whole, as the network chooses.
 
 Video prediction by motion and masks (CDNA, Finn et al., arXiv 1605.07157): who walks a cell further is copied from
 there, what stands is copied as it is and never fades, waves that come again after two latent frames are copied from
-there, who sets off is moved by parts of a cell, who turns round is mirrored, what was behind who has left is copied
-from the bare scene, which the network for first chunks has drawn once, and only what nothing was like is drawn.
+there, who sets off is moved by parts of a cell, who turns round is mirrored, what was behind who has left, and what a
+camera comes to, is copied from the bare scene, which the network for first chunks has drawn once, all round, and only
+what nothing was like is drawn.
 
 CDNA predicts the kernels of its motions. Here they are constants of the codec (`Moves`, measured by `train/moves.py`):
 its latents of a picture that has moved by some pixels are, within a few per cent, a linear function of those of the
@@ -23,23 +24,32 @@ from causvid_cli.config import Prediction
 
 SHIFTS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-2, 0), (2, 0), (0, -2), (0, 2))
 """Rows down and columns right of the cell that a copy comes from: who jumps, or chases, is soon two cells further."""
+BACK = (0, -2, 2, -4, 4)
+"""Columns right of the cell that a copy from two latent frames back comes from: what goes by has gone so far."""
 HERE = 0
 """Place of the copy from the cell itself."""
 MOVES = (-6, -4, -2, 2, 4, 6)
 """Pixels by which a picture is moved to the right: steps of who sets off, from where it stands to the next cell."""
-RUNS = ((4, -1), (-4, 1))
-"""A move, and columns right of the cell that a copy of it comes from: 12 pixels, the fourth step of who runs."""
+PANS = ((0, 0), (2, 0), (2, 1), (-2, 0), (-2, -1), (4, 0), (4, 2), (-4, 0), (-4, -2))
+"""How a camera goes on from the place where the last latent frame began: pixels to the right with each picture; and
+whether it was going already, and is so many cells further."""
+CELL = 8
+"""Pixels of a cell."""
+ROUND = 16
+"""Columns of cells all round a scene."""
+UNLIKE = 0.5
+"""Mean square errors of latents that differ by more are as good as any: somebody stands there."""
 MIRRORS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 """Columns right of the cell whose mirror image a copy is; half of their sum is where the mirror stands."""
-CHOICES = len(SHIFTS) + len(MOVES) + len(RUNS) + len(MIRRORS) + 3
-"""What a cell chooses from, a logit each: the copies, its own two latent frames back, the bare scene's, the new."""
+CHOICES = len(SHIFTS) + len(MOVES) + len(MIRRORS) + len(BACK) + len(PANS) + 1
+"""What a cell chooses from, a logit each: the copies, those two latent frames back, the bare scene's, the new."""
 SHARP = 12.0
 """Factor of the logits, so that small weights can make steep shares."""
 NEAR = 0.03
 """Mean square errors of latents that differ by less are as good as equal (`wrong_choices`)."""
-PARTS = 2 + len(MOVES) + 2
+PARTS = 2 + len(MOVES) + 1 + len(PANS)
 """What was there: the last latent frame, the one before, the last one's first picture moved, the last one mirrored, the
-bare scene."""
+bare scene as it may go by."""
 
 
 class Moves(nn.Module):
@@ -58,19 +68,56 @@ class Moves(nn.Module):
         self.register_buffer("weight", torch.zeros(len(MOVES) + 1, channels, channels, 3, 3))
         self.register_buffer("bias", torch.zeros(len(MOVES) + 1, channels))
 
-    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor) -> Tensor:
-        """Return what is x_t where a network predicts copies [B, PARTS * C, F, h, w], of latent frames [B, C, ...].
+    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor | None) -> Tensor:
+        """Return what is x_t where a network predicts copies [B, PARTS * C, 1, h, w], of latent frames [B, C, 1, ...].
 
-        All pictures are moved from the first of the last latent frame, in which nobody breathes or blinks.
+        scene: what is there with nobody in it, all round [B, C, 1, h, ROUND], in its middle what a camera sees first;
+        None, or NaN in some rows: nobody knows, and what was there last goes by, again and again. All pictures are
+        moved from the first of the last latent frame, in which nobody breathes or blinks.
         """
-        batch, channels, frames, height, width = last.shape
-        pictures = channels // self.weight.shape[1]
-        cells = last.transpose(1, 2).reshape(batch * frames, pictures, -1, height, width)
+        cells = self._pictures(last)
+        pictures = cells.shape[1]
         moved = _through(cells[:, 0], self.weight[:-1].flatten(0, 1), self.bias[:-1].flatten())
         moved = moved.unflatten(1, (len(MOVES), 1, -1)).expand(-1, -1, pictures, -1, -1, -1).flatten(1, 3)
         mirrored = _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, (-1, pictures))
-        made = torch.cat([moved, mirrored.flatten(1, 2)], dim=1).unflatten(0, (batch, frames)).transpose(1, 2)
-        return torch.cat([last, before, made.to(last.dtype), scene], dim=1)
+        around = _round_again(cells[:, :1]).expand(-1, pictures, -1, -1, -1)
+        if scene is not None:
+            around = torch.where(scene[:, :1, :, :1, :1].isnan(), around, self._pictures(scene))
+        gone_by = self._gone_by(around, cells[:, 0])
+        made = torch.cat([moved, mirrored.flatten(1, 2), gone_by], dim=1).unsqueeze(2)
+        return torch.cat([last, before, made.to(last.dtype)], dim=1)
+
+    def _pictures(self, frame: Tensor) -> Tensor:
+        """The pictures [B, P, c, h, w] of a latent frame [B, C, 1, h, w]."""
+        return frame.squeeze(2).unflatten(1, (-1, self.weight.shape[1]))
+
+    def _gone_by(self, around: Tensor, first: Tensor) -> Tensor:
+        """The scene as it may go by [B, len(PANS) * C, h, w]; around: all of it, first: a picture of what was there."""
+        width, all_round = first.shape[-1], around.shape[-1]
+        columns = (all_round - width) // 2 + torch.arange(width, device=first.device)
+        places = torch.arange(all_round, device=first.device)
+        seen = around[:, 0][..., (columns + places[:, None]) % all_round]  # [B, c, h, places, w]
+        unlike = (seen - first.unsqueeze(-2)).square().mean(dim=1).clamp(max=UNLIKE)
+        place = unlike.mean(dim=(1, 3)).argmin(dim=1)  # [B]
+        going = {way: self._going(around, way) for way in {way for way, _ in PANS}}
+        parts = []
+        for way, further in PANS:
+            of = (columns + place[:, None] + further) % all_round  # [B, w]
+            index = of[:, None, None, None].expand(*around.shape[:-1], width)
+            parts.append(going[way].gather(-1, index).flatten(1, 2))
+        return torch.cat(parts, dim=1)
+
+    def _going(self, around: Tensor, way: int) -> Tensor:
+        """A scene's pictures [B, P, c, h, all round] where a camera goes pixels to the right with each."""
+        pictures = list(around.unbind(1))
+        for number, picture in enumerate(pictures):
+            cells = round(number * way / CELL)
+            picture = picture.roll(-cells, dims=-1)
+            if pixels := cells * CELL - number * way:
+                move, looped = MOVES.index(pixels), torch.cat([picture[..., -1:], picture, picture[..., :1]], dim=-1)
+                picture = _through(looped, self.weight[move], self.bias[move])[..., 1:-1]
+            pictures[number] = picture
+        return torch.stack(pictures, dim=1)
 
 
 def input_of(prediction: Prediction, x_t: Tensor) -> Tensor:
@@ -119,15 +166,14 @@ def _parted(was_there: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     pictures = pictures_of(channels, output.shape[1])
     new, logits = output.float().split([channels, pictures * CHOICES], dim=1)
     there = (part.unflatten(1, (pictures, -1)) for part in (*was_there.float().chunk(PARTS, dim=1), new))
-    last, before, *moved, mirrored, scene, new = there
-    by = dict(zip(MOVES, moved, strict=True))
+    last, before, *others, new = there
+    moved, (mirrored, *scenes) = others[: len(MOVES)], others[len(MOVES) :]
     parts = [
         *(_shifted(last, down, right) for down, right in SHIFTS),
         *moved,
-        *(_shifted(by[move], 0, right) for move, right in RUNS),
         *(_shifted(mirrored, 0, right) for right in MIRRORS),
-        before,
-        scene,
+        *(_shifted(before, 0, right) for right in BACK),
+        *scenes,
         new,
     ]
     return torch.stack(parts, dim=2), SHARP * logits.unflatten(1, (pictures, CHOICES))
@@ -146,6 +192,14 @@ def _through(cells: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Cells [N, c, h, w] through kernels of 3x3 cells; beyond the edges the outermost cells go on."""
     padded = F.pad(cells.to(weight.dtype), (1, 1, 1, 1), mode="replicate")
     return F.conv2d(padded, weight, bias)
+
+
+def _round_again(pictures: Tensor) -> Tensor:
+    """Pictures [..., w] again and again, [..., ROUND] or as wide as they are; they themselves are in the middle."""
+    width = pictures.shape[-1]
+    around = max(width, ROUND)
+    columns = torch.arange(around, device=pictures.device) - (around - width) // 2
+    return pictures.index_select(-1, columns % width)
 
 
 def _shifted(frames: Tensor, down: int, right: int) -> Tensor:

@@ -141,10 +141,10 @@ class CausalTransformer(nn.Module):
             dtype=weight.dtype,
         )
 
-    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor) -> Tensor:
+    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor | None) -> Tensor:
         """What is x_t [B, PARTS * C, F, h, w] where it predicts copies, of latent frames [B, C, F, h, w].
 
-        last, before: the last two. scene: what is there with nobody in it.
+        last, before: the last two. scene: what is there with nobody in it, all round; None: nobody knows.
         """
         moves = self.transformer.moves
         assert moves is not None, "a network that predicts no copies"

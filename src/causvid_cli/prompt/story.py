@@ -139,18 +139,18 @@ class StoryText(nn.Module):
 
     @torch.no_grad()
     def bare(self, embeds: Tensor) -> Tensor:
-        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them."""
+        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them.
+
+        They are NaN where a prompt leaves to a picture where that is: no network has learnt to draw what nobody says.
+        """
         bare = embeds.clone()
         for place, (slot, rows) in enumerate(self._rows.items()):
             if slot in (*WHO, *DOES):
                 bare[:, place] = self.embed.weight[rows[SLOTS[slot]]].to(bare)
+            elif None in rows:
+                unsaid = (embeds[:, place] == self.embed.weight[rows[None]].to(embeds)).all(dim=1)
+                bare[unsaid] = torch.nan
         return bare
-
-    def tells_where(self, embeds: Tensor) -> bool:
-        """Whether these text features [B, slots, dim] say all of where something is, and leave nothing to a picture."""
-        slots = list(self._rows)
-        unsaid = {slot: self.embed.weight[self._rows[slot][None]] for slot in (*WHERE, "mirrored") if slot in slots}
-        return not any(bool((embeds[:, slots.index(slot)] == row.to(embeds)).all()) for slot, row in unsaid.items())
 
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, slots, dim]."""
@@ -195,9 +195,10 @@ class StoryTextEncoder:
     def bare(self, embeds: Tensor) -> Tensor | None:
         """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them.
 
-        None where they leave to a picture where that is: no network has learnt to draw what nobody says.
+        None where they leave to a picture where that is.
         """
-        return self.text.bare(embeds) if self.text.tells_where(embeds) else None
+        bare = self.text.bare(embeds)
+        return None if bare.isnan().any() else bare
 
     @torch.inference_mode()
     def empty(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import input_of
+from causvid_cli.network.copies import ROUND, input_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
@@ -33,13 +33,13 @@ class Opening:
     steps: Sequence[Step]
 
     def scene(self, prompt: PromptCache, like: Tensor) -> Tensor:
-        """Return what a prompt tells of with nobody in it, the first latent frame [B, C, 1, h, w] of a chunk.
+        """Return what a prompt tells of with nobody in it, all round: a latent frame [B, C, 1, h, ROUND].
 
-        like: a chunk of that shape [B, C, f, h, w]. It begins with the mean of all noise: no seed tells what is there.
+        like: a chunk [B, C, f, h, w]. It begins with the mean of all noise: no seed tells what is there.
         """
-        chunk, begun = Chunk(0, 0, like.shape[2]), torch.zeros_like(like)
-        made = denoise_chunk(self.model, chunk, prompt, self.steps[:1], self.cache, lambda chunk, call: begun)
-        return made[:, :, :1]
+        step, mean = self.steps[0], torch.zeros_like(like[..., :1]).repeat(1, 1, 1, 1, ROUND)
+        output = self.model.forward_whole(mean, step.timestep, prompt)
+        return x0_from(self.model.prediction, mean, output, step.sigma)[:, :, :1]
 
 
 @dataclass
@@ -50,10 +50,10 @@ class Scenes:
     prompt: PromptCache | None = None
     drawn: Tensor | None = None
 
-    def of(self, prompt: PromptCache | None, last: Tensor, *, chunk_frames: int) -> Tensor:
-        """Return the bare scene of a prompt; where nobody knows one, what was there last [B, C, 1, h, w]."""
+    def of(self, prompt: PromptCache | None, last: Tensor, *, chunk_frames: int) -> Tensor | None:
+        """Return the bare scene of a prompt as `Opening.scene` does; None where nobody knows one."""
         if self.opening is None or prompt is None or prompt.scene is None:
-            return last
+            return None
         if self.drawn is None or prompt is not self.prompt:
             like = last.expand(-1, -1, chunk_frames, -1, -1)
             self.prompt, self.drawn = prompt, self.opening.scene(prompt.scene, like)

@@ -11,6 +11,8 @@ from .parse import Parsed, parse
 from .raster import Canvas
 from .render import (
     FPS,
+    SPRITE,
+    THING,
     Shown,
     is_mirrored,
     render,
@@ -22,7 +24,7 @@ from .render import (
     show_script,
     shown_subject,
 )
-from .scenes import SIZE, SQUARE, TALL, WIDE, Frame
+from .scenes import ALL_ROUND, SIZE, SQUARE, TALL, TALL_ALL_ROUND, WIDE, Frame
 from .sprites import CYCLE
 from .story import (
     ALL_WORDS,
@@ -42,6 +44,7 @@ from .vocabulary import VOCABULARY, Subject, Words
 from .wording import reword, sample_story
 
 __all__ = [
+    "ALL_ROUND",
     "ALL_WORDS",
     "CYCLE",
     "DARK",
@@ -56,9 +59,12 @@ __all__ = [
     "PALETTE",
     "PICTURE",
     "SIZE",
+    "SPRITE",
     "SLOTS",
     "SQUARE",
     "TALL",
+    "TALL_ALL_ROUND",
+    "THING",
     "VOCABULARY",
     "WHERE",
     "WHO",

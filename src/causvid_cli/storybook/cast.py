@@ -17,8 +17,8 @@ from .motion import (
     clock,
     idle,
     is_in_larger_world,
+    pace,
     pose_at,
-    turned,
     zoom_at,
 )
 from .scenes import SIZE
@@ -29,14 +29,12 @@ from .vocabulary import VOCABULARY
 SIZES = {"normal": 1.0, "small": 0.5, "big": 1.25}
 CROWDS = {1: (1.0, (0,)), 2: (0.75, (-16, 16)), 3: (0.5, (-16, 0, 16))}
 """For each count, the size of each, and where they stand."""
-PAIR, RUNNING_PAIR = 0.75, 0.5
-"""Size of each of two: of those who stand to each other, and of those who go after each other."""
+PAIR, MEETING_PAIR = 0.75, 0.5
+"""Size of each of two, and of those who come from both sides."""
 APART = 16
 """Columns from the middle of two to the middle of each."""
-RUNS = ("meets", "follows", "chases")
-"""Relations that are motions themselves, whatever the action."""
-LAGS = {"follows": 12, "chases": 8}
-"""Frames by which one is after the other."""
+AFTER = ("follows", "chases")
+"""Relations of which the first is after the other; who chases is twice as fast."""
 BEHIND = (-8, 8)
 """Columns and rows by which one stands behind the other."""
 SCALES = 10
@@ -66,21 +64,14 @@ def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, .
         return _pair(story, t, column, width)
     size, places = CROWDS[story.count]
     factor = size * _size(story)
-    lead = _travel(story, t, column, factor, max(places), width)
+    lead = _placed(story, t, column, factor, max(places), width)
     factor *= zoom_at(story, t)
     return tuple(_actor(story, _as_member(story, lead, t, factor, place, places)) for place in places)
 
 
 def begins(story: Story, width: int = SIZE) -> int:
     """The column in which a story begins when nothing was before it."""
-    column = START.get(story.action, CENTRE)
-    return column * width // SIZE if column == CENTRE else column + (width - SIZE) * (column > CENTRE)
-
-
-def turns_of(story: Story, frames: int) -> list[int]:
-    """The frames among the first of a story's video in which somebody looks the other way than the frame before."""
-    looks = [[actor.pose.faces_left for actor in cast(story, t, begins(story))] for t in range(frames)]
-    return [t for t in range(1, frames) if looks[t] != looks[t - 1]]
+    return width // 2 if is_in_larger_world(story) else START.get(story.action, CENTRE)
 
 
 @cache
@@ -95,15 +86,11 @@ def _actor(story: Story, pose: Pose) -> Actor:
     return Actor(subject, story.colour, pose)
 
 
-def _travel(story: Story, t: int, column: int, factor: float, reach: int, width: int) -> Pose:
-    """The pose of the middle of one or of several, `reach` columns to either side; turned at the edges."""
+def _placed(story: Story, t: int, column: int, factor: float, reach: int, width: int) -> Pose:
+    """The pose of the middle of one or of several, `reach` columns to either side, within the frame."""
     assert story.subject is not None
     pose = pose_at(story, t, column)
-    half = half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach
-    if story.action in TRAVELS:
-        half = min(_to_turn(half), width // 2 - CELL)
-        return turned(pose, column=on_cells(column), t=clock(story, t), half=half, width=width)
-    half = min(half, width // 2 - 1)
+    half = min(half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach, width // 2 - 1)
     return replace(pose, x=on_cells(min(max(column, half), width - half)))
 
 
@@ -133,17 +120,10 @@ def on_cells(place: float) -> int:
     return int(place / CELL + 0.5) * CELL
 
 
-def _to_turn(half: int) -> int:
-    """Columns from a frame's edge to the middle of what turns there; a little of what is wide leaves the frame."""
-    return (half + CELL // 2 - 1) // CELL * CELL
-
-
 def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
-    pair = RUNNING_PAIR if story.relation in RUNS else PAIR
+    pair = MEETING_PAIR if story.relation == "meets" else PAIR
     factors, zoom, centre = (pair * _size(story), pair), zoom_at(story, t), width // 2
-    names = story.subject, story.other
-    halves = [half_width(name, _scaled(SCALE_STEPS, factor)) for name, factor in zip(names, factors, strict=True)]
     size, other_size = (_scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
         gone = CELL + SPEED * clock(story, t)
@@ -153,19 +133,15 @@ def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
         left = replace(walking, x=gone, scale_step=size)
         right = replace(walking, x=width - gone, scale_step=other_size, faces_left=True)
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
-    if story.relation in LAGS:
-        own, others = map(_to_turn, halves)
-        lag = LAGS[story.relation]
-        pace = clock(story, t) * (2 if story.relation == "chases" else 1)
-        way = "moves left" if story.action == "moves left" else "moves right"
-        walking = MOTIONS[way](pace)
-        first = width - others - SPEED * lag if way == "moves left" else others + SPEED * lag
-        ahead = turned(walking, column=first, t=pace, half=others, width=width)
-        after = turned(walking, column=width - own if way == "moves left" else own, t=pace, half=own, width=width)
-        after, ahead = replace(after, scale_step=size), replace(ahead, scale_step=other_size)
+    if story.relation in AFTER:
+        to_left = story.action == "moves left"
+        walking = MOTIONS["moves left" if to_left else "moves right"](pace(story, t))
+        apart = -APART if to_left else APART
+        after = replace(walking, x=centre - apart, scale_step=size)
+        ahead = replace(walking, x=centre + apart, scale_step=other_size)
         return _other(story, ahead, t), _actor(story, _living(story.subject, after, t))
     dx, rise = BEHIND if story.relation == "behind" else (-APART if story.relation == "left of" else APART, 0)
-    lead = _travel(story, t, column if story.action in TRAVELS else centre, factors[0], abs(dx), width)
+    lead = _placed(story, t, centre, factors[0], abs(dx), width)
     own_pose = replace(
         lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factors[0] * zoom)
     )

@@ -21,7 +21,10 @@ SPEED = 2
 """Columns per frame of "moves right" and "moves left"."""
 START = {"moves right": 16, "moves left": 48, "swims": 16}
 """Column where an action begins that is not the middle: what travels has the frame before it."""
-TRAVELS = ("moves right", "moves left", "swims")
+TRAVELS = {"moves right": 1, "moves left": -1, "swims": 1}
+"""Which way what travels goes: 1 is to the right."""
+RUNS = ("meets", "follows", "chases")
+"""Relations that are motions themselves, whatever the action."""
 RISE_FRAMES = 20
 JUMP = (0, 6, 10, 13, 14, 13, 10, 6)
 """Height of a jump over its period of 8 frames: the parabola 14 (1 - (k - 4)^2 / 16)."""
@@ -157,21 +160,21 @@ def shrinks_down(t: int) -> Pose:
 
 
 def eats(t: int) -> Pose:
-    return Pose(things=(Thing("apple", 12, 2, 8 + 8 * _second_half(t)),))
+    return Pose(things=(Thing("apple", 16, 2, 8 + 8 * _second_half(t)),))
 
 
 def drinks(t: int) -> Pose:
-    return Pose(things=(Thing("cup", 13, 1, 8 + 8 * _second_half(t)),))
+    return Pose(things=(Thing("cup", 16, 1, 8 + 8 * _second_half(t)),))
 
 
 def dances(t: int) -> Pose:
     high = 24 + 8 * _second_half(t)
-    notes = Thing("* note", 10, 2, high), Thing("* note", 10, -34, 56 - high, 2)
+    notes = Thing("* note", 14, 2, high), Thing("* note", 14, -34, 56 - high, 2)
     return Pose(rise=t % 2 * CELL, phase=t % CYCLE, faces_left=_second_half(t), things=notes)
 
 
 def waves(t: int) -> Pose:
-    return Pose(things=(Thing("* hand", 16, -2, 24, t % CYCLE),))
+    return Pose(things=(Thing("* hand", 18, -2, 24, t % CYCLE),))
 
 
 def whirls(t: int) -> Pose:
@@ -189,7 +192,7 @@ def lands(t: int) -> Pose:
 
 def sleeps(t: int) -> Pose:
     second = _second_half(t)
-    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 13, -6, 24 + 8 * second, t % CYCLE),))
+    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 16, -6, 24 + 8 * second, t % CYCLE),))
 
 
 def swims(t: int) -> Pose:
@@ -201,16 +204,16 @@ def reads(t: int) -> Pose:
 
 
 def writes(t: int) -> Pose:
-    pencil = Thing("* pencil", 13, 2 + 8 * _second_half(t), 8)
+    pencil = Thing("* pencil", 16, 2 + 8 * _second_half(t), 8)
     return Pose(things=(Thing("book", 16, -1, 0), pencil))
 
 
 def plays(t: int) -> Pose:
-    return Pose(phase=t % CYCLE, things=(Thing("ball", 13, 1, HOP[t % BEAT], t % CYCLE),))
+    return Pose(phase=t % CYCLE, things=(Thing("ball", 16, 1, HOP[t % BEAT], t % CYCLE),))
 
 
 def talks(t: int) -> Pose:
-    return Pose(things=(Thing("* bubble", 16, -4, 24, t % CYCLE),))
+    return Pose(things=(Thing("* bubble", 18, -4, 24, t % CYCLE),))
 
 
 MOTIONS: dict[str, Motion] = {
@@ -258,6 +261,11 @@ def clock(story: Story, t: int) -> int:
     return {"slowly": t // 2, "fast": 2 * t}.get(story.speed, t)
 
 
+def pace(story: Story, t: int) -> int:
+    """Which frame of who travels is seen at frame t of a story: who chases is twice as fast."""
+    return clock(story, t) * (2 if story.relation == "chases" else 1)
+
+
 def lead(story: Story) -> int:
     """Frames at the beginning of a video in which a story's actors just stand there."""
     return LEAD if is_in_larger_world(story) else 0
@@ -286,23 +294,19 @@ def zoom_at(story: Story, t: int) -> float:
 def pose_at(story: Story, t: int, column: int) -> Pose:
     """The pose of a story's sprite at frame t of an action that began in this column, on a frame without edges.
 
-    What travels has gone round the torus; `turned` shows it turning at the edges instead.
+    What travels has gone round the torus; the larger world's camera goes along with it instead (`followed`).
     """
     motions = ON_CELLS if is_in_larger_world(story) else MOTIONS
     pose = motions[story.action](clock(story, t))
     return replace(pose, x=(pose.x - CENTRE + column) % SIZE)
 
 
-def turned(pose: Pose, *, column: int, t: int, half: int, width: int) -> Pose:
-    """A travelling pose, `t` frames of travel after `column`, that turns round where its edge meets the frame's.
-
-    half: columns that it needs on either side of its middle. width: of the frame.
-    """
-    span = max(1, width - 2 * half)
-    begin = min(max(column - half, 0), span)
-    place = ((2 * span - begin if pose.faces_left else begin) + SPEED * t) % (2 * span)
-    x = half + min(place, 2 * span - place) if span > 1 else width // 2
-    return replace(pose, x=x, faces_left=place >= span)
+def followed(story: Story, t: int) -> int:
+    """Columns that the camera has gone along with who travels by frame t of an action: they stay in the picture."""
+    way = TRAVELS.get(story.action, 0)
+    if story.relation in RUNS:
+        way = 0 if story.relation == "meets" else way or 1
+    return way * SPEED * pace(story, max(0, t)) if is_in_larger_world(story) else 0
 
 
 def idle(pose: Pose, t: int) -> Pose:

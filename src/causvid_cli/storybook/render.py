@@ -11,7 +11,19 @@ import numpy as np
 
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
 from .cast import Actor, begins, cast, half_width, on_cells
-from .motion import CENTRE, CHANGE, FLASH, MOTIONS, Pose, Thing, is_in_larger_world, lead, pose_at, zoom_at
+from .motion import (
+    CENTRE,
+    CHANGE,
+    FLASH,
+    MOTIONS,
+    Pose,
+    Thing,
+    followed,
+    is_in_larger_world,
+    lead,
+    pose_at,
+    zoom_at,
+)
 from .palette import EMPTY, PALETTE, ink, material_table
 from .parse import parse
 from .scenes import SCENES, SIZE, SQUARE, Frame
@@ -31,6 +43,8 @@ SPARKLES = ((-17, 8, 1), (16, 6, 2), (-14, 30, 2), (18, 26, 1), (0, 0, 1))
 """Round a changing sprite: column from its middle, row from the top of its box, arm length."""
 WATERLINE = 48
 """The first row that is water where somebody swims."""
+SPRITE, THING = 1, 2
+"""What a mask says of a pixel: that somebody is seen there, or what their action brings along; 0: neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,9 @@ class Shown:
         return number - self.first - self.wait
 
     def pan_at(self, t: int) -> int:
-        return self.pan + max(0, t) * {"pan right": PAN, "pan left": -PAN}.get(self.story.camera, 0)
+        """How far the camera has panned at frame t of the action, or gone along with who travels."""
+        panned = max(0, t) * {"pan right": PAN, "pan left": -PAN}.get(self.story.camera, 0)
+        return self.pan + panned + followed(self.story, t)
 
 
 def render_indices(
@@ -57,7 +73,8 @@ def render_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames start .. start + length - 1 of a story's endless video; frame n depends on (story, seed, n) only.
 
-    Returns palette indices uint8 [T, H, W] of a frame's size and the sprite's mask bool [T, H, W]. The seed picks
+    Returns palette indices uint8 [T, H, W] of a frame's size and what is seen in
+    each pixel, uint8 [T, H, W]: nobody, a sprite or a thing (`SPRITE`, `THING`). The seed picks
     whether the scene is mirrored, unless the story says it. Raises ValueError for a negative length or start.
     """
     if length < 0 or start < 0:
@@ -137,7 +154,7 @@ def render_shown(
         if not _can_draw(each.story):
             raise ValueError(f"{each.story.caption()}: only the storybook's own words can be drawn")
     frames = np.empty((len(numbers), size.height, size.width), np.uint8)
-    mask = np.zeros(frames.shape, bool)
+    mask = np.zeros_like(frames)
     for frame, marked, number in zip(frames, mask, numbers, strict=True):
         told = next(each for each in reversed(shown) if each.first <= number)
         _paint(frame, marked, told, number, seed, size)
@@ -171,9 +188,9 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
         if actor.pose.white:
             _sparkle(ground, marked, actor.pose, t)
         for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
-            _paste(frame, mask, _brought(actor, thing), above=size.above, wraps=False)
+            _paste(frame, mask, _brought(actor, thing), above=size.above, what=THING)
         if actor.pose.sink and story.scene != "underwater":
-            _flood(ground, marked, story, number)
+            _flood(ground, marked, story, shown.pan_at(t))
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -239,7 +256,9 @@ def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.nda
     return cells, mask
 
 
-def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wraps: bool) -> None:
+def _paste(
+    frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wraps: bool = False, what: int = SPRITE
+) -> None:
     """Draw an actor into frame and mask, both [H, W], in place.
 
     above: rows above the square that it stands in. wraps: what leaves on one side enters on the other.
@@ -261,7 +280,7 @@ def _paste(frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wra
             rows = len(frame[place])  # rows below the frame are not painted
             part = (slice(hidden, hidden + rows), part[1])
             np.copyto(frame[place], cells[part], where=solid[part])
-            mask[place] |= solid[part]
+            mask[place][solid[part]] = what
 
 
 def _brought(actor: Actor, thing: Thing) -> Actor:
@@ -299,14 +318,14 @@ def _puddle(frame: np.ndarray, pose: Pose) -> None:
     frame[water] = ink("sea")
 
 
-def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, number: int) -> None:
-    """Water over the lower part of a frame, with crests that travel, in place; what is under it is no sprite."""
+def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, pan: int) -> None:
+    """Water over the lower part of a frame, with crests that go by, in place; what is under it is no sprite."""
     sea, crest = (ink_under(story.sky or "day", name) for name in ("sea", "sky"))
     frame[WATERLINE:] = sea
-    mask[WATERLINE:] = False
+    mask[WATERLINE:] = 0
     columns = np.arange(frame.shape[1])
     for row, start in ((WATERLINE, 0), (WATERLINE + 6, 9), (WATERLINE + 11, 4)):
-        frame[row : row + 2, (columns - start - 2 * number) % 16 < 8] = crest
+        frame[row : row + 2, (columns - start + pan) % 16 < 8] = crest
 
 
 def _enlarged(shape: Sequence[int], size: float, *, at: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -325,7 +344,7 @@ def _sparkle(frame: np.ndarray, mask: np.ndarray, pose: Pose, t: int) -> None:
         for rows, columns in (upright, level):
             place = np.ix_(rows, [column % frame.shape[1] for column in columns])
             frame[place] = glow
-            mask[place] = True
+            mask[place] = SPRITE
 
 
 check_drawings()

@@ -36,6 +36,8 @@ class Frame:
 
 
 SQUARE, WIDE, TALL = Frame(), Frame(width=112), Frame(height=112)
+ALL_ROUND, TALL_ALL_ROUND = Frame(width=2 * SIZE), Frame(width=2 * SIZE, height=112)
+"""All of a scene, as far as it goes before it comes again."""
 SceneDrawing = Callable[[Canvas, int], None]
 SCENES: dict[str, SceneDrawing] = {}
 

@@ -54,8 +54,9 @@ class Story:
     other_colour: str = NATURAL
     mirrored: bool | None = None
     """Whether the scene is mirrored; None: as the video's seed has it. No prompt says it."""
-    edge: str = field(default="turns", compare=False)
-    """What travels turns round at the edge; in the first packs' world it "wraps" round. No prompt says it."""
+    edge: str = field(default="open", compare=False)
+    """The camera goes along with who travels; in the first packs' world they meet the edge, and it "wraps" round. No
+    prompt says it."""
     seen: bool = field(default=False, compare=False)
     """Whether a picture was given before it, which shows who and where. No prompt says it."""
 

@@ -31,7 +31,7 @@ def sample_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Story:
     if scene in ("street", "night city") and around["sky"] == "night":
         around["sky"] = "day"  # told as the night city
     around["mirrored"] = bool(rng.integers(2)) if "mirrored" in words else None
-    around["edge"] = "turns" if "mirrored" in words else "wraps"
+    around["edge"] = "open" if "mirrored" in words else "wraps"
     if rng.random() < EMPTY_SHARE:
         return Story(None, "natural", scene, "stays still", **around)
     subject, action = _pick(rng, words["subject"]), _pick(rng, words["action"])

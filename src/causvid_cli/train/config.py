@@ -174,9 +174,6 @@ class ClipsConfig:
     unnamed: Count = 0
     """Clips whose prompt does not say who they are about, which is seen: any subject that can be drawn, also one that
     the model has no word for. What goes on can only be copied from what was there."""
-    turning: Count = 0
-    """Clips from the middle of their video of who travels, or of two who go after each other, and who in most of them
-    turns round: what a video from the beginning comes to only after some seconds."""
     latent_frames: Size = 8
     """Length of these clips."""
     long: Count = 0
@@ -185,6 +182,9 @@ class ClipsConfig:
     openings: Count = 0
     """First chunks by themselves, each of a story of its own; besides, wide and tall ones, as many for each of these as
     there are wide and tall clips for each of `clips`."""
+    round: Count = 0
+    """First chunks of scenes with nobody in them, all round, which a camera goes along; as many again in tall frames,
+    if there are any."""
     wide: Count = 0
     tall: Count = 0
     """Clips of one story in frames of 16:9 and of 9:16."""

@@ -12,6 +12,9 @@ from torch import Tensor
 from causvid_cli.errors import UsageError
 from causvid_cli.train.shards import load_shard
 
+THING_WEIGHT = 4.0
+"""How much more than a sprite a thing weighs that an action brings along: it is as small as it tells much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -144,7 +147,8 @@ class LatentClips:
         count: clips of the smallest bucket; of larger ones there are as many fewer, so that a step costs the same.
         frames: a random stretch of so many latent frames of each clip. longest: leave out buckets of longer clips.
         smallest: leave out all but that of the smallest.
-        sprite_weight: of cells where a sprite is, or has been before in the clip; other cells weigh 1.
+        sprite_weight: of cells where a sprite is, or has been before in the clip; other cells weigh 1, and what
+          an action brings along `THING_WEIGHT` times as much as a sprite.
         """
         buckets = [bucket for bucket in self.buckets if longest is None or bucket.latent_frames <= longest]
         buckets = [min(buckets, key=lambda bucket: bucket.tokens)] if smallest else buckets
@@ -160,6 +164,6 @@ class LatentClips:
             x0 = torch.stack([clip[:, s : s + frames].float() for clip, s in zip(x0, starts, strict=True)])
             sprite = torch.stack([clip[s : s + frames] for clip, s in zip(sprite, starts, strict=True)])
         seen = sprite.cummax(dim=1).values  # and what is behind who has left, or they leave traces
-        weight = torch.where(seen.bool(), sprite_weight, 1.0).unsqueeze(1)
+        weight = torch.tensor([1.0, sprite_weight, THING_WEIGHT * sprite_weight])[seen.long()].unsqueeze(1)
         first_frame = bucket.first_predictable_frame[pick].to(device)
         return Batch(x0.float().to(device), bucket.rows[pick], weight.to(device), first_frame)

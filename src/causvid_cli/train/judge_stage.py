@@ -146,7 +146,7 @@ def sample_window(
         indices, mask = (
             np.concatenate([np.repeat(a, missing, axis=0), b]) for a, b in zip(still, (indices, mask), strict=True)
         )
-    return Window(kind, indices, mask, {slot: each[::STRIDE] for slot, each in rows.items()})
+    return Window(kind, indices, mask > 0, {slot: each[::STRIDE] for slot, each in rows.items()})
 
 
 def _story(rng: np.random.Generator, words: Words, *, held_out: bool) -> Story:

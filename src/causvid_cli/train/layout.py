@@ -86,14 +86,14 @@ class Layout:
         """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
         That is what was there of x0 before each chunk (`copies.py`), [B, PARTS * C, F, h, w], and before the first x_t,
-        again and again. scene: what is there with nobody in it [B, C, 1, h, w]; None: nobody knows.
+        again and again. scene: what is there with nobody in it, all round [B, C, 1, h, ROUND]; None: nobody knows.
         """
         if network.prediction != "copies":
             return x_t
         parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
         for chunk in self.chunks[1:]:
             last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
-            there = network.what_was_there(last, before, last if scene is None else scene)
+            there = network.what_was_there(last, before, scene)
             parts.append(there.expand(-1, -1, chunk.frames, -1, -1))
         return torch.cat(parts, dim=2)
 
@@ -120,7 +120,7 @@ def opening_of(denoiser: Denoiser, clips: Tensor, facts: RolloutFacts) -> Openin
 
 @torch.no_grad()
 def bare_scenes(opening: Denoiser | None, batch: Batch, facts: RolloutFacts) -> Tensor | None:
-    """Return what a network for first chunks draws of a batch's scenes [B, C, 1, h, w]; None without one."""
+    """Return what a network for first chunks draws of a batch's scenes, as `Opening.scene` does; None without one."""
     if opening is None:
         return None
     return opening_of(opening, batch.x0, facts).scene(

@@ -1,6 +1,5 @@
 """What each stage minimises: pure functions of tensors."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -77,11 +76,3 @@ def sample_sigma(uniform: Tensor, *, shift: float) -> Tensor:
     """
     s = 1 - uniform
     return shift * s / (1 + (shift - 1) * s)
-
-
-def latent_weight(mask: Tensor, *, stack: int, factor: int, sprite_weight: float) -> Tensor:
-    """A weight [B, 1, F, h, w]: `sprite_weight` for latent cells that the mask (bool [B, T, H, W]) touches, else 1."""
-    batch, frames, height, width = mask.shape
-    cells = mask.reshape(batch, frames // stack, stack, height // factor, factor, width // factor, factor)
-    touched = cells.float().amax(dim=(2, 4, 6)) > 0  # [B, F, h, w]
-    return torch.where(touched, sprite_weight, 1.0).unsqueeze(1)

@@ -18,11 +18,10 @@ from causvid_cli.codec import Codec
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.errors import MediaError, NumericsError, UsageError
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.storybook import SQUARE, TALL, WIDE, Frame, Words
+from causvid_cli.storybook import ALL_ROUND, SQUARE, TALL, TALL_ALL_ROUND, WIDE, Frame, Words
 from causvid_cli.train import story_clips
 from causvid_cli.train.captions import VideoProblem
 from causvid_cli.train.dataset import Batch, LatentClips
-from causvid_cli.train.losses import latent_weight
 from causvid_cli.train.prompt_table import PromptTable
 from causvid_cli.train.shards import save_shard, shard_about
 from causvid_cli.train.trainer import Report
@@ -40,9 +39,9 @@ LATE_SWITCHES = 0.6
 PHOTO_CHUNKS = 0.7
 """How many photos are held for a chunk; the others for one latent frame."""
 
-Kind = Literal["plain", "late", "switch", "photo", "unnamed", "turning"]
+Kind = Literal["plain", "late", "switch", "photo", "unnamed", "bare"]
 """What a storybook clip is: from its video's beginning, from the middle, with a prompt that changes, from a photo, with
-a prompt that does not name its subject."""
+a prompt that does not name its subject, with nobody in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,12 @@ def prepare(
     switches: int = 0,
     photos: int = 0,
     unnamed: int = 0,
-    turning: int = 0,
     latent_frames: int = 8,
     long: int = 0,
     long_latent_frames: int = 20,
     wide: int = 0,
     tall: int = 0,
+    round: int = 0,
     chunk_frames: int = 1,
     same_shot: bool = False,
     videos: VideoPlan | None = None,
@@ -83,17 +82,17 @@ def prepare(
     videos: the user's clips; they come first. known: a codec; what it cannot show of them is new, and counts as much as
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
     switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
-    photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. turning:
-    those of who travels, in most of which they turn round. long: further ones of one story, of `long_latent_frames`.
-    wide, tall: further ones of one story in such frames. same_shot: whether prompts that change on the way, or after a
-    photo, tell of another action only.
+    photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. long:
+    further ones of one story, of `long_latent_frames`. wide, tall: further ones of one story in such frames. round:
+    those of scenes with nobody in them, all round. same_shot: whether prompts that change on the way, or after a photo,
+    tell of another action only.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
     """
     shards: list[Shard] = []
     if videos:
         shards += video_shards(videos, codec, text, known=known, device=device)
-    if clips or switches or photos or unnamed or turning or long or wide or tall:
+    if clips or switches or photos or unnamed or long or wide or tall or round:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
         shards += story_shards(
@@ -103,12 +102,12 @@ def prepare(
             switches=switches,
             photos=photos,
             unnamed=unnamed,
-            turning=turning,
             latent_frames=latent_frames,
             long=long,
             long_latent_frames=long_latent_frames,
             wide=wide,
             tall=tall,
+            round=round,
             chunk_frames=chunk_frames,
             same_shot=same_shot,
             device=device,
@@ -219,12 +218,12 @@ def story_shards(
     switches: int,
     photos: int,
     unnamed: int,
-    turning: int,
     latent_frames: int,
     long: int,
     long_latent_frames: int,
     wide: int,
     tall: int,
+    round: int,
     chunk_frames: int,
     same_shot: bool,
     device: torch.device,
@@ -251,11 +250,10 @@ def story_shards(
             pictures=text.pictures,
             size=size,
         )
-        sprite = latent_weight(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor, sprite_weight=2.0)
         tensors = {
             "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
             "rows": text.rows(batch.stories),
-            "sprite": (sprite.squeeze(1) > 1).to(torch.uint8),
+            "sprite": most_seen(batch.mask, stack=codec.stack, factor=codec.facts.spatial_factor),
             "known_from": torch.tensor(first_predictable_frames),
             "share": torch.tensor(
                 [
@@ -281,8 +279,16 @@ def story_shards(
     for total, size in ((wide, WIDE), (tall, TALL)):
         for count in _parts(total, SHARD_CLIPS):
             yield Shard(count, partial(make, "plain", count, latent_frames, size=size))
-    for count in _parts(turning, SHARD_CLIPS):
-        yield Shard(count, partial(make, "turning", count, latent_frames))
+    for count in _parts(round, SHARD_CLIPS):
+        for size in (ALL_ROUND, TALL_ALL_ROUND) if tall else (ALL_ROUND,):
+            yield Shard(count, partial(make, "bare", count, latent_frames, size=size))
+
+
+def most_seen(mask: Tensor, *, stack: int, factor: int) -> Tensor:
+    """Return what is seen in latent cells, uint8 [B, F, h, w], where any pixel [B, T, H, W] shows it: things first."""
+    batch, frames, height, width = mask.shape
+    cells = mask.reshape(batch, frames // stack, stack, height // factor, factor, width // factor, factor)
+    return cells.amax(dim=(2, 4, 6))
 
 
 def sample_first_predictable_frames(
@@ -293,15 +299,13 @@ def sample_first_predictable_frames(
     A prompt changes between chunks. A photo is held for a chunk, which is what roll-outs do unless they are told
     otherwise, or for one latent frame. What goes before a late clip may be any number of latent frames.
     """
-    if kind == "plain":
+    if kind in ("plain", "bare"):
         return [0] * count
     if kind == "unnamed":
         return [min(chunk_frames, frames - 1)] * count
     if kind == "photo":
         whole = rng.random(count) < PHOTO_CHUNKS
         return [min(chunk_frames if is_whole else 1, frames - 1) for is_whole in whole]
-    if kind == "turning":
-        return [min(-(-2 // chunk_frames) * chunk_frames, frames - 1)] * count
     between = range(chunk_frames, frames, chunk_frames) if kind == "switch" else range(2, frames - 1)
     places = between or range(frames - 1, frames)  # of a clip that is too short for that, its last frame
     return [places[pick] for pick in rng.integers(len(places), size=count)]
@@ -323,18 +327,18 @@ def _sample(
     """Return clips of a kind, `length` frames long. stack: frames of a latent frame; step: latent frames of a chunk.
 
     same_shot: whether prompts that change tell of another action only. pictures: whether prompts may leave to a photo
-    where that is. size: of plain ones.
+    where that is. size: of plain and of bare ones.
     """
     only = {"changes": story_clips.SAME_SHOT} if same_shot else {}
     known = [stack * frame for frame in first_predictable_frames]
+    if kind == "bare":
+        return story_clips.sample_bare(rng, len(known), words, frames=length, size=size)
     if kind == "plain":
         return story_clips.sample_clips(rng, len(known), words, frames=length, size=size)
     if kind == "photo":
         return story_clips.sample_photos(rng, len(known), words, frames=length, held=known, pictures=pictures, **only)
     if kind == "unnamed":
         return story_clips.sample_unnamed(rng, len(known), words, frames=length)
-    if kind == "turning":
-        return story_clips.sample_turning(rng, len(known), words, frames=length, known=known, step=stack * step)
     starts = story_clips.sample_starts(rng, len(known), step=stack * step)
     if kind == "late":
         return story_clips.sample_clips(rng, len(known), words, frames=length, starts=starts)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
-from causvid_cli.storybook.cast import RUNS, turns_of
-from causvid_cli.storybook.motion import TRAVELS, is_in_larger_world, is_on_the_move
+from causvid_cli.storybook.motion import RUNS, is_in_larger_world, is_on_the_move
 from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
 MOVING_SHARE = 2.5
@@ -36,15 +35,14 @@ LATE_FROM, LATE_TO = 8, 104
 not tell."""
 GRID = 8
 """Side of a latent cell, in pixels."""
-TURNING_SHARE = 0.75
-"""How many of the clips of who travels are chosen for somebody turning round in them."""
 PHOTO_TO = 48
 """A photo is one of so many first frames of a video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """Rendered clips: palette entries uint8 [B, T, H, W], sprite masks bool [B, T, H, W], and their stories."""
+    """Rendered clips: palette entries uint8 [B, T, H, W], what is seen in each pixel, uint8 [B, T, H, W]
+    (`storybook.SPRITE`, `storybook.THING`), and their stories."""
 
     indices: Tensor
     mask: Tensor
@@ -90,26 +88,13 @@ def sample_starts(rng: np.random.Generator, count: int, *, step: int) -> list[in
     return picked
 
 
-def sample_turning(
-    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int, known: Sequence[int], step: int
+def sample_bare(
+    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int, size: Frame = SQUARE
 ) -> Clips:
-    """Return clips from the middle of videos of who travels or runs after another; most turn round in what is foretold.
-
-    known: frames of each clip that are given. They begin at multiples of `step` frames, as roll-outs do.
-    """
-    stories, starts = list[Story](), list[int]()
-    while len(stories) < count:
-        story = training_story(rng, words)
-        if story.subject is None or not (story.action in TRAVELS or story.relation in RUNS):
-            continue
-        given = known[len(stories)]
-        start = int(rng.integers(LATE_FROM, LATE_TO)) // step * step
-        if turns := [at for at in turns_of(story, LATE_TO) if at >= LATE_FROM + given]:
-            before = int(rng.choice(turns)) - int(rng.integers(given, frames))
-            start = before // step * step if rng.random() < TURNING_SHARE else start
-        stories.append(story)
-        starts.append(max(LATE_FROM, start))
-    return render_clips(stories, rng, frames=frames, starts=starts)
+    """Return clips of scenes with nobody in them."""
+    nobody = {slot: storybook.SLOTS[slot] for slot in (*WHO, *DOES)}
+    told = [replace(storybook.sample_story(rng, words), **nobody) for _ in range(count)]
+    return render_clips(told, rng, frames=frames, size=size)
 
 
 def sample_switches(
@@ -164,7 +149,7 @@ def sample_photos(
         rendered.append(storybook.render_photo(photo, story, at=at, held=still, length=frames, seed=seed))
         is_same = all(getattr(story, slot) == getattr(photo, slot) for slot in WHERE)
         told.append(left_to_picture(story, rng) if pictures and is_same else story)
-    return _clips(rendered, told)
+    return _anywhere(_clips(rendered, told), rng)
 
 
 def changed_story(
@@ -216,7 +201,17 @@ def sample_unnamed(rng: np.random.Generator, count: int, words: Words = FIRST_WO
     stories = [training_story(rng, any_subject) for _ in range(count)]
     clips = render_clips(stories, rng, frames=frames)
     told = [replace(story, subject=None, colour=NATURAL, size="normal", count=1) for story in stories]
-    return replace(clips, stories=tuple(left_to_picture(story, rng) for story in told))
+    return _anywhere(replace(clips, stories=tuple(left_to_picture(story, rng) for story in told)), rng)
+
+
+def _anywhere(clips: Clips, rng: np.random.Generator) -> Clips:
+    """Clips of pictures that alone tell where they are: they may show somebody in any column of cells."""
+    indices, mask = clips.indices.clone(), clips.mask.clone()
+    for number, story in enumerate(clips.stories):
+        if story.scene is None:
+            columns = int(rng.integers(indices.shape[-1] // GRID)) * GRID
+            indices[number], mask[number] = (each[number].roll(columns, dims=-1) for each in (indices, mask))
+    return replace(clips, indices=indices, mask=mask)
 
 
 def render_clips(
@@ -255,7 +250,7 @@ def sample_frames(
         if crop is not None:
             indices, mask = crop_around(indices, mask, crop, rng, grid=GRID if rng.random() < 0.5 else 1)
         frames.append(indices)
-        masks.append(mask)
+        masks.append(mask > 0)
     return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(masks))
 
 
