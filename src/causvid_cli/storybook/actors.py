@@ -8,6 +8,7 @@ from .grammar import GRAMMAR
 from .lexicon import Lexicon, Meaning
 from .reading import Noun, Word
 from .senses import Senses
+from .story import CHANGE
 from .tokens import Token
 
 MAX_REPORTED = 16
@@ -27,6 +28,7 @@ class Actors(Senses):
         self.is_then = self.is_also = False
         self.extra_actor = False  # whether the clause is about somebody beside the subject
         self.is_aside = False  # whether the last noun is not shown, and only goes with somebody
+        self.is_of_subject = False  # whether a pronoun has just been said, and nothing that it does
 
     def _determiner(self, token: Token, meaning: Meaning) -> None:
         self._flush()
@@ -61,6 +63,8 @@ class Actors(Senses):
                 self.shot.target = replace(self.shot.subject, colour=word)  # "a red car turns blue"
             elif self.last is not None and getattr(self.last, slot) is None and slot != "count" and not is_worn:
                 setattr(self.last, slot, word)
+            elif slot == "colour" and self.is_of_subject and self.shot.subject and self.shot.verb is None:
+                self.shot.verb, self.shot.target = Word(CHANGE, word.said), replace(self.shot.subject, colour=word)
             elif slot == "colour":
                 self._unused(word.said)
 
@@ -96,6 +100,7 @@ class Actors(Senses):
     def _take(self, noun: Noun) -> None:
         """Give a noun its part in the shot."""
         prep, self.prep, shot = self.prep, "", self.shot
+        self.is_of_subject = False
         self.last, self.is_aside = noun, prep == "with" and noun.is_guess and shot.subject is not None
         known = (shot.subject.word.name if shot.subject else "", shot.other.word.name if shot.other else "")
         if self._awaits_target() and (shot.subject or self.is_follow_up):

@@ -16,6 +16,8 @@ from .tokens import Token
 from .vocabulary import VOCABULARY
 
 FOLLOWING = ("follows", "chases")
+ALONG = "along"
+"""What a camera does that goes where somebody goes."""
 SCENES_AS_SKIES = {"night city": "night", "snow": "snow"}
 """Scenes that are a place under a sky, and that sky."""
 _WEAK = frozenset(GRAMMAR.weak)
@@ -134,7 +136,7 @@ class Reader(Actors):
 
     def _pronoun(self, token: Token, meaning: Meaning) -> None:
         self._flush()
-        self.prep = ""
+        self.prep, self.is_of_subject = "", True
         if not self.is_then and not self.is_also:
             self.clause_start = self.place
 
@@ -181,6 +183,9 @@ class Reader(Actors):
 
     def _camera(self, token: Token, meaning: Meaning) -> None:
         self._flush()
+        if meaning.name == ALONG:
+            self.prep, self.shot.verb = "", self.shot.verb or Word("", "goes")
+            return
         self._put("camera", Word(meaning.name, token.said))
 
     def _speed(self, token: Token, meaning: Meaning) -> None:
@@ -234,7 +239,7 @@ class Reader(Actors):
         if is_adjective and self.shot.subject is not None and self._next_is_noun():  # "beside a running horse"
             self._unused(token.said)
             return
-        is_others = self._is_others_verb(token)
+        is_others, self.is_of_subject = self._is_others_verb(token), False
         if is_adjective or not token.said.endswith("ing"):
             pass
         elif self.before == "subject" and self.last is not None and self.last is self.shot.other:
@@ -324,6 +329,8 @@ class Reader(Actors):
         """A misspelled word is corrected; a noun stands for the nearest kind; all else is reported."""
         word = token.said
         if word.isdecimal():
+            if self._next_said() in GRAMMAR.ages:
+                return
             count = min(int(word[:3]), 4)
             if count >= 2:
                 self._count(token, Meaning("count", str(count) if count < 4 else "more"))

@@ -36,6 +36,7 @@ class Grammar:
     pairs: tuple[str, ...]
     ignored: tuple[str, ...]
     along: tuple[str, ...]
+    ages: tuple[str, ...]
     ends: tuple[str, ...]
     done_to: tuple[str, ...]
     sizes: Said

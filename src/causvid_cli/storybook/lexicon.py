@@ -238,7 +238,7 @@ def _grammar() -> Iterator[Entry]:
         ("determiner", grammar.determiners),
         ("preposition", grammar.prepositions),
         ("of", grammar.of),
-        ("ignored", (*grammar.ignored, *grammar.along)),
+        ("ignored", (*grammar.ignored, *grammar.along, *grammar.ages)),
     )
     for kind, words in lists:
         yield words, Meaning(kind, words[0] if kind == "determiner" and words[0] in grammar.indefinite else "")
