@@ -250,6 +250,7 @@ def story_shards(
             pictures=text.pictures,
             size=size,
         )
+        first_chunk = story_clips.ALL_ROUND_SHARE if kind == "bare" else 1.0
         tensors = {
             "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
             "rows": text.rows(batch.stories),
@@ -257,7 +258,7 @@ def story_shards(
             "known_from": torch.tensor(first_predictable_frames),
             "share": torch.tensor(
                 [
-                    story_clips.sampling_weight(story, late=kind == "late") if frames > chunk_frames else 1.0
+                    story_clips.sampling_weight(story, late=kind == "late") if frames > chunk_frames else first_chunk
                     for story in batch.stories
                 ]
             ),
