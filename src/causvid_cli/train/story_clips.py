@@ -20,6 +20,9 @@ many times as fast."""
 CHANGED_SHARE = 4.0
 """How much more often training shows late clips in which something has turned into something else: it must not turn
 back."""
+ALL_ROUND_SHARE = 8.0
+"""How much more often than other first chunks training shows scenes all round: they are few, and all others rest on
+them."""
 CHANGES = {"action": 0.35, "subject": 0.25, "scene": 0.2, "all": 0.2}
 """How often a prompt that changes on the way tells of something else: an action only, or also a subject or a scene."""
 PHOTO_CHANGES = {"action": 0.75, "subject": 0.1, "scene": 0.1, "all": 0.05}
