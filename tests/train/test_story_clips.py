@@ -200,16 +200,17 @@ def test_in_one_shot_only_what_happens_changes(words, monkeypatch):
         assert [getattr(shown, slot) for slot in slots] == [getattr(after, slot) for slot in slots]
 
 
-def test_what_moves_about_in_the_larger_world_is_shown_more_often():
+def test_what_moves_about_or_has_a_thing_in_the_larger_world_is_shown_more_often():
     dog = Story("dog", "natural", "beach", "jumps")
     weights = {
         action: story_clips.sampling_weight(replace(dog, action=action))
         for action in storybook.ALL_WORDS["action"]
         if action != "turns into"
     }
-    standing = {"stays still", "eats", "drinks", "waves", "sleeps", "reads", "writes", "plays", "talks"}
-    assert {action for action, weight in weights.items() if weight == 1} == standing
-    assert set(weights.values()) == {1, 5}
+    with_things = {"eats", "drinks", "waves", "sleeps", "reads", "writes", "plays", "talks"}
+    assert {action for action, weight in weights.items() if weight == 2} == with_things
+    assert {action for action, weight in weights.items() if weight != 5} == {*with_things, "stays still"}
+    assert weights["stays still"] == 1
     assert story_clips.sampling_weight(replace(dog, relation="chases", other="cat", action="stays still")) == 5
     first = replace(dog, subject="car", scene="snow", edge="wraps")
     assert story_clips.sampling_weight(first) == 1
@@ -400,6 +401,15 @@ def test_a_batch_is_a_random_stretch_of_random_clips(tmp_path):
     assert len(found) >= 5
     assert all(any(torch.equal(x0, stretch) for stretch in stretches) for x0 in batch.x0)
     assert (batch.weight == 4).all()
+
+
+def test_what_an_action_brings_along_counts_four_times_as_much_as_who_does_it(tmp_path):
+    tensors = small_tensors(count=1, first_predictable_frame=torch.zeros(1).long())
+    tensors["sprite"] = torch.zeros_like(tensors["sprite"])
+    tensors["sprite"][:, 1:, 0, :2] = torch.tensor([storybook.SPRITE, storybook.THING], dtype=torch.uint8)
+    save_file(tensors, tmp_path / "clips-00000.safetensors")
+    (weight,) = LatentClips(tmp_path).batch(np.random.default_rng(0), 1, device=CPU, sprite_weight=4.0).weight
+    assert weight[0, :, 0, :3].tolist() == [[1, 1, 1], *[[4, 16, 1]] * (FRAMES - 1)]
 
 
 def test_what_is_behind_who_has_left_counts_as_much_as_who_is_there(tmp_path):

@@ -256,6 +256,11 @@ def is_on_the_move(action: str) -> bool:
     return len({replace(pose, phase=0, things=(), breathes=False) for pose in poses}) > 1
 
 
+def brings_along(action: str) -> bool:
+    """Whether who does this in the larger world has something along to do it with, or that tells of it."""
+    return bool(ON_CELLS[action](0).things)
+
+
 def clock(story: Story, t: int) -> int:
     """Which frame of an action is seen at frame t of a story, by its speed."""
     return {"slowly": t // 2, "fast": 2 * t}.get(story.speed, t)

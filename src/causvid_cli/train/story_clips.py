@@ -9,7 +9,7 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
-from causvid_cli.storybook.motion import RUNS, is_in_larger_world, is_on_the_move
+from causvid_cli.storybook.motion import RUNS, brings_along, is_in_larger_world, is_on_the_move
 from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
 MOVING_SHARE = 2.5
@@ -20,6 +20,8 @@ many times as fast."""
 CHANGED_SHARE = 4.0
 """How much more often training shows late clips in which something has turned into something else: it must not turn
 back."""
+BRINGING_SHARE = 2.0
+"""The same of whoever has something along to do it with."""
 ALL_ROUND_SHARE = 8.0
 """How much more often than other first chunks training shows scenes all round: they are few, and all others rest on
 them."""
@@ -57,7 +59,9 @@ def sampling_weight(story: Story, *, late: bool = False) -> float:
     if story.action == CHANGE and late:
         return CHANGED_SHARE
     if is_in_larger_world(story):
-        return LARGER_MOVING_SHARE if is_on_the_move(story.action) or story.relation in RUNS else 1.0
+        if is_on_the_move(story.action) or story.relation in RUNS:
+            return LARGER_MOVING_SHARE
+        return BRINGING_SHARE if brings_along(story.action) else 1.0
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
 
 
