@@ -122,6 +122,10 @@ class Reference:
     """First frame, input and timestep of each chunk's call that later chunks see."""
     before: Tensor = field(default_factory=lambda: torch.empty(0))
     """The latent frame before the last that was there, where both are copied."""
+    given: int = 1
+    """How many latent frames are given, or the one that the first chunk begins with."""
+    began: Tensor = field(default_factory=lambda: torch.empty(0))
+    """The latent frame that the shot began with."""
     scene: Tensor = field(default_factory=lambda: torch.empty(0))
     """What nobody is in, where that is copied."""
 
@@ -147,7 +151,10 @@ class Reference:
         if self.pipeline.facts.prediction != "copies" or not self.rows:
             return stream._noise(chunk, step)
         frames = torch.cat([x0 for _, x0, _ in self.rows], dim=2)
-        self.before = frames[:, :, -2:][:, :, :1]
+        self.before, self.began = (
+            frames[:, :, -2:][:, :, :1],
+            self.began if len(self.began) else frames[:, :, self.given - 1 :][:, :, :1],
+        )
         self.scene = self.bare_scene(torch.zeros_like(frames[:, :, :1]).repeat(1, 1, 1, 1, 16 // frames.shape[-1]))
         return torch.cat([frames[:, :, -1:]] * chunk.frames, dim=2)
 
@@ -175,13 +182,13 @@ class Reference:
             for picture in range(4):
                 own, first = slice(picture * channels // 4, (picture + 1) * channels // 4), slice(0, channels // 4)
                 for frame in range(x_t.shape[2]):
-                    choice = int(logits[0, 39 * picture : 39 * picture + 39, frame].argmax())
+                    choice = int(logits[0, 42 * picture : 42 * picture + 42, frame].argmax())
                     part = self.part(x_t, new, choice, own, first, row, column)
                     x0[:, own, frame, row, column] = part[:, :, min(frame, part.shape[2] - 1)]
         return x0
 
     def part(self, x_t: Tensor, new: Tensor, choice: int, own: slice, first: slice, row: int, column: int) -> Tensor:
-        """What a choice is for a cell of a picture, [1, c, f]: 9 cells, 6 moved, 9 mirrored, 5 before, 9 scenes."""
+        """What a choice is for a cell of a picture, [1, c, f]: 9 cells, 6 moved, 9 mirrored, 5 before, 3, 9 scenes."""
         beside = [(row, column), (row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
         further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
         if choice < 9:
@@ -192,12 +199,14 @@ class Reference:
             return self.moved(x_t[:, own], 6, row, column + choice - 19)
         if choice < 29:
             return self.cell(self.before[:, own], row, column + (0, -2, 2, -4, 4)[choice - 24])
-        if choice < 38:
+        if choice < 32:
+            return self.cell(self.began[:, own], row + choice - 29, column)
+        if choice < 41:
             way, further = (
                 *product((0,), (0,)),
                 *((2 * s, f) for s in (1, -1) for f in (0, s)),
                 *((4 * s, f) for s in (1, -1) for f in (0, 2 * s)),
-            )[choice - 29]
+            )[choice - 32]
             return self.gone_by(x_t[:, first], own, way, further, row, column)
         return new[:, own]
 
@@ -240,6 +249,7 @@ class Reference:
         given_frames = 0 if given is None else given.shape[2]
         if given is not None:
             self.rows.append((0, given, 0.0))
+            self.given = given_frames
         stream = self.pipeline.stream(PROMPT, seed=SEED)
         for index in range(count):
             first = given_frames + index * facts.chunk_frames

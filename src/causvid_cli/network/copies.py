@@ -1,12 +1,13 @@
 """What comes next as copies of what was there: each latent cell takes what stood in it, or beside it, or some pixels
-aside, or the mirror image of what stood near, or of its scene with nobody in it, as it goes by where the camera goes
-along with somebody, or what the network draws anew: one of them, whole, as the network chooses.
+aside, or the mirror image of what stood near, or what the shot began with, or its scene with nobody in it, as it goes
+by where the camera goes along with somebody, or what the network draws anew: one of them, whole, as it chooses.
 
 Video prediction by motion and masks (CDNA, Finn et al., arXiv 1605.07157): who walks a cell further is copied from
 there, what stands is copied as it is and never fades, waves that come again after two latent frames are copied from
 there, who sets off is moved by parts of a cell, who turns round is mirrored, what was behind who has left, and what a
-camera comes to, is copied from the bare scene, which the network for first chunks has drawn once, all round, and only
-what nothing was like is drawn.
+camera comes to, is copied from the bare scene, which the network for first chunks has drawn once, all round, what has
+been lost by a wrong choice is copied from the latent frame that the shot began with, and only what nothing was like is
+drawn.
 
 CDNA predicts the kernels of its motions. Here they are constants of the codec (`Moves`, measured by `train/moves.py`):
 its latents of a picture that has moved by some pixels are, within a few per cent, a linear function of those of the
@@ -30,6 +31,8 @@ HERE = 0
 """Place of the copy from the cell itself."""
 MOVES = (-6, -4, -2, 2, 4, 6)
 """Pixels by which a picture is moved to the right: steps of who sets off, from where it stands to the next cell."""
+BEGAN = ((0, 0), (1, 0), (2, 0))
+"""Rows down and columns right of the cell that a copy from the shot's beginning comes from: who has risen since."""
 PANS = ((0, 0), (2, 0), (2, 1), (-2, 0), (-2, -1), (4, 0), (4, 2), (-4, 0), (-4, -2))
 """How a camera goes on from the place where the last latent frame began: pixels to the right with each picture; and
 whether it was going already, and is so many cells further."""
@@ -41,15 +44,18 @@ UNLIKE = 0.5
 """Mean square errors of latents that differ by more are as good as any: somebody stands there."""
 MIRRORS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 """Columns right of the cell whose mirror image a copy is; half of their sum is where the mirror stands."""
-CHOICES = len(SHIFTS) + len(MOVES) + len(MIRRORS) + len(BACK) + len(PANS) + 1
-"""What a cell chooses from, a logit each: the copies, those two latent frames back, the bare scene's, the new."""
+CHOICES = len(SHIFTS) + len(MOVES) + len(MIRRORS) + len(BACK) + len(BEGAN) + len(PANS) + 1
+"""What a cell chooses from, a logit each: the copies of the last latent frame, of the one before, of the first, of the
+bare scene, and the new."""
 SHARP = 12.0
 """Factor of the logits, so that small weights can make steep shares."""
 NEAR = 0.03
 """Mean square errors of latents that differ by less are as good as equal (`wrong_choices`)."""
-PARTS = 2 + len(MOVES) + 1 + len(PANS)
-"""What was there: the last latent frame, the one before, the last one's first picture moved, the last one mirrored, the
-bare scene as it may go by."""
+PARTS = 3 + len(MOVES) + 1 + len(PANS)
+"""What was there: the last latent frame, the one before, the one that the shot began with, the last one's first picture
+moved, the last one mirrored, the bare scene as it may go by."""
+OWN = 0.5
+"""How much it counts that a copy of a network's own past is wrong, beside that of the truth (`wrong_choices`)."""
 
 
 class Moves(nn.Module):
@@ -68,12 +74,13 @@ class Moves(nn.Module):
         self.register_buffer("weight", torch.zeros(len(MOVES) + 1, channels, channels, 3, 3))
         self.register_buffer("bias", torch.zeros(len(MOVES) + 1, channels))
 
-    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor | None) -> Tensor:
+    def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor | None) -> Tensor:
         """Return what is x_t where a network predicts copies [B, PARTS * C, 1, h, w], of latent frames [B, C, 1, ...].
 
-        scene: what is there with nobody in it, all round [B, C, 1, h, ROUND], in its middle what a camera sees first;
-        None, or NaN in some rows: nobody knows, and what was there last goes by, again and again. All pictures are
-        moved from the first of the last latent frame, in which nobody breathes or blinks.
+        last, before: the last two. began: that with which the shot began, or the last one that was given. scene: what
+        is there with nobody in it, all round [B, C, 1, h, ROUND], in its middle what a camera sees first; None, or NaN
+        in some rows: nobody knows, and what was there last goes by, again and again. All pictures are moved from the
+        first of the last latent frame, in which nobody breathes or blinks.
         """
         cells = self._pictures(last)
         pictures = cells.shape[1]
@@ -85,7 +92,7 @@ class Moves(nn.Module):
             around = torch.where(scene[:, :1, :, :1, :1].isnan(), around, self._pictures(scene))
         gone_by = self._gone_by(around, cells[:, 0])
         made = torch.cat([moved, mirrored.flatten(1, 2), gone_by], dim=1).unsqueeze(2)
-        return torch.cat([last, before, made.to(last.dtype)], dim=1)
+        return torch.cat([last, before, began, made.to(last.dtype)], dim=1)
 
     def _pictures(self, frame: Tensor) -> Tensor:
         """The pictures [B, P, c, h, w] of a latent frame [B, C, 1, h, w]."""
@@ -142,22 +149,30 @@ def composed(was_there: Tensor, output: Tensor) -> Tensor:
     return x0.flatten(1, 2).to(was_there.dtype)
 
 
-def wrong_choices(was_there: Tensor, output: Tensor, x0: Tensor) -> Tensor:
+def wrong_choices(was_there: Tensor, output: Tensor, x0: Tensor, own: Tensor | None = None) -> Tensor:
     """Return how far each cell is from choosing what is nearest to the truth x0, and from drawing it: [B, 1, F, h, w].
 
-    was_there, output: as of `composed`; what was there may be another than the network has seen. Of the choice it is a
-    cross-entropy, a mean over pictures, against probabilities that fall off with a part's mean square error; a cell
-    weighs as much as it would be better than as it was. Of what is drawn anew it is the square error, which weighs as
-    much as the best copy is wrong.
+    was_there, output: as of `composed`; what was there may be another than the network has seen. own: what it has
+    seen, where that is another: of two copies that are as right of the truth, the one that is also right of its own
+    past heals what has frayed. Of the choice it is a cross-entropy, a mean over pictures, against probabilities that
+    fall off with a part's mean square error; a cell weighs as much as it would be better than as it was. Of what is
+    drawn anew it is the square error, which weighs as much as the best copy is wrong.
     """
     parts, logits = _parted(was_there, output)
-    errors = (parts - x0.float().unflatten(1, (logits.shape[1], 1, -1))).square().mean(dim=3)
+    errors = _wrong(parts, x0)
     found = errors.detach()
+    if own is not None:
+        found = found + OWN * _wrong(_parted(own, output.detach())[0], x0)
     wanted = (-found / NEAR).softmax(dim=2)
     matters = (found[:, :, HERE] - found.amin(dim=2)).clamp(max=1)
     chosen = -(wanted * logits.log_softmax(dim=2)).sum(dim=2) * matters
     drawn = errors[:, :, -1] * found[:, :, :-1].amin(dim=2).clamp(max=1)
     return (chosen + drawn).mean(dim=1, keepdim=True)
+
+
+def _wrong(parts: Tensor, x0: Tensor) -> Tensor:
+    """Return the mean square errors [B, P, CHOICES, F, h, w] of what there is to choose from."""
+    return (parts - x0.float().unflatten(1, (parts.shape[1], 1, -1))).square().mean(dim=3)
 
 
 def _parted(was_there: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,13 +181,14 @@ def _parted(was_there: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     pictures = pictures_of(channels, output.shape[1])
     new, logits = output.float().split([channels, pictures * CHOICES], dim=1)
     there = (part.unflatten(1, (pictures, -1)) for part in (*was_there.float().chunk(PARTS, dim=1), new))
-    last, before, *others, new = there
+    last, before, began, *others, new = there
     moved, (mirrored, *scenes) = others[: len(MOVES)], others[len(MOVES) :]
     parts = [
         *(_shifted(last, down, right) for down, right in SHIFTS),
         *moved,
         *(_shifted(mirrored, 0, right) for right in MIRRORS),
         *(_shifted(before, 0, right) for right in BACK),
+        *(_shifted(began, down, right) for down, right in BEGAN),
         *scenes,
         new,
     ]

@@ -141,14 +141,15 @@ class CausalTransformer(nn.Module):
             dtype=weight.dtype,
         )
 
-    def what_was_there(self, last: Tensor, before: Tensor, scene: Tensor | None) -> Tensor:
+    def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor | None) -> Tensor:
         """What is x_t [B, PARTS * C, F, h, w] where it predicts copies, of latent frames [B, C, F, h, w].
 
-        last, before: the last two. scene: what is there with nobody in it, all round; None: nobody knows.
+        last, before: the last two. began: the one that the shot began with. scene: what is there with nobody in it, all
+        round; None: nobody knows.
         """
         moves = self.transformer.moves
         assert moves is not None, "a network that predicts no copies"
-        return moves.what_was_there(last, before, scene)
+        return moves.what_was_there(last, before, began, scene)
 
     def forward(
         self,

@@ -84,7 +84,8 @@ class Seen(NamedTuple):
 class Context:
     """The clean chunks that the next one sees, and how many of them are in the cache.
 
-    past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. prompt: under which the
+    past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. began: the latent frame that
+    the shot began with. prompt: under which the
     cache was filled; None before the first chunk. merges: whether the first step of a chunk may run the clean pass of
     the one before.
 
@@ -97,20 +98,26 @@ class Context:
     ) -> None:
         self.writer, self.cache, self.merges = writer, cache, merges
         self.past: Past = list(prefix)
+        self.began: Tensor | None = self.past[-1][1][:, :, -1:] if self.past else None
         self.prompt: PromptCache | None = None
         self._committed = 0
         self._seen: list[Seen] = []
         self._start: Past = self.past
 
-    def last_two(self) -> tuple[Tensor, Tensor]:
-        """The last latent frame and the one before it, each [B, C, 1, h, w]; an only one stands for both."""
+    def what_was_there(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The last latent frame, the one before it, and that with which the shot began, each [B, C, 1, h, w].
+
+        An only one stands for all. What was given is one shot, which begins with the last frame that was.
+        """
+        assert self.began is not None, "nothing was there"
         frames = torch.cat([x0[:, :, -2:] for _, x0 in self.past[-2:]], dim=2)
-        return frames[:, :, -1:], frames[:, :, -2:][:, :, :1]
+        return frames[:, :, -1:], frames[:, :, -2:][:, :, :1], self.began
 
     def restart(self, past: Past) -> None:
         """Empty the cache; `past` is what fills it next."""
         self.cache.reset()
         self.past = self._start = past
+        self.began = self.began if past else None
         self._committed = 0
         self._seen = []
 
@@ -152,6 +159,7 @@ class Context:
         """Take a new chunk in, and forget the frames that the cache has evicted, so that memory stays constant."""
         self.past = _held_frames(self.past, set(self.cache.frames()))
         self._committed = len(self.past)
+        self.began = x0[:, :, :1] if self.began is None else self.began
         self.past.append((chunk, x0))
         if self.writer.keeps_last_call(chunk):
             self.cache.commit()

@@ -113,8 +113,8 @@ def rollout(
     scenes = Scenes(opening)
 
     def what_was_there(chunk: Chunk, _: int) -> Tensor:
-        last, before = context.last_two()
-        there = model.what_was_there(last, before, scenes.of(context.prompt, last, chunk_frames=chunk.frames))
+        last, before, began = context.what_was_there()
+        there = model.what_was_there(last, before, began, scenes.of(context.prompt, last, chunk_frames=chunk.frames))
         return there.expand(-1, -1, chunk.frames, -1, -1)
 
     begin = what_was_there if model.prediction == "copies" else noise

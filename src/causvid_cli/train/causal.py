@@ -59,7 +59,7 @@ def train_causal(
             sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         network, noise = denoiser.network, standard_normal(rng, batch.x0)
         scene = bare_scenes(opening, batch, facts) if network.prediction == "copies" else None
-        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0, scene)
+        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0, batch.first_predictable_frame, scene)
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
         prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)

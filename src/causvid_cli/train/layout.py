@@ -82,18 +82,22 @@ class Layout:
         sizes = [chunk.frames for chunk in chunks]
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
-    def begun(self, network: CausalTransformer, x_t: Tensor, x0: Tensor, scene: Tensor | None = None) -> Tensor:
+    def begun(
+        self, network: CausalTransformer, x_t: Tensor, x0: Tensor, given: Tensor, scene: Tensor | None = None
+    ) -> Tensor:
         """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
         That is what was there of x0 before each chunk (`copies.py`), [B, PARTS * C, F, h, w], and before the first x_t,
-        again and again. scene: what is there with nobody in it, all round [B, C, 1, h, ROUND]; None: nobody knows.
+        again and again. given: how many of its latent frames are, int64 [B]. scene: what is there with nobody in it,
+        all round [B, C, 1, h, ROUND]; None: nobody knows.
         """
         if network.prediction != "copies":
             return x_t
         parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
+        began = x0[torch.arange(len(x0)), :, (given - 1).clamp(min=0)].unsqueeze(2)
         for chunk in self.chunks[1:]:
             last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
-            there = network.what_was_there(last, before, scene)
+            there = network.what_was_there(last, before, began, scene)
             parts.append(there.expand(-1, -1, chunk.frames, -1, -1))
         return torch.cat(parts, dim=2)
 

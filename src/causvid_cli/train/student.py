@@ -106,15 +106,16 @@ class Regression:
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
         scene = bare_scenes(self.opening, batch, self.facts) if network.prediction == "copies" else None
-        noisy, x_t = x_t, layout.begun(network, x_t, past, scene)
+        known = batch.first_predictable_frame
+        noisy, x_t = x_t, layout.begun(network, x_t, past, known, scene)
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
         fed = input_of(network.prediction, x_t)
         output = network.forward_whole(fed, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
         losses = {"later": x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)}
         if network.prediction == "copies":
             # What would be right after the true past: after one that frays, what is nearest to the truth is to give up.
-            there = layout.begun(network, noisy, batch.x0, scene)
-            losses["choices"] = weighted_mean(wrong_choices(there, output, batch.x0), weight)
+            there = layout.begun(network, noisy, batch.x0, known, scene)
+            losses["choices"] = weighted_mean(wrong_choices(there, output, batch.x0, own=x_t), weight)
         return losses
 
     def on_pairs(self, rng: np.random.Generator, pairs: "OdePairs") -> Tensor:
