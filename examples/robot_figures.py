@@ -64,14 +64,14 @@ def nearest(clip: np.ndarray, stories: Iterable[Story]) -> Story:
 
 
 def rendered(story: Story) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Palette entries and sprite masks [FRAMES, 64, 64], the scene both ways round."""
+    """Palette entries and what is seen in each pixel [FRAMES, 64, 64], the scene both ways round."""
     return [storybook.render_indices(story, length=FRAMES, seed=seed) for seed in SEEDS]
 
 
 def sprite_right(clip: np.ndarray, scene: str, action: str) -> float:
     """Share of the robot's pixels, in all frames, that are as they should be."""
     truth, mask = rendered(robot_story(scene, action))[0]
-    return float((clip == truth)[mask].mean())
+    return float((clip == truth)[mask > 0].mean())
 
 
 def strip(clip: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from causvid_cli.errors import UsageError
 Hold = Literal["frame", "chunk"]
 """How long a photo is held: one latent frame, or a whole chunk of them. Both occur in published programs."""
 HOLDS: tuple[Hold, ...] = get_args(Hold)
+ROUND = 16
+"""Columns of latent cells after which a drawn scene comes again (`network/copies.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -504,8 +504,7 @@ class Pipeline:
         told.context = self.context_model.prompt_cache(embeds) if self.context_model else None
         told.opening = self.opening_model.prompt_cache(embeds) if self.opening_model else None
         if self.opening_model and self.model.prediction == "copies" and isinstance(self.text, StoryTextEncoder):
-            bare = self.text.bare(embeds)
-            told.scene = None if bare is None else self.opening_model.prompt_cache(bare)
+            told.scene = self.opening_model.prompt_cache(self.text.bare(embeds))
         return told
 
     def context_writer(self, steps_of: StepsOf, noise: Noise) -> ContextWriter:

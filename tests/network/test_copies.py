@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from causvid_cli.geometry import ROUND
 from causvid_cli.network.copies import (
     BACK,
     BEGAN,
@@ -13,7 +14,6 @@ from causvid_cli.network.copies import (
     MOVES,
     PANS,
     PARTS,
-    ROUND,
     SHIFTS,
     Moves,
     composed,
@@ -125,21 +125,31 @@ def test_a_scene_goes_by_from_the_place_where_it_was_last_seen_whoever_stands_th
     last[0, :, :, 1:4, 2:5] = 9.0
     last[:, 2:] = 4.0  # the first picture tells the place
     x0 = composed(moves.what_was_there(last, last, last, scene), output_of(*[SCENE + share] * PICTURES))
-    way, further = PANS[share]
+    way, went = PANS[share]
     for picture in range(PICTURES):
-        cells = round(way * picture / 8)
-        pixels = cells * 8 - way * picture
+        further = PICTURES * went + way * picture
+        cells = further // 8 + (further % 8 == 6)
+        pixels = cells * 8 - further
         own = slice(2 * picture, 2 * picture + 2)
-        seen = scene[:, own][..., (columns + further + cells) % ROUND]
+        seen = scene[:, own][..., (columns + cells) % ROUND]
         torch.testing.assert_close(x0[:, own], seen * (pixels or 1))
+
+
+def test_a_scene_is_found_as_well_where_a_camera_stands_between_cells(moves):
+    scene = torch.randn(2, CHANNELS, 1, 5, ROUND, generator=torch.Generator().manual_seed(1))
+    for pixels, cells, factor in ((2, 0, -2), (4, 0, -4), (6, 1, 2)):
+        last = factor * scene[..., 5 + cells : 11 + cells]
+        x0 = composed(moves.what_was_there(last, last, last, scene), output_of(*[SCENE] * PICTURES))
+        torch.testing.assert_close(x0, last), pixels
 
 
 def test_where_nobody_knows_the_scene_what_was_there_goes_by_again_and_again(last, moves):
     scene = torch.zeros(2, CHANNELS, 1, 5, ROUND)
     scene[1] = torch.nan
     first = last[:, :2].repeat(1, PICTURES, 1, 1, 1)
-    first[:, 2:] *= torch.tensor([-2.0, -2.0, -4.0, -4.0]).view(-1, 1, 1, 1)
-    right = output_of(*[SCENE + PANS.index((2, 1))] * PICTURES)
+    cells = torch.tensor([1, 1, 1]), torch.tensor([2.0, 1.0, -2.0])  # 6, 8 and 10 pixels, through the kernels
+    first = first * cells[1].repeat_interleave(2).view(-1, 1, 1, 1)
+    right = output_of(*[SCENE + PANS.index((2, 2))] * PICTURES)
     for known in (None, scene):
         x0 = composed(moves.what_was_there(last, last, last, known), right)
         torch.testing.assert_close(x0[1], first[1].roll(-1, dims=-1))
@@ -148,7 +158,7 @@ def test_where_nobody_knows_the_scene_what_was_there_goes_by_again_and_again(las
 
 @pytest.mark.parametrize("share", range(len(BEGAN)))
 def test_what_was_lost_comes_back_from_the_beginning_of_the_shot_also_where_it_has_risen(last, was_there, share):
-    rows = (torch.arange(5) + BEGAN[share][0]).clamp(max=4)
+    rows = (torch.arange(5) + BEGAN[share][0]).clamp(0, 4)
     x0 = composed(was_there, output_of(*[FIRST_BEGAN + share] * PICTURES))
     assert torch.equal(x0, last.flip((-2, -1))[..., rows, :])
 

@@ -182,13 +182,13 @@ class Reference:
             for picture in range(4):
                 own, first = slice(picture * channels // 4, (picture + 1) * channels // 4), slice(0, channels // 4)
                 for frame in range(x_t.shape[2]):
-                    choice = int(logits[0, 42 * picture : 42 * picture + 42, frame].argmax())
+                    choice = int(logits[0, 46 * picture : 46 * picture + 46, frame].argmax())
                     part = self.part(x_t, new, choice, own, first, row, column)
                     x0[:, own, frame, row, column] = part[:, :, min(frame, part.shape[2] - 1)]
         return x0
 
     def part(self, x_t: Tensor, new: Tensor, choice: int, own: slice, first: slice, row: int, column: int) -> Tensor:
-        """What a choice is for a cell of a picture, [1, c, f]: 9 cells, 6 moved, 9 mirrored, 5 before, 3, 9 scenes."""
+        """What a choice is for a cell of a picture, [1, c, f]: 9 cells, 6 moved, 9 mirrored, 5 before, 5, 11 scenes."""
         beside = [(row, column), (row, column - 1), (row, column + 1), (row - 1, column), (row + 1, column)]
         further = [(row - 2, column), (row + 2, column), (row, column - 2), (row, column + 2)]
         if choice < 9:
@@ -199,35 +199,40 @@ class Reference:
             return self.moved(x_t[:, own], 6, row, column + choice - 19)
         if choice < 29:
             return self.cell(self.before[:, own], row, column + (0, -2, 2, -4, 4)[choice - 24])
-        if choice < 32:
-            return self.cell(self.began[:, own], row + choice - 29, column)
-        if choice < 41:
-            way, further = (
-                *product((0,), (0,)),
-                *((2 * s, f) for s in (1, -1) for f in (0, s)),
-                *((4 * s, f) for s in (1, -1) for f in (0, 2 * s)),
-            )[choice - 32]
-            return self.gone_by(x_t[:, first], own, way, further, row, column)
+        if choice < 34:
+            return self.cell(self.began[:, own], row + (0, 1, 2, -1, -2)[choice - 29], column)
+        if choice < 45:
+            way, went = ((0, 0), *((n * s, m * s) for n in (2, 4) for s in (1, -1) for m in (0, n)), (0, 2), (0, -2))[
+                choice - 34
+            ]
+            return self.gone_by(x_t[:, first], own, way, went, row, column)
         return new[:, own]
 
-    def gone_by(self, last: Tensor, own: slice, way: int, further: int, row: int, column: int) -> Tensor:
-        """One cell of a picture of the scene, [1, c, 1], where a camera goes pixels to the right with each."""
-        pictures, side = self.scene.shape[1] // (own.stop - own.start), last.shape[-1]
-        picture, begin = own.start // (own.stop - own.start), (16 - side) // 2
-        again = self.scene.repeat(1, 1, 1, 1, 3)[..., 16 - 4 + begin :]  # from 4 columns before what is seen first
+    def gone_by(self, last: Tensor, own: slice, way: int, went: int, row: int, column: int) -> Tensor:
+        """One cell of a picture of the scene, [1, c, 1], where a camera goes and went so many pixels a picture."""
+        size = own.stop - own.start
+        picture, begin = own.start // size, (16 - last.shape[-1]) // 2
+        columns = torch.arange(begin, begin + last.shape[-1])
 
-        def unlike(place: int) -> float:
-            there = again[:, : last.shape[1], :, :, 4 + place : 4 + place + side]
-            return (there - last[:, :, :1]).square().mean(dim=1).clamp(max=0.5).mean().item()
+        def unlike(place: tuple[int, int]) -> float:
+            pixels, cells = place
+            there = self.further(slice(0, size), pixels)[..., (columns + cells) % 16]
+            return (there - last[:, :, 0]).square().mean(dim=1).clamp(max=0.5).mean().item()
 
-        place = min(range(16), key=unlike)
-        assert pictures == 4
-        pixels = way * picture
-        cells = round(pixels / 8)
-        x = 4 + place + column + further + cells
-        if pixels == 8 * cells:
-            return again[:, own, ..., row, x]
-        return self.moved(again[:, own], (-6, -4, -2, 2, 4, 6).index(8 * cells - pixels), row, x)
+        pixels, cells = min(product((0, 2, 4, 6), range(16)), key=unlike)
+        at = 8 * cells + pixels + 4 * went + way * picture
+        return self.further(own, at % 8)[..., row, (begin + column + at // 8) % 16].unsqueeze(-1)
+
+    def further(self, own: slice, pixels: int) -> Tensor:
+        """A picture of the scene, all round [1, c, h, 16], from pixels further right."""
+        moves, picture = self.pipeline.model.transformer.moves, self.scene[:, own, 0]
+        if pixels == 0:
+            return picture
+        picture, move = (picture.roll(-1, -1), 2) if pixels == 6 else (picture, -pixels)
+        around = torch.nn.functional.pad(picture, (1, 1, 0, 0), mode="circular")
+        around = torch.nn.functional.pad(around, (0, 0, 1, 1), mode="replicate")
+        move = (-6, -4, -2, 2, 4, 6).index(move)
+        return torch.nn.functional.conv2d(around, moves.weight[move], moves.bias[move])
 
     def cell(self, frames: Tensor, row: int, column: int) -> Tensor:
         """One cell of frames [1, c, f, h, w]; beyond an edge the outermost."""

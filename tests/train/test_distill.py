@@ -384,7 +384,7 @@ def test_teacher_forcing_at_few_levels_learns_at_those_alone(tmp_path, monkeypat
 
 TINY = TrainConfig(
     name="tiny",
-    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, openings=4, wide=5),
+    clips=ClipsConfig(clips=10, switches=2, photos=2, latent_frames=6, openings=4, all_round=2, wide=5),
     network=NetworkConfig(layers=1, heads=2, head_dim=12, ffn_dim=32, text_dim=16),
     rollout=RolloutFacts(window_frames=4, steps=(1000.0,), first_steps=(1000.0, 500.0)),
     ode=OdeConfig(source="causal", pairs=2, steps=3, batch=2, supervise_rollout=True),
@@ -429,9 +429,13 @@ def test_a_whole_distillation_ends_in_a_pack_that_loads_and_makes_videos(tmp_pat
     scores = json.loads((tmp_path / "eval" / "eval.json").read_text())["scores"]
     assert {"rendered", "codec", "student"} <= scores.keys()
     openings = LatentClips(run.latents / "openings")
-    assert (len(openings), openings.latent_frames) == (4 + 2, 1)
-    assert {tuple(bucket.x0.shape[2:]): len(bucket.x0) for bucket in openings.buckets} == {(1, 8, 8): 4, (1, 8, 14): 2}
-    assert openings.all_first_predictable_frames.tolist() == [0] * 6
+    assert (len(openings), openings.latent_frames) == (4 + 2 + 2, 1)
+    assert {tuple(bucket.x0.shape[2:]): len(bucket.x0) for bucket in openings.buckets} == {
+        (1, 8, 8): 4,
+        (1, 8, 14): 2,
+        (1, 8, 16): 2,
+    }
+    assert openings.all_first_predictable_frames.tolist() == [0] * 8
 
 
 def test_a_smaller_student_and_decoder_are_made_from_a_base(tmp_path, small_world, tiny):

@@ -17,7 +17,7 @@ import numpy as np
 from causvid_cli import storybook
 from causvid_cli.evaluate.judge import STRIDE, Said, verdict
 from causvid_cli.evaluate.pixel_match import nearest_drawing
-from causvid_cli.evaluate.seen import UNSEEN, Asked, asked
+from causvid_cli.evaluate.seen import UNSEEN, Asked, as_seen, asked
 from causvid_cli.storybook import DOES, SLOTS, WHO, Shown, Story, Words
 from causvid_cli.storybook.cast import begins
 from causvid_cli.storybook.story import CHANGE
@@ -33,6 +33,7 @@ def verdict_by_drawing(indices: np.ndarray, shown: Sequence[Shown], start: int, 
     model.
     """
     numbers = range(start, start + len(indices), STRIDE)
+    shown = [replace(each, story=as_seen(each.story)) for each in shown]
     wanted = asked(shown, numbers, words)
     return verdict(wanted, _seen(indices[::STRIDE], shown, numbers, words, wanted))
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from causvid_cli.storybook import ALL_WORDS, SQUARE, VOCABULARY, Frame, Shown, Story, Words, show_script
+from causvid_cli.storybook import ALL_WORDS, VOCABULARY, Shown, Story, Words, show_script
 from causvid_cli.storybook.motion import (
     CHANGED,
     FLASH,
@@ -55,7 +55,7 @@ Asked = Mapping[str, Sequence[Any]]
 """By slot, the word of each frame, or UNSEEN."""
 
 
-def asked(shown: Sequence[Shown], numbers: Sequence[int], words: Words, *, size: Frame = SQUARE) -> Asked:
+def asked(shown: Sequence[Shown], numbers: Sequence[int], words: Words) -> Asked:
     """What is seen in frames of these numbers, which rise; words: those of the judge, by slot.
 
     Frames before the first story (a photo that is held) tell nothing.
@@ -66,7 +66,7 @@ def asked(shown: Sequence[Shown], numbers: Sequence[int], words: Words, *, size:
         mine = [row for row, number in enumerate(numbers) if told.first <= number < end]
         if mine:
             times = [told.t(numbers[row]) for row in mine]
-            seen = _seen(told, times, words, size)
+            seen = _seen(told, times, words)
             for slot, place in product(words, range(len(mine))):
                 word = seen[slot][place] if times[place] >= 0 or slot not in MOTION else UNSEEN
                 known = word in words[slot] or (word is None and None in ALL_NONE[slot])
@@ -89,9 +89,9 @@ def classes(words: Words) -> dict[str, tuple[Any, ...]]:
     return {slot: (*ALL_NONE[slot], *words[slot]) for slot in ALL_WORDS if slot in words}
 
 
-def _seen(told: Shown, times: Sequence[int], words: Words, size: Frame) -> dict[str, list[Any]]:
+def _seen(told: Shown, times: Sequence[int], words: Words) -> dict[str, list[Any]]:
     """By slot, the word of each frame of one story."""
-    story, count = _one_after_the_other(told.story), len(times)
+    story, count = as_seen(told.story), len(times)
     is_short = times[-1] - times[0] + 1 < SHORT
     constant = {slot: getattr(story, slot) for slot in ALL_WORDS} | _doing(story, times[0], times[-1], words)
     seen = {slot: [word] * count for slot, word in constant.items()}
@@ -119,7 +119,7 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
     """What the frames first .. last of a story tell of what it does, how fast, how large it is, and of the camera."""
     since, until = clock(story, first), clock(story, last)
     found: dict[str, Any] = {"speed": UNSEEN if story.action == STILL else story.speed}
-    if story.size != "big" and (story.relation in RUNS or story.count == 3):
+    if story.size != "big" and (story.relation == "meets" or story.count == 3):
         found["size"] = UNSEEN  # as small as can be, in any case
     if story.camera == "zoom out" and first > ZOOM_FRAMES // 2:
         found["camera"] = "still" if first >= ZOOM_FRAMES else UNSEEN
@@ -152,18 +152,20 @@ def _grown(story: Story) -> str:
     return "small" if now <= SEEN_SMALL else "big" if now >= SEEN_BIG else UNSEEN
 
 
-def _one_after_the_other(story: Story) -> Story:
-    """Who walks beside another is seen to follow, or to be followed."""
+def as_seen(story: Story) -> Story:
+    """A story told as it is seen: who walks beside another follows, or is followed; who follows fast chases."""
+    if (story.relation, story.speed) == ("follows", "fast"):
+        return replace(story, relation="chases", speed="normal")
     ahead = {"moves right": "right of", "moves left": "left of"}.get(story.action)
     if story.relation not in ("left of", "right of") or ahead is None:
         return story
     if story.relation != ahead:
-        return replace(story, relation="follows")
+        return as_seen(replace(story, relation="follows"))
     if story.size != "normal":  # it is of the first that a size is told
         return story
     other, other_colour = story.subject, story.colour
     story = replace(story, relation="follows", subject=story.other, colour=story.other_colour)
-    return replace(story, other=other, other_colour=other_colour)
+    return as_seen(replace(story, other=other, other_colour=other_colour))
 
 
 def _subject(story: Story, frame: int) -> Any:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causvid_cli.config import Prediction
+from causvid_cli.geometry import ROUND
 
 SHIFTS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-2, 0), (2, 0), (0, -2), (0, 2))
 """Rows down and columns right of the cell that a copy comes from: who jumps, or chases, is soon two cells further."""
@@ -31,15 +32,14 @@ HERE = 0
 """Place of the copy from the cell itself."""
 MOVES = (-6, -4, -2, 2, 4, 6)
 """Pixels by which a picture is moved to the right: steps of who sets off, from where it stands to the next cell."""
-BEGAN = ((0, 0), (1, 0), (2, 0))
-"""Rows down and columns right of the cell that a copy from the shot's beginning comes from: who has risen since."""
-PANS = ((0, 0), (2, 0), (2, 1), (-2, 0), (-2, -1), (4, 0), (4, 2), (-4, 0), (-4, -2))
-"""How a camera goes on from the place where the last latent frame began: pixels to the right with each picture; and
-whether it was going already, and is so many cells further."""
+BEGAN = ((0, 0), (1, 0), (2, 0), (-1, 0), (-2, 0))
+"""Rows down and columns right of the cell that a copy from the shot's beginning comes from: who rose, or landed."""
+PANS = ((0, 0), (2, 0), (2, 2), (-2, 0), (-2, -2), (4, 0), (4, 4), (-4, 0), (-4, -4), (0, 2), (0, -2))
+"""How a camera may go on, and how it may have gone in the last latent frame: pixels to the right with each picture."""
 CELL = 8
 """Pixels of a cell."""
-ROUND = 16
-"""Columns of cells all round a scene."""
+STEP = 2
+"""Pixels of which all that moves goes a multiple."""
 UNLIKE = 0.5
 """Mean square errors of latents that differ by more are as good as any: somebody stands there."""
 MIRRORS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
@@ -88,7 +88,7 @@ class Moves(nn.Module):
         moved = moved.unflatten(1, (len(MOVES), 1, -1)).expand(-1, -1, pictures, -1, -1, -1).flatten(1, 3)
         mirrored = _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, (-1, pictures))
         around = _round_again(cells[:, :1]).expand(-1, pictures, -1, -1, -1)
-        if scene is not None:
+        if scene is not None and around.shape[-1] == ROUND:
             around = torch.where(scene[:, :1, :, :1, :1].isnan(), around, self._pictures(scene))
         gone_by = self._gone_by(around, cells[:, 0])
         made = torch.cat([moved, mirrored.flatten(1, 2), gone_by], dim=1).unsqueeze(2)
@@ -100,31 +100,32 @@ class Moves(nn.Module):
 
     def _gone_by(self, around: Tensor, first: Tensor) -> Tensor:
         """The scene as it may go by [B, len(PANS) * C, h, w]; around: all of it, first: a picture of what was there."""
-        width, all_round = first.shape[-1], around.shape[-1]
+        (batch, pictures, *_, all_round), width = around.shape, first.shape[-1]
         columns = (all_round - width) // 2 + torch.arange(width, device=first.device)
         places = torch.arange(all_round, device=first.device)
-        seen = around[:, 0][..., (columns + places[:, None]) % all_round]  # [B, c, h, places, w]
-        unlike = (seen - first.unsqueeze(-2)).square().mean(dim=1).clamp(max=UNLIKE)
-        place = unlike.mean(dim=(1, 3)).argmin(dim=1)  # [B]
-        going = {way: self._going(around, way) for way in {way for way, _ in PANS}}
+        finely = torch.stack([self._further(around, pixels) for pixels in range(0, CELL, STEP)], dim=1)
+        seen = finely[:, :, 0][..., (columns + places[:, None]) % all_round]  # [B, pixels, c, h, cells, w]
+        unlike = (seen - first[:, None, :, :, None]).float().square().mean(dim=2).clamp(max=UNLIKE).mean(dim=(2, 4))
+        found = unlike.flatten(1).argmin(dim=1)  # [B]: where nobody can tell, it stands on the grid of cells
+        place, rows = CELL * (found % all_round) + STEP * (found // all_round), torch.arange(batch, device=first.device)
         parts = []
-        for way, further in PANS:
-            of = (columns + place[:, None] + further) % all_round  # [B, w]
-            index = of[:, None, None, None].expand(*around.shape[:-1], width)
-            parts.append(going[way].gather(-1, index).flatten(1, 2))
+        for way, went in PANS:
+            for number in range(pictures):
+                at = place + pictures * went + number * way
+                picture = finely[rows, at % CELL // STEP, number]
+                of = (columns + (at // CELL)[:, None]) % all_round
+                parts.append(picture.gather(-1, of[:, None, None].expand(*picture.shape[:-1], width)))
         return torch.cat(parts, dim=1)
 
-    def _going(self, around: Tensor, way: int) -> Tensor:
-        """A scene's pictures [B, P, c, h, all round] where a camera goes pixels to the right with each."""
-        pictures = list(around.unbind(1))
-        for number, picture in enumerate(pictures):
-            cells = round(number * way / CELL)
-            picture = picture.roll(-cells, dims=-1)
-            if pixels := cells * CELL - number * way:
-                move, looped = MOVES.index(pixels), torch.cat([picture[..., -1:], picture, picture[..., :1]], dim=-1)
-                picture = _through(looped, self.weight[move], self.bias[move])[..., 1:-1]
-            pictures[number] = picture
-        return torch.stack(pictures, dim=1)
+    def _further(self, around: Tensor, pixels: int) -> Tensor:
+        """A scene's pictures [B, P, c, h, all round] seen from so many pixels further right, fewer than a cell."""
+        if not pixels:
+            return around
+        cells = int(pixels > CELL // 2)  # a step back from the next cell, rather than three on from this one
+        looped = around.roll(-cells, dims=-1)
+        looped = torch.cat([looped[..., -1:], looped, looped[..., :1]], dim=-1).flatten(0, 1)
+        move = MOVES.index(cells * CELL - pixels)
+        return _through(looped, self.weight[move], self.bias[move])[..., 1:-1].unflatten(0, around.shape[:2])
 
 
 def input_of(prediction: Prediction, x_t: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ class StoryText(nn.Module):
         """
         bare = embeds.clone()
         for place, (slot, rows) in enumerate(self._rows.items()):
-            if slot in (*WHO, *DOES):
+            if slot in (*WHO, *DOES, "camera"):
                 bare[:, place] = self.embed.weight[rows[SLOTS[slot]]].to(bare)
             elif None in rows:
                 unsaid = (embeds[:, place] == self.embed.weight[rows[None]].to(embeds)).all(dim=1)
@@ -192,13 +192,9 @@ class StoryTextEncoder:
         )
 
     @torch.inference_mode()
-    def bare(self, embeds: Tensor) -> Tensor | None:
-        """Text features [B, slots, dim] of the scenes that these tell of, with nobody in them.
-
-        None where they leave to a picture where that is.
-        """
-        bare = self.text.bare(embeds)
-        return None if bare.isnan().any() else bare
+    def bare(self, embeds: Tensor) -> Tensor:
+        """Text features of the scenes that these tell of, with nobody in them, as `StoryText.bare` has them."""
+        return self.text.bare(embeds)
 
     @torch.inference_mode()
     def empty(self) -> Tensor:

@@ -84,8 +84,8 @@ class Seen(NamedTuple):
 class Context:
     """The clean chunks that the next one sees, and how many of them are in the cache.
 
-    past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. began: the latent frame that
-    the shot began with. prompt: under which the
+    past: the frames that the cache's sink and window reach, chunk by chunk, oldest first. began: the last
+    latent frame of the shot's first chunk, or of what was given. prompt: under which the
     cache was filled; None before the first chunk. merges: whether the first step of a chunk may run the clean pass of
     the one before.
 
@@ -107,7 +107,7 @@ class Context:
     def what_was_there(self) -> tuple[Tensor, Tensor, Tensor]:
         """The last latent frame, the one before it, and that with which the shot began, each [B, C, 1, h, w].
 
-        An only one stands for all. What was given is one shot, which begins with the last frame that was.
+        An only one stands for all. A shot begins with the last frame of its first chunk, or of what was given.
         """
         assert self.began is not None, "nothing was there"
         frames = torch.cat([x0[:, :, -2:] for _, x0 in self.past[-2:]], dim=2)
@@ -159,7 +159,7 @@ class Context:
         """Take a new chunk in, and forget the frames that the cache has evicted, so that memory stays constant."""
         self.past = _held_frames(self.past, set(self.cache.frames()))
         self._committed = len(self.past)
-        self.began = x0[:, :, :1] if self.began is None else self.began
+        self.began = x0[:, :, -1:] if self.began is None else self.began
         self.past.append((chunk, x0))
         if self.writer.keeps_last_call(chunk):
             self.cache.commit()

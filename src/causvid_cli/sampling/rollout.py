@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from causvid_cli.geometry import Chunk
+from causvid_cli.geometry import ROUND, Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import ROUND, input_of
+from causvid_cli.network.copies import input_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf

@@ -50,6 +50,8 @@ class Actors(Senses):
         self._adjective("size", token, meaning)
 
     def _count(self, token: Token, meaning: Meaning) -> None:
+        if self._next_said() in GRAMMAR.ages:
+            return
         self._flush()
         self._adjective("count", token, meaning)
 
@@ -64,9 +66,16 @@ class Actors(Senses):
             elif self.last is not None and getattr(self.last, slot) is None and slot != "count" and not is_worn:
                 setattr(self.last, slot, word)
             elif slot == "colour" and self.is_of_subject and self.shot.subject and self.shot.verb is None:
-                self.shot.verb, self.shot.target = Word(CHANGE, word.said), replace(self.shot.subject, colour=word)
+                self._say_colour(self.shot.subject, word)
             elif slot == "colour":
                 self._unused(word.said)
+
+    def _say_colour(self, subject: Noun, word: Word) -> None:
+        """A sentence that says of somebody which colour they have: where they had another they change."""
+        if subject.colour is None:
+            subject.colour = word
+        else:
+            self.shot.verb, self.shot.target = Word(CHANGE, word.said), replace(subject, colour=word)
 
     def _subject(self, token: Token, meaning: Meaning, *, is_guess: bool = False) -> None:
         if token.is_owner and self._next_is_noun():

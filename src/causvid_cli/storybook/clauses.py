@@ -325,12 +325,16 @@ class Reader(Actors):
 
     # --- unknown words ---
 
+    def _is_fraction(self) -> bool:
+        """Whether a number is the second part of another: "2.0"."""
+        return self.place > 0 and self.phrases[self.place - 1].said.isdecimal()
+
     def _unknown(self, token: Token) -> None:
         """A misspelled word is corrected; a noun stands for the nearest kind; all else is reported."""
         word = token.said
         if word.isdecimal():
-            if self._next_said() in GRAMMAR.ages:
-                return
+            if word == "0" and self._next_is_noun() and self.before in ("", *_EMPTY) and not self._is_fraction():
+                self.negated = True
             count = min(int(word[:3]), 4)
             if count >= 2:
                 self._count(token, Meaning("count", str(count) if count < 4 else "more"))

@@ -19,8 +19,9 @@ CELL = 8
 """Columns and rows of a codec's cell: things stand, and in the larger world also move, on the grid of these."""
 SPEED = 2
 """Columns per frame of "moves right" and "moves left"."""
-START = {"moves right": 16, "moves left": 48, "swims": 16}
-"""Column where an action begins that is not the middle: what travels has the frame before it."""
+START = {"moves right": 16, "moves left": 48}
+"""Column where an action of the first packs' world begins that is not the middle: what travels has the frame before
+it."""
 TRAVELS = {"moves right": 1, "moves left": -1, "swims": 1}
 """Which way what travels goes: 1 is to the right."""
 RUNS = ("meets", "follows", "chases")

@@ -163,9 +163,9 @@ def render_shown(
 
 def _column(shown: Shown, t: int, size: Frame) -> int:
     """The column where a story's subject stands; it is where the next story begins."""
-    actors = [actor for actor in cast(shown.story, t, shown.column, size.width) if actor.subject != shown.story.other]
-    middle = actors[len(actors) // 2].pose.x if actors else pose_at(shown.story, max(0, t), shown.column).x
-    return middle % size.width
+    if is_in_larger_world(shown.story):
+        return shown.column
+    return pose_at(shown.story, max(0, t), shown.column).x
 
 
 def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed: int, size: Frame) -> None:
@@ -323,7 +323,7 @@ def _flood(frame: np.ndarray, mask: np.ndarray, story: Story, pan: int) -> None:
     sea, crest = (ink_under(story.sky or "day", name) for name in ("sea", "sky"))
     frame[WATERLINE:] = sea
     mask[WATERLINE:] = 0
-    columns = np.arange(frame.shape[1])
+    columns = np.arange(frame.shape[1]) - (frame.shape[1] - SIZE) // 2
     for row, start in ((WATERLINE, 0), (WATERLINE + 6, 9), (WATERLINE + 11, 4)):
         frame[row : row + 2, (columns - start + pan) % 16 < 8] = crest
 

@@ -11,6 +11,7 @@ from annotated_types import Interval, MinLen, MultipleOf
 
 from causvid_cli.config import Prediction, did_you_mean, from_data
 from causvid_cli.errors import UsageError
+from causvid_cli.geometry import ROUND
 from causvid_cli.request import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class ClipsConfig:
     openings: Count = 0
     """First chunks by themselves, each of a story of its own; besides, wide and tall ones, as many for each of these as
     there are wide and tall clips for each of `clips`."""
-    round: Count = 0
+    all_round: Count = 0
     """First chunks of scenes with nobody in them, all round, which a camera goes along; as many again in tall frames,
     if there are any."""
     wide: Count = 0
@@ -449,6 +450,10 @@ def _missing(config: TrainConfig) -> str:
             return f"[{odd[0]}]: sees nothing that was there before, and network.prediction is copies of that"
         if config.rollout is None or len(config.rollout.steps) != 1:
             return "rollout.steps: must be one, as network.prediction is copies of what was there"
+        if 0 < config.network.grid_embed_size < ROUND // 2:
+            return f"network.grid_embed_size: must be 0 or {ROUND // 2} at least, for scenes are drawn all round"
+        if config.clips and config.clips.openings and not config.clips.all_round:
+            return "clips.all_round: missing; scenes are copied from what stage opening learns of them"
         if config.student and config.student.first_chunks:
             return "student.first_chunks: must be false, as a network that predicts copies makes no first chunk"
     if config.opening and not (config.clips and config.clips.openings):

@@ -163,7 +163,8 @@ class LatentClips:
             starts = rng.integers(bucket.latent_frames - frames + 1, size=count)
             x0 = torch.stack([clip[:, s : s + frames].float() for clip, s in zip(x0, starts, strict=True)])
             sprite = torch.stack([clip[s : s + frames] for clip, s in zip(sprite, starts, strict=True)])
-        seen = sprite.cummax(dim=1).values  # and what is behind who has left, or they leave traces
+        left = (sprite > 0).byte().cummax(dim=1).values  # also what is behind who has left, or they leave traces
+        seen = torch.maximum(sprite, left)
         weight = torch.tensor([1.0, sprite_weight, THING_WEIGHT * sprite_weight])[seen.long()].unsqueeze(1)
         first_frame = bucket.first_predictable_frame[pick].to(device)
         return Batch(x0.float().to(device), bucket.rows[pick], weight.to(device), first_frame)

@@ -199,7 +199,7 @@ class Distillation(TrainingRun):
     def prepare(self) -> None:
         data, clips, text, videos = self.config.data, self.config.clips, self.new_text(), self.videos()
         story = asdict(clips) if clips else {}
-        openings, all_round = story.pop("openings", 0), story.pop("round", 0)
+        openings, all_round = story.pop("openings", 0), story.pop("all_round", 0)
         if text is None:
             assert self.base is not None
             captions = list(videos.captions) if videos else []  # first, so that their row numbers stay as they are
@@ -237,8 +237,9 @@ class Distillation(TrainingRun):
                 self.codec,
                 text or self.text(),
                 **shares,
-                round=all_round,
+                all_round=all_round,
                 latent_frames=self.rollout.chunk_frames,
+                chunk_frames=self.rollout.chunk_frames,
                 long=openings,
                 long_latent_frames=self.rollout.chunk_frames,
                 device=self.device,

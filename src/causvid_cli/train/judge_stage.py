@@ -140,7 +140,7 @@ def sample_window(
         start = int(rng.integers(LATEST)) if kind == "late" else 0 if frames > 1 else int(rng.integers(WINDOW))
     numbers = range(max(start, shown[0].first), start + frames, STRIDE)
     indices, mask = storybook.render_shown(shown, numbers, seed=seed, size=size)
-    rows = asked(shown, range(start, start + frames), words, size=size)
+    rows = asked(shown, range(start, start + frames), words)
     if missing := -(-frames // STRIDE) - len(numbers):  # the photo, while it stands still
         still = storybook.render_indices(photo, length=1, seed=seed, start=at, size=size)
         indices, mask = (

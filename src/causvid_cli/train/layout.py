@@ -94,7 +94,8 @@ class Layout:
         if network.prediction != "copies":
             return x_t
         parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
-        began = x0[torch.arange(len(x0)), :, (given - 1).clamp(min=0)].unsqueeze(2)
+        rows, given = torch.arange(len(x0), device=x0.device), given.clamp(min=self.chunks[0].frames)
+        began = x0[rows, :, given - 1].unsqueeze(2)
         for chunk in self.chunks[1:]:
             last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
             there = network.what_was_there(last, before, began, scene)

@@ -67,7 +67,7 @@ def prepare(
     long_latent_frames: int = 20,
     wide: int = 0,
     tall: int = 0,
-    round: int = 0,
+    all_round: int = 0,
     chunk_frames: int = 1,
     same_shot: bool = False,
     videos: VideoPlan | None = None,
@@ -83,7 +83,7 @@ def prepare(
     a sprite. clips: storybook clips of one story, a fifth of which begin late.
     switches: those whose prompt changes on the way, between chunks of `chunk_frames`. photos: those that begin with a
     photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. long:
-    further ones of one story, of `long_latent_frames`. wide, tall: further ones of one story in such frames. round:
+    further ones of one story, of `long_latent_frames`. wide, tall: further ones of one story in such frames. all_round:
     those of scenes with nobody in them, all round. same_shot: whether prompts that change on the way, or after a photo,
     tell of another action only.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
@@ -92,7 +92,7 @@ def prepare(
     shards: list[Shard] = []
     if videos:
         shards += video_shards(videos, codec, text, known=known, device=device)
-    if clips or switches or photos or unnamed or long or wide or tall or round:
+    if clips or switches or photos or unnamed or long or wide or tall or all_round:
         if not isinstance(codec, PixelCodec) or not isinstance(text, StoryText):
             raise UsageError("clips: storybook clips are for models with the pixel codec and storybook's own text")
         shards += story_shards(
@@ -107,7 +107,7 @@ def prepare(
             long_latent_frames=long_latent_frames,
             wide=wide,
             tall=tall,
-            round=round,
+            all_round=all_round,
             chunk_frames=chunk_frames,
             same_shot=same_shot,
             device=device,
@@ -223,7 +223,7 @@ def story_shards(
     long_latent_frames: int,
     wide: int,
     tall: int,
-    round: int,
+    all_round: int,
     chunk_frames: int,
     same_shot: bool,
     device: torch.device,
@@ -280,7 +280,7 @@ def story_shards(
     for total, size in ((wide, WIDE), (tall, TALL)):
         for count in _parts(total, SHARD_CLIPS):
             yield Shard(count, partial(make, "plain", count, latent_frames, size=size))
-    for count in _parts(round, SHARD_CLIPS):
+    for count in _parts(all_round, SHARD_CLIPS):
         for size in (ALL_ROUND, TALL_ALL_ROUND) if tall else (ALL_ROUND,):
             yield Shard(count, partial(make, "bare", count, latent_frames, size=size))
 

@@ -99,7 +99,7 @@ def sample_bare(
     rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, frames: int, size: Frame = SQUARE
 ) -> Clips:
     """Return clips of scenes with nobody in them."""
-    nobody = {slot: storybook.SLOTS[slot] for slot in (*WHO, *DOES)}
+    nobody = {slot: storybook.SLOTS[slot] for slot in (*WHO, *DOES, "camera")}
     told = [replace(storybook.sample_story(rng, words), **nobody) for _ in range(count)]
     return render_clips(told, rng, frames=frames, size=size)
 
