@@ -403,6 +403,15 @@ def test_a_batch_is_a_random_stretch_of_random_clips(tmp_path):
     assert (batch.weight == 4).all()
 
 
+def test_first_chunks_of_who_looks_left_has_something_along_or_is_all_round_are_shown_more_often():
+    dog = Story("dog", "natural", "beach", "jumps")
+    weights = [story_clips.opening_weight(replace(dog, action=name)) for name in ("jumps", "moves left", "reads")]
+    assert weights == [1, 5, 2]
+    assert story_clips.opening_weight(replace(dog, relation="meets", other="cat", action="stays still")) == 1
+    bare = Story(None, "natural", "beach", "stays still")
+    assert (story_clips.opening_weight(bare), story_clips.opening_weight(bare, all_round=True)) == (1, 8)
+
+
 def test_what_an_action_brings_along_counts_four_times_as_much_as_who_does_it(tmp_path):
     tensors = small_tensors(count=1, first_predictable_frame=torch.zeros(1).long())
     tensors["sprite"] = torch.zeros_like(tensors["sprite"])

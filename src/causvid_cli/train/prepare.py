@@ -250,7 +250,6 @@ def story_shards(
             pictures=text.pictures,
             size=size,
         )
-        first_chunk = story_clips.ALL_ROUND_SHARE if kind == "bare" else 1.0
         tensors = {
             "x0": torch.cat([encode_clip(codec, clip.to(device)) for clip in batch.indices]).half().cpu(),
             "rows": text.rows(batch.stories),
@@ -258,7 +257,9 @@ def story_shards(
             "known_from": torch.tensor(first_predictable_frames),
             "share": torch.tensor(
                 [
-                    story_clips.sampling_weight(story, late=kind == "late") if frames > chunk_frames else first_chunk
+                    story_clips.sampling_weight(story, late=kind == "late")
+                    if frames > chunk_frames
+                    else story_clips.opening_weight(story, all_round=kind == "bare")
                     for story in batch.stories
                 ]
             ),

@@ -1,14 +1,16 @@
 """Training clips from the storybook: rendered when wanted, so that no two epochs are alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from causvid_cli import storybook
-from causvid_cli.storybook import FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
+from causvid_cli.storybook import ALL_ROUND, FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
+from causvid_cli.storybook.cast import cast
 from causvid_cli.storybook.motion import RUNS, brings_along, is_in_larger_world, is_on_the_move
 from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
@@ -20,8 +22,10 @@ many times as fast."""
 CHANGED_SHARE = 4.0
 """How much more often training shows late clips in which something has turned into something else: it must not turn
 back."""
+LEFT_SHARE = 5.0
+"""How much more often than others training shows first chunks in which somebody looks left, as few do."""
 BRINGING_SHARE = 2.0
-"""The same of whoever has something along to do it with."""
+"""The same, in clips and first chunks, of whoever has something along to do it with."""
 ALL_ROUND_SHARE = 8.0
 """How much more often than other first chunks training shows scenes all round: they are few, and all others rest on
 them."""
@@ -40,6 +44,8 @@ LATE_FROM, LATE_TO = 8, 104
 not tell."""
 GRID = 8
 """Side of a latent cell, in pixels."""
+BESIDE = 2
+"""Cells beside the middle in which pictures may show somebody, of which nobody says where they are."""
 PHOTO_TO = 48
 """A photo is one of so many first frames of a video."""
 
@@ -63,6 +69,15 @@ def sampling_weight(story: Story, *, late: bool = False) -> float:
             return LARGER_MOVING_SHARE
         return BRINGING_SHARE if brings_along(story.action) else 1.0
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
+
+
+def opening_weight(story: Story, *, all_round: bool = False) -> float:
+    """Return how often training shows what this story begins with, relative to others; all_round: its bare scene."""
+    if all_round:
+        return ALL_ROUND_SHARE
+    if any(actor.pose.faces_left for actor in cast(story, 0, 0)[:1]):
+        return LEFT_SHARE
+    return BRINGING_SHARE if brings_along(story.action) else 1.0
 
 
 def training_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Story:
@@ -152,11 +167,11 @@ def sample_photos(
     for still in held:
         photo, at = training_story(rng, words), int(rng.integers(PHOTO_TO))
         story = changed_story(photo, rng, words, at=at, changes=changes, same=True)
-        seed = int(rng.integers(2**31))
-        rendered.append(storybook.render_photo(photo, story, at=at, held=still, length=frames, seed=seed))
         is_same = all(getattr(story, slot) == getattr(photo, slot) for slot in WHERE)
         told.append(left_to_picture(story, rng) if pictures and is_same else story)
-    return _anywhere(_clips(rendered, told), rng)
+        draw = partial(storybook.render_photo, photo, story, at=at, held=still, length=frames)
+        rendered.append(_anywhere(draw, told[-1], rng))
+    return _clips(rendered, told)
 
 
 def changed_story(
@@ -205,20 +220,24 @@ def sample_unnamed(rng: np.random.Generator, count: int, words: Words = FIRST_WO
     """Clips of any subject that can be drawn, and their stories as one tells them who shows a picture: "it jumps"."""
     any_subject = {**words, "subject": VOCABULARY.subjects, "colour": VOCABULARY.colours}
     any_subject |= {"relation": (), "action": [name for name in words["action"] if name != CHANGE]}
-    stories = [training_story(rng, any_subject) for _ in range(count)]
-    clips = render_clips(stories, rng, frames=frames)
-    told = [replace(story, subject=None, colour=NATURAL, size="normal", count=1) for story in stories]
-    return _anywhere(replace(clips, stories=tuple(left_to_picture(story, rng) for story in told)), rng)
+    told, rendered = list[Story](), []
+    for _ in range(count):
+        story = training_story(rng, any_subject)
+        told.append(left_to_picture(replace(story, subject=None, colour=NATURAL, size="normal", count=1), rng))
+        rendered.append(_anywhere(partial(storybook.render_indices, story, length=frames), told[-1], rng))
+    return _clips(rendered, told)
 
 
-def _anywhere(clips: Clips, rng: np.random.Generator) -> Clips:
-    """Clips of pictures that alone tell where they are: they may show somebody in any column of cells."""
-    indices, mask = clips.indices.clone(), clips.mask.clone()
-    for number, story in enumerate(clips.stories):
-        if story.scene is None:
-            columns = int(rng.integers(indices.shape[-1] // GRID)) * GRID
-            indices[number], mask[number] = (each[number].roll(columns, dims=-1) for each in (indices, mask))
-    return replace(clips, indices=indices, mask=mask)
+def _anywhere(
+    draw: Callable[..., tuple[np.ndarray, np.ndarray]], told: Story, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn of a picture; of one that alone tells where it is, a square of cells beside the middle, perhaps."""
+    seed = int(rng.integers(2**31))
+    if told.scene is not None:
+        return draw(seed=seed)
+    left = (ALL_ROUND.width - SQUARE.width) // 2 + GRID * int(rng.integers(-BESIDE, BESIDE + 1))
+    indices, mask = draw(seed=seed, size=ALL_ROUND)
+    return indices[..., left : left + SQUARE.width], mask[..., left : left + SQUARE.width]
 
 
 def render_clips(
