@@ -13,7 +13,7 @@ from causvid_cli import storybook
 from causvid_cli.storybook import Story
 
 Drawing = tuple[np.ndarray, np.ndarray]
-"""Palette entries uint8 [T, H, W], and the sprites' mask bool [T, H, W]."""
+"""Palette entries uint8 [T, H, W], and what is seen in each pixel, uint8 [T, H, W]."""
 FOUR_FIFTHS = 0.8
 
 

@@ -31,7 +31,7 @@ BACK = (0, -2, 2, -4, 4)
 HERE = 0
 """Place of the copy from the cell itself."""
 MOVES = (-6, -4, -2, 2, 4, 6)
-"""Pixels by which a picture is moved to the right: steps of who sets off, from where it stands to the next cell."""
+"""Pixels by which a picture is moved to the right: steps of who comes to meet, or goes by, from a cell to the next."""
 BEGAN = ((0, 0), (1, 0), (2, 0), (-1, 0), (-2, 0))
 """Rows down and columns right of the cell that a copy from the shot's beginning comes from: who rose, or landed."""
 PANS = ((0, 0), (2, 0), (2, 2), (-2, 0), (-2, -2), (4, 0), (4, 4), (-4, 0), (-4, -4), (0, 2), (0, -2))

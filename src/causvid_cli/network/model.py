@@ -142,7 +142,7 @@ class CausalTransformer(nn.Module):
         )
 
     def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor | None) -> Tensor:
-        """What is x_t [B, PARTS * C, F, h, w] where it predicts copies, of latent frames [B, C, F, h, w].
+        """What is x_t [B, PARTS * C, 1, h, w] where it predicts copies, of latent frames [B, C, 1, h, w].
 
         last, before: the last two. began: the one that the shot began with. scene: what is there with nobody in it, all
         round; None: nobody knows.
@@ -211,7 +211,7 @@ class CausalTransformer(nn.Module):
         clean: Tensor | None = None,
         detach_clean: bool = False,
     ) -> Tensor:
-        """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training).
+        """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training, bare scenes).
 
         timestep: a number, one per clip [B], or one per frame [B, F].
         mask: frames that attend to frames, bool [F, F] (`frame_mask`); None lets every frame see every frame.
