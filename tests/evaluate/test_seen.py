@@ -6,7 +6,7 @@ import pytest
 
 from causvid_cli import storybook
 from causvid_cli.evaluate.prompts import sample_stories
-from causvid_cli.evaluate.seen import SHORT, UNSEEN, WINDOW, asked, asked_late
+from causvid_cli.evaluate.seen import SHORT, UNSEEN, WINDOW, as_seen, asked, asked_late
 from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, VOCABULARY, Story, show_photo, show_script
 from causvid_cli.storybook.motion import LEAD, lead
 
@@ -61,6 +61,27 @@ def test_what_draws_the_same_frames_is_asked_alike_and_what_cannot_be_seen_not_a
 def test_where_no_size_is_told_what_has_shrunk_has_shrunk():
     assert seen(replace(DOG, action="shrinks"), 200, words=FIRST_WORDS)["action"] == "shrinks"
     assert asked_late(replace(DOG, action="shrinks"), ALL_WORDS)["size"] == "small"
+
+
+@pytest.mark.parametrize(
+    ("told", "seen_as"),
+    [
+        ({"relation": "left of"}, {"relation": "follows"}),
+        ({"relation": "left of", "speed": "fast"}, {"relation": "chases"}),
+        ({"relation": "follows", "speed": "fast"}, {"relation": "chases"}),
+        ({"relation": "right of"}, {"relation": "follows", "subject": "cat", "other": "dog"}),
+        ({"relation": "left of", "action": "moves left"}, {"relation": "follows", "subject": "cat", "other": "dog"}),
+        ({"relation": "right of", "size": "big"}, {"relation": "right of"}),
+        ({"relation": "meets"}, {"relation": "meets"}),
+    ],
+)
+def test_who_walks_beside_another_is_asked_as_what_draws_the_same_frames(told, seen_as):
+    story = replace(DOG, **{"action": "moves right", "other": "cat", "other_colour": "black", **told})
+    other = as_seen(story)
+    assert {slot: getattr(other, slot) for slot in seen_as} == seen_as
+    drawn, same = (storybook.render_indices(each, length=20, seed=0)[0] for each in (story, other))
+    assert (drawn == same).mean() > 0.995 and seen(story, 8) == seen(other, 8)  # the two blink at other times
+    assert other.subject != story.subject or (drawn == same).all()
 
 
 def test_a_traveller_is_asked_which_way_it_goes_for_as_long_as_it_does():

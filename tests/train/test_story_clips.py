@@ -403,6 +403,30 @@ def test_a_batch_is_a_random_stretch_of_random_clips(tmp_path):
     assert (batch.weight == 4).all()
 
 
+def test_scenes_all_round_are_prepared_for_square_and_for_tall_frames():
+    torch.manual_seed(0)
+    codec = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE))
+    text = StoryText.for_vocabulary(storybook.ALL_WORDS, dim=8)
+    counts = dict.fromkeys(("clips", "switches", "photos", "unnamed", "long", "wide"), 0)
+    shards = preparation.story_shards(
+        codec,
+        text,
+        **counts,
+        tall=1,
+        all_round=3,
+        latent_frames=1,
+        long_latent_frames=1,
+        chunk_frames=1,
+        same_shot=True,
+        device=CPU,
+        seed=0,
+    )
+    made = [shard.make(number)[0] for number, shard in enumerate(shards)]
+    assert [tuple(shard["x0"].shape[3:]) for shard in made] == [(14, 8), (8, 16), (14, 16)]
+    assert [shard["share"].tolist() for shard in made[1:]] == [[8.0] * 3] * 2
+    assert not any(shard["sprite"].any() for shard in made[1:])
+
+
 def test_first_chunks_of_who_looks_left_has_something_along_or_is_all_round_are_shown_more_often():
     dog = Story("dog", "natural", "beach", "jumps")
     weights = [story_clips.opening_weight(replace(dog, action=name)) for name in ("jumps", "moves left", "reads")]
