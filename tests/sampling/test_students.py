@@ -254,7 +254,7 @@ class Reference:
         given_frames = 0 if given is None else given.shape[2]
         if given is not None:
             self.rows.append((0, given, 0.0))
-            self.given = given_frames
+        self.given = given_frames or facts.chunk_frames
         stream = self.pipeline.stream(PROMPT, seed=SEED)
         for index in range(count):
             first = given_frames + index * facts.chunk_frames

@@ -54,7 +54,7 @@ NEAR = 0.03
 PARTS = 3 + len(MOVES) + 1 + len(PANS)
 """What was there: the last latent frame, the one before, the one that the shot began with, the last one's first picture
 moved, the last one mirrored, the bare scene as it may go by."""
-OWN = 0.5
+OWN = 0.1
 """How much it counts that a copy of a network's own past is wrong, beside that of the truth (`wrong_choices`)."""
 
 
