@@ -305,7 +305,8 @@ def test_chunks_of_copies_begin_with_what_was_there_last(chunk_frames):
     assert layout.begun(shape, noise, x0, given) is noise
     network = small_denoiser(prediction="copies").network
     torch.nn.init.normal_(network.transformer.moves.weight)
-    begun, began = layout.begun(network, noise, x0, given), torch.stack([x0[0, :, :1], x0[1, :, 1:2]])
+    begun = layout.begun(network, noise, x0, given)
+    began = torch.stack([x0[0, :, chunk_frames - 1 : chunk_frames], x0[1, :, 1:2]])
     assert torch.equal(begun[:, :, :chunk_frames], torch.cat([noise] * PARTS, dim=1)[:, :, :chunk_frames])
     for frame in range(chunk_frames, FRAMES):
         last = frame // chunk_frames * chunk_frames - 1
