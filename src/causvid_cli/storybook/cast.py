@@ -61,7 +61,7 @@ def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, .
     if not is_in_larger_world(story):
         return (_actor(story, pose_at(story, t, column)),)
     if story.other is not None:
-        return _pair(story, t, column, width)
+        return _pair(story, t, width)
     size, places = CROWDS[story.count]
     factor = size * _size(story)
     lead = _placed(story, t, column, factor, max(places), width)
@@ -120,7 +120,7 @@ def on_cells(place: float) -> int:
     return int(place / CELL + 0.5) * CELL
 
 
-def _pair(story: Story, t: int, column: int, width: int) -> tuple[Actor, ...]:
+def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
     pair = MEETING_PAIR if story.relation == "meets" else PAIR
     factors, zoom, centre = (pair * _size(story), pair), zoom_at(story, t), width // 2

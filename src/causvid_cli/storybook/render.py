@@ -73,9 +73,9 @@ def render_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames start .. start + length - 1 of a story's endless video; frame n depends on (story, seed, n) only.
 
-    Returns palette indices uint8 [T, H, W] of a frame's size and what is seen in
-    each pixel, uint8 [T, H, W]: nobody, a sprite or a thing (`SPRITE`, `THING`). The seed picks
-    whether the scene is mirrored, unless the story says it. Raises ValueError for a negative length or start.
+    Returns palette indices uint8 [T, H, W] of a frame's size and what is seen in each pixel, uint8 [T, H, W]: 0 where
+    nobody is, a sprite or a thing (`SPRITE`, `THING`). The seed picks whether the scene is mirrored, unless the story
+    says it. Raises ValueError for a negative length or start.
     """
     if length < 0 or start < 0:
         raise ValueError(f"length {length} and start {start} must not be negative")
@@ -122,7 +122,7 @@ def show_script(
     shown: list[Shown] = []
     for first, story in cues:
         if shown and first not in cuts:
-            shown.append(_after(shown[-1], first, story, size))
+            shown.append(_after(shown[-1], first, story))
         else:
             shown.append(Shown(first, story, begins(story, size.width), 0, lead(story)))
     return tuple(shown)
@@ -131,13 +131,13 @@ def show_script(
 def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = SQUARE) -> Shown:
     """The story that follows a photo as `render_photo` shows it, from frame `held` on."""
     (still,) = show_script([(0, photo)], size=size)
-    return replace(_after(still, at, story, size), first=held)
+    return replace(_after(still, at, story), first=held)
 
 
-def _after(before: Shown, first: int, story: Story, size: Frame) -> Shown:
+def _after(before: Shown, first: int, story: Story) -> Shown:
     """A story that begins, with frame `first`, where the one before it has left off; who is new stands first."""
     t = before.t(first)
-    column, wait = _column(before, t, size), 0
+    column, wait = _column(before, t), 0
     if story.subject != _subject_at(before.story, t) and (wait := lead(story)):
         column = round(column / ENTRY) * ENTRY
     return Shown(first, story, column, before.pan_at(t), wait)
@@ -161,7 +161,7 @@ def render_shown(
     return frames, mask
 
 
-def _column(shown: Shown, t: int, size: Frame) -> int:
+def _column(shown: Shown, t: int) -> int:
     """The column where a story's subject stands; it is where the next story begins."""
     if is_in_larger_world(shown.story):
         return shown.column
