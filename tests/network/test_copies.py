@@ -30,6 +30,11 @@ FIRST_BEGAN = BEFORE + len(BACK)
 SCENE, NEW = FIRST_BEGAN + len(BEGAN), CHOICES - 1
 
 
+def there(moves: Moves, last: Tensor, before: Tensor, began: Tensor, scene: Tensor | None) -> Tensor:
+    known = None if scene is None else moves.finely(scene)
+    return moves.what_was_there(last, before, began, moves.scene_or_last(known, last))
+
+
 def output_of(*wanted: int, logit: float = 1e4) -> Tensor:
     """What a network returns that draws 7 and wants one share alone, for each picture or for all of them."""
     shares = torch.zeros(2, len(wanted), CHOICES, 1, 5, 6)
@@ -55,8 +60,8 @@ def moves() -> Moves:
 
 @pytest.fixture
 def was_there(last, moves) -> Tensor:
-    return moves.what_was_there(
-        last, torch.full_like(last, 5.0), last.flip((-2, -1)), torch.full((2, CHANNELS, 1, 5, ROUND), 3.0)
+    return there(
+        moves, last, torch.full_like(last, 5.0), last.flip((-2, -1)), torch.full((2, CHANNELS, 1, 5, ROUND), 3.0)
     )
 
 
@@ -96,7 +101,7 @@ def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
     moves.weight.zero_()
     moves.weight[0, 0, 1, 2, 0] = 3.0  # of the second channel, from the cell below on the left
     moves.bias[0, 0] = 1.0
-    moved = moves.what_was_there(last, last, last, None)[:, 3 * CHANNELS :][:, :2]
+    moved = there(moves, last, last, last, None)[:, 3 * CHANNELS :][:, :2]
     rows, columns = (torch.arange(5) + 1).clamp(max=4), (torch.arange(6) - 1).clamp(min=0)
     assert torch.allclose(moved[:, 0], 1 + 3 * last[:, 1][..., rows, :][..., columns])
     assert not moved[:, 1].any()
@@ -105,11 +110,11 @@ def test_moves_see_a_cells_neighbours_and_go_on_beyond_the_edges(last, moves):
 def test_what_stays_as_it_is_never_fades_nor_does_what_comes_every_other_time(last, was_there, moves):
     x0 = was_there
     for _ in range(100):
-        x0 = moves.what_was_there(composed(x0, output_of(HERE, HERE, HERE)), last, last, None)
+        x0 = there(moves, composed(x0, output_of(HERE, HERE, HERE)), last, last, None)
     assert torch.equal(x0[:, :CHANNELS], last)
     first, second = last, torch.full_like(last, 5.0)
     for _ in range(100):
-        first, second = composed(moves.what_was_there(first, second, last, None), output_of(BEFORE)), first
+        first, second = composed(there(moves, first, second, last, None), output_of(BEFORE)), first
     assert torch.equal(first, last)
     assert torch.equal(composed(was_there, output_of(NEW)), torch.full_like(last, 7.0))
     assert torch.equal(composed(was_there, output_of(SCENE)), torch.full_like(last, 3.0))
@@ -124,7 +129,7 @@ def test_a_scene_goes_by_from_the_place_where_it_was_last_seen_whoever_stands_th
     last = scene[..., columns % ROUND].clone()
     last[0, :, :, 1:4, 2:5] = 9.0
     last[:, 2:] = 4.0  # the first picture tells the place
-    x0 = composed(moves.what_was_there(last, last, last, scene), output_of(*[SCENE + share] * PICTURES))
+    x0 = composed(there(moves, last, last, last, scene), output_of(*[SCENE + share] * PICTURES))
     way, went = PANS[share]
     for picture in range(PICTURES):
         further = PICTURES * went + way * picture
@@ -139,7 +144,7 @@ def test_a_scene_is_found_as_well_where_a_camera_stands_between_cells(moves):
     scene = torch.randn(2, CHANNELS, 1, 5, ROUND, generator=torch.Generator().manual_seed(1))
     for pixels, cells, factor in ((2, 0, -2), (4, 0, -4), (6, 1, 2)):
         last = factor * scene[..., 5 + cells : 11 + cells]
-        x0 = composed(moves.what_was_there(last, last, last, scene), output_of(*[SCENE] * PICTURES))
+        x0 = composed(there(moves, last, last, last, scene), output_of(*[SCENE] * PICTURES))
         torch.testing.assert_close(x0, last), pixels
 
 
@@ -151,7 +156,7 @@ def test_where_nobody_knows_the_scene_what_was_there_goes_by_again_and_again(las
     first = first * cells[1].repeat_interleave(2).view(-1, 1, 1, 1)
     right = output_of(*[SCENE + PANS.index((2, 2))] * PICTURES)
     for known in (None, scene):
-        x0 = composed(moves.what_was_there(last, last, last, known), right)
+        x0 = composed(there(moves, last, last, last, known), right)
         torch.testing.assert_close(x0[1], first[1].roll(-1, dims=-1))
     assert not x0[0].any()
 
@@ -164,10 +169,10 @@ def test_what_was_lost_comes_back_from_the_beginning_of_the_shot_also_where_it_h
 
 
 def test_of_two_copies_as_right_of_the_truth_the_one_that_heals_ones_own_past_is_wanted(last, moves):
-    truth = moves.what_was_there(last, last, last, None)
+    truth = there(moves, last, last, last, None)
     torn = last.clone()
     torn[..., 2, 3] = 0
-    own = moves.what_was_there(torn, torn, last, None)
+    own = there(moves, torn, torn, last, None)
     wrong = {share: wrong_choices(truth, output_of(share, logit=1.0), last, own) for share in (HERE, FIRST_BEGAN, NEW)}
     assert (wrong[FIRST_BEGAN] < wrong[HERE])[..., 2, 3].all() and (wrong[FIRST_BEGAN] < wrong[NEW])[..., 2, 3].all()
     for found in wrong.values():  # elsewhere it is right as it is, and nothing is to be learnt

@@ -304,14 +304,17 @@ def test_chunks_of_copies_begin_with_what_was_there_last(chunk_frames):
     given = torch.tensor([0, 2])
     assert layout.begun(shape, noise, x0, given) is noise
     network = small_denoiser(prediction="copies").network
-    torch.nn.init.normal_(network.transformer.moves.weight)
+    moves = network.moves
+    torch.nn.init.normal_(moves.weight)
     begun = layout.begun(network, noise, x0, given)
     began = torch.stack([x0[0, :, chunk_frames - 1 : chunk_frames], x0[1, :, 1:2]])
     assert torch.equal(begun[:, :, :chunk_frames], torch.cat([noise] * PARTS, dim=1)[:, :, :chunk_frames])
     for frame in range(chunk_frames, FRAMES):
         last = frame // chunk_frames * chunk_frames - 1
         last, before = (x0[:, :, max(0, place)].unsqueeze(2) for place in (last, last - 1))
-        assert torch.equal(begun[:, :, [frame]], network.what_was_there(last, before, began, None))
+        assert torch.equal(
+            begun[:, :, [frame]], moves.what_was_there(last, before, began, moves.scene_or_last(None, last))
+        )
 
 
 def test_what_stands_is_right_before_anything_is_learnt_and_what_moves_is_learnt_by_heart(tmp_path):

@@ -34,7 +34,8 @@ def test_what_is_linear_is_found_exactly_up_to_the_ridge(codec):
     def cells(pictures):
         return codec.encode_indices(pictures.unsqueeze(1).expand(-1, 4, -1, -1))
 
-    was_there = moves.what_was_there(*[cells(indices)] * 3, None).chunk(PARTS, dim=1)
+    last = cells(indices)
+    was_there = moves.what_was_there(last, last, last, moves.scene_or_last(None, last)).chunk(PARTS, dim=1)
     for part, pixels in zip(was_there[3:], MOVES, strict=False):
         wanted = cells(indices.roll(pixels, -1))[..., 1:-1]  # what comes in at an edge is another thing
         assert ((part[..., 1:-1] - wanted).square().mean() / wanted.square().mean()) < 1e-2, pixels

@@ -74,36 +74,48 @@ class Moves(nn.Module):
         self.register_buffer("weight", torch.zeros(len(MOVES) + 1, channels, channels, 3, 3))
         self.register_buffer("bias", torch.zeros(len(MOVES) + 1, channels))
 
-    def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor | None) -> Tensor:
+    def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor) -> Tensor:
         """Return what is x_t where a network predicts copies [B, PARTS * C, 1, h, w], of latent frames [B, C, 1, ...].
 
-        last, before: the last two. began: that with which the shot began, or the last one that was given. scene: what
-        is there with nobody in it, all round [B, C, 1, h, ROUND], in its middle what a camera sees first; None, or NaN
-        in some rows: nobody knows, and what was there last goes by, again and again. All pictures are moved from the
-        first of the last latent frame, in which nobody breathes or blinks.
+        last, before: the last two. began: that with which the shot began, or the last one that was given. scene: of
+        `scene_or_last`. All pictures are moved from the first of the last latent frame, in which nobody breathes or
+        blinks.
         """
         cells = self._pictures(last)
         pictures = cells.shape[1]
         moved = _through(cells[:, 0], self.weight[:-1].flatten(0, 1), self.bias[:-1].flatten())
         moved = moved.unflatten(1, (len(MOVES), 1, -1)).expand(-1, -1, pictures, -1, -1, -1).flatten(1, 3)
         mirrored = _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, (-1, pictures))
-        around = _round_again(cells[:, :1]).expand(-1, pictures, -1, -1, -1)
-        if scene is not None and around.shape[-1] == ROUND:
-            around = torch.where(scene[:, :1, :, :1, :1].isnan(), around, self._pictures(scene))
-        gone_by = self._gone_by(around, cells[:, 0])
+        gone_by = self._gone_by(scene, cells[:, 0])
         made = torch.cat([moved, mirrored.flatten(1, 2), gone_by], dim=1).unsqueeze(2)
         return torch.cat([last, before, began, made.to(last.dtype)], dim=1)
+
+    def finely(self, scene: Tensor) -> Tensor:
+        """Return a scene, all round [B, C, 1, h, w], from every place between cells [B, places, P, c, h, w]."""
+        around = self._pictures(scene)
+        return torch.stack([self._further(around, pixels) for pixels in range(0, CELL, STEP)], dim=1)
+
+    def scene_or_last(self, scene: Tensor | None, last: Tensor) -> Tensor:
+        """Return what goes by where a camera goes along, as `finely` does.
+
+        scene: what is there with nobody in it, all round, finely, in its middle what a camera sees first; None, or NaN
+        in some rows: nobody knows, and the first picture of what was there last [B, C, 1, h, w] goes by, again and
+        again, as it does in frames that are wider.
+        """
+        pictures = last.shape[1] // self.weight.shape[1]
+        first = self._pictures(last)[:, :1].expand(-1, pictures, -1, -1, -1)
+        own = self.finely(_round_again(first).flatten(1, 2).unsqueeze(2))
+        return own if scene is None or own.shape != scene.shape else torch.where(scene.isnan(), own, scene)
 
     def _pictures(self, frame: Tensor) -> Tensor:
         """The pictures [B, P, c, h, w] of a latent frame [B, C, 1, h, w]."""
         return frame.squeeze(2).unflatten(1, (-1, self.weight.shape[1]))
 
-    def _gone_by(self, around: Tensor, first: Tensor) -> Tensor:
-        """The scene as it may go by [B, len(PANS) * C, h, w]; around: all of it, first: a picture of what was there."""
-        (batch, pictures, *_, all_round), width = around.shape, first.shape[-1]
+    def _gone_by(self, finely: Tensor, first: Tensor) -> Tensor:
+        """The scene as it may go by [B, len(PANS) * C, h, w]; finely: all of it, first: a picture of what was there."""
+        (batch, _, pictures, *_, all_round), width = finely.shape, first.shape[-1]
         columns = (all_round - width) // 2 + torch.arange(width, device=first.device)
         places = torch.arange(all_round, device=first.device)
-        finely = torch.stack([self._further(around, pixels) for pixels in range(0, CELL, STEP)], dim=1)
         seen = finely[:, :, 0][..., (columns + places[:, None]) % all_round]  # [B, pixels, c, h, cells, w]
         unlike = (seen - first[:, None, :, :, None]).float().square().mean(dim=2).clamp(max=UNLIKE).mean(dim=(2, 4))
         found = unlike.flatten(1).argmin(dim=1)  # [B]: where nobody can tell, it stands on the grid of cells

@@ -17,6 +17,7 @@ from causvid_cli.geometry import Chunk
 from causvid_cli.network.backbone import attention
 from causvid_cli.network.cache import KVCache, Place, PromptCache
 from causvid_cli.network.compiled import StaticPast
+from causvid_cli.network.copies import Moves
 from causvid_cli.network.fused import FusedBlocks, plain_tokens
 from causvid_cli.network.layers import WanTransformer3DModel, placed
 from causvid_cli.network.masks import AttentionParts, attention_parts
@@ -141,15 +142,12 @@ class CausalTransformer(nn.Module):
             dtype=weight.dtype,
         )
 
-    def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor | None) -> Tensor:
-        """What is x_t [B, PARTS * C, 1, h, w] where it predicts copies, of latent frames [B, C, 1, h, w].
-
-        last, before: the last two. began: the one that the shot began with. scene: what is there with nobody in it, all
-        round; None: nobody knows.
-        """
-        moves = self.transformer.moves
+    @property
+    def moves(self) -> Moves:
+        """What there is to choose from where it predicts copies (`copies.py`)."""
+        moves: Moves | None = self.transformer.moves
         assert moves is not None, "a network that predicts no copies"
-        return moves.what_was_there(last, before, began, scene)
+        return moves
 
     def forward(
         self,

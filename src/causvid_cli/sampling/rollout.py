@@ -8,7 +8,7 @@ from torch import Tensor
 
 from causvid_cli.geometry import ROUND, Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import input_of
+from causvid_cli.network.copies import Moves, input_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
@@ -47,17 +47,21 @@ class Scenes:
     """Bare scenes, each drawn once, when a chunk first copies from it."""
 
     opening: Opening | None
+    moves: Moves
     prompt: PromptCache | None = None
     drawn: Tensor | None = None
+    is_known: bool = False
+    """Whether somebody knows it in all rows."""
 
-    def of(self, prompt: PromptCache | None, last: Tensor, *, chunk_frames: int) -> Tensor | None:
-        """Return the bare scene of a prompt as `Opening.scene` does; None where nobody knows one."""
+    def of(self, prompt: PromptCache | None, last: Tensor, *, chunk_frames: int) -> Tensor:
+        """Return the bare scene of a prompt as `Moves.scene_or_last` does."""
         if self.opening is None or prompt is None or prompt.scene is None:
-            return None
+            return self.moves.scene_or_last(None, last)
         if self.drawn is None or prompt is not self.prompt:
             like = last.expand(-1, -1, chunk_frames, -1, -1)
-            self.prompt, self.drawn = prompt, self.opening.scene(prompt.scene, like)
-        return self.drawn
+            self.prompt, self.drawn = prompt, self.moves.finely(self.opening.scene(prompt.scene, like))
+            self.is_known = last.shape[-1] <= ROUND and not bool(self.drawn.isnan().any())
+        return self.drawn if self.is_known else self.moves.scene_or_last(self.drawn, last)
 
 
 def ignore_step(chunk: Chunk, done: int) -> None:
@@ -110,14 +114,17 @@ def rollout(
     writer = writer or CleanPasses(model)
     context = Context(writer, cache, prefix, merges=merge_clean_pass)
 
-    scenes = Scenes(opening)
+    scenes = Scenes(opening, model.moves) if model.prediction == "copies" else None
 
     def what_was_there(chunk: Chunk, _: int) -> Tensor:
+        assert scenes is not None
         last, before, began = context.what_was_there()
-        there = model.what_was_there(last, before, began, scenes.of(context.prompt, last, chunk_frames=chunk.frames))
+        there = model.moves.what_was_there(
+            last, before, began, scenes.of(context.prompt, last, chunk_frames=chunk.frames)
+        )
         return there.expand(-1, -1, chunk.frames, -1, -1)
 
-    begin = what_was_there if model.prediction == "copies" else noise
+    begin = what_was_there if scenes else noise
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:

@@ -96,9 +96,10 @@ class Layout:
         parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
         rows, given = torch.arange(len(x0), device=x0.device), given.clamp(min=self.chunks[0].frames)
         began = x0[rows, :, given - 1].unsqueeze(2)
+        scene = None if scene is None else network.moves.finely(scene)
         for chunk in self.chunks[1:]:
             last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
-            there = network.what_was_there(last, before, began, scene)
+            there = network.moves.what_was_there(last, before, began, network.moves.scene_or_last(scene, last))
             parts.append(there.expand(-1, -1, chunk.frames, -1, -1))
         return torch.cat(parts, dim=2)
 
