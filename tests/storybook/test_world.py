@@ -14,6 +14,7 @@ from causvid_cli.storybook import (
     PALETTE,
     SIZE,
     SLOTS,
+    SQUARE,
     TALL,
     VOCABULARY,
     WIDE,
@@ -29,8 +30,8 @@ from causvid_cli.storybook import (
     show_script,
     sketches,
 )
-from causvid_cli.storybook.cast import cast
-from causvid_cli.storybook.motion import BEAT, CELL, LEAD, followed
+from causvid_cli.storybook.cast import Actor, cast
+from causvid_cli.storybook.motion import BEAT, CELL, LEAD, brings_along, followed
 from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import CYCLE, sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
@@ -126,9 +127,33 @@ def test_two_stand_to_each_other_as_is_said() -> None:
         assert columns(relation, 2)[0] < columns(relation, 2)[1]
         assert columns(relation, 2, "moves left")[0] > columns(relation, 2, "moves left")[1]
     apart = [dog - cat for dog, cat in (columns("meets", t) for t in range(30))]
-    assert apart[0] < apart[5] < apart[-1] < 0 and apart[-1] == apart[-5]
+    assert apart[0] < apart[2] < apart[-1] < 0 and apart[-1] == apart[-5]
     clips = {drawn(replace(DOG, relation=relation, other="cat")).tobytes() for relation in RELATIONS}
     assert len(clips) == len(RELATIONS)
+
+
+def test_who_goes_left_is_the_mirror_image_of_who_goes_right() -> None:
+    beside = {"left of": "right of", "right of": "left of"}
+    rng = np.random.default_rng(0)
+    for size in (SQUARE, WIDE):
+        for _ in range(40):
+            story = replace(sample_story(rng, ALL_WORDS), action="moves right", target=None, camera="still")
+            if story.relation == "meets" or story.subject is None:
+                continue
+            relation = beside.get(story.relation or "", story.relation)
+            left = replace(story, action="moves left", mirrored=not story.mirrored, relation=relation)
+            right, there = (render_indices(each, length=9, seed=0, size=size)[0] for each in (story, left))
+            assert (right == there[..., ::-1]).all()
+
+
+def test_whoever_acts_is_in_motion_on_the_spot_first() -> None:
+    """So that a network for first chunks draws what goes on, and the next has nothing to draw."""
+    for action in ("moves right", "eats", "drinks", "waves", "reads", "writes", "plays", "talks", "dances"):
+        story = replace(DOG, action=action)
+        before, after = (cast(story, t, 32)[0].pose for t in (LEAD * -1 + 2, 2))
+        assert (before.phase, before.things) == (after.phase, after.things) and (before.x, before.rise) == (32, 0)
+        first = drawn(story, LEAD)
+        assert (first != first[0]).any(), action
 
 
 @pytest.mark.parametrize("subject", ["dog", "car", "man", "bus", "giraffe"])
@@ -176,21 +201,29 @@ def test_two_of_a_kind_stand_where_they_stood_when_the_story_changes() -> None:
         assert shown[1].column == shown[0].column == SIZE // 2
 
 
+def places(actor: Actor) -> tuple[object, ...]:
+    pose = actor.pose
+    return pose.x, pose.rise, pose.scale_step, pose.squash_step, pose.faces_left, pose.lies
+
+
 @pytest.mark.parametrize("action", VOCABULARY.actions)
-def test_a_video_begins_with_who_it_is_about_standing_there_and_goes_on_at_once(action: str) -> None:
+def test_a_video_begins_with_who_it_is_about_in_its_place_and_goes_on_at_once(action: str) -> None:
     story = replace(DOG, action=action, target="cat" if action == "turns into" else None)
-    _, mask = render_indices(story, length=LEAD + 8, seed=0)
-    assert (mask[:LEAD] == mask[0]).all()
+    frames, mask = render_indices(story, length=LEAD + 8, seed=0)
+    assert len({places(*cast(story, t, 32)) for t in range(-LEAD, 1)}) == 1
     assert {actor.pose.faces_left for actor in cast(story, -1, 32)} == {action == "moves left"}
+    assert (cast(replace(story, speed="fast"), -LEAD, 32)[0].pose.things != ()) == brings_along(action)
     if action in ("moves right", "moves left", "jumps", "spins"):
-        assert (mask[LEAD + 1] != mask[0]).any()
+        assert (frames[LEAD + 1] != frames[1]).any()
         _, later = render_script(
             [(0, replace(story, action="stays still", target=None)), (8, story)], length=12, seed=0
         )
         assert (later[9] != later[8]).any()
         entering = replace(story, subject="lion")
-        _, new = render_script([(0, replace(DOG, action="moves right")), (16, entering)], length=24, seed=0)
-        assert (new[16 : 16 + LEAD] == new[16]).all() and (new[16 + LEAD + 1] != new[16]).any()
+        new, _ = render_script([(0, replace(DOG, action="moves right")), (16, entering)], length=24, seed=0)
+        assert (new[16 + LEAD + 1] != new[16 + 1]).any()
+    if not brings_along(action) and not action.startswith("moves"):
+        assert (mask[0] == mask[2]).all()
 
 
 def test_the_camera_pans_on_and_stays_where_it_is_when_the_story_changes() -> None:

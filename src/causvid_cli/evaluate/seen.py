@@ -119,7 +119,7 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
     """What the frames first .. last of a story tell of what it does, how fast, how large it is, and of the camera."""
     since, until = clock(story, first), clock(story, last)
     found: dict[str, Any] = {"speed": UNSEEN if story.action == STILL else story.speed}
-    if story.size != "big" and (story.relation == "meets" or story.count == 3):
+    if story.size != "big" and story.count == 3:
         found["size"] = UNSEEN  # as small as can be, in any case
     if story.camera == "zoom out" and first > ZOOM_FRAMES // 2:
         found["camera"] = "still" if first >= ZOOM_FRAMES else UNSEEN

@@ -29,8 +29,8 @@ from .vocabulary import VOCABULARY
 SIZES = {"normal": 1.0, "small": 0.5, "big": 1.25}
 CROWDS = {1: (1.0, (0,)), 2: (0.75, (-16, 16)), 3: (0.5, (-16, 0, 16))}
 """For each count, the size of each, and where they stand."""
-PAIR, MEETING_PAIR = 0.75, 0.5
-"""Size of each of two, and of those who come from both sides."""
+PAIR = 0.75
+"""Size of each of two."""
 APART = 16
 """Columns from the middle of two to the middle of each."""
 AFTER = ("follows", "chases")
@@ -53,11 +53,10 @@ class Actor:
 def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, ...]:
     """The actors of frame t of a story that began in a column, the farthest first; nobody in a bare scene.
 
-    Before frame 0 they stand as they will begin: who is going to walk left looks there.
+    Before frame 0 they are where they will begin: who is going to walk left looks there, and walks on the spot.
     """
     if story.subject is None:
         return ()
-    t = max(0, t)
     if not is_in_larger_world(story):
         return (_actor(story, pose_at(story, t, column)),)
     if story.other is not None:
@@ -66,7 +65,8 @@ def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, .
     factor = size * _size(story)
     lead = _placed(story, t, column, factor, max(places), width)
     factor *= zoom_at(story, t)
-    return tuple(_actor(story, _as_member(story, lead, t, factor, place, places)) for place in places)
+    behind_first = places[::-1] if lead.faces_left else places
+    return tuple(_actor(story, _as_member(story, lead, t, factor, place, places)) for place in behind_first)
 
 
 def begins(story: Story, width: int = SIZE) -> int:
@@ -89,9 +89,10 @@ def _actor(story: Story, pose: Pose) -> Actor:
 def _placed(story: Story, t: int, column: int, factor: float, reach: int, width: int) -> Pose:
     """The pose of the middle of one or of several, `reach` columns to either side, within the frame."""
     assert story.subject is not None
-    pose = pose_at(story, t, column)
+    pose = pose_at(story, t, CENTRE)
+    aside = 0 if story.action in TRAVELS else pose.x - CENTRE  # who travels stays: the camera goes along
     half = min(half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach, width // 2 - 1)
-    return replace(pose, x=on_cells(min(max(column, half), width - half)))
+    return replace(pose, x=on_cells(min(max(column, half), width - half)) + aside)
 
 
 def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, places: Sequence[int]) -> Pose:
@@ -103,7 +104,7 @@ def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, plac
 
 
 def _living(subject: str | None, pose: Pose, t: int) -> Pose:
-    return idle(pose, t) if subject is not None and VOCABULARY.subject[subject].alive else pose
+    return idle(pose, max(0, t)) if subject is not None and VOCABULARY.subject[subject].alive else pose
 
 
 def _size(story: Story) -> float:
@@ -122,14 +123,13 @@ def on_cells(place: float) -> int:
 
 def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
-    pair = MEETING_PAIR if story.relation == "meets" else PAIR
-    factors, zoom, centre = (pair * _size(story), pair), zoom_at(story, t), width // 2
+    factors, zoom, centre = (PAIR * _size(story), PAIR), zoom_at(story, t), width // 2
     size, other_size = (_scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
-        gone = CELL + SPEED * clock(story, t)
+        gone = CELL + SPEED * clock(story, max(0, t))
         walking = MOTIONS["moves right"](clock(story, t))
-        if gone >= centre - CELL:
-            gone, walking = centre - CELL, Pose()
+        if gone >= centre - APART:
+            gone, walking = centre - APART, Pose()
         left = replace(walking, x=gone, scale_step=size)
         right = replace(walking, x=width - gone, scale_step=other_size, faces_left=True)
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
@@ -142,6 +142,8 @@ def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
         return _other(story, ahead, t), _actor(story, _living(story.subject, after, t))
     dx, rise = BEHIND if story.relation == "behind" else (-APART if story.relation == "left of" else APART, 0)
     lead = _placed(story, t, centre, factors[0], abs(dx), width)
+    if lead.faces_left and story.relation == "behind":
+        dx = -dx
     own_pose = replace(
         lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factors[0] * zoom)
     )

@@ -35,6 +35,8 @@ SPIN = ((0, False), (1, False), (2, False), (1, True), (0, True), (1, True), (2,
 """Squash step and mirroring over one turn of 8 frames."""
 HOP = (0, 8, 16, 8)
 """Height of the larger world's jump over its period."""
+DANCE = ((0, 0), (8, 0), (0, 8), (-8, 0))
+"""Columns to the right and rows up, over the steps of a dance."""
 TURN = ((0, False), (2, False), (0, True), (2, True))
 """Squash step and mirroring over one turn of the larger world."""
 RISE = (0, 8, 8, 16)
@@ -54,7 +56,7 @@ LANDING = (16, 16, 16, 16, 8, 8, 8, 8)
 SINK = 8
 """Rows of a swimmer that are under water."""
 LEAD = 4
-"""What acts stands for so long first: a video's first chunk shows who it is about, the others have seen it."""
+"""Frames for which what acts stays in its place first: a first chunk shows who it is about, the others have seen it."""
 ZOOM_FRAMES, ZOOM_HOLD, ZOOMED = 16, 8, 1.25
 """A zoom lasts so many frames, changes with every so manieth, and ends at, or begins with, this size."""
 BEAT = 4
@@ -171,11 +173,12 @@ def drinks(t: int) -> Pose:
 def dances(t: int) -> Pose:
     high = 24 + 8 * _second_half(t)
     notes = Thing("* note", 14, 2, high), Thing("* note", 14, -34, 56 - high, 2)
-    return Pose(rise=t % 2 * CELL, phase=t % CYCLE, faces_left=_second_half(t), things=notes)
+    aside, rise = DANCE[t % BEAT]
+    return Pose(x=CENTRE + aside, rise=rise, phase=t % CYCLE, things=notes)
 
 
 def waves(t: int) -> Pose:
-    return Pose(things=(Thing("* hand", 18, -2, 24, t % CYCLE),))
+    return Pose(things=(Thing("* hand", 18, -2, 24, 2 * _second_half(t)),))
 
 
 def whirls(t: int) -> Pose:
@@ -193,7 +196,7 @@ def lands(t: int) -> Pose:
 
 def sleeps(t: int) -> Pose:
     second = _second_half(t)
-    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 16, -6, 24 + 8 * second, t % CYCLE),))
+    return Pose(blinks=True, breathes=second, things=(Thing("* zzz", 20, -2, 24 + 8 * second),))
 
 
 def swims(t: int) -> Pose:
@@ -210,7 +213,7 @@ def writes(t: int) -> Pose:
 
 
 def plays(t: int) -> Pose:
-    return Pose(phase=t % CYCLE, things=(Thing("ball", 16, 1, HOP[t % BEAT], t % CYCLE),))
+    return Pose(phase=t % CYCLE, things=(Thing("ball", 16, 1, HOP[t % BEAT]),))
 
 
 def talks(t: int) -> Pose:
@@ -301,9 +304,14 @@ def pose_at(story: Story, t: int, column: int) -> Pose:
     """The pose of a story's sprite at frame t of an action that began in this column, on a frame without edges.
 
     What travels has gone round the torus; the larger world's camera goes along with it instead (`followed`).
+    Before frame 0 it is where, as large and as upright as in frame 0, but its legs and what it has along move.
     """
-    motions = ON_CELLS if is_in_larger_world(story) else MOTIONS
-    pose = motions[story.action](clock(story, t))
+    motion = (ON_CELLS if is_in_larger_world(story) else MOTIONS)[story.action]
+    if t < 0:
+        going = motion(clock(story, t) % BEAT)
+        pose = replace(motion(0), phase=going.phase, things=going.things)
+    else:
+        pose = motion(clock(story, t))
     return replace(pose, x=(pose.x - CENTRE + column) % SIZE)
 
 
