@@ -10,7 +10,7 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
-from causvid_cli.storybook import FIRST_WORDS
+from causvid_cli.storybook import FIRST_WORDS, Words
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.denoiser import build_network
 from causvid_cli.train.export import export_pack
@@ -67,8 +67,11 @@ def tiny_facts(**changes: object) -> PackFacts:
     return PackFacts(**{**facts, **changes})  # type: ignore[arg-type]
 
 
-def tiny_pack(folder: Path, **changes: object) -> Path:
-    """A pack of random weights, as `load` wants it; noise for pictures, but every path is the real one."""
+def tiny_pack(folder: Path, *, words: Words = FIRST_WORDS, **changes: object) -> Path:
+    """A pack of random weights, as `load` wants it; noise for pictures, but every path is the real one.
+
+    words: that it knows; of the larger world a prompt may leave some of it to a picture.
+    """
     facts = tiny_facts(**changes)
     export_pack(
         folder,
@@ -77,6 +80,6 @@ def tiny_pack(folder: Path, **changes: object) -> Path:
         opening=tiny_transformer(seed=3) if facts.opening_network else None,
         teacher=tiny_transformer(seed=2),
         codec=tiny_codec(),
-        text=StoryText.for_vocabulary(FIRST_WORDS, dim=SHAPE.text_dim),
+        text=StoryText.for_vocabulary(words, dim=SHAPE.text_dim, pictures=words is not FIRST_WORDS),
     )
     return folder

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from causvid_cli.codec import Codec, enlarged
-from causvid_cli.codec.condition import SourceLatents, check_frames, encode_prefix, is_foreign, photograph
+from causvid_cli.codec.condition import SourceLatents, check_frames, drawn_in, encode_prefix, is_foreign, photograph
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
@@ -59,10 +59,11 @@ from causvid_cli.request import (
     check_source,
 )
 from causvid_cli.sampling.context import CleanPasses, ContextWriter, LastCalls, StepsOf
+from causvid_cli.sampling.drawings import Opening, opening_prompt
 from causvid_cli.sampling.krea import Recomputed
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
-from causvid_cli.sampling.rollout import Latents, OnStep, Opening, ignore_step, rollout
+from causvid_cli.sampling.rollout import Latents, OnStep, ignore_step, rollout
 from causvid_cli.sampling.together import Made, Together
 
 DEFAULTS = GenerateOptions()
@@ -132,7 +133,7 @@ class Stream:
             seed=plan.seed,
             guidance=options.guidance,
             known_chunks=known_chunks,
-            after_picture=given is not None and not self._is_foreign,
+            picture=None if given is None or self._is_foreign else given[-1],
             after=given_cue,
         )
         self._given, self._earlier, self._first_chunk = given, made, first_chunk
@@ -471,16 +472,18 @@ class Pipeline:
         seed: int,
         guidance: float,
         known_chunks: int = 0,
-        after_picture: bool = False,
+        picture: np.ndarray | None = None,
         after: Cue | None = None,
     ) -> PromptTrack:
-        """What each chunk of a video is told. after_picture: whether it begins with a given one; after: what that was
-        told to show.
+        """What each chunk of a video is told.
+
+        picture: a drawing uint8 RGB [h, w, 3] that was there before the first; after: what it was told to show.
         """
         before = None
-        if isinstance(self.text, StoryTextEncoder):
-            before = self.text.picture if after_picture else None
-            before = self.text.encode(after.prompt, seed=after.seed or 0) if after else before
+        if isinstance(self.text, StoryTextEncoder) and after:
+            before = self.text.encode(after.prompt, seed=after.seed or 0)
+        elif isinstance(self.text, StoryTextEncoder) and picture is not None:
+            before = self.text.picture(drawn_in(self.codec, picture))
         return PromptTrack(
             self.text,
             cues,
@@ -504,6 +507,7 @@ class Pipeline:
         told.context = self.context_model.prompt_cache(embeds) if self.context_model else None
         told.opening = self.opening_model.prompt_cache(embeds) if self.opening_model else None
         if self.opening_model and self.model.prediction == "copies" and isinstance(self.text, StoryTextEncoder):
+            told.opening = opening_prompt(self.opening_model, self.text.text, embeds)
             told.scene = self.opening_model.prompt_cache(self.text.bare(embeds))
         return told
 

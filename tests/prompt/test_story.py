@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
-from causvid_cli.storybook import ALL_WORDS, DOES, SLOTS, WHO, sample_story
+from causvid_cli.storybook import ALL_WORDS, DOES, FIRST_WORDS, SLOTS, WHO, sample_story
 
 
 def test_a_scene_is_bare_as_a_story_of_nobody_is_told():
@@ -35,3 +35,36 @@ def test_a_prompt_goes_on_from_another_where_who_and_where_and_what_they_do_is_t
     encoder = StoryTextEncoder(StoryText.for_vocabulary(dim=8))
     first = encoder.encode(before)
     assert (encoder.encode(after, previous=first).begins_with == first.begins_with) is goes_on
+
+
+def test_who_goes_left_is_told_to_be_drawn_as_a_mirror_image_and_nobody_else():
+    text, rng = StoryText.for_vocabulary(dim=8), np.random.default_rng(0)
+    going = {**ALL_WORDS, "action": ("moves left", "moves right", "jumps")}
+    left = [sample_story(rng, going) for _ in range(120)]
+    is_left = [story.action == "moves left" and story.relation != "meets" for story in left]
+    beside = {"left of": "right of", "right of": "left of"}
+    right = [
+        replace(
+            story,
+            action="moves right",
+            mirrored=not story.mirrored,
+            relation=beside.get(story.relation or "", story.relation),
+        )
+        if turned
+        else story
+        for story, turned in zip(left, is_left, strict=True)
+    ]
+    with torch.no_grad():
+        drawn = text.as_drawn(text(text.rows(left)))
+        assert drawn.is_turned.tolist() == is_left and any(is_left) and not all(is_left)
+        assert torch.equal(drawn.embeds, text(text.rows(right)))
+        assert drawn.is_whole.tolist() == [story.subject is not None for story in left]
+        unsaid = [replace(left[0], subject="dog", **{slot: None}) for slot in ("scene", "sky", "mirrored")]
+        assert not text.as_drawn(text(text.rows(unsaid))).is_whole.any()
+
+
+def test_a_model_of_the_first_packs_world_is_never_told_to_turn_anything_round():
+    text = StoryText.for_vocabulary(FIRST_WORDS, dim=8)
+    told = text(text.caption_rows(["a red car moves left in the snow"]))
+    drawn = text.as_drawn(told)
+    assert torch.equal(drawn.embeds, told) and not drawn.is_turned.any() and not drawn.is_whole.any()

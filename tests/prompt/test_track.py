@@ -96,22 +96,22 @@ def test_a_later_prompt_keeps_what_it_does_not_say(text):
 
 def test_after_a_picture_whoever_it_shows_goes_on_and_nothing_cuts_until_another_comes(text):
     knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim, pictures=True))
-    assert text.picture is None and knows.picture is not None
+    assert text.picture() is None and knows.picture() is not None
     prompts = ["the quokkaz jumps", "it spins on the beach", "at night", "a cat runs left", "it jumps"]
     cues = [Cue(prompt=prompt, start_chunk=start) for start, prompt in enumerate(prompts)]
-    track = track_of(knows, *cues, cuts=True, before=knows.picture)
+    track = track_of(knows, *cues, cuts=True, before=knows.picture())
     assert track.transitions == ("recache", "recache", "cut", "cut")
     assert track.read_as[:2] == ("it, jumps", "it, spins, beach")
     assert track.notes == ("'the quokkaz jumps': 'quokkaz' is not a word that this model knows",)
     described = ("a dog jumps", "the brown dog spins on the beach", "a small dog jumps", "a dog runs left at night")
     cues = [Cue(prompt=prompt, start_chunk=start) for start, prompt in enumerate(described)]
-    track = track_of(knows, *cues, cuts=True, before=knows.picture)
+    track = track_of(knows, *cues, cuts=True, before=knows.picture())
     assert track.transitions == ("recache",) * 3  # said of who is there already, where that is
     named = track_of(
-        knows, Cue(prompt="a dog jumps"), Cue(prompt="it spins", start_chunk=1), before=knows.picture, cuts=True
+        knows, Cue(prompt="a dog jumps"), Cue(prompt="it spins", start_chunk=1), before=knows.picture(), cuts=True
     )
     assert (named.read_as, named.transitions) == (("dog, jumps", "dog, spins"), ("recache",))
-    assert track_of(text, Cue(prompt="it jumps"), before=text.picture).read_as == ("only meadow",)
+    assert track_of(text, Cue(prompt="it jumps"), before=text.picture()).read_as == ("only meadow",)
 
 
 def test_after_a_clip_that_is_known_a_prompt_may_leave_it_unsaid_and_another_shot_begins_anew():
@@ -122,7 +122,7 @@ def test_after_a_clip_that_is_known_a_prompt_may_leave_it_unsaid_and_another_sho
     assert not track_of(knows, Cue(prompt="it stands still"), before=before, cuts=True).begins_anew
     assert not track_of(knows, Cue(prompt="it jumps", transition="soft"), before=before, cuts=True).begins_anew
     assert not track_of(knows, Cue(prompt="it jumps"), before=before).begins_anew  # a model without shots
-    assert not track_of(knows, Cue(prompt="only the sea"), before=knows.picture, cuts=True).begins_anew
+    assert not track_of(knows, Cue(prompt="only the sea"), before=knows.picture(), cuts=True).begins_anew
 
 
 def test_the_same_place_faces_the_same_way_under_another_seed():
@@ -178,5 +178,5 @@ def test_a_cue_that_contradicts_itself_is_refused(fields, message):
 def test_nobody_draws_a_bare_scene_that_is_left_to_a_picture():
     knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim, pictures=True))
     for prompt in ("it jumps", "a dog jumps on the beach"):
-        assert knows.bare(knows.encode(prompt, previous=knows.picture).embeds).isnan().all()
+        assert knows.bare(knows.encode(prompt, previous=knows.picture()).embeds).isnan().all()
     assert not knows.bare(knows.encode("a dog jumps on the beach").embeds).isnan().any()

@@ -29,8 +29,8 @@ from causvid_cli.network.model import CausalTransformer
 from causvid_cli.pipeline import Pipeline, Stream, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import Transition
+from causvid_cli.sampling.drawings import Opening
 from causvid_cli.sampling.plan import make_steps
-from causvid_cli.sampling.rollout import Opening
 from causvid_cli.sampling.together import Together
 from causvid_cli.weights.files import save_safetensors
 

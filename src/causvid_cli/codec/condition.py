@@ -56,6 +56,13 @@ def is_foreign(codec: Codec, frames: np.ndarray) -> bool:
     return isinstance(codec, PixelCodec) and not codec.is_drawn(torch.from_numpy(np.ascontiguousarray(frames[-1:])))
 
 
+def drawn_in(codec: Codec, picture: np.ndarray) -> np.ndarray | None:
+    """The palette indices [H, W] of a picture uint8 [H, W, 3]; None of a codec that has no palette."""
+    if not isinstance(codec, PixelCodec):
+        return None
+    return codec.nearest_entries(torch.from_numpy(np.ascontiguousarray(picture))).cpu().numpy()
+
+
 def photograph(codec: Codec, frames: np.ndarray, *, enlarge: int) -> np.ndarray | None:
     """What is shown of a held photo uint8 [T, H, W, 3] in place of what the codec makes of it; None: just that.
 

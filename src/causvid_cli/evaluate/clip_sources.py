@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -93,9 +93,10 @@ def together(
     cues: of each clip, at the same chunks. given: frames [T, H, W, 3] that each begins with, as many for all; their
     latents come first.
     """
+    pictures = [pictures[-1] for pictures in given] or repeat(None, len(clips))
     tracks = [
-        student.track(own, seed=clip.seed, guidance=1.0, after_picture=bool(given))
-        for clip, own in zip(clips, cues, strict=True)
+        student.track(own, seed=clip.seed, guidance=1.0, picture=picture)
+        for clip, own, picture in zip(clips, cues, pictures, strict=True)
     ]
     rows: dict[tuple[Transition, ...], list[int]] = {}
     for row, track in enumerate(tracks):

@@ -85,10 +85,15 @@ class Moves(nn.Module):
         pictures = cells.shape[1]
         moved = _through(cells[:, 0], self.weight[:-1].flatten(0, 1), self.bias[:-1].flatten())
         moved = moved.unflatten(1, (len(MOVES), 1, -1)).expand(-1, -1, pictures, -1, -1, -1).flatten(1, 3)
-        mirrored = _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, (-1, pictures))
+        mirrored = self._mirrored(cells)
         gone_by = self._gone_by(scene, cells[:, 0])
         made = torch.cat([moved, mirrored.flatten(1, 2), gone_by], dim=1).unsqueeze(2)
         return torch.cat([last, before, began, made.to(last.dtype)], dim=1)
+
+    def mirrored(self, x0: Tensor) -> Tensor:
+        """Return the mirror images of latent frames [B, C, F, h, w], each about the middle of the frame."""
+        frames = [self._mirrored(self._pictures(frame)).flatten(1, 2) for frame in x0.split(1, dim=2)]
+        return torch.stack(frames, dim=2).flip(-1).to(x0.dtype)
 
     def finely(self, scene: Tensor) -> Tensor:
         """Return a scene, all round [B, C, 1, h, w], from every place between cells [B, places, P, c, h, w]."""
@@ -110,6 +115,10 @@ class Moves(nn.Module):
     def _pictures(self, frame: Tensor) -> Tensor:
         """The pictures [B, P, c, h, w] of a latent frame [B, C, 1, h, w]."""
         return frame.squeeze(2).unflatten(1, (-1, self.weight.shape[1]))
+
+    def _mirrored(self, cells: Tensor) -> Tensor:
+        """Pictures [B, P, c, h, w] with each cell mirrored in its place."""
+        return _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, cells.shape[:2])
 
     def _gone_by(self, finely: Tensor, first: Tensor) -> Tensor:
         """The scene as it may go by [B, len(PANS) * C, h, w]; finely: all of it, first: a picture of what was there."""

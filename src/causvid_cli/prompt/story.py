@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +28,29 @@ from causvid_cli.storybook import (
     is_name_of,
     limited_to,
     parse,
+    place_shown,
 )
 
+MIRROR_IMAGE: Mapping[str, Mapping[Any, Any]] = {
+    "action": {"moves left": "moves right"},
+    "mirrored": {False: True, True: False},
+    "relation": {"left of": "right of", "right of": "left of"},
+}
+"""By slot, the words of who goes left, and those of whose mirror image that is."""
 SUBJECTS_NAMED = 14
 """Known subjects that a note lists."""
+
+
+class Drawn(NamedTuple):
+    """What a network for first chunks is to draw of prompts.
+
+    embeds: text features [B, slots, dim]. is_turned: where it is to draw the mirror image, bool [B]. is_whole: where it
+    is told both who is there and where, bool [B].
+    """
+
+    embeds: Tensor
+    is_turned: Tensor
+    is_whole: Tensor
 
 
 class StoryText(nn.Module):
@@ -152,6 +172,35 @@ class StoryText(nn.Module):
                 bare[unsaid] = torch.nan
         return bare
 
+    @torch.no_grad()
+    def as_drawn(self, embeds: Tensor) -> Drawn:
+        """What a network for first chunks is to draw of text features [B, slots, dim].
+
+        Who goes left is the mirror image of who goes right, where the scene faces the other way: one side is to be
+        learnt, not both.
+        """
+        places = {slot: place for place, slot in enumerate(self._rows)}
+
+        def says(slot: str, word: Any) -> Tensor:
+            row = self._rows.get(slot, {}).get(word)
+            if row is None:
+                return torch.zeros(len(embeds), dtype=torch.bool, device=embeds.device)
+            return (embeds[:, places[slot]] == self.embed.weight[row].to(embeds)).all(dim=1)
+
+        faces = says("mirrored", False) | says("mirrored", True)
+        is_turned = says("action", "moves left") & faces & ~says("relation", "meets")
+        drawn = embeds.clone()
+        for slot, images in MIRROR_IMAGE.items():
+            for word, image in images.items():
+                if image in self._rows.get(slot, {}):
+                    drawn[is_turned & says(slot, word), places[slot]] = self.embed.weight[self._rows[slot][image]].to(
+                        drawn
+                    )
+        is_whole = faces
+        for slot in ("subject", *WHERE):
+            is_whole = is_whole & ~says(slot, None)
+        return Drawn(drawn, is_turned, is_whole)
+
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, slots, dim]."""
         return self.embed(rows.to(self.embed.weight.device))
@@ -163,10 +212,15 @@ class StoryTextEncoder:
     def __init__(self, text: StoryText) -> None:
         self.text = text
 
-    @property
-    def picture(self) -> EncodedPrompt | None:
-        """What is known of a picture that a video begins with, to be given as `previous`; None: nothing."""
-        return EncodedPrompt("", self.empty(), (), PICTURE) if self.text.pictures else None
+    def picture(self, shown: np.ndarray | None = None) -> EncodedPrompt | None:
+        """What is known of a picture that a video begins with, to be given as `previous`; None: nothing.
+
+        shown: that picture, palette indices [H, W]; where it is, it tells, if this is a place of the storybook's.
+        """
+        if not self.text.pictures:
+            return None
+        place = None if shown is None else place_shown(shown, self.text.words)
+        return EncodedPrompt("", self.empty(), (), replace(PICTURE, **place._asdict()) if place else PICTURE)
 
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:

@@ -1,17 +1,16 @@
 """Chunk after chunk, noise -> x0: a generator that knows no pixels, files or progress bars."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from causvid_cli.geometry import ROUND, Chunk
+from causvid_cli.geometry import Chunk
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import Moves, input_of
+from causvid_cli.network.copies import input_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
+from causvid_cli.sampling.drawings import Drawings, Opening
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 
@@ -19,49 +18,6 @@ Latents = Callable[[Chunk], Tensor | None]
 """chunk -> clean latents x0 [B, C, f, h, w], or None where there are none."""
 OnStep = Callable[[Chunk, int], None]
 """Told of a chunk that is being denoised, and how many of its steps are done: 0, then 1 and so on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The network that makes what nothing comes before (`PackFacts.opening_network`), and an empty cache of its own.
-
-    steps: those that it has learnt, noisiest first.
-    """
-
-    model: CausalTransformer
-    cache: KVCache
-    steps: Sequence[Step]
-
-    def scene(self, prompt: PromptCache, like: Tensor) -> Tensor:
-        """Return what a prompt tells of with nobody in it, all round: a latent frame [B, C, 1, h, ROUND].
-
-        like: a chunk [B, C, f, h, w]. It begins with the mean of all noise: no seed tells what is there.
-        """
-        step, mean = self.steps[0], torch.zeros_like(like[..., :1]).repeat(1, 1, 1, 1, ROUND)
-        output = self.model.forward_whole(mean, step.timestep, prompt)
-        return x0_from(self.model.prediction, mean, output, step.sigma)[:, :, :1]
-
-
-@dataclass
-class Scenes:
-    """Bare scenes, each drawn once, when a chunk first copies from it."""
-
-    opening: Opening | None
-    moves: Moves
-    prompt: PromptCache | None = None
-    drawn: Tensor | None = None
-    is_known: bool = False
-    """Whether somebody knows it in all rows."""
-
-    def of(self, prompt: PromptCache | None, last: Tensor, *, chunk_frames: int) -> Tensor:
-        """Return the bare scene of a prompt as `Moves.scene_or_last` does."""
-        if self.opening is None or prompt is None or prompt.scene is None:
-            return self.moves.scene_or_last(None, last)
-        if self.drawn is None or prompt is not self.prompt:
-            like = last.expand(-1, -1, chunk_frames, -1, -1)
-            self.prompt, self.drawn = prompt, self.moves.finely(self.opening.scene(prompt.scene, like))
-            self.is_known = last.shape[-1] <= ROUND and not bool(self.drawn.isnan().any())
-        return self.drawn if self.is_known else self.moves.scene_or_last(self.drawn, last)
 
 
 def ignore_step(chunk: Chunk, done: int) -> None:
@@ -95,7 +51,7 @@ def rollout(
     chunks: what to generate (`geometry.chunks`), starting where the prefix ends.
     writer: what later chunks see of a chunk (`context.py`); by default a clean pass of the model itself.
     opening: makes the chunks that have no past, where that is another network: it is told their prompt's `opening`;
-      and, for a network that predicts copies, their prompt's bare `scene`.
+      and, for a network that predicts copies, what there is to copy from (`drawings.py`).
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
       Those whose last denoising call is what later chunks see have to be. Of the others, what later chunks see is
@@ -114,17 +70,16 @@ def rollout(
     writer = writer or CleanPasses(model)
     context = Context(writer, cache, prefix, merges=merge_clean_pass)
 
-    scenes = Scenes(opening, model.moves) if model.prediction == "copies" else None
+    drawings = Drawings(opening, model.moves) if model.prediction == "copies" else None
 
     def what_was_there(chunk: Chunk, _: int) -> Tensor:
-        assert scenes is not None
+        assert drawings is not None
         last, before, began = context.what_was_there()
-        there = model.moves.what_was_there(
-            last, before, began, scenes.of(context.prompt, last, chunk_frames=chunk.frames)
-        )
-        return there.expand(-1, -1, chunk.frames, -1, -1)
+        began = drawings.began(context.prompt, began, chunk_frames=chunk.frames)
+        scene = drawings.scene(context.prompt, last, chunk_frames=chunk.frames)
+        return model.moves.what_was_there(last, before, began, scene).expand(-1, -1, chunk.frames, -1, -1)
 
-    begin = what_was_there if scenes else noise
+    begin = what_was_there if drawings else noise
     for chunk in chunks:
         start = source(chunk) if source else None
         if source and start is None:
@@ -137,9 +92,13 @@ def rollout(
         if context.prompt is not None and current is not context.prompt:
             context.switch(switch if isinstance(switch, str) else switch(chunk), seen=x0 is not None)
         context.prompt = current
+        is_opening = bool(opening and current.opening and not context.past)
+        if drawings and is_opening:
+            drawings.shot = current
         if x0 is None:
             merged, network, told, sees, x_1 = context.prefill(before=chunk), model, current, cache, begin
-            if opening and current.opening and not context.past:
+            if is_opening:
+                assert opening and current.opening
                 network, told, sees, x_1 = opening.model, current.opening, opening.cache, noise
                 own_steps = opening.steps
             x0 = denoise_chunk(
@@ -154,6 +113,7 @@ def rollout(
                 keep_last_call=keep,
                 on_step=on_step,
             )
+            x0 = drawings.turned_round(x0, told) if drawings and is_opening else x0
         else:
             kept = start if merge_clean_pass else None  # nobody else asks for it again
             context.see(_seen(model, chunk, current, own_steps, cache, begin, start=kept, made=made))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon, is_name_of
 from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, parse
+from .places import Place, place_shown
 from .raster import Canvas
 from .render import (
     FPS,
@@ -74,6 +75,7 @@ __all__ = [
     "Lexicon",
     "PackStory",
     "Parsed",
+    "Place",
     "Shown",
     "Story",
     "Subject",
@@ -85,6 +87,7 @@ __all__ = [
     "limited_to",
     "ink",
     "parse",
+    "place_shown",
     "render",
     "render_indices",
     "render_photo",

@@ -12,7 +12,7 @@ from .inflect import third_person, verb_forms
 from .kinds import is_english
 from .lexicon import LEXICON, Kind, Lexicon
 from .reading import Noun, Reading, Shot, Word
-from .story import ALL_WORDS, CHANGE, NATURAL, PICTURE, SIZES_ON_THE_WAY, SLOTS, STILL, WHO, PackStory, Story
+from .story import ALL_WORDS, CHANGE, NATURAL, SIZES_ON_THE_WAY, SLOTS, STILL, WHO, PackStory, Story
 from .tokens import Token, plain, tokens
 from .vocabulary import VOCABULARY
 
@@ -225,7 +225,8 @@ class _Telling:
                 subject, action, target = target, STILL, None  # "it becomes a swan", and nobody knows what it was
         if subject is None and not seen:
             return self._bare(scene, sky, shot)
-        seen = seen and (before == PICTURE or subject == (before and before.subject))  # else who is new is a new shot
+        if before is not None:  # who is new after the first prompt is a new shot
+            seen = seen and (before.is_picture or subject == before.subject)
         kept = before if before and is_same else None
         colour = self._colour(noun, subject) if subject else None
         if colour is None:

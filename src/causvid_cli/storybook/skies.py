@@ -67,13 +67,11 @@ def panorama(scene: str, sky: str, mirrored: bool, height: int = SIZE) -> np.nda
     frame, period = Frame(height=height), 2 * SCENE_PERIOD if sky == "storm" else SCENE_PERIOD
     loop = np.empty((period, height, 2 * SIZE), np.uint8)
     for number, cells in enumerate(loop):
-        canvas = Canvas.for_scene(SIZE)
-        SCENES[scene](canvas, number % SCENE_PERIOD)
-        around = np.concatenate([canvas.cells, _without_sun(canvas.cells)[:, ::-1]], axis=1)
+        around = scene_all_round(scene, number % SCENE_PERIOD)
         top, bottom = (np.bincount(row).argmax() for row in (around[0], around[-1]))
         around = np.pad(around, ((frame.above, 0), (0, 0)), constant_values=top)
         around = np.pad(around, ((0, height - len(around)), (0, 0)), constant_values=bottom)
-        painted = _inks(sky)[around]
+        painted = inks(sky)[around]
         fallen = Canvas.over(painted.copy())
         _fall(fallen, sky, number)
         if scene in INDOORS:
@@ -92,6 +90,13 @@ def scene_frames(scene: str, sky: str, mirrored: bool) -> np.ndarray:
     return panorama(scene, sky, mirrored)[..., :SIZE]
 
 
+def scene_all_round(scene: str, number: int = 0) -> np.ndarray:
+    """Palette indices uint8 [64, 2 * 64] of a frame of a scene's loop by day, going all round."""
+    canvas = Canvas.for_scene(SIZE)
+    SCENES[scene](canvas, number)
+    return np.concatenate([canvas.cells, _without_sun(canvas.cells)[:, ::-1]], axis=1)
+
+
 def _without_sun(cells: np.ndarray) -> np.ndarray:
     """A scene's cells with the sky in the place of the sun."""
     sunny = np.isin(cells, [ink("yellow.light"), ink("yellow.mid")]) & (np.arange(SIZE)[:, None] < SUN_ROWS)
@@ -99,7 +104,7 @@ def _without_sun(cells: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _inks(sky: str) -> np.ndarray:
+def inks(sky: str) -> np.ndarray:
     """uint8 [256]: a scene's palette index -> the index under a sky."""
     table = np.arange(256, dtype=np.uint8)
     if sky == "fog":
@@ -112,7 +117,7 @@ def _inks(sky: str) -> np.ndarray:
 
 def ink_under(sky: str, name: str) -> int:
     """The palette index of one of a scene's inks under a sky."""
-    return int(_inks(sky)[ink(name)])
+    return int(inks(sky)[ink(name)])
 
 
 def _fall(c: Canvas, sky: str, frame: int) -> None:

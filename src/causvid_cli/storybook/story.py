@@ -70,6 +70,11 @@ class Story:
         if (self.relation is None) != (self.other is None):
             raise ValueError(f"a relation goes with another subject: {self.relation!r}, {self.other!r}")
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is no more than what is known of a picture (`PICTURE`): where that is, if anything."""
+        return self.seen and replace(self, scene=None, sky=None, mirrored=None) == PICTURE
+
     def caption(self) -> str:
         """Canonical English: "a red car moves left in the night city"; what is ordinary is not said."""
         if self.subject is None and self.seen:

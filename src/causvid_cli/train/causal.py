@@ -12,7 +12,7 @@ from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, bare_scenes, draw_steps, every_step, known_frames, slid_prompts
+from causvid_cli.train.layout import Layout, draw_steps, drawn_of, every_step, known_frames, slid_prompts
 from causvid_cli.train.losses import flow_matching, sample_sigma, weighted_mean
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
@@ -39,7 +39,7 @@ def train_causal(
 
     few: noise levels are those of the roll-out's few steps, not any.
     blends: share of prompts that are slid towards another (`slid_prompts`).
-    opening: what draws bare scenes, to be copied from.
+    opening: what draws what can be copied from.
     """
     levels = torch.tensor([step.sigma for step in every_step(facts)])
     device, kinds = setting.device, clips.all_first_predictable_frames.unique().tolist()
@@ -58,8 +58,8 @@ def train_causal(
             uniform = my_draw(rng.random, count, len(layout.chunks)).float()
             sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         network, noise = denoiser.network, standard_normal(rng, batch.x0)
-        scene = bare_scenes(opening, batch, facts) if network.prediction == "copies" else None
-        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0, batch.first_predictable_frame, scene)
+        drawn = drawn_of(denoiser, opening, batch, facts)
+        x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0, batch.first_predictable_frame, drawn)
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)
         prompt = slid_prompts(denoiser, dropped, others, rng, share=blends)

@@ -9,6 +9,7 @@ from causvid_cli.network.copies import CHOICES, HERE
 from causvid_cli.network.layers import WanTransformer3DModel
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.sampling.drawings import opening_prompt
 from causvid_cli.train.config import NetworkConfig
 from causvid_cli.train.look_back import look_back
 from causvid_cli.train.prompt_table import PromptTable
@@ -77,6 +78,13 @@ class Denoiser(nn.Module):
     def prompt(self, rows: Tensor) -> PromptCache:
         """Return prompts, given by row numbers [B, L], as the network takes them."""
         return self.network.prompt_cache(self.text(rows))
+
+    def opening_prompt(self, rows: Tensor) -> PromptCache:
+        """Return prompts, given by row numbers [B, L], as a network for first chunks sees them."""
+        embeds = self.text(rows)
+        return (
+            opening_prompt(self.network, self.text, embeds) if isinstance(self.text, StoryText) else self.prompt(rows)
+        )
 
     def scene_prompt(self, rows: Tensor) -> PromptCache:
         """Return what prompts, given by row numbers [B, L], tell of with nobody in it."""

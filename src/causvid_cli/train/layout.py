@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from causvid_cli.network.cache import KVCache, PromptCache
 from causvid_cli.network.copies import PARTS
 from causvid_cli.network.masks import teacher_forcing_mask
 from causvid_cli.network.model import CausalTransformer
-from causvid_cli.sampling.rollout import Opening
+from causvid_cli.sampling.drawings import Drawings, Opening
 from causvid_cli.sampling.schedule import Step, steps_of
 from causvid_cli.train.config import RolloutFacts
 from causvid_cli.train.dataset import Batch
@@ -83,20 +84,22 @@ class Layout:
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
     def begun(
-        self, network: CausalTransformer, x_t: Tensor, x0: Tensor, given: Tensor, scene: Tensor | None = None
+        self, network: CausalTransformer, x_t: Tensor, x0: Tensor, given: Tensor, drawn: "Drawn | None" = None
     ) -> Tensor:
         """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
         That is what was there of x0 before each chunk (`copies.py`), [B, PARTS * C, F, h, w], and before the first x_t,
-        again and again. given: how many of its latent frames are, int64 [B]. scene: what is there with nobody in it,
-        all round [B, C, 1, h, ROUND]; None: nobody knows.
+        again and again. given: how many of its latent frames are, int64 [B]. drawn: what an opening network draws of
+        it; None: nothing.
         """
         if network.prediction != "copies":
             return x_t
         parts = [x_t[:, :, : self.chunks[0].frames].repeat(1, PARTS, 1, 1, 1)]
         rows, given = torch.arange(len(x0), device=x0.device), given.clamp(min=self.chunks[0].frames)
         began = x0[rows, :, given - 1].unsqueeze(2)
-        scene = None if scene is None else network.moves.finely(scene)
+        scene = None if drawn is None else network.moves.finely(drawn.scene)
+        if drawn is not None and drawn.beginning is not None:
+            began = torch.where(drawn.beginning.isnan(), began, drawn.beginning)
         for chunk in self.chunks[1:]:
             last, before = (x0[:, :, max(0, chunk.start_frame - back)].unsqueeze(2) for back in (1, 2))
             there = network.moves.what_was_there(last, before, began, network.moves.scene_or_last(scene, last))
@@ -124,14 +127,31 @@ def opening_of(denoiser: Denoiser, clips: Tensor, facts: RolloutFacts) -> Openin
     return Opening(denoiser.network, cache_for(denoiser.network, clips, facts), first_steps(facts))
 
 
+class Drawn(NamedTuple):
+    """What an opening network draws of a batch, to be copied from.
+
+    scene: with nobody in it, all round [B, C, 1, h, ROUND]; NaN: nobody knows. beginning: how a shot of it begins
+    [B, C, 1, h, w], NaN where it did begin so, or is not told; None: everywhere.
+    """
+
+    scene: Tensor
+    beginning: Tensor | None
+
+
 @torch.no_grad()
-def bare_scenes(opening: Denoiser | None, batch: Batch, facts: RolloutFacts) -> Tensor | None:
-    """Return what a network for first chunks draws of a batch's scenes, as `Opening.scene` does; None without one."""
-    if opening is None:
+def drawn_of(denoiser: Denoiser, opening: Denoiser | None, batch: Batch, facts: RolloutFacts) -> Drawn | None:
+    """Return what a network for first chunks draws of a batch; None without one, or if nobody copies."""
+    if opening is None or denoiser.network.prediction != "copies":
         return None
-    return opening_of(opening, batch.x0, facts).scene(
-        opening.scene_prompt(batch.rows), batch.x0[:, :, : facts.chunk_frames]
-    )
+    network, chunk = opening_of(opening, batch.x0, facts), batch.x0[:, :, : facts.chunk_frames]
+    scene = network.scene(opening.scene_prompt(batch.rows), chunk)
+    goes_on = batch.first_predictable_frame > 0
+    if not bool(goes_on.any()):
+        return Drawn(scene, None)
+    prompt = opening.opening_prompt(batch.rows)
+    beginning = Drawings(network, denoiser.network.moves).turned_round(network.beginning(prompt, chunk), prompt)
+    is_told = goes_on if prompt.is_whole is None else goes_on & prompt.is_whole
+    return Drawn(scene, beginning.masked_fill(~is_told.view(-1, 1, 1, 1, 1), torch.nan))
 
 
 def known_frames(batch: Batch) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from causvid_cli import storybook
 from causvid_cli.storybook import ALL_ROUND, FIRST_WORDS, SQUARE, VOCABULARY, Frame, Story, Words
-from causvid_cli.storybook.cast import cast
 from causvid_cli.storybook.motion import RUNS, brings_along, is_in_larger_world, is_on_the_move
 from causvid_cli.storybook.story import CHANGE, DOES, NATURAL, WHERE, WHO
 
@@ -22,8 +21,6 @@ many times as fast."""
 CHANGED_SHARE = 4.0
 """How much more often training shows late clips in which something has turned into something else: it must not turn
 back."""
-LEFT_SHARE = 5.0
-"""How much more often than others training shows first chunks in which somebody looks left, as few do."""
 BRINGING_SHARE = 2.0
 """The same, in clips and first chunks, of whoever has something along to do it with."""
 ALL_ROUND_SHARE = 8.0
@@ -75,8 +72,8 @@ def opening_weight(story: Story, *, all_round: bool = False) -> float:
     """Return how often training shows what this story begins with, relative to others; all_round: its bare scene."""
     if all_round:
         return ALL_ROUND_SHARE
-    if any(actor.pose.faces_left for actor in cast(story, 0, 0)[:1]):
-        return LEFT_SHARE
+    if story.action == "moves left" and story.relation != "meets":
+        return 0.0  # the mirror image of who goes right
     return BRINGING_SHARE if brings_along(story.action) else 1.0
 
 

@@ -23,9 +23,9 @@ from causvid_cli.train.dataset import Batch, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import (
     Layout,
-    bare_scenes,
     cache_for,
     draw_steps,
+    drawn_of,
     every_step,
     known_frames,
     opening_of,
@@ -105,16 +105,16 @@ class Regression:
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=self.opening, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
-        scene = bare_scenes(self.opening, batch, self.facts) if network.prediction == "copies" else None
+        drawn = drawn_of(self.denoiser, self.opening, batch, self.facts)
         known = batch.first_predictable_frame
-        noisy, x_t = x_t, layout.begun(network, x_t, past, known, scene)
+        noisy, x_t = x_t, layout.begun(network, x_t, past, known, drawn)
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
         fed = input_of(network.prediction, x_t)
         output = network.forward_whole(fed, self.timesteps[pick], prompt, mask=layout.mask, clean=past)
         losses = {"later": x0_regression(network.prediction, x_t, output, batch.x0, self.levels[pick], weight)}
         if network.prediction == "copies":
             # What would be right after the true past: after one that frays, what is nearest to the truth is to give up.
-            there = layout.begun(network, noisy, batch.x0, known, scene)
+            there = layout.begun(network, noisy, batch.x0, known, drawn)
             losses["choices"] = weighted_mean(wrong_choices(there, output, batch.x0, own=x_t), weight)
         return losses
 
@@ -147,7 +147,7 @@ def own_past(
     opening: what makes their first chunk, where none is given and it is not the student, and bare scenes.
     """
     x0, prompt = batch.x0, denoiser.prompt(batch.rows)
-    prompt.opening = opening.prompt(batch.rows) if opening else None
+    prompt.opening = opening.opening_prompt(batch.rows) if opening else None
     if opening and denoiser.network.prediction == "copies":
         prompt.scene = opening.scene_prompt(batch.rows)
     prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout.chunks[:given]]

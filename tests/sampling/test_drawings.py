@@ -1,0 +1,86 @@
+"""What an opening network draws of prompts, to be begun with and to be copied from."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_pack
+from torch import Tensor
+
+from causvid_cli import pipeline as pipelines
+from causvid_cli.network.cache import PromptCache
+from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.prompt.cues import Cue
+from causvid_cli.request import Transition
+from causvid_cli.sampling.drawings import Drawings, Opening
+from causvid_cli.sampling.noise import seeded_noise
+from causvid_cli.storybook import ALL_WORDS, is_mirrored
+
+LEFT, RIGHT, JUMPS = (f"a red car {does} in the snow" for does in ("moves left", "moves right", "jumps"))
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    facts = {"opening_network": "opening", "prediction": "copies", "steps": (1000.0,)}
+    return load(tiny_pack(tmp_path / "pack", words=ALL_WORDS, **facts), device="cpu", dtype="float32")
+
+
+def video(pipeline: Pipeline, *prompts: str, seed: int = 0, transition: Transition = "recache") -> list[Tensor]:
+    """Latents of a video of two chunks under each prompt."""
+    cues = [Cue(prompt=prompt, start_chunk=2 * number, transition=transition) for number, prompt in enumerate(prompts)]
+    frames = pipeline.plan(length="1f").grid.first_frame(2 * len(prompts))
+    return [chunk.latent for chunk in pipeline.stream(cues, length=f"{frames}f", seed=seed)]
+
+
+def drawings_of(pipeline: Pipeline) -> Drawings:
+    return Drawings(pipeline.opening(pipeline.plan(length="1s")), pipeline.model.moves)
+
+
+def told(pipeline: Pipeline, prompt: str, seed: int = 0) -> PromptCache:
+    previous = pipeline.text.picture() if prompt.startswith("it") else None
+    return pipeline.prompt_cache(pipeline.text.encode(prompt, previous=previous, seed=seed).embeds)
+
+
+def test_a_shot_of_who_goes_left_begins_as_the_mirror_image_of_one_to_the_right(pipeline, monkeypatch):
+    other_way = next(seed for seed in range(1, 99) if is_mirrored(seed) != is_mirrored(0))
+    monkeypatch.setattr(pipelines, "seeded_noise", lambda seed, *of, **how: seeded_noise(0, *of, **how))
+    left, right = video(pipeline, LEFT)[0], video(pipeline, RIGHT, seed=other_way)[0]
+    assert torch.equal(left, pipeline.model.moves.mirrored(right)) and not torch.equal(left, right)
+    assert torch.equal(video(pipeline, LEFT, JUMPS)[0], left)
+
+
+def test_what_goes_on_softly_or_from_a_picture_can_copy_what_its_own_prompt_begins_with(pipeline, monkeypatch):
+    drawn = []
+
+    def noted(self: Opening, prompt: PromptCache, like: Tensor) -> Tensor:
+        drawn.append(beginning(self, prompt, like))
+        return drawn[-1]
+
+    beginning = Opening.beginning
+    monkeypatch.setattr(Opening, "beginning", noted)
+    video(pipeline, RIGHT, JUMPS)
+    assert not drawn  # each shot has begun with it
+    goes_on = video(pipeline, RIGHT, JUMPS, transition="soft")
+    assert len(drawn) == 1
+    monkeypatch.setattr(Drawings, "began", lambda self, prompt, began, **how: began)
+    assert not torch.equal(goes_on[2], video(pipeline, RIGHT, JUMPS, transition="soft")[2])
+
+
+@torch.inference_mode()
+def test_a_beginning_is_drawn_once_for_each_prompt_that_tells_who_and_where(pipeline):
+    drawings, jumps, left = drawings_of(pipeline), told(pipeline, JUMPS), told(pipeline, LEFT)
+    began = torch.zeros(1, pipeline.codec.facts.latent_channels, 1, 8, 8)
+    begin = partial(drawings.began, began=began, chunk_frames=1)
+    drawn = begin(jumps)
+    assert begin(jumps) is not drawn and torch.equal(begin(jumps), drawn) and drawn.any()
+    assert torch.equal(begin(left), pipeline.model.moves.mirrored(drawings.opening.beginning(left.opening, began)))
+    assert torch.equal(begin(told(pipeline, "it jumps")), began)
+    assert torch.equal(begin(None), began)
+    drawings.shot = jumps
+    assert torch.equal(begin(jumps), began)
+    both = PromptCache.batch([told(pipeline, JUMPS), told(pipeline, "it jumps"), left])
+    assert both.opening.is_turned.tolist() == [False, False, True]
+    batch = drawings.began(both, began.expand(3, -1, -1, -1, -1), chunk_frames=1)
+    for row, alone in zip(batch, (drawn, began, begin(left)), strict=True):
+        torch.testing.assert_close(row, alone[0], rtol=0, atol=1e-5)
