@@ -55,6 +55,13 @@ def test_two_processes_make_the_video_of_one():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("transition", ["cut", "soft"])
+def test_a_network_for_first_chunks_and_what_is_copied_from_it(transition):
+    told = ("a brown dog runs left on the beach", "--then", "1s: it eats", "--length", "2s")
+    check_same(2, "t2v", *told, "-m", "storybook-world", "--transition", transition)
+
+
+@pytest.mark.slow
 def test_three_processes_make_the_video_of_one():
     check_same(3, "t2v", PROMPT, "--then", "3s: a blue boat", "--length", "8s")
 
