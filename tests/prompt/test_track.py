@@ -8,6 +8,7 @@ from causvid_cli.network.cache import PromptCache
 from causvid_cli.prompt.cues import Cue, check_cues
 from causvid_cli.prompt.story import StoryText, StoryTextEncoder
 from causvid_cli.prompt.track import PromptTrack
+from causvid_cli.storybook import Story, render_indices
 
 CAR, CAT = "a red car moves left in the snow", "a blue cat jumps in the forest"
 BOAT = "a red boat stays still on the sea"
@@ -123,6 +124,28 @@ def test_after_a_clip_that_is_known_a_prompt_may_leave_it_unsaid_and_another_sho
     assert not track_of(knows, Cue(prompt="it jumps", transition="soft"), before=before, cuts=True).begins_anew
     assert not track_of(knows, Cue(prompt="it jumps"), before=before).begins_anew  # a model without shots
     assert not track_of(knows, Cue(prompt="only the sea"), before=knows.picture(), cuts=True).begins_anew
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read_as", "anew"),
+    [
+        ("it jumps", "it, jumps, beach, sunset", False),
+        ("a dog jumps", "dog, jumps, beach, sunset", False),
+        ("a dog jumps on the beach at sunset", "dog, jumps, beach, sunset", False),
+        ("a dog jumps in the forest", "dog, jumps, forest, sunset", True),
+        ("a dog jumps in the rain", "dog, jumps, beach, rain", True),
+        ("it jumps in the rain", "it, jumps, beach, rain", False),  # nobody can say who is to be drawn there
+    ],
+)
+def test_where_a_picture_is_a_prompt_may_leave_unsaid_and_who_is_elsewhere_is_a_new_shot(prompt, read_as, anew):
+    knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim, pictures=True))
+    beach = Story("cat", "natural", "beach", "stays still", sky="sunset", mirrored=True)
+    (shown,), _ = render_indices(beach, length=1, seed=0)
+    track = track_of(knows, Cue(prompt=prompt), before=knows.picture(shown), cuts=True)
+    assert (track.read_as, track.begins_anew) == ((read_as,), anew)
+    if not anew and "rain" not in prompt:  # it faces as the picture does, under any seed
+        bare = knows.bare(track.current.embeds)
+        assert torch.equal(bare, knows.bare(knows.text(knows.text.rows([beach]))))
 
 
 def test_the_same_place_faces_the_same_way_under_another_seed():

@@ -220,12 +220,16 @@ class StoryTextEncoder:
         if not self.text.pictures:
             return None
         place = None if shown is None else place_shown(shown, self.text.words)
-        return EncodedPrompt("", self.empty(), (), replace(PICTURE, **place._asdict()) if place else PICTURE)
+        reading = replace(PICTURE, **place._asdict()) if place else PICTURE
+        return EncodedPrompt("", self.empty(), (), reading, begins_with=place)
 
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
-        story, _ = self.text.shown(parsed.story, seed=seed)
+        told = parsed.story
+        if previous and told.subject and _is_elsewhere(told, previous.reading):
+            told = replace(told, seen=False)
+        story, _ = self.text.shown(told, seed=seed)
         if previous and previous.reading.scene == story.scene and previous.reading.mirrored is not None:
             story = replace(story, mirrored=previous.reading.mirrored)  # the same place looks the same under any seed
         notes = tuple(_notes(parsed, self.text.words["subject"]))
@@ -256,6 +260,12 @@ class StoryTextEncoder:
 
     def release(self) -> None:
         """Nothing: it is a small table."""
+
+
+def _is_elsewhere(story: Story, picture: Story) -> bool:
+    """Whether a story that is told after a picture is somewhere else than that, of which it is known where it is."""
+    is_known = picture.is_picture and picture.scene is not None
+    return is_known and any(getattr(story, slot) != getattr(picture, slot) for slot in WHERE)
 
 
 def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:
