@@ -42,29 +42,32 @@ def test_who_goes_left_is_told_to_be_drawn_as_a_mirror_image_and_nobody_else():
     going = {**ALL_WORDS, "action": ("moves left", "moves right", "jumps")}
     left = [sample_story(rng, going) for _ in range(120)]
     is_left = [story.action == "moves left" and story.relation != "meets" for story in left]
-    beside = {"left of": "right of", "right of": "left of"}
+    beside, pans = {"left of": "right of", "right of": "left of"}, {"pan left": "pan right", "pan right": "pan left"}
     right = [
         replace(
             story,
             action="moves right",
             mirrored=not story.mirrored,
             relation=beside.get(story.relation or "", story.relation),
+            camera=pans.get(story.camera, story.camera),
         )
         if turned
         else story
         for story, turned in zip(left, is_left, strict=True)
     ]
     with torch.no_grad():
-        drawn = text.as_drawn(text(text.rows(left)))
+        drawn = text.to_draw(text(text.rows(left)))
         assert drawn.is_turned.tolist() == is_left and any(is_left) and not all(is_left)
         assert torch.equal(drawn.embeds, text(text.rows(right)))
         assert drawn.is_whole.tolist() == [story.subject is not None for story in left]
+        between = torch.lerp(drawn.embeds[:1], text(text.rows([replace(left[0], subject="cat")])), 0.5)
+        assert not text.to_draw(between).is_whole.any()
         unsaid = [replace(left[0], subject="dog", **{slot: None}) for slot in ("scene", "sky", "mirrored")]
-        assert not text.as_drawn(text(text.rows(unsaid))).is_whole.any()
+        assert not text.to_draw(text(text.rows(unsaid))).is_whole.any()
 
 
 def test_a_model_of_the_first_packs_world_is_never_told_to_turn_anything_round():
     text = StoryText.for_vocabulary(FIRST_WORDS, dim=8)
     told = text(text.caption_rows(["a red car moves left in the snow"]))
-    drawn = text.as_drawn(told)
+    drawn = text.to_draw(told)
     assert torch.equal(drawn.embeds, told) and not drawn.is_turned.any() and not drawn.is_whole.any()

@@ -134,6 +134,7 @@ def test_after_a_clip_that_is_known_a_prompt_may_leave_it_unsaid_and_another_sho
         ("a dog jumps on the beach at sunset", "dog, jumps, beach, sunset", False),
         ("a dog jumps in the forest", "dog, jumps, forest, sunset", True),
         ("a dog jumps in the rain", "dog, jumps, beach, rain", True),
+        ("only the beach", "only beach, sunset", True),
         ("it jumps in the rain", "it, jumps, beach, rain", False),  # nobody can say who is to be drawn there
     ],
 )
@@ -143,6 +144,11 @@ def test_where_a_picture_is_a_prompt_may_leave_unsaid_and_who_is_elsewhere_is_a_
     (shown,), _ = render_indices(beach, length=1, seed=0)
     track = track_of(knows, Cue(prompt=prompt), before=knows.picture(shown), cuts=True)
     assert (track.read_as, track.begins_anew) == ((read_as,), anew)
+    elsewhere = track_of(
+        knows, Cue(prompt="a cat runs"), Cue(prompt="the cat runs in the forest", start_chunk=1),
+        before=knows.picture(shown), cuts=True,
+    )  # fmt: skip
+    assert (elsewhere.begins_anew, elsewhere.transitions) == (False, ("cut",))
     if not anew and "rain" not in prompt:  # it faces as the picture does, under any seed
         bare = knows.bare(track.current.embeds)
         assert torch.equal(bare, knows.bare(knows.text(knows.text.rows([beach]))))

@@ -32,6 +32,7 @@ from causvid_cli.request import Transition
 from causvid_cli.sampling.drawings import Opening
 from causvid_cli.sampling.plan import make_steps
 from causvid_cli.sampling.together import Together
+from causvid_cli.storybook import ALL_WORDS
 from causvid_cli.weights.files import save_safetensors
 
 PROMPT, SEED, CHUNKS = "a red car moves left in the snow", 5, 9
@@ -418,9 +419,9 @@ def opener(folder: Path, **facts: object) -> Pipeline:
     return pack_of(folder, opening_network="opening", **facts)
 
 
-def shots(pipeline: Pipeline, *prompts: str, **options: object) -> list[Tensor]:
+def shots(pipeline: Pipeline, *prompts: str, transition: Transition = "recache", **options: object) -> list[Tensor]:
     """Latents of a video of three chunks under each prompt; each cue's noise is that of its own beginning."""
-    cues = [Cue(prompt=prompt, start_chunk=3 * number) for number, prompt in enumerate(prompts)]
+    cues = [Cue(prompt=prompt, start_chunk=3 * number, transition=transition) for number, prompt in enumerate(prompts)]
     frames = pipeline.plan(length="1f").grid.first_frame(3 * len(prompts))
     return [chunk.latent for chunk in pipeline.stream(cues, length=f"{frames}f", seed=SEED, **options)]
 
@@ -477,15 +478,18 @@ def test_a_bare_scene_is_drawn_once_for_each_prompt_and_no_seed_tells_it(tmp_pat
     assert torch.equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize("form", [{}, COPIES])
+@pytest.mark.parametrize("form", [{}, COPIES, {**COPIES, "words": ALL_WORDS}])
 def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_to_both(tmp_path, form):
     pipeline = pack_of(tmp_path / "pack", **{"opening_network": "opening", "first_steps": (1000.0, 250.0), **form})
     prompts = (PROMPT, "a red car jumps in the snow", "a boat jumps on the sea", PROMPT)
     whole = shots(pipeline, *prompts)
+    softly = shots(pipeline, *prompts, transition="soft")
+    assert largest(softly, whole) > 100 * LIMIT
     for known in (1, 3, 5, 6, 7, 11):
-        made = dict(enumerate(whole[:known]))
-        later = shots(pipeline, *prompts, made=lambda chunk, of=made: of.get(chunk.index), known_chunks=known)
-        assert largest(later, whole) == 0
+        for made, options in ((whole, {}), (softly, {"transition": "soft"})):
+            kept = dict(enumerate(made[:known]))
+            options |= {"made": lambda chunk, of=kept: of.get(chunk.index), "known_chunks": known}
+            assert largest(shots(pipeline, *prompts, **options), made) == 0
     cues = [Cue(prompt=PROMPT, negative="a blue boat on the sea")]
     streams = [pipeline.stream(cues, length="1s", seed=SEED, guidance=guidance) for guidance in (1.0, 3.0)]
     told = [[chunk.latent for chunk in stream] for stream in streams]
@@ -496,7 +500,7 @@ def test_a_video_of_shots_goes_on_from_any_chunk_and_a_negative_prompt_is_told_t
         assert largest(told[0][:1], told[1][:1]) > 100 * LIMIT
 
 
-@pytest.mark.parametrize("form", [{}, COPIES])
+@pytest.mark.parametrize("form", [{}, COPIES, {**COPIES, "words": ALL_WORDS}])
 def test_several_videos_of_shots_are_each_as_alone(tmp_path, form):
     pipeline = pack_of(tmp_path / "pack", **{"opening_network": "opening", **form})
     cues = [Cue(prompt=PROMPT), Cue(prompt="a boat jumps on the sea", start_chunk=2)]

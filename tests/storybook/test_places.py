@@ -49,5 +49,9 @@ def test_what_is_no_place_of_the_storybooks_and_what_a_model_has_no_word_for_is_
     noise = np.random.default_rng(0).integers(48, size=(64, 64)).astype(np.uint8)
     assert place_shown(noise, ALL_WORDS) is None
     assert place_shown(np.full((64, 64), 3, np.uint8), ALL_WORDS) is None
+    assert place_shown(np.zeros((32, 200), np.uint8), ALL_WORDS) is None
+    (beach,), _ = render_indices(DOG, length=1, seed=0)
+    assert place_shown(beach, {"scene": ["my own", "beach"]}) == ("beach", "day", False)
+    assert place_shown(beach, {"scene": ["my own"]}) is None
     (canyon,), _ = render_indices(replace(DOG, scene="canyon"), length=1, seed=0)
     assert place_shown(canyon, {**FIRST_WORDS, "sky": ("day",)}) is None

@@ -137,13 +137,23 @@ def test_who_goes_left_is_the_mirror_image_of_who_goes_right() -> None:
     rng = np.random.default_rng(0)
     for size in (SQUARE, WIDE):
         for _ in range(40):
-            story = replace(sample_story(rng, ALL_WORDS), action="moves right", target=None, camera="still")
+            story = replace(sample_story(rng, {**ALL_WORDS, "camera": CAMERAS[:3]}), action="moves right", target=None)
             if story.relation == "meets" or story.subject is None:
                 continue
             relation = beside.get(story.relation or "", story.relation)
-            left = replace(story, action="moves left", mirrored=not story.mirrored, relation=relation)
+            camera = {"pan left": "pan right", "pan right": "pan left"}.get(story.camera, story.camera)
+            told = {"mirrored": not story.mirrored, "relation": relation, "camera": camera}
+            left = replace(story, action="moves left", **told)
             right, there = (render_indices(each, length=9, seed=0, size=size)[0] for each in (story, left))
             assert (right == there[..., ::-1]).all()
+
+
+@pytest.mark.parametrize("relation", RELATIONS[:3])
+def test_beside_who_turns_or_steps_aside_the_other_stays_in_its_place(relation: str) -> None:
+    for action in ("spins", "dances", "jumps"):
+        story = replace(DOG, action=action, relation=relation, other="cat")
+        cats = [next(actor for actor in cast(story, t, 32) if actor.subject == "cat") for t in range(-LEAD, 8)]
+        assert len({(cat.pose.x, cat.pose.rise, cat.pose.faces_left) for cat in cats}) == 1, action
 
 
 def test_whoever_acts_is_in_motion_on_the_spot_first() -> None:

@@ -429,9 +429,13 @@ def test_scenes_all_round_are_prepared_for_square_and_for_tall_frames():
 
 def test_first_chunks_of_who_has_something_along_or_is_all_round_are_shown_more_often_of_who_goes_left_never():
     dog = Story("dog", "natural", "beach", "jumps")
-    weights = [story_clips.opening_weight(replace(dog, action=name)) for name in ("jumps", "moves left", "reads")]
-    assert weights == [1, 0, 2]
-    assert story_clips.opening_weight(replace(dog, relation="meets", other="cat", action="stays still")) == 1
+    actions = ("jumps", "moves left", "reads")
+    for turns, mirrored, left in ((False, True, 1), (True, True, 0), (True, None, 1)):
+        told = [replace(dog, action=name, mirrored=mirrored) for name in actions]
+        assert [story_clips.opening_weight(story, turns=turns) for story in told] == [1, left, 2]
+    assert (
+        story_clips.opening_weight(replace(dog, relation="meets", other="cat", action="stays still"), turns=True) == 1
+    )
     bare = Story(None, "natural", "beach", "stays still")
     assert (story_clips.opening_weight(bare), story_clips.opening_weight(bare, all_round=True)) == (1, 8)
 

@@ -98,9 +98,9 @@ def together(
         student.track(own, seed=clip.seed, guidance=1.0, picture=picture)
         for clip, own, picture in zip(clips, cues, pictures, strict=True)
     ]
-    rows: dict[tuple[Transition, ...], list[int]] = {}
+    rows: dict[tuple[bool, tuple[Transition, ...]], list[int]] = {}
     for row, track in enumerate(tracks):
-        rows.setdefault(track.transitions, []).append(row)
+        rows.setdefault((track.begins_anew, track.transitions), []).append(row)
     order = torch.tensor([row for alike in rows.values() for row in alike]).argsort()
     every = [
         _roll_out(
@@ -142,7 +142,7 @@ def _roll_out(
         writer=student.context_writer(plan.steps_of, noise),
         opening=student.opening(plan, batch=len(clips)),
         switch=told.transition,
-        prefix=prefix,
+        prefix=[] if told.begins_anew else prefix,
         recompute_context=recomputed,
     )
     for chunk, x0 in chain(prefix, made):
@@ -171,6 +171,10 @@ class Tracks:
         if self._told is None or any(new is not old for new, old in zip(parts, self._parts, strict=True)):
             self._parts, self._told = parts, PromptCache.batch(parts)
         return self._told
+
+    @property
+    def begins_anew(self) -> bool:
+        return self._tracks[0].begins_anew
 
     def transition(self, chunk: Chunk) -> Transition:
         return self._tracks[0].transition(chunk)

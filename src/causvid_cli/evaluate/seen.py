@@ -5,7 +5,7 @@ what has shrunk is small and stands, a natural car is red, a zoom out that is ov
 can tell is UNSEEN, and left out of every count:
 
 - the speed of what stands, has arrived or is done; the action of who meets, follows or chases another;
-- what somebody will do who stands before they act;
+- what somebody will do who stays in their place before they act;
 - the size of what grows or shrinks, and both while less than half of it is left to see;
 - what turns into something, while it flashes; its target, unless the flash is in the window;
 - which way a scene faces that looks alike both ways, or over which the camera goes or has gone;

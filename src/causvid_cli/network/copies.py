@@ -77,9 +77,9 @@ class Moves(nn.Module):
     def what_was_there(self, last: Tensor, before: Tensor, began: Tensor, scene: Tensor) -> Tensor:
         """Return what is x_t where a network predicts copies [B, PARTS * C, 1, h, w], of latent frames [B, C, 1, ...].
 
-        last, before: the last two. began: that with which the shot began, or the last one that was given. scene: of
-        `scene_or_last`. All pictures are moved from the first of the last latent frame, in which nobody breathes or
-        blinks.
+        last, before: the last two. began: that with which a shot of the prompt begins, or the last that was given.
+        scene: of `scene_or_last`. All pictures are moved from the first of the last latent frame, in which nobody
+        breathes or blinks.
         """
         cells = self._pictures(last)
         pictures = cells.shape[1]

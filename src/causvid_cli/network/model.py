@@ -209,7 +209,7 @@ class CausalTransformer(nn.Module):
         clean: Tensor | None = None,
         detach_clean: bool = False,
     ) -> Tensor:
-        """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training, bare scenes).
+        """Prediction [B, C, F, h, w] for a whole clip at once, without a cache (teacher, training, `drawings.py`).
 
         timestep: a number, one per clip [B], or one per frame [B, F].
         mask: frames that attend to frames, bool [F, F] (`frame_mask`); None lets every frame see every frame.

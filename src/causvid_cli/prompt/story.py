@@ -35,17 +35,18 @@ MIRROR_IMAGE: Mapping[str, Mapping[Any, Any]] = {
     "action": {"moves left": "moves right"},
     "mirrored": {False: True, True: False},
     "relation": {"left of": "right of", "right of": "left of"},
+    "camera": {"pan left": "pan right", "pan right": "pan left"},
 }
 """By slot, the words of who goes left, and those of whose mirror image that is."""
 SUBJECTS_NAMED = 14
 """Known subjects that a note lists."""
 
 
-class Drawn(NamedTuple):
+class ToDraw(NamedTuple):
     """What a network for first chunks is to draw of prompts.
 
     embeds: text features [B, slots, dim]. is_turned: where it is to draw the mirror image, bool [B]. is_whole: where it
-    is told both who is there and where, bool [B].
+    is told both who is there and where, in words that it has learnt, not between two of them, bool [B].
     """
 
     embeds: Tensor
@@ -173,7 +174,7 @@ class StoryText(nn.Module):
         return bare
 
     @torch.no_grad()
-    def as_drawn(self, embeds: Tensor) -> Drawn:
+    def to_draw(self, embeds: Tensor) -> ToDraw:
         """What a network for first chunks is to draw of text features [B, slots, dim].
 
         Who goes left is the mirror image of who goes right, where the scene faces the other way: one side is to be
@@ -197,9 +198,10 @@ class StoryText(nn.Module):
                         drawn
                     )
         is_whole = faces
-        for slot in ("subject", *WHERE):
-            is_whole = is_whole & ~says(slot, None)
-        return Drawn(drawn, is_turned, is_whole)
+        for slot in ("subject", "action", *WHERE):
+            words = [word for word in self._rows.get(slot, ()) if word is not None]
+            is_whole = is_whole & torch.stack([says(slot, word) for word in words or [None]]).any(dim=0)
+        return ToDraw(drawn, is_turned, is_whole)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, slots, dim]."""
@@ -262,10 +264,9 @@ class StoryTextEncoder:
         """Nothing: it is a small table."""
 
 
-def _is_elsewhere(story: Story, picture: Story) -> bool:
-    """Whether a story that is told after a picture is somewhere else than that, of which it is known where it is."""
-    is_known = picture.is_picture and picture.scene is not None
-    return is_known and any(getattr(story, slot) != getattr(picture, slot) for slot in WHERE)
+def _is_elsewhere(story: Story, before: Story) -> bool:
+    """Whether a story is somewhere else than a picture, or who was told to be there, as far as that is known."""
+    return before.seen and any(getattr(before, slot) not in (None, getattr(story, slot)) for slot in WHERE)
 
 
 def _notes(parsed: Parsed, subjects: Sequence[str]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def opening_prompt(model: CausalTransformer, text: StoryText, embeds: Tensor) ->
 
     What it draws of those that look the other way is to be turned round (`Drawings.turned_round`).
     """
-    told = text.as_drawn(embeds)
+    told = text.to_draw(embeds)
     prompt = model.prompt_cache(told.embeds)
     prompt.is_turned, prompt.is_whole = told.is_turned, told.is_whole
     return prompt
@@ -67,7 +67,8 @@ class Drawings:
     """The prompt with which the shot began, where this network began it: that is then what it draws of it."""
     _scene: tuple[PromptCache, Tensor, bool] | None = None
     """Of a prompt, its bare scene, and whether somebody knows it in all rows."""
-    _beginning: tuple[PromptCache, Tensor] | None = None
+    _beginning: tuple[PromptCache, Tensor | None] | None = None
+    """Of a prompt, what it begins with; None: none of its rows tells that."""
 
     def turned_round(self, x0: Tensor, prompt: PromptCache) -> Tensor:
         """Return a first chunk x0 [B, C, f, h, w] as its prompt tells it."""
@@ -97,6 +98,10 @@ class Drawings:
             return began
         assert prompt
         if self._beginning is None or prompt is not self._beginning[0]:
-            like = began.expand(-1, -1, chunk_frames, -1, -1)
-            self._beginning = prompt, self.turned_round(self.opening.beginning(told, like), told)
-        return torch.where(told.is_whole.view(-1, 1, 1, 1, 1), self._beginning[1], began)
+            drawn = None
+            if bool(told.is_whole.any()):
+                like = began.expand(-1, -1, chunk_frames, -1, -1)
+                drawn = self.turned_round(self.opening.beginning(told, like), told)
+            self._beginning = prompt, drawn
+        _, drawn = self._beginning
+        return began if drawn is None else torch.where(told.is_whole.view(-1, 1, 1, 1, 1), drawn, began)

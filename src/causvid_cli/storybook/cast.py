@@ -65,7 +65,7 @@ def cast(story: Story, t: int, column: int, width: int = SIZE) -> tuple[Actor, .
     factor = size * _size(story)
     lead = _placed(story, t, column, factor, max(places), width)
     factor *= zoom_at(story, t)
-    behind_first = places[::-1] if lead.faces_left else places
+    behind_first = places[::-1] if story.action == "moves left" else places
     return tuple(_actor(story, _as_member(story, lead, t, factor, place, places)) for place in behind_first)
 
 
@@ -87,10 +87,13 @@ def _actor(story: Story, pose: Pose) -> Actor:
 
 
 def _placed(story: Story, t: int, column: int, factor: float, reach: int, width: int) -> Pose:
-    """The pose of the middle of one or of several, `reach` columns to either side, within the frame."""
+    """The pose of the middle of one or of several, `reach` columns to either side, within the frame.
+
+    Who travels stays: the camera goes along. A step aside, in a dance, may leave it.
+    """
     assert story.subject is not None
     pose = pose_at(story, t, CENTRE)
-    aside = 0 if story.action in TRAVELS else pose.x - CENTRE  # who travels stays: the camera goes along
+    aside = 0 if story.action in TRAVELS else pose.x - CENTRE
     half = min(half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach, width // 2 - 1)
     return replace(pose, x=on_cells(min(max(column, half), width - half)) + aside)
 
@@ -142,13 +145,14 @@ def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
         return _other(story, ahead, t), _actor(story, _living(story.subject, after, t))
     dx, rise = BEHIND if story.relation == "behind" else (-APART if story.relation == "left of" else APART, 0)
     lead = _placed(story, t, centre, factors[0], abs(dx), width)
-    if lead.faces_left and story.relation == "behind":
+    if story.action == "moves left" and story.relation == "behind":
         dx = -dx
+    place = lead.x if story.action in TRAVELS else lead.x - (pose_at(story, t, CENTRE).x - CENTRE)
     own_pose = replace(
         lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factors[0] * zoom)
     )
-    still = lead if story.action in TRAVELS else Pose(x=lead.x)
-    other = replace(still, x=lead.x - dx, scale_step=other_size, sink=lead.sink)
+    still = lead if story.action in TRAVELS else Pose()
+    other = replace(still, x=place - dx, scale_step=other_size, sink=lead.sink)
     return _actor(story, _living(story.subject, own_pose, t)), _other(story, other, t)
 
 

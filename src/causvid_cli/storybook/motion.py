@@ -276,7 +276,7 @@ def pace(story: Story, t: int) -> int:
 
 
 def lead(story: Story) -> int:
-    """Frames at the beginning of a video in which a story's actors just stand there."""
+    """Frames at the beginning of a video in which a story's actors stay in their places."""
     return LEAD if is_in_larger_world(story) else 0
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .scenes import SIZE, Frame
+from .scenes import SCENES, SIZE, Frame
 from .skies import inks, panorama, scene_all_round
 from .vocabulary import Words
 
@@ -40,18 +40,22 @@ def place_shown(picture: np.ndarray, words: Words) -> Place | None:
     gone along with somebody.
     """
     height, width = picture.shape
+    if not all(SIZE <= side <= 2 * SIZE for side in picture.shape):
+        return None
     top, left = Frame(width, height).above, (width - SIZE) // 2
     picture = picture[top : top + SIZE, left : left + SIZE]
     columns = np.arange(0, 2 * SIZE, STEP)[:, None] + np.arange(0, SIZE, COARSE)  # [places, w]
     coarse, likeness = picture[::COARSE, None, ::COARSE], dict[tuple[Place, int], float]()
-    for scene in words["scene"]:
+    for scene in (name for name in words["scene"] if name in SCENES):
         around = scene_all_round(scene)[::COARSE]
-        for sky in words["sky"]:
+        for sky in words.get("sky", ("day",)):
             painted = inks(sky)[around]
             for mirrored, cells in ((False, painted), (True, np.roll(painted[:, ::-1], SIZE, axis=1))):
                 same = (cells[:, columns % (2 * SIZE)] == coarse).mean(axis=(0, 2))
                 same[0] += START
                 likeness[Place(scene, sky, mirrored), STEP * int(same.argmax())] = float(same.max())
+    if not likeness:
+        return None
     (best, _), share = max(likeness.items(), key=lambda item: item[1])
     found = dict[Place, tuple[float, bool]]()
     for (place, pan), like in likeness.items():

@@ -135,7 +135,7 @@ def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = 
 
 
 def _after(before: Shown, first: int, story: Story) -> Shown:
-    """A story that begins, with frame `first`, where the one before it has left off; who is new stands first."""
+    """A story that begins, with frame `first`, where the one before it has left off; who is new acts later."""
     t = before.t(first)
     column, wait = _column(before, t), 0
     if story.subject != _subject_at(before.story, t) and (wait := lead(story)):

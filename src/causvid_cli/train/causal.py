@@ -12,7 +12,7 @@ from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser
-from causvid_cli.train.layout import Layout, draw_steps, drawn_of, every_step, known_frames, slid_prompts
+from causvid_cli.train.layout import Layout, copied_from, draw_steps, every_step, known_frames, slid_prompts
 from causvid_cli.train.losses import flow_matching, sample_sigma, weighted_mean
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
@@ -58,7 +58,7 @@ def train_causal(
             uniform = my_draw(rng.random, count, len(layout.chunks)).float()
             sigma = layout.per_frame(sample_sigma(uniform, shift=shift).to(device))
         network, noise = denoiser.network, standard_normal(rng, batch.x0)
-        drawn = drawn_of(denoiser, opening, batch, facts)
+        drawn = copied_from(denoiser, opening, batch, facts, given=facts.chunk_frames)
         x_t = layout.begun(network, add_noise(batch.x0, noise, sigma), batch.x0, batch.first_predictable_frame, drawn)
         clean = noisy_context(batch.x0, rng)
         dropped = denoiser.drop_prompts(batch.rows, my_draw(rng.random, count), rate=DROP_PROMPT)

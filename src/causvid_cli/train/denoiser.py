@@ -81,10 +81,8 @@ class Denoiser(nn.Module):
 
     def opening_prompt(self, rows: Tensor) -> PromptCache:
         """Return prompts, given by row numbers [B, L], as a network for first chunks sees them."""
-        embeds = self.text(rows)
-        return (
-            opening_prompt(self.network, self.text, embeds) if isinstance(self.text, StoryText) else self.prompt(rows)
-        )
+        assert isinstance(self.text, StoryText), "a prompt of which nobody knows which way it looks"
+        return opening_prompt(self.network, self.text, self.text(rows))
 
     def scene_prompt(self, rows: Tensor) -> PromptCache:
         """Return what prompts, given by row numbers [B, L], tell of with nobody in it."""

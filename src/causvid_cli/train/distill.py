@@ -242,6 +242,7 @@ class Distillation(TrainingRun):
                 chunk_frames=self.rollout.chunk_frames,
                 long=openings,
                 long_latent_frames=self.rollout.chunk_frames,
+                turns=copies,
                 device=self.device,
                 seed=self.config.seed + 1,  # other stories than the clips'
                 report=self.setting("prepare").report,

@@ -84,7 +84,7 @@ class Layout:
         return cls(chunks, teacher_forcing_mask(sizes, window_frames=facts.window_frames))
 
     def begun(
-        self, network: CausalTransformer, x_t: Tensor, x0: Tensor, given: Tensor, drawn: "Drawn | None" = None
+        self, network: CausalTransformer, x_t: Tensor, x0: Tensor, given: Tensor, drawn: "Copied | None" = None
     ) -> Tensor:
         """Return the x_t [B, C, F, h, w] that a network is to learn at, or what stands for it if it predicts copies.
 
@@ -127,7 +127,7 @@ def opening_of(denoiser: Denoiser, clips: Tensor, facts: RolloutFacts) -> Openin
     return Opening(denoiser.network, cache_for(denoiser.network, clips, facts), first_steps(facts))
 
 
-class Drawn(NamedTuple):
+class Copied(NamedTuple):
     """What an opening network draws of a batch, to be copied from.
 
     scene: with nobody in it, all round [B, C, 1, h, ROUND]; NaN: nobody knows. beginning: how a shot of it begins
@@ -139,19 +139,24 @@ class Drawn(NamedTuple):
 
 
 @torch.no_grad()
-def drawn_of(denoiser: Denoiser, opening: Denoiser | None, batch: Batch, facts: RolloutFacts) -> Drawn | None:
-    """Return what a network for first chunks draws of a batch; None without one, or if nobody copies."""
+def copied_from(
+    denoiser: Denoiser, opening: Denoiser | None, batch: Batch, facts: RolloutFacts, *, given: int = 0
+) -> Copied | None:
+    """Return what a network for first chunks draws of a batch; None without one, or if nobody copies.
+
+    given: latent frames that are given of every clip, at least: one of which no more are is from the beginning.
+    """
     if opening is None or denoiser.network.prediction != "copies":
         return None
     network, chunk = opening_of(opening, batch.x0, facts), batch.x0[:, :, : facts.chunk_frames]
     scene = network.scene(opening.scene_prompt(batch.rows), chunk)
-    goes_on = batch.first_predictable_frame > 0
+    goes_on = batch.first_predictable_frame > given
     if not bool(goes_on.any()):
-        return Drawn(scene, None)
+        return Copied(scene, None)
     prompt = opening.opening_prompt(batch.rows)
+    assert prompt.is_whole is not None
     beginning = Drawings(network, denoiser.network.moves).turned_round(network.beginning(prompt, chunk), prompt)
-    is_told = goes_on if prompt.is_whole is None else goes_on & prompt.is_whole
-    return Drawn(scene, beginning.masked_fill(~is_told.view(-1, 1, 1, 1, 1), torch.nan))
+    return Copied(scene, beginning.masked_fill(~(goes_on & prompt.is_whole).view(-1, 1, 1, 1, 1), torch.nan))
 
 
 def known_frames(batch: Batch) -> Tensor:

@@ -70,6 +70,7 @@ def prepare(
     all_round: int = 0,
     chunk_frames: int = 1,
     same_shot: bool = False,
+    turns: bool = False,
     videos: VideoPlan | None = None,
     known: PixelCodec | None = None,
     device: torch.device,
@@ -85,7 +86,7 @@ def prepare(
     photo, held for a chunk or for one latent frame. unnamed: those whose prompt does not name its subject. long:
     further ones of one story, of `long_latent_frames`. wide, tall: further ones of one story in such frames. all_round:
     those of scenes with nobody in them, all round. same_shot: whether prompts that change on the way, or after a photo,
-    tell of another action only.
+    tell of another action only. turns: as of `story_clips.opening_weight`.
     report: a row after each shard, with the `total` of clips. note: takes what the user should know of the videos.
     Raises OutputError when the disk is full, MediaError when too many videos are damaged; finished shards stay.
     """
@@ -110,6 +111,7 @@ def prepare(
             all_round=all_round,
             chunk_frames=chunk_frames,
             same_shot=same_shot,
+            turns=turns,
             device=device,
             seed=seed,
         )
@@ -226,6 +228,7 @@ def story_shards(
     all_round: int,
     chunk_frames: int,
     same_shot: bool,
+    turns: bool = False,
     device: torch.device,
     seed: int,
 ) -> Iterator[Shard]:
@@ -259,7 +262,7 @@ def story_shards(
                 [
                     story_clips.sampling_weight(story, late=kind == "late")
                     if frames > chunk_frames
-                    else story_clips.opening_weight(story, all_round=kind == "bare")
+                    else story_clips.opening_weight(story, turns=turns, all_round=kind == "bare")
                     for story in batch.stories
                 ]
             ),

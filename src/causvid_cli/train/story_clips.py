@@ -68,12 +68,15 @@ def sampling_weight(story: Story, *, late: bool = False) -> float:
     return MOVING_SHARE if story.action.startswith("moves") else 1.0
 
 
-def opening_weight(story: Story, *, all_round: bool = False) -> float:
-    """Return how often training shows what this story begins with, relative to others; all_round: its bare scene."""
+def opening_weight(story: Story, *, turns: bool = False, all_round: bool = False) -> float:
+    """Return how often training shows what this story begins with, relative to others; all_round: its bare scene.
+
+    turns: whether who goes left is drawn as the mirror image of who goes right (`StoryText.to_draw`).
+    """
     if all_round:
         return ALL_ROUND_SHARE
-    if story.action == "moves left" and story.relation != "meets":
-        return 0.0  # the mirror image of who goes right
+    if turns and story.action == "moves left" and story.relation != "meets" and story.mirrored is not None:
+        return 0.0
     return BRINGING_SHARE if brings_along(story.action) else 1.0
 
 

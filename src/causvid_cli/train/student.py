@@ -24,8 +24,8 @@ from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import (
     Layout,
     cache_for,
+    copied_from,
     draw_steps,
-    drawn_of,
     every_step,
     known_frames,
     opening_of,
@@ -105,7 +105,7 @@ class Regression:
         past = own_past(self.denoiser, batch, layout, self.facts, given=given, opening=self.opening, rng=rng)
         pick = draw_steps(rng, len(batch.x0), layout, self.facts).to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), self.levels[pick])
-        drawn = drawn_of(self.denoiser, self.opening, batch, self.facts)
+        drawn = copied_from(self.denoiser, self.opening, batch, self.facts)
         known = batch.first_predictable_frame
         noisy, x_t = x_t, layout.begun(network, x_t, past, known, drawn)
         prompt = slid_prompts(self.denoiser, batch.rows, others, rng, share=self.blends)
@@ -144,12 +144,13 @@ def own_past(
 ) -> Tensor:
     """Return the clips x0 [B, C, F, h, w] as the student itself continues them after `given` true chunks.
 
-    opening: what makes their first chunk, where none is given and it is not the student, and bare scenes.
+    opening: what makes their first chunk, where none is given and it is not the student, and draws what can be copied.
     """
     x0, prompt = batch.x0, denoiser.prompt(batch.rows)
-    prompt.opening = opening.opening_prompt(batch.rows) if opening else None
     if opening and denoiser.network.prediction == "copies":
-        prompt.scene = opening.scene_prompt(batch.rows)
+        prompt.opening, prompt.scene = opening.opening_prompt(batch.rows), opening.scene_prompt(batch.rows)
+    elif opening:
+        prompt.opening = opening.prompt(batch.rows)
     prefix = [(chunk, x0[:, :, chunk.start_frame : chunk.end_frame]) for chunk in layout.chunks[:given]]
     made = rollout(
         denoiser.network,
