@@ -10,7 +10,6 @@ from causvid_cli.storybook import (
     FIRST_WORDS,
     SQUARE,
     TALL,
-    VOCABULARY,
     WIDE,
     Frame,
     Place,
@@ -27,7 +26,7 @@ def shown(story: Story, *, at: int = 0, size: Frame = SQUARE) -> Place | None:
     return place_shown(picture, ALL_WORDS)
 
 
-@pytest.mark.parametrize("scene", [scene for scene in VOCABULARY.scenes if scene != "sea"])
+@pytest.mark.parametrize("scene", ["beach", "farm", "kitchen", "canyon", "night city"])
 def test_a_picture_of_the_storybook_tells_where_it_is(scene):
     for number, sky in enumerate(("day", "night", "sunset")):
         story = replace(DOG, scene=scene, sky=sky, mirrored=bool(number % 2))
