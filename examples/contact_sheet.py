@@ -26,7 +26,7 @@ PROMPTS = {
     "storybook-world": (
         "a brown dog jumps on the beach",
         "a robot walks to the right on the road at night",
-        "two knights dance in front of the castle",
+        "two bears dance in the snow",
         "a woman reads a book in the kitchen",
         "a train drives to the left in the rain",
         "a red dragon flies up over the mountains at sunset",
