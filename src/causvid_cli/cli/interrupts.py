@@ -13,6 +13,10 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
     _EXIT_CODES[signal.SIGHUP] = ExitCode.TERMINATED
 
 
+TOLD_WITHIN_S = 1.0
+"""How long is waited for what a first Ctrl-C has to say: a second one may have come before it could begin."""
+
+
 class Interrupts:
     """What these signals have done to this process. There is one of it: `interrupts`."""
 
@@ -24,7 +28,9 @@ class Interrupts:
         self._deferring = 0
         """How many videos are in the making."""
         self._on_first: Callable[[], None] = lambda: None
-        self._telling: threading.Thread | None = None
+        self._told = threading.Event()
+        """Set once the first Ctrl-C has been told of, or where there was none."""
+        self._told.set()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -57,18 +63,23 @@ class Interrupts:
             yield
         finally:
             self._deferring -= 1
-            if self._telling is not None:
-                self._telling.join()  # what is said next comes after it
-                self._telling = None
+            self._told.wait(TOLD_WITHIN_S)  # what is said next comes after it
+            self._told.set()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         first, self.received = self.received is None, signal.Signals(number)
         if not (first and self._deferring):
             self.raised = True
             raise KeyboardInterrupt
-        if number == signal.SIGINT:
-            self._telling = threading.Thread(target=self._on_first)
-            self._telling.start()
+        if number == signal.SIGINT:  # a second one may break into the lines below
+            self._told.clear()
+            threading.Thread(target=self._tell).start()
+
+    def _tell(self) -> None:
+        try:
+            self._on_first()
+        finally:
+            self._told.set()
 
 
 interrupts = Interrupts()
