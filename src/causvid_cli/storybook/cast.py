@@ -92,10 +92,14 @@ def _placed(story: Story, t: int, column: int, factor: float, reach: int, width:
     Who travels stays: the camera goes along. A step aside, in a dance, may leave it.
     """
     assert story.subject is not None
-    pose = pose_at(story, t, CENTRE)
-    aside = 0 if story.action in TRAVELS else pose.x - CENTRE
     half = min(half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach, width // 2 - 1)
-    return replace(pose, x=on_cells(min(max(column, half), width - half)) + aside)
+    place = on_cells(min(max(column, half), width - half))
+    return replace(pose_at(story, t, CENTRE), x=place + _aside(story, t))
+
+
+def _aside(story: Story, t: int) -> int:
+    """Columns that who acts has stepped aside."""
+    return 0 if story.action in TRAVELS else pose_at(story, t, CENTRE).x - CENTRE
 
 
 def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, places: Sequence[int]) -> Pose:
@@ -147,12 +151,11 @@ def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
     lead = _placed(story, t, centre, factors[0], abs(dx), width)
     if story.action == "moves left" and story.relation == "behind":
         dx = -dx
-    place = lead.x if story.action in TRAVELS else lead.x - (pose_at(story, t, CENTRE).x - CENTRE)
     own_pose = replace(
         lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factors[0] * zoom)
     )
     still = lead if story.action in TRAVELS else Pose()
-    other = replace(still, x=place - dx, scale_step=other_size, sink=lead.sink)
+    other = replace(still, x=lead.x - _aside(story, t) - dx, scale_step=other_size, sink=lead.sink)
     return _actor(story, _living(story.subject, own_pose, t)), _other(story, other, t)
 
 
