@@ -30,6 +30,7 @@ from train.test_story_clips import (
 )
 
 from causvid_cli import storybook
+from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import load_facts
 from causvid_cli.device import training_arithmetic
 from causvid_cli.errors import UsageError
@@ -41,7 +42,7 @@ from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
 from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS
 from causvid_cli.teacher import load_teacher
-from causvid_cli.train import autoencoder
+from causvid_cli.train import autoencoder, story_clips
 from causvid_cli.train import prepare as preparation
 from causvid_cli.train.causal import noisy_context, train_causal
 from causvid_cli.train.config import (
@@ -64,8 +65,9 @@ from causvid_cli.train.dataset import LatentClips
 from causvid_cli.train.denoiser import Denoiser, build_network, with_layers
 from causvid_cli.train.distill import Distillation
 from causvid_cli.train.layout import Layout, few_steps, first_steps, slid_prompts
+from causvid_cli.train.losses import palette_cross_entropy
 from causvid_cli.train.ode import OdePairs, make_ode_pairs
-from causvid_cli.train.opening import train_opening
+from causvid_cli.train.opening import LATENTS_SHARE, FirstChunks, train_opening, train_pixels
 from causvid_cli.train.student import Regression, own_past, train_student
 from causvid_cli.train.teacher_stage import train_teacher
 from causvid_cli.train.trainer import StageSetting
@@ -347,14 +349,45 @@ def test_openings_are_learnt_by_a_network_of_their_own_at_the_levels_of_the_firs
     plan = Optimisation(steps=100, lr=1e-2, batch=8, warmup=5, log_every=20, ema=0.9)
     facts = replace(FACTS, steps=(1000.0,), first_steps=(1000.0, 500.0))
     setting = StageSetting(device=CPU, report=rows.append)
-    train_opening(tmp_path / "run", denoiser, openings, plan, facts, setting=setting)
+    train_opening(tmp_path / "run", FirstChunks(denoiser, openings, facts, False, CPU), plan, setting)
     levels = {round(1000 * step.sigma, 3) for step in first_steps(facts)}
     assert [(frames, masked) for frames, masked, _ in seen] == [(openings.latent_frames, False)] * 100
     assert {round(time, 3) for *_, times in seen for time in times} == levels and len(levels) == 2
     assert rows[-1]["loss"] < rows[0]["loss"] / 2
 
 
-@pytest.mark.parametrize("stage", ["causal", "few", "opening"])
+def codec_of_few_channels() -> PixelCodec:
+    torch.manual_seed(0)
+    codec = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE), cell_channels=CHANNELS // 4)
+    return codec.eval().requires_grad_(False)
+
+
+def test_first_chunks_then_learn_what_the_decoder_shows_of_them(tmp_path, monkeypatch):
+    """A network that made what the codec encodes of the drawings would be as wrong as the codec is, no more."""
+    monkeypatch.setattr("causvid_cli.train.opening.PICTURES", 4)
+    openings, denoiser, rows = small_clips(tmp_path / "openings", count=1), small_denoiser(prediction="x0"), []
+    codec, facts = codec_of_few_channels(), replace(FACTS, steps=(1000.0,))
+    chunks = FirstChunks(denoiser, openings, facts, False, CPU)
+    rng = np.random.default_rng(3)
+    drawn = story_clips.render_clips(story_clips.opening_stories(rng, 5), rng, frames=4)
+    right = codec.encode_indices(drawn.indices)
+    scores = codec.decode_frames(codec.unstack_cells(right).flatten(0, 1))
+    weight = torch.tensor([1.0, 3.0, 12.0])[drawn.mask.long()].flatten(0, 1)
+    wrong = palette_cross_entropy(scores, drawn.indices.flatten(0, 1), weight)
+    with monkeypatch.context() as patched:
+        patched.setattr(denoiser.network, "forward_whole", lambda *_, **__: right)
+        assert chunks.pixels_loss(np.random.default_rng(3), 5, codec, FIRST_WORDS) == pytest.approx(wrong.item())
+
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    setting = StageSetting(device=CPU, report=rows.append)
+    train_pixels(tmp_path / "run", chunks, codec, FIRST_WORDS, replace(FEW, log_every=1), setting)
+    row = rows[-1]
+    assert row["loss"] == pytest.approx(row["pixels"] + LATENTS_SHARE * row["latents"], rel=1e-4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in codec.state_dict().items())
+    assert denoiser.network.transformer.proj_out.weight.abs().max() > 0
+
+
+@pytest.mark.parametrize("stage", ["causal", "few", "opening", "pixels"])
 def test_a_batch_in_parts_takes_the_same_steps_of_a_stage(tmp_path, stage):
     """As several processes would share it."""
     clips, losses = small_clips(tmp_path / "clips"), []
@@ -363,11 +396,15 @@ def test_a_batch_in_parts_takes_the_same_steps_of_a_stage(tmp_path, stage):
         plan = Optimisation(steps=6, lr=1e-2, batch=4, warmup=2, log_every=1, ema=0.9, accumulate=accumulate)
         facts = replace(FACTS, steps=(1000.0, 500.0), first_steps=(1000.0, 250.0))
         setting = StageSetting(device=CPU, report=rows.append)
-        stated = tmp_path / str(accumulate), small_denoiser(prediction="x0"), clips, plan, facts
+        folder, denoiser = tmp_path / str(accumulate), small_denoiser(prediction="x0")
+        chunks = FirstChunks(denoiser, clips, facts, False, CPU)
         if stage == "opening":
-            train_opening(*stated, setting=setting)
+            train_opening(folder, chunks, plan, setting)
+        elif stage == "pixels":
+            train_pixels(folder, chunks, codec_of_few_channels(), FIRST_WORDS, plan, setting)
         else:
-            train_causal(*stated, shift=2.0, setting=setting, few=stage == "few", blends=0.5)
+            few = stage == "few"
+            train_causal(folder, denoiser, clips, plan, facts, shift=2.0, setting=setting, few=few, blends=0.5)
         losses.append([row["loss"] for row in rows])
     assert len(losses[0]) == 6 and losses[1] == pytest.approx(losses[0], rel=1e-4)
 
@@ -480,6 +517,8 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         pictures=None,
         teacher=None,
         opening=FEW,
+        pixels=FEW,
+        rollout=RolloutFacts(window_frames=4, steps=(1000.0,)),
         ode=None,
         dmd=None,
         matching=DmdConfig(),
@@ -507,11 +546,19 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     assert pipeline.generate("a red car moves left in the snow", length="13f", seed=1, size=(64, 64)).shape[0] == 13
     assert sum(len(bucket.x0) for bucket in rows) == 10 + 2 + 2 + 5
 
-    without = replace(config, opening=None, network=replace(config.network, prediction="x0"))
+    assert (tmp_path / "pixels" / "checkpoint").exists()
+    left = [
+        run.opening_net(before=stage).network.state_dict()["transformer.proj_out.weight"] for stage in ("pixels", None)
+    ]
+    assert not torch.equal(*left) and torch.allclose(left[1].bfloat16().float(), opening)
+
+    without = replace(config, opening=None, pixels=None, network=replace(config.network, prediction="x0"))
     with pytest.raises(UsageError, match=r"\[opening\]: is gone, but .*, and stage autoencoder has used that"):
         Distillation(without, tmp_path, CPU).run()
 
-    again = replace(config, name="again", base=str(run.pack), opening=None, autoencoder=None, network=NetworkConfig())
+    again = replace(
+        config, name="again", base=str(run.pack), opening=None, pixels=None, autoencoder=None, network=NetworkConfig()
+    )
     more = Distillation(again, tmp_path / "again", CPU)
     more.run()
     kept = load(more.pack, device="cpu").opening_model
@@ -610,6 +657,14 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
         ("[clips]\n" + STAGE_TABLES + OPENING_TABLE, r"clips.openings: missing; stage opening"),
+        ("[clips]\n" + STAGE_TABLES + "[pixels]\nsteps = 5\n", r"\[opening\]: missing; stage pixels goes on from it"),
+        (
+            "[clips]\nopenings = 5\n[rollout]\nsteps = [1000.0, 500.0]\n"
+            + STAGE_TABLES
+            + OPENING_TABLE
+            + "[pixels]\nsteps = 5\n",
+            r"rollout.steps: must be one",
+        ),
         (COPIES.partition("[r")[0] + FROM_TRUTH + OPENING_TABLE, r"rollout.steps: must be one"),
         (COPIES + FROM_TRUTH, r"\[opening\]: missing; a network that predicts copies makes no first chunk"),
         (COPIES + FROM_TRUTH + OPENING_TABLE + "[teacher]\nsteps = 5\n", r"\[teacher\]: sees nothing that was there"),

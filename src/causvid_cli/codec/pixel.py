@@ -139,13 +139,17 @@ class PixelCodec(nn.Module):
         cells = cells.unflatten(1, (-1, self.stack))  # [B, F, stack, c, h, w]
         return cells.flatten(2, 3).transpose(1, 2).contiguous()
 
+    def unstack_cells(self, x0: Tensor) -> Tensor:
+        """Return the cells of frames [B, T, c, h, w] of normalised latents [B, stack * c, T / stack, h, w]."""
+        cells = x0.transpose(1, 2).unflatten(2, (self.stack, self.cell_channels)).flatten(1, 2)
+        return cells * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
+
     def decode_indices(self, x0: Tensor) -> Tensor:
         """Return the palette entries uint8 [B, F * stack, 8 h, 8 w] of normalised latents [B, stack * c, F, h, w]."""
-        cells = x0.transpose(1, 2).unflatten(2, (self.stack, self.cell_channels))  # [B, F, stack, c, h, w]
-        batch, frames = cells.shape[:2]
-        cells = cells.flatten(0, 2) * _per_channel(self.latents_std) + _per_channel(self.latents_mean)
-        entries = self.best_entries(cells.to(self.decoder[0].weight.dtype))
-        return entries.unflatten(0, (batch, frames * self.stack))
+        cells = self.unstack_cells(x0)
+        dtype: torch.dtype = self.decoder[0].weight.dtype  # type: ignore[assignment]
+        entries = self.best_entries(cells.flatten(0, 1).to(dtype))
+        return entries.unflatten(0, cells.shape[:2])
 
     def encode_chunk(self, frames: Tensor, *, state: Any = None) -> Tensor:
         return self.encode_indices(self.nearest_entries(frames))

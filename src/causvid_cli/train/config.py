@@ -36,6 +36,7 @@ STAGES = (
     "pictures",
     "teacher",
     "opening",
+    "pixels",
     "causal",
     "ode",
     "student",
@@ -386,6 +387,7 @@ class TrainConfig:
     pictures: Optimisation | None = None
     teacher: Optimisation | None = None
     opening: Optimisation | None = None
+    pixels: Optimisation | None = None
     causal: CausalConfig | None = None
     ode: OdeConfig | None = None
     student: StudentConfig | None = None
@@ -456,6 +458,8 @@ def _missing(config: TrainConfig) -> str:
             return "clips.all_round: missing; scenes are copied from what stage opening learns of them"
         if config.student and config.student.first_chunks:
             return "student.first_chunks: must be false, as a network that predicts copies makes no first chunk"
+    if config.pixels and config.opening is None:
+        return "[opening]: missing; stage pixels goes on from it"
     if config.opening and not (config.clips and config.clips.openings):
         return "clips.openings: missing; stage opening learns from these"
     opens = config.opening or (config.student and config.student.first_chunks)
@@ -470,6 +474,9 @@ def _missing(config: TrainConfig) -> str:
     rollout = config.rollout
     if rollout and rollout.window_frames < rollout.chunk_frames:
         return f"rollout.window_frames: must be {rollout.chunk_frames} or more, as a chunk is"
+    if config.pixels and rollout and len(rollout.first_steps or rollout.steps) != 1:
+        name = "first_steps" if rollout.first_steps else "steps"
+        return f"rollout.{name}: must be one; stage pixels looks at what one step makes"
     for name in ("steps", "first_steps"):
         if any(step <= later for step, later in pairwise(getattr(rollout, name, None) or ())):
             return f"rollout.{name}: must fall, noisiest first"

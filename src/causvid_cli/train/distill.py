@@ -1,6 +1,7 @@
 """A whole distillation, stage by stage: each resumable by itself, each leaving what the next one needs.
 
-autoencoder -> prepare -> pictures -> teacher -> opening -> causal -> ode -> student -> dmd -> judge -> export -> eval
+autoencoder -> prepare -> pictures -> teacher -> opening -> pixels
+    -> causal -> ode -> student -> dmd -> judge -> export -> eval
 
 A run has the stages that its file has a section for. What they leave, and how the next one finds it: `train/run.py`.
 """
@@ -29,7 +30,7 @@ from causvid_cli.train.export import export_pack
 from causvid_cli.train.judge_stage import load_judge, train_judge
 from causvid_cli.train.moves import measure_moves
 from causvid_cli.train.ode import OdePairs, make_ode_pairs, pairs_shard
-from causvid_cli.train.opening import train_opening
+from causvid_cli.train.opening import FirstChunks, train_opening, train_pixels
 from causvid_cli.train.parallel import on_first
 from causvid_cli.train.prepare import prepare
 from causvid_cli.train.prompt_table import PromptTable, encode_prompts
@@ -55,7 +56,7 @@ ALONE = ("autoencoder", "prepare", "judge", "export", "eval")
 USES = {
     "data": ("autoencoder", "prepare"),
     "clips": ("prepare",),
-    "rollout": ("opening", "causal", "ode", "student", "dmd", "export"),
+    "rollout": ("opening", "pixels", "causal", "ode", "student", "dmd", "export"),
     "matching": ("dmd",),
     "teacher_guidance": ("export",),
     "teacher_steps": ("export",),
@@ -69,12 +70,13 @@ NEEDS = {
     "pictures": ("prepare",),
     "teacher": ("pictures",),
     "opening": ("teacher",),
-    "causal": ("teacher", "opening"),
+    "pixels": ("opening",),
+    "causal": ("teacher", "pixels"),
     "ode": ("causal",),
     "student": ("ode",),
     "dmd": ("student",),
     "judge": (),
-    "export": ("dmd", "opening", "judge"),
+    "export": ("dmd", "pixels", "judge"),
     "eval": ("export",),
 }
 """The stages right before each stage; one that a run does not have stands for those before it."""
@@ -255,14 +257,12 @@ class Distillation(TrainingRun):
         self._teach("teacher", frames=None, shift=self.shift)
 
     def opening(self) -> None:
-        train_opening(
-            self.folder / OPENING,
-            self.learner(self.opening_net(before=OPENING)),
-            LatentClips(self.latents / "openings"),
-            self.plan(OPENING),
-            self.rollout,
-            setting=self.setting(OPENING),
-        )
+        train_opening(self.folder / OPENING, self.first_chunks(OPENING), self.plan(OPENING), self.setting(OPENING))
+
+    def pixels(self) -> None:
+        chunks, plan, setting = self.first_chunks("pixels"), self.plan("pixels"), self.setting("pixels")
+        assert isinstance(self.codec, PixelCodec)
+        train_pixels(self.folder / "pixels", chunks, self.codec, self.words, plan, setting)
 
     def causal(self) -> None:
         plan = self.config.causal
@@ -398,6 +398,12 @@ class Distillation(TrainingRun):
             opening=self.fixed_opening(),
             blends=self.config.blends,
         )
+
+    def first_chunks(self, stage: str) -> FirstChunks:
+        """Return what a stage of the network for first chunks learns from."""
+        denoiser = self.learner(self.opening_net(before=stage))
+        turns = self.facts().prediction == "copies"
+        return FirstChunks(denoiser, LatentClips(self.latents / "openings"), self.rollout, turns, self.device)
 
     def fixed_opening(self) -> Denoiser | None:
         """Return the network for first chunks, which learns nothing here; None where there is none."""

@@ -1,54 +1,116 @@
-"""Stage `opening`: a network of its own for the first chunk of a shot (`PackFacts.opening_network`).
+"""Stages `opening` and `pixels`: a network of its own for the first chunk of a shot (`PackFacts.opening_network`).
 
 Where nothing is untold, what a video begins with is the truth of its prompt. A chunk alone costs a fraction of a clip
 under teacher forcing, so what things look like is learnt here; the student then learns how things go on from what was
 there. One network that learns both, one after the other, never comes to look back (docs/storybook.md). Emu Video (arXiv
 2311.10709) factorises text to video so.
+
+`opening` learns latents. `pixels` then learns what the decoder shows of them, which minds some errors of latents and
+not others: a loss in the decoder's own terms, as latent perceptual losses are (arXiv 2411.04873). Nothing has to be
+encoded for it, so every step draws first chunks anew.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from causvid_cli.sampling.schedule import add_noise
+from causvid_cli.codec.pixel import PixelCodec
+from causvid_cli.prompt.story import StoryText
+from causvid_cli.sampling.schedule import add_noise, x0_from
+from causvid_cli.storybook import Words
+from causvid_cli.train import autoencoder
 from causvid_cli.train.config import Optimisation, RolloutFacts
-from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.dataset import THING_WEIGHT, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import first_steps
-from causvid_cli.train.losses import x0_regression
+from causvid_cli.train.losses import weighted_mean, x0_regression
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
+from causvid_cli.train.story_clips import opening_stories, render_clips
 from causvid_cli.train.teacher_stage import SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
 
+LATENTS_SHARE = 0.3
+"""What the error of latents weighs beside that of pixels: latents stay such as the codec encodes, and frames of other
+shapes, which only they show, are not forgotten."""
+PICTURES = 2
+"""Pictures of each chunk that are decoded: they differ by a step, and decoding is what takes time."""
+PIXEL_WEIGHTS = torch.tensor([1.0, autoencoder.SPRITE_WEIGHT, THING_WEIGHT * autoencoder.SPRITE_WEIGHT])
+"""What a pixel weighs, by what is seen in it (`Clips.mask`); of sprites and scenes as the codec has learnt them."""
 
-def train_opening(
-    folder: Path,
-    denoiser: Denoiser,
-    openings: LatentClips,
-    plan: Optimisation,
-    facts: RolloutFacts,
-    *,
-    setting: StageSetting,
-) -> Trainer:
-    """Train on first chunks at the noise levels of their steps, from the denoiser's weights; return the trainer.
 
-    openings: clips as long as a chunk, each from the beginning of its video.
+@dataclass(frozen=True, slots=True)
+class FirstChunks:
+    """What a network for first chunks learns from.
+
+    openings: clips as long as a chunk, each from the beginning of its video. turns: as of `story_clips.opening_weight`.
     """
-    levels = torch.tensor([step.sigma for step in first_steps(facts)])
-    device = setting.device
+
+    denoiser: Denoiser
+    openings: LatentClips
+    facts: RolloutFacts
+    turns: bool
+    device: torch.device
+
+    def latents_loss(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Return the error of `count` prepared chunks at the noise levels of their steps."""
+        levels = torch.tensor([step.sigma for step in first_steps(self.facts)])
+        batch = self.openings.batch(rng, count, device=self.device, sprite_weight=SPRITE_WEIGHT)
+        weight, batch = my_weight(batch.weight), my_share(batch)
+        sigma = levels[(my_draw(rng.random, len(batch.x0)) * len(levels)).long()].to(self.device)
+        x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), sigma)
+        network = self.denoiser.network
+        output = network.forward_whole(x_t, 1000 * sigma, self.denoiser.prompt(batch.rows))
+        return x0_regression(network.prediction, x_t, output, batch.x0, sigma, weight)
+
+    def pixels_loss(self, rng: np.random.Generator, count: int, codec: PixelCodec, words: Words) -> Tensor:
+        """Return the cross-entropy of what the codec shows of `count` chunks, made in one step, as they are drawn.
+
+        words: of the stories that they tell.
+        """
+        network, text, facts = self.denoiser.network, self.denoiser.text, self.facts
+        assert isinstance(text, StoryText), "first chunks that nobody can draw"
+        stories = opening_stories(rng, count, words, turns=self.turns)
+        drawn = render_clips(stories, rng, frames=facts.chunk_frames * codec.stack)
+        each = rng.permuted(np.tile(np.arange(drawn.indices.shape[1]), (count, 1)), axis=1)[:, :PICTURES]
+        pick = torch.arange(count)[:, None], torch.from_numpy(each)
+        weight = my_weight(PIXEL_WEIGHTS[drawn.mask[pick].long()]).to(self.device)
+        indices, rows = my_share(drawn.indices[pick]).to(self.device), my_share(text.rows(drawn.stories))
+        shape = len(rows), codec.facts.latent_channels, facts.chunk_frames, *(side // 8 for side in indices.shape[-2:])
+        x_t, step = standard_normal(rng, torch.empty(shape, device=self.device)), first_steps(facts)[0]
+        sigma = torch.full((len(rows),), step.sigma, device=self.device)
+        output = network.forward_whole(x_t, 1000 * sigma, self.denoiser.prompt(rows))
+        cells = codec.unstack_cells(x0_from(network.prediction, x_t, output, sigma))
+        mine = torch.arange(len(rows))[:, None], my_share(pick[1])
+        scores = codec.decode_frames(cells[mine].flatten(0, 1))
+        entropy = F.cross_entropy(scores.float(), indices.flatten(0, 1).long(), reduction="none")
+        return weighted_mean(entropy, weight.flatten(0, 1))
+
+
+def train_opening(folder: Path, chunks: FirstChunks, plan: Optimisation, setting: StageSetting) -> Trainer:
+    """Train on the latents of first chunks, from the denoiser's weights; return the trainer."""
+    trainer = Trainer(folder, chunks.denoiser, plan, setting)
+    trainer.run(lambda step, rng: {"loss": chunks.latents_loss(rng, plan.batch)})
+    return trainer
+
+
+def train_pixels(
+    folder: Path, chunks: FirstChunks, codec: PixelCodec, words: Words, plan: Optimisation, setting: StageSetting
+) -> Trainer:
+    """Train on what the codec, which stays as it is, shows of first chunks; return the trainer.
+
+    Half of a batch is drawn for it, of stories in these words; of the other half latents are learnt.
+    """
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        batch = openings.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT)
-        weight, batch = my_weight(batch.weight), my_share(batch)
-        sigma = levels[(my_draw(rng.random, len(batch.x0)) * len(levels)).long()].to(device)
-        x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), sigma)
-        network = denoiser.network
-        output = network.forward_whole(x_t, 1000 * sigma, denoiser.prompt(batch.rows))
-        return {"loss": x0_regression(network.prediction, x_t, output, batch.x0, sigma, weight)}
+        latents = chunks.latents_loss(rng, plan.batch // 2)
+        pixels = chunks.pixels_loss(rng, plan.batch - plan.batch // 2, codec, words)
+        return {"loss": pixels + LATENTS_SHARE * latents, "pixels": pixels, "latents": latents}
 
-    trainer = Trainer(folder, denoiser, plan, setting)
+    trainer = Trainer(folder, chunks.denoiser, plan, setting)
     trainer.run(loss)
     return trainer

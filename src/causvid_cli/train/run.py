@@ -67,7 +67,8 @@ MOVES_FILE = "moves.safetensors"
 """In the folder of prepared clips: how latents move, where a network copies what was there (`train/moves.py`)."""
 TEACHER_STAGES = ("pictures", "teacher")
 OPENING = "opening"
-"""The stage that trains a network for first chunks, and that network's folder in a pack."""
+"""The first stage of a network for first chunks, and that network's folder in a pack."""
+OPENING_STAGES = (OPENING, "pixels")
 STUDENT_STAGES = ("causal", "student", "dmd")
 
 
@@ -253,14 +254,14 @@ class TrainingRun:
         return self._trained(start, self._stages_before(TEACHER_STAGES, before))
 
     def opening_net(self, *, before: str | None = None) -> Denoiser:
-        """Return the network for first chunks as its stage has left it, or as it begins.
+        """Return the network for first chunks as its stages have left it, all of them or those before one.
 
         With a base it begins as what makes that one's.
         """
         base = replace(self.base) if self.base else None
         start = (base.opening or base.start) if base else None
         shape = replace(self.config.network, prediction=self.facts().prediction_of(OPENING))
-        return self._trained(start, self._stages_before((OPENING,), before), shape=shape)
+        return self._trained(start, self._stages_before(OPENING_STAGES, before), shape=shape)
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
         """Return the student as its stages have left it, all of them or those before one.

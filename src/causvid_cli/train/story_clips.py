@@ -88,6 +88,18 @@ def training_story(rng: np.random.Generator, words: Words = FIRST_WORDS) -> Stor
             return story
 
 
+def opening_stories(
+    rng: np.random.Generator, count: int, words: Words = FIRST_WORDS, *, turns: bool = False
+) -> list[Story]:
+    """Return training stories, as often as `opening_weight` has them."""
+    stories = list[Story]()
+    while len(stories) < count:
+        story = training_story(rng, words)
+        if BRINGING_SHARE * rng.random() < opening_weight(story, turns=turns):
+            stories.append(story)
+    return stories
+
+
 def sample_clips(
     rng: np.random.Generator,
     count: int,
