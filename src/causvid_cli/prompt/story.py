@@ -28,7 +28,7 @@ from causvid_cli.storybook import (
     is_name_of,
     limited_to,
     parse,
-    place_shown,
+    recognise,
 )
 
 MIRROR_IMAGE: Mapping[str, Mapping[Any, Any]] = {
@@ -217,18 +217,21 @@ class StoryTextEncoder:
     def picture(self, shown: np.ndarray | None = None) -> EncodedPrompt | None:
         """What is known of a picture that a video begins with, to be given as `previous`; None: nothing.
 
-        shown: that picture, palette indices [H, W]; where it is, it tells, if this is a place of the storybook's.
+        shown: that picture, palette indices [H, W]; it tells where it is and who is there, if the storybook draws them.
         """
         if not self.text.pictures:
             return None
-        place = None if shown is None else place_shown(shown, self.text.words)
+        found = None if shown is None else recognise(shown, self.text.words)
+        place, who = found or (None, None)
         reading = replace(PICTURE, **place._asdict()) if place else PICTURE
-        return EncodedPrompt("", self.empty(), (), reading, begins_with=place)
+        return EncodedPrompt("", self.empty(), (), reading, begins_with=place, shows=who._asdict() if who else {})
 
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
         told = parsed.story
+        if previous and told.seen and told.subject is None:
+            told = replace(told, **previous.shows)  # by its name more is known of who it is
         if previous and told.subject and _is_elsewhere(told, previous.reading):
             told = replace(told, seen=False)
         story, _ = self.text.shown(told, seed=seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from .lexicon import FIRST_LEXICON, LEXICON, NAMED, Lexicon, is_name_of
 from .palette import DARK, LIGHT, MID, PALETTE, ink
 from .parse import Parsed, parse
-from .places import Place, place_shown
+from .pictures import Place, Recognised, Who, recognise
 from .raster import Canvas
 from .render import (
     FPS,
@@ -76,6 +76,8 @@ __all__ = [
     "PackStory",
     "Parsed",
     "Place",
+    "Recognised",
+    "Who",
     "Shown",
     "Story",
     "Subject",
@@ -87,7 +89,7 @@ __all__ = [
     "limited_to",
     "ink",
     "parse",
-    "place_shown",
+    "recognise",
     "render",
     "render_indices",
     "render_photo",

@@ -92,7 +92,7 @@ def _placed(story: Story, t: int, column: int, factor: float, reach: int, width:
     Who travels stays: the camera goes along. A step aside, in a dance, may leave it.
     """
     assert story.subject is not None
-    half = min(half_width(story.subject, _scaled(SCALE_STEPS, factor)) + reach, width // 2 - 1)
+    half = min(half_width(story.subject, scaled(SCALE_STEPS, factor)) + reach, width // 2 - 1)
     place = on_cells(min(max(column, half), width - half))
     return replace(pose_at(story, t, CENTRE), x=place + _aside(story, t))
 
@@ -104,7 +104,7 @@ def _aside(story: Story, t: int) -> int:
 
 def _as_member(story: Story, lead: Pose, t: int, factor: float, place: int, places: Sequence[int]) -> Pose:
     """The pose of one of several, `place` columns from the middle; one of them has what their action brings along."""
-    pose = replace(lead, x=lead.x + place, scale_step=_scaled(lead.scale_step, factor))
+    pose = replace(lead, x=lead.x + place, scale_step=scaled(lead.scale_step, factor))
     if place != places[len(places) // 2]:
         pose = replace(pose, things=())
     return _living(story.target if pose.is_target else story.subject, pose, t)
@@ -119,7 +119,8 @@ def _size(story: Story) -> float:
     return 1.0 if story.action in ("grows", "shrinks") else SIZES[story.size]
 
 
-def _scaled(scale_step: int, factor: float) -> int:
+def scaled(scale_step: int, factor: float) -> int:
+    """The size that is nearest to so many times a size."""
     return max(2, int(scale_step * factor / SCALES + 0.5)) * SCALES
 
 
@@ -131,7 +132,7 @@ def on_cells(place: float) -> int:
 def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
     assert story.subject is not None and story.other is not None
     factors, zoom, centre = (PAIR * _size(story), PAIR), zoom_at(story, t), width // 2
-    size, other_size = (_scaled(SCALE_STEPS, factor * zoom) for factor in factors)
+    size, other_size = (scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
         gone = CELL + SPEED * clock(story, max(0, t))
         walking = MOTIONS["moves right"](clock(story, t))
@@ -152,7 +153,7 @@ def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
     if story.action == "moves left" and story.relation == "behind":
         dx = -dx
     own_pose = replace(
-        lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=_scaled(lead.scale_step, factors[0] * zoom)
+        lead, x=lead.x + dx, rise=lead.rise + rise, scale_step=scaled(lead.scale_step, factors[0] * zoom)
     )
     still = lead if story.action in TRAVELS else Pose()
     other = replace(still, x=lead.x - _aside(story, t) - dx, scale_step=other_size, sink=lead.sink)

@@ -256,6 +256,19 @@ def _coloured(subject: str, colour: str, look: Pose) -> tuple[np.ndarray, np.nda
     return cells, mask
 
 
+def coloured(actor: Actor) -> tuple[np.ndarray, np.ndarray]:
+    """Palette indices uint8 [h, w] of an actor, and a mask bool [h, w] of where it is."""
+    return _coloured(actor.subject, actor.colour, actor.pose.look())
+
+
+def corner(actor: Actor) -> tuple[int, int]:
+    """The row and the column, in the square, of the top left of what `coloured` returns."""
+    height, width = coloured(actor)[1].shape
+    known = VOCABULARY.subject.get(actor.subject)  # what an action brings along is no subject
+    base = BASE_ROW[known.altitude if known else "ground"]
+    return base + 1 - height - actor.pose.rise, actor.pose.x - width // 2
+
+
 def _paste(
     frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wraps: bool = False, what: int = SPRITE
 ) -> None:
@@ -263,15 +276,11 @@ def _paste(
 
     above: rows above the square that it stands in. wraps: what leaves on one side enters on the other.
     """
-    pose = actor.pose
-    cells, solid = _coloured(actor.subject, actor.colour, pose.look())
+    cells, solid = coloured(actor)
     height, width = cells.shape
-    known = VOCABULARY.subject.get(actor.subject)  # what an action brings along is no subject
-    altitude = known.altitude if known else "ground"
-    top = above + BASE_ROW[altitude] + 1 - height - pose.rise
-    wide = frame.shape[1]
+    top, left = corner(actor)
+    top, wide = above + top, frame.shape[1]
     hidden = max(0, -top)  # rows above the frame
-    left = pose.x - width // 2
     for edge in (left, left - wide, left + wide) if wraps else (left,):
         first, last = max(0, edge), min(wide, edge + width)
         if first < last and hidden < height:

@@ -1,0 +1,153 @@
+"""What a picture shows: the place, and who stands there, of which the drawings are most like it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .cast import SIZES, Actor, scaled
+from .motion import CELL, HOP, Pose
+from .render import coloured, corner
+from .scenes import SCENES, SIZE, Frame
+from .skies import inks, panorama, scene_all_round
+from .sprites import CYCLE, DRAWINGS, SCALE_STEPS
+from .story import NATURAL
+from .vocabulary import VOCABULARY, Words
+
+STEP = 2
+"""Columns by which a camera has gone, at least."""
+COARSE = 2
+"""Every so manieth row and column is looked at first."""
+CLOSE = 0.1
+"""Skies that look alike but for what falls: their shares of pixels differ by less."""
+START = 0.01
+"""Share by which a place is more likely where a camera begins: without a sun, half of what is all round is the other
+half mirrored."""
+FOUND = 0.6
+"""Share of a picture's pixels that have to be those of a place: who stands there hides the others."""
+TOLD = 0.4
+"""The same of those that are not of the place's commonest ink: a plain picture is nowhere."""
+
+
+RISES = tuple(sorted(set(HOP)))
+"""How high somebody may be."""
+MATCHED = 0.5
+"""From which likeness on somebody is known: the share of pixels that are there or drawn and are both, times the share
+of those drawn that are equal."""
+CLEAR = 0.05
+"""By how much who is known has to be more alike than anybody else."""
+FINALISTS = 8
+"""Shapes of which colours are looked at."""
+
+
+class Place(NamedTuple):
+    """Where something is."""
+
+    scene: str
+    sky: str
+    mirrored: bool
+
+
+class Who(NamedTuple):
+    """Who is there, alone."""
+
+    subject: str
+    colour: str
+    size: str
+
+
+class Recognised(NamedTuple):
+    """What a picture shows; who: None where nobody is known."""
+
+    place: Place
+    who: Who | None
+
+
+def recognise(picture: np.ndarray, words: Words) -> Recognised | None:
+    """What a picture shows, of what words name; None where it looks like no place of theirs.
+
+    picture: palette indices uint8 [H, W], of which the square is looked at that actors stand in.
+    """
+    height, width = picture.shape
+    if not all(SIZE <= side <= 2 * SIZE for side in picture.shape):
+        return None
+    top, left = Frame(width, height).above, (width - SIZE) // 2
+    picture = picture[top : top + SIZE, left : left + SIZE]
+    found = _place(picture, words)
+    if found is None:
+        return None
+    place, scene = found
+    return Recognised(place, _who(picture, picture != scene, words))
+
+
+def _place(picture: np.ndarray, words: Words) -> tuple[Place, np.ndarray] | None:
+    """The place of a square, and its bare scene from where the camera has come to, uint8 [SIZE, SIZE]."""
+    columns = np.arange(0, 2 * SIZE, STEP)[:, None] + np.arange(0, SIZE, COARSE)  # [places, w]
+    coarse, likeness = picture[::COARSE, None, ::COARSE], dict[tuple[Place, int], float]()
+    for scene in (name for name in words["scene"] if name in SCENES):
+        around = scene_all_round(scene)[::COARSE]
+        for sky in words.get("sky", ("day",)):
+            painted = inks(sky)[around]
+            for mirrored, cells in ((False, painted), (True, np.roll(painted[:, ::-1], SIZE, axis=1))):
+                same = (cells[:, columns % (2 * SIZE)] == coarse).mean(axis=(0, 2))
+                same[0] += START
+                likeness[Place(scene, sky, mirrored), STEP * int(same.argmax())] = float(same.max())
+    if not likeness:
+        return None
+    (best, _), share = max(likeness.items(), key=lambda item: item[1])
+    found = dict[Place, tuple[float, np.ndarray | None]]()
+    for (place, pan), like in likeness.items():
+        if place.scene == best.scene and like > share - CLOSE:
+            seen = panorama(*place)[..., (np.arange(SIZE) + pan) % (2 * SIZE)]
+            frame = seen[(seen == picture).mean(axis=(1, 2)).argmax()]
+            same, told = frame == picture, frame != np.bincount(frame.ravel()).argmax()
+            is_found = same.mean() >= FOUND and same[told].mean() >= TOLD
+            found[place] = float(same.mean()) + (0 if pan else START), frame if is_found else None
+    place = max(found, key=lambda place: found[place][0])
+    _, frame = found[place]
+    return None if frame is None else (place, frame)
+
+
+def _who(picture: np.ndarray, there: np.ndarray, words: Words) -> Who | None:
+    """Who is in a square, where `there` says that it is no scene: one, on cells, no higher than actions rise."""
+    shapes = list[tuple[float, Actor, str]]()
+    for subject in (name for name in words["subject"] if name in DRAWINGS):
+        for size in (name for name in words.get("size", ("normal",)) if name in SIZES):
+            for left in (False, True):
+                pose = Pose(scale_step=scaled(SCALE_STEPS, SIZES[size]), faces_left=left)
+                shapes.append((*_placed(Actor(subject, NATURAL, pose), there), size))
+    colours = sorted((name for name in words.get("colour", ()) if name in VOCABULARY.colour), key=NATURAL.__ne__)
+    alike = dict[str, tuple[float, Who]]()
+    for _, shape, size in sorted(shapes, key=lambda each: -each[0])[:FINALISTS]:
+        for phase in range(CYCLE):
+            overlap, actor = _placed(replace(shape, pose=replace(shape.pose, phase=phase)), there)
+            for colour in colours or [NATURAL]:
+                like = overlap * _likeness(replace(actor, colour=colour), picture)
+                if like > alike.get(actor.subject, (0.0,))[0]:
+                    alike[actor.subject] = like, Who(actor.subject, colour, size)
+    ranked = sorted(alike.values(), reverse=True)
+    is_known = bool(ranked) and ranked[0][0] >= MATCHED and all(ranked[0][0] - like >= CLEAR for like, _ in ranked[1:])
+    return ranked[0][1] if is_known else None
+
+
+def _placed(actor: Actor, there: np.ndarray) -> tuple[float, Actor]:
+    """An actor where it hides most of what is there and least besides, and the share of both that both have."""
+    mask = coloured(actor)[1]
+    top, left = corner(replace(actor, pose=replace(actor.pose, x=0, rise=0)))
+    tops, lefts = top - np.array(RISES)[:, None], left + np.arange(CELL, SIZE, CELL)
+    windows = sliding_window_view(np.pad(there, SIZE), mask.shape)[SIZE + tops, SIZE + lefts]
+    both = (windows & mask).sum(axis=(2, 3))
+    shares = both / (mask.sum() + there.sum() - both)
+    rise, column = np.unravel_index(shares.argmax(), shares.shape)
+    return float(shares.max()), replace(actor, pose=replace(actor.pose, x=CELL * (int(column) + 1), rise=RISES[rise]))
+
+
+def _likeness(actor: Actor, picture: np.ndarray) -> float:
+    """Share of an actor's pixels that are those of a square."""
+    drawn, mask = coloured(actor)
+    top, left = corner(actor)
+    window = np.pad(picture, SIZE)[SIZE + top :, SIZE + left :][: mask.shape[0], : mask.shape[1]]
+    return float((window == drawn)[mask].mean()) if mask.any() else 0.0
