@@ -222,7 +222,7 @@ def test_a_video_begins_with_who_it_is_about_in_its_place_and_goes_on_at_once(ac
     frames, mask = render_indices(story, length=LEAD + 8, seed=0)
     assert len({places(*cast(story, t, 32)) for t in range(-LEAD, 1)}) == 1
     assert {actor.pose.faces_left for actor in cast(story, -1, 32)} == {action == "moves left"}
-    assert (cast(replace(story, speed="fast"), -LEAD, 32)[0].pose.things != ()) == brings_along(action)
+    assert (cast(replace(story, speed="fast"), -LEAD, 32)[0].pose.things != ()) == bool(brings_along(action))
     if action in ("moves right", "moves left", "jumps", "spins"):
         assert (frames[LEAD + 1] != frames[1]).any()
         _, later = render_script(

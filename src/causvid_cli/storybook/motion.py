@@ -260,9 +260,9 @@ def is_on_the_move(action: str) -> bool:
     return len({replace(pose, phase=0, things=(), breathes=False) for pose in poses}) > 1
 
 
-def brings_along(action: str) -> bool:
-    """Whether who does this in the larger world has something along to do it with, or that tells of it."""
-    return bool(ON_CELLS[action](0).things)
+def brings_along(action: str) -> tuple[str, ...]:
+    """What who does this in the larger world has along to do it with, or that tells of it: names of drawings."""
+    return tuple(thing.name for thing in ON_CELLS.get(action, stays_still)(0).things)
 
 
 def clock(story: Story, t: int) -> int:

@@ -11,6 +11,7 @@ from .grammar import GRAMMAR
 from .inflect import third_person, verb_forms
 from .kinds import is_english
 from .lexicon import LEXICON, Kind, Lexicon
+from .motion import brings_along
 from .reading import Noun, Reading, Shot, Word
 from .story import ALL_WORDS, CHANGE, NATURAL, SIZES_ON_THE_WAY, SLOTS, STILL, WHO, PackStory, Story
 from .tokens import Token, plain, tokens
@@ -232,6 +233,8 @@ class _Telling:
         if colour is None:
             self.filled.append("colour")
         relation, second, second_colour = self._other(shot, other, subject)
+        if second in brings_along(action or STILL) and shot.relation and not shot.relation.said:
+            relation, second, second_colour = None, None, NATURAL  # "eats an apple": it is there already
         if second is None and kept and kept.other:
             relation, second, second_colour = kept.relation, kept.other, kept.other_colour
         count = self._count(noun if subject else None)
