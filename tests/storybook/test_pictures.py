@@ -73,18 +73,40 @@ def test_what_is_no_place_of_the_storybooks_and_what_a_model_has_no_word_for_is_
     ],
 )
 def test_a_picture_of_one_tells_who_that_is(story, at):
-    """Wherever they stand, whatever they hold; looking left as well, in squares and in wide frames."""
+    """However high they are, whatever they hold; looking left as well, in squares and in wide frames."""
     for size in (SQUARE, WIDE):
         recognised = found(story, at=at, size=size)
         assert recognised and recognised.who == (story.subject, story.colour, story.size)
 
 
-def test_nobody_is_known_where_several_stand_or_none_or_a_stranger():
-    fox = Story("fox", "natural", "beach", "stays still", mirrored=True)
-    several = replace(fox, count=3), replace(fox, relation="left of", other="bus"), replace(fox, subject=None)
-    for story in several:
-        recognised = found(story, at=5)
-        assert recognised and recognised.who is None
-    (picture,), _ = render_indices(fox, length=1, seed=0, start=5)
-    recognised = recognise(picture, {**ALL_WORDS, "subject": ("bus", "my own", "whale")})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 3},
+        {"count": 2, "size": "small"},  # each as large as a small one that is alone
+        {"relation": "left of", "other": "bus"},
+        {"relation": "left of", "other": "cat", "size": "big"},  # as large as one that is alone
+        {"relation": "behind", "other": "cat", "size": "big"},
+        {"subject": None},
+    ],
+)
+def test_nobody_is_known_where_several_stand_or_none(changes):
+    recognised = found(replace(DOG, action="stays still", **changes), at=5)
     assert recognised and recognised.who is None
+
+
+@pytest.mark.parametrize("stranger", ["zebra", "queen", "police car", "leopard"])
+def test_who_has_no_word_is_not_taken_for_somebody_who_looks_alike(stranger):
+    (picture,), _ = render_indices(replace(DOG, subject=stranger, action="stays still"), length=1, seed=0)
+    recognised, among_all = (
+        recognise(picture, words)
+        for words in ({**ALL_WORDS, "subject": ("horse", "king", "car", "tiger", "my own")}, ALL_WORDS)
+    )
+    assert recognised and recognised.who is None
+    assert among_all and among_all.who and among_all.who.subject == stranger
+
+
+def test_a_street_at_night_is_the_night_city_to_those_who_have_that_word():
+    (picture,), _ = render_indices(replace(DOG, scene="street", sky="night"), length=1, seed=0)
+    recognised = recognise(picture, ALL_WORDS)
+    assert recognised is None or (recognised.place.scene, recognised.place.sky) != ("street", "night")

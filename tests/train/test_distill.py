@@ -359,6 +359,8 @@ def test_openings_are_learnt_by_a_network_of_their_own_at_the_levels_of_the_firs
 def codec_of_few_channels() -> PixelCodec:
     torch.manual_seed(0)
     codec = tiny_pixel_codec()(palette=torch.tensor(storybook.PALETTE), cell_channels=CHANNELS // 4)
+    codec.latents_mean.fill_(0.3)
+    codec.latents_std.fill_(2.0)
     return codec.eval().requires_grad_(False)
 
 
@@ -657,6 +659,10 @@ def test_a_config_file_is_read_strictly(tmp_path):
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
         ("[clips]\n" + STAGE_TABLES + OPENING_TABLE, r"clips.openings: missing; stage opening"),
+        (
+            "[clips]\nopenings = 5\n[pixels]\nsteps = 5\n" + STAGE_TABLES + OPENING_TABLE,
+            r"rollout.steps: must be one; stage pixels",
+        ),
         ("[clips]\n" + STAGE_TABLES + "[pixels]\nsteps = 5\n", r"\[opening\]: missing; stage pixels goes on from it"),
         (
             "[clips]\nopenings = 5\n[rollout]\nsteps = [1000.0, 500.0]\n"

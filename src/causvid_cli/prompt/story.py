@@ -230,10 +230,10 @@ class StoryTextEncoder:
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
         told = parsed.story
-        if previous and told.seen and told.subject is None:
-            told = replace(told, **previous.shows)  # by its name more is known of who it is
-        if previous and told.subject and _is_elsewhere(told, previous.reading):
-            told = replace(told, seen=False)
+        if previous and _is_elsewhere(told, previous.reading):
+            told = replace(told, seen=told.seen and told.subject is None)
+        elif previous and told.seen:
+            told = _as_shown(told, previous.shows)
         story, _ = self.text.shown(told, seed=seed)
         if previous and previous.reading.scene == story.scene and previous.reading.mirrored is not None:
             story = replace(story, mirrored=previous.reading.mirrored)  # the same place looks the same under any seed
@@ -265,6 +265,14 @@ class StoryTextEncoder:
 
     def release(self) -> None:
         """Nothing: it is a small table."""
+
+
+def _as_shown(story: Story, who: Mapping[str, Any]) -> Story:
+    """A story after a picture that shows who that is: what it leaves unsaid of them is as they are."""
+    if story.subject not in (None, who.get("subject")):
+        return story
+    unsaid = [slot for slot in who if getattr(story, slot) == SLOTS[slot]]
+    return replace(story, **{slot: who[slot] for slot in unsaid})
 
 
 def _is_elsewhere(story: Story, before: Story) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -80,19 +80,32 @@ def parse(text: str, previous: Story | None = None, lexicon: Lexicon = LEXICON) 
     first = _Telling(reading.shots[0], previous, lexicon)
     later = reading.shots[1:MOST_SHOTS]
     left_out = dict.fromkeys(shot.verb.said for shot in later if shot.verb)
+    brought = brings_along(first.story.action)  # "drinks from a cup": it is there, whoever knows no cups
     return Parsed(
         story=first.story,
         unknown=tuple(reading.unknown),
         filled=tuple(first.filled),
-        unused=(*reading.unused, *first.unused, *left_out),
+        unused=tuple(word for word in (*reading.unused, *first.unused, *left_out) if not _names(word, brought)),
         corrected=tuple(reading.corrected),
         shown_as=tuple(first.shown_as),
-        not_shown=tuple(first.not_shown),
+        not_shown=tuple(word for word in first.not_shown if not _names(word, brought)),
         understood=reading.understood,
         is_english=can_be_english,
         shots=tuple(_prompts(text, reading.shots[:MOST_SHOTS], previous, lexicon)) if later else (),
         movement=first.movement,
     )
+
+
+def _is_natural(colour: str, subject: str) -> bool:
+    """Whether a subject has a colour of itself."""
+    own = VOCABULARY.subject[subject].natural if subject in VOCABULARY.subject else ()
+    return any(tone.startswith(f"{colour}.") for tone in own)
+
+
+def _names(said: str, things: Sequence[str]) -> bool:
+    """Whether what was said is a name for one of these drawings."""
+    known = [meaning for token in tokens(said, LEXICON) for meaning in token.meanings] if things else []
+    return any(meaning.kind == "subject" and meaning.name in things for meaning in known)
 
 
 def _third_person(said: str) -> str:
@@ -234,6 +247,8 @@ class _Telling:
             self.filled.append("colour")
         relation, second, second_colour = self._other(shot, other, subject)
         if second in brings_along(action or STILL) and shot.relation and not shot.relation.said:
+            if other and other.colour and not _is_natural(other.colour.name, second):
+                self._left_out(other.colour)
             relation, second, second_colour = None, None, NATURAL  # "eats an apple": it is there already
         if second is None and kept and kept.other:
             relation, second, second_colour = kept.relation, kept.other, kept.other_colour
@@ -349,8 +364,7 @@ class _Telling:
         name = noun.colour.name
         if self._knows("colour", name):
             return name
-        own = VOCABULARY.subject[subject].natural if subject in VOCABULARY.subject else ()
-        if not any(tone.startswith(f"{name}.") for tone in own):
+        if not _is_natural(name, subject):
             self.not_shown.append(noun.colour.said)
         return NATURAL
 

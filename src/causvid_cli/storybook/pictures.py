@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from .cast import SIZES, Actor, scaled
-from .motion import CELL, HOP, Pose
+from .motion import HOP, Pose
 from .render import coloured, corner
 from .scenes import SCENES, SIZE, Frame
 from .skies import inks, panorama, scene_all_round
-from .sprites import CYCLE, DRAWINGS, SCALE_STEPS
+from .sprites import CYCLE, SCALE_STEPS
 from .story import NATURAL
 from .vocabulary import VOCABULARY, Words
 
@@ -34,9 +33,9 @@ TOLD = 0.4
 
 RISES = tuple(sorted(set(HOP)))
 """How high somebody may be."""
-MATCHED = 0.5
+MATCHED = 0.45
 """From which likeness on somebody is known: the share of pixels that are there or drawn and are both, times the share
-of those drawn that are equal."""
+of those drawn that are equal. What an action brings along hides some of the scene, too."""
 CLEAR = 0.05
 """By how much who is known has to be more alike than anybody else."""
 FINALISTS = 8
@@ -90,6 +89,8 @@ def _place(picture: np.ndarray, words: Words) -> tuple[Place, np.ndarray] | None
     for scene in (name for name in words["scene"] if name in SCENES):
         around = scene_all_round(scene)[::COARSE]
         for sky in words.get("sky", ("day",)):
+            if (scene, sky) == ("street", "night") and "night city" in words["scene"]:
+                continue  # told as the night city
             painted = inks(sky)[around]
             for mirrored, cells in ((False, painted), (True, np.roll(painted[:, ::-1], SIZE, axis=1))):
                 same = (cells[:, columns % (2 * SIZE)] == coarse).mean(axis=(0, 2))
@@ -112,9 +113,12 @@ def _place(picture: np.ndarray, words: Words) -> tuple[Place, np.ndarray] | None
 
 
 def _who(picture: np.ndarray, there: np.ndarray, words: Words) -> Who | None:
-    """Who is in a square, where `there` says that it is no scene: one, on cells, no higher than actions rise."""
+    """Who is in a square, where `there` says that it is no scene: one, in the middle, where nobody stands of two.
+
+    None where it is nobody whom words name: of all that can be drawn, another is more alike.
+    """
     shapes = list[tuple[float, Actor, str]]()
-    for subject in (name for name in words["subject"] if name in DRAWINGS):
+    for subject in VOCABULARY.subjects:
         for size in (name for name in words.get("size", ("normal",)) if name in SIZES):
             for left in (False, True):
                 pose = Pose(scale_step=scaled(SCALE_STEPS, SIZES[size]), faces_left=left)
@@ -128,21 +132,21 @@ def _who(picture: np.ndarray, there: np.ndarray, words: Words) -> Who | None:
                 like = overlap * _likeness(replace(actor, colour=colour), picture)
                 if like > alike.get(actor.subject, (0.0,))[0]:
                     alike[actor.subject] = like, Who(actor.subject, colour, size)
-    ranked = sorted(alike.values(), reverse=True)
-    is_known = bool(ranked) and ranked[0][0] >= MATCHED and all(ranked[0][0] - like >= CLEAR for like, _ in ranked[1:])
-    return ranked[0][1] if is_known else None
+    if not alike:
+        return None
+    (best, who), *others = sorted(alike.values(), reverse=True)
+    is_clear = best >= MATCHED and all(best - like >= CLEAR for like, _ in others)
+    return who if is_clear and who.subject in words["subject"] else None
 
 
 def _placed(actor: Actor, there: np.ndarray) -> tuple[float, Actor]:
-    """An actor where it hides most of what is there and least besides, and the share of both that both have."""
+    """An actor as high as it hides most of what is there and least besides, and the share of both that both have."""
     mask = coloured(actor)[1]
-    top, left = corner(replace(actor, pose=replace(actor.pose, x=0, rise=0)))
-    tops, lefts = top - np.array(RISES)[:, None], left + np.arange(CELL, SIZE, CELL)
-    windows = sliding_window_view(np.pad(there, SIZE), mask.shape)[SIZE + tops, SIZE + lefts]
-    both = (windows & mask).sum(axis=(2, 3))
+    (height, width), (top, left) = mask.shape, corner(replace(actor, pose=replace(actor.pose, rise=0)))
+    around = np.pad(there, SIZE)[:, SIZE + left :][:, :width]
+    both = np.array([np.count_nonzero(around[SIZE + top - rise :][:height] & mask) for rise in RISES])
     shares = both / (mask.sum() + there.sum() - both)
-    rise, column = np.unravel_index(shares.argmax(), shares.shape)
-    return float(shares.max()), replace(actor, pose=replace(actor.pose, x=CELL * (int(column) + 1), rise=RISES[rise]))
+    return float(shares.max()), replace(actor, pose=replace(actor.pose, rise=RISES[int(shares.argmax())]))
 
 
 def _likeness(actor: Actor, picture: np.ndarray) -> float:

@@ -471,7 +471,7 @@ def _missing(config: TrainConfig) -> str:
         return "base: missing; its student is wanted as teacher (ode.source)"
     if config.matching.min_sigma > config.matching.max_sigma:
         return "matching.min_sigma: must not be more than matching.max_sigma"
-    rollout = config.rollout
+    rollout = config.rollout or (None if config.base else RolloutFacts())
     if rollout and rollout.window_frames < rollout.chunk_frames:
         return f"rollout.window_frames: must be {rollout.chunk_frames} or more, as a chunk is"
     if config.pixels and rollout and len(rollout.first_steps or rollout.steps) != 1:

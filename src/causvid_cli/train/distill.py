@@ -63,7 +63,10 @@ USES = {
 }
 """The stages that a section matters to, where it is neither one stage's plan nor matters to all."""
 PRESENCE = {"opening": ("autoencoder", "prepare", "causal", "student", "export")}
-"""The stages that a section matters to by being there: what is told of a change, and which clips the student sees."""
+"""The stages that a section matters to by being there: what is told of a change, and which clips the student sees.
+
+Not so pixels: first chunks may become cleaner after the student has learnt to go on from them.
+"""
 NEEDS = {
     "autoencoder": (),
     "prepare": ("autoencoder",),
@@ -102,6 +105,8 @@ class Distillation(TrainingRun):
                 f"[opening]: missing; stage teacher learns how prompts are told, and {self.config.base} makes first "
                 "chunks by a network of their own, which has to learn that, too"
             )
+        if self.config.pixels and len(self.rollout.first_steps or self.rollout.steps) != 1:
+            raise UsageError("rollout.steps: must be one; stage pixels looks at what one step makes")
         if self.has_opening and (odd := [stage for stage in BEGINNING if stage in self.config.stages()]):
             raise UsageError(
                 f"[{odd[0]}]: its clips begin with the student's own chunks, not with those of an opening network"
@@ -244,7 +249,7 @@ class Distillation(TrainingRun):
                 chunk_frames=self.rollout.chunk_frames,
                 long=openings,
                 long_latent_frames=self.rollout.chunk_frames,
-                turns=copies,
+                turns=self.turns,
                 device=self.device,
                 seed=self.config.seed + 1,  # other stories than the clips'
                 report=self.setting("prepare").report,
@@ -402,8 +407,7 @@ class Distillation(TrainingRun):
     def first_chunks(self, stage: str) -> FirstChunks:
         """Return what a stage of the network for first chunks learns from."""
         denoiser = self.learner(self.opening_net(before=stage))
-        turns = self.facts().prediction == "copies"
-        return FirstChunks(denoiser, LatentClips(self.latents / "openings"), self.rollout, turns, self.device)
+        return FirstChunks(denoiser, LatentClips(self.latents / "openings"), self.rollout, self.turns, self.device)
 
     def fixed_opening(self) -> Denoiser | None:
         """Return the network for first chunks, which learns nothing here; None where there is none."""

@@ -107,8 +107,9 @@ def train_pixels(
     """
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        latents = chunks.latents_loss(rng, plan.batch // 2)
-        pixels = chunks.pixels_loss(rng, plan.batch - plan.batch // 2, codec, words)
+        of_latents, of_pixels = rng.spawn(2)  # what one draws, in however many processes, is not the other's affair
+        latents = chunks.latents_loss(of_latents, plan.batch // 2)
+        pixels = chunks.pixels_loss(of_pixels, plan.batch - plan.batch // 2, codec, words)
         return {"loss": pixels + LATENTS_SHARE * latents, "pixels": pixels, "latents": latents}
 
     trainer = Trainer(folder, chunks.denoiser, plan, setting)

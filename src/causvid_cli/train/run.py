@@ -184,6 +184,11 @@ class TrainingRun:
         """Whether first chunks are made by a network of their own."""
         return self.facts().opening_network is not None
 
+    @property
+    def turns(self) -> bool:
+        """Whether who goes left is drawn as the mirror image of who goes right (`StoryText.to_draw`)."""
+        return self.facts().prediction == "copies"
+
     def clips(self, *, going_on: bool = False) -> LatentClips:
         """Return the prepared clips. going_on: for the student, to whom their first chunks may be given."""
         if not self.has_clips:
