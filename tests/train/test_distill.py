@@ -40,7 +40,7 @@ from causvid_cli.network.copies import PARTS
 from causvid_cli.pipeline import load
 from causvid_cli.sampling.ode import solve_ode
 from causvid_cli.sampling.schedule import sampler_sigmas
-from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS
+from causvid_cli.storybook import ALL_WORDS, FIRST_WORDS, SQUARE, WIDE
 from causvid_cli.teacher import load_teacher
 from causvid_cli.train import autoencoder, story_clips
 from causvid_cli.train import prepare as preparation
@@ -364,21 +364,26 @@ def codec_of_few_channels() -> PixelCodec:
     return codec.eval().requires_grad_(False)
 
 
-def test_first_chunks_then_learn_what_the_decoder_shows_of_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("size", "shapes", "count"), [(SQUARE, (), 5), (WIDE, (WIDE,), 2)])
+def test_first_chunks_then_learn_what_the_decoder_shows_of_them(tmp_path, monkeypatch, size, shapes, count):
     """A network that made what the codec encodes of the drawings would be as wrong as the codec is, no more."""
     monkeypatch.setattr("causvid_cli.train.opening.PICTURES", 4)
+    monkeypatch.setattr("causvid_cli.train.opening.SQUARE_SHARE", 0)
     openings, denoiser, rows = small_clips(tmp_path / "openings", count=1), small_denoiser(prediction="x0"), []
     codec, facts = codec_of_few_channels(), replace(FACTS, steps=(1000.0,))
     chunks = FirstChunks(denoiser, openings, facts, False, CPU)
     rng = np.random.default_rng(3)
-    drawn = story_clips.render_clips(story_clips.opening_stories(rng, 5), rng, frames=4)
+    if shapes:  # which of them
+        rng.random(), rng.integers(1)
+    drawn = story_clips.render_clips(story_clips.opening_stories(rng, count), rng, frames=4, size=size)
     right = codec.encode_indices(drawn.indices)
     scores = codec.decode_frames(codec.unstack_cells(right).flatten(0, 1))
     weight = torch.tensor([1.0, 3.0, 12.0])[drawn.mask.long()].flatten(0, 1)
     wrong = palette_cross_entropy(scores, drawn.indices.flatten(0, 1), weight)
     with monkeypatch.context() as patched:
         patched.setattr(denoiser.network, "forward_whole", lambda *_, **__: right)
-        assert chunks.pixels_loss(np.random.default_rng(3), 5, codec, FIRST_WORDS) == pytest.approx(wrong.item())
+        loss = chunks.pixels_loss(np.random.default_rng(3), 5, codec, FIRST_WORDS, shapes)
+        assert loss == pytest.approx(wrong.item())
 
     before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     setting = StageSetting(device=CPU, report=rows.append)

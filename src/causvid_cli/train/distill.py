@@ -267,7 +267,8 @@ class Distillation(TrainingRun):
     def pixels(self) -> None:
         chunks, plan, setting = self.first_chunks("pixels"), self.plan("pixels"), self.setting("pixels")
         assert isinstance(self.codec, PixelCodec)
-        train_pixels(self.folder / "pixels", chunks, self.codec, self.words, plan, setting)
+        shapes = tuple(self.shapes.values())
+        train_pixels(self.folder / "pixels", chunks, self.codec, self.words, plan, setting, shapes=shapes)
 
     def causal(self) -> None:
         plan = self.config.causal

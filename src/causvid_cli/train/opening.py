@@ -10,7 +10,7 @@ not others: a loss in the decoder's own terms, as latent perceptual losses are (
 encoded for it, so every step draws first chunks anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.schedule import add_noise, x0_from
-from causvid_cli.storybook import Words
+from causvid_cli.storybook import SQUARE, Frame, Words
 from causvid_cli.train import autoencoder
 from causvid_cli.train.config import Optimisation, RolloutFacts
 from causvid_cli.train.dataset import THING_WEIGHT, LatentClips
@@ -35,10 +35,12 @@ from causvid_cli.train.teacher_stage import SPRITE_WEIGHT, standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
 
 LATENTS_SHARE = 0.3
-"""What the error of latents weighs beside that of pixels: latents stay such as the codec encodes, and frames of other
-shapes, which only they show, are not forgotten."""
+"""What the error of latents weighs beside that of pixels: latents stay such as the codec encodes, and scenes all round,
+which only they show, are not forgotten."""
 PICTURES = 2
 """Pictures of each chunk that are decoded: they differ by a step, and decoding is what takes time."""
+SQUARE_SHARE = 0.5
+"""Share of steps whose drawn chunks are square, where there are other shapes."""
 PIXEL_WEIGHTS = torch.tensor([1.0, autoencoder.SPRITE_WEIGHT, THING_WEIGHT * autoencoder.SPRITE_WEIGHT])
 """What a pixel weighs, by what is seen in it (`Clips.mask`); of sprites and scenes as the codec has learnt them."""
 
@@ -67,15 +69,25 @@ class FirstChunks:
         output = network.forward_whole(x_t, 1000 * sigma, self.denoiser.prompt(batch.rows))
         return x0_regression(network.prediction, x_t, output, batch.x0, sigma, weight)
 
-    def pixels_loss(self, rng: np.random.Generator, count: int, codec: PixelCodec, words: Words) -> Tensor:
+    def pixels_loss(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        codec: PixelCodec,
+        words: Words,
+        shapes: Sequence[Frame] = (),
+    ) -> Tensor:
         """Return the cross-entropy of what the codec shows of `count` chunks, made in one step, as they are drawn.
 
-        words: of the stories that they tell.
+        words: of the stories that they tell. shapes: of frames, besides square ones; of larger frames there are fewer.
         """
         network, text, facts = self.denoiser.network, self.denoiser.text, self.facts
         assert isinstance(text, StoryText), "first chunks that nobody can draw"
+        is_square = not shapes or rng.random() < SQUARE_SHARE
+        size = SQUARE if is_square else shapes[int(rng.integers(len(shapes)))]
+        count = max(1, count * SQUARE.height * SQUARE.width // (size.height * size.width))
         stories = opening_stories(rng, count, words, turns=self.turns)
-        drawn = render_clips(stories, rng, frames=facts.chunk_frames * codec.stack)
+        drawn = render_clips(stories, rng, frames=facts.chunk_frames * codec.stack, size=size)
         each = rng.permuted(np.tile(np.arange(drawn.indices.shape[1]), (count, 1)), axis=1)[:, :PICTURES]
         pick = torch.arange(count)[:, None], torch.from_numpy(each)
         weight = my_weight(PIXEL_WEIGHTS[drawn.mask[pick].long()]).to(self.device)
@@ -99,17 +111,25 @@ def train_opening(folder: Path, chunks: FirstChunks, plan: Optimisation, setting
 
 
 def train_pixels(
-    folder: Path, chunks: FirstChunks, codec: PixelCodec, words: Words, plan: Optimisation, setting: StageSetting
+    folder: Path,
+    chunks: FirstChunks,
+    codec: PixelCodec,
+    words: Words,
+    plan: Optimisation,
+    setting: StageSetting,
+    *,
+    shapes: Sequence[Frame] = (),
 ) -> Trainer:
     """Train on what the codec, which stays as it is, shows of first chunks; return the trainer.
 
-    Half of a batch is drawn for it, of stories in these words; of the other half latents are learnt.
+    Half of a batch is drawn for it, of stories in these words and in frames of these shapes; of the other half latents
+    are learnt.
     """
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         of_latents, of_pixels = rng.spawn(2)  # what one draws, in however many processes, is not the other's affair
         latents = chunks.latents_loss(of_latents, plan.batch // 2)
-        pixels = chunks.pixels_loss(of_pixels, plan.batch - plan.batch // 2, codec, words)
+        pixels = chunks.pixels_loss(of_pixels, plan.batch - plan.batch // 2, codec, words, shapes)
         return {"loss": pixels + LATENTS_SHARE * latents, "pixels": pixels, "latents": latents}
 
     trainer = Trainer(folder, chunks.denoiser, plan, setting)
