@@ -33,7 +33,7 @@ TOLD = 0.4
 
 RISES = tuple(sorted(set(HOP)))
 """How high somebody may be."""
-MATCHED = 0.45
+MATCHED = 0.4
 """From which likeness on somebody is known: the share of pixels that are there or drawn and are both, times the share
 of those drawn that are equal. What an action brings along hides some of the scene, too."""
 CLEAR = 0.05
