@@ -29,8 +29,6 @@ FOUND = 0.6
 """Share of a picture's pixels that have to be those of a place: who stands there hides the others."""
 TOLD = 0.4
 """The same of those that are not of the place's commonest ink: a plain picture is nowhere."""
-
-
 RISES = tuple(sorted(set(HOP)))
 """How high somebody may be."""
 MATCHED = 0.4
