@@ -450,7 +450,6 @@ def test_a_client_of_sglang_gets_raw_frames_and_tells_prompts(pipeline):
 
 def test_a_client_of_sglang_at_the_watch_address_gets_what_others_tell(pipeline):
     with served(pipeline) as session, session.connect(url=session.page.watch_url, where=SGLANG) as socket:
-        session.make()
         socket.send(msgpack.encode({"type": "init", "prompt": "it jumps", "max_chunks": 2}))
         socket.send(msgpack.encode({"type": "event", "kind": "prompt", "payload": "it spins", "event_id": 1}))
         refused = msgpack.decode(socket.recv(timeout=10))
@@ -458,7 +457,7 @@ def test_a_client_of_sglang_at_the_watch_address_gets_what_others_tell(pipeline)
         session.make(2)
         got, _ = batches(socket, 2)
     payload = b"".join(payload for parts in got.values() for _, payload in parts)
-    assert list(got) == [0, 1] and payload == np.concatenate(session.shown[1:3]).tobytes()
+    assert list(got) == [0, 1] and payload == np.concatenate(session.shown[:2]).tobytes()
     assert [cue.prompt for cue in session.live.cues] == [CAR]
 
 
