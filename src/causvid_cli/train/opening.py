@@ -92,7 +92,8 @@ class FirstChunks:
         pick = torch.arange(count)[:, None], torch.from_numpy(each)
         weight = my_weight(PIXEL_WEIGHTS[drawn.mask[pick].long()]).to(self.device)
         indices, rows = my_share(drawn.indices[pick]).to(self.device), my_share(text.rows(drawn.stories))
-        shape = len(rows), codec.facts.latent_channels, facts.chunk_frames, *(side // 8 for side in indices.shape[-2:])
+        cells_of = (side // codec.facts.spatial_factor for side in indices.shape[-2:])
+        shape = len(rows), codec.facts.latent_channels, facts.chunk_frames, *cells_of
         x_t, step = standard_normal(rng, torch.empty(shape, device=self.device)), first_steps(facts)[0]
         sigma = torch.full((len(rows),), step.sigma, device=self.device)
         output = network.forward_whole(x_t, 1000 * sigma, self.denoiser.prompt(rows))
