@@ -25,8 +25,10 @@ from causvid_cli.storybook.motion import (
     CHANGED,
     FLASH,
     LARGE,
+    MEETING,
     RUNS,
     SHRUNK,
+    SPEED,
     TRAVELS,
     ZOOM_FRAMES,
     clock,
@@ -44,8 +46,8 @@ SHORT = 12
 STILL = "stays still"
 MOTION = ("action", "target", "speed", "camera")
 TWO = ("subject", "colour", "relation", "other", "other_colour")
-MET = 4
-"""Frames of an action after which who meets another may have arrived."""
+MET = MEETING // SPEED
+"""Frames of an action after which who meets another has arrived."""
 LATE = 64
 """The first frame in which a story has nothing left to do once."""
 SEEN_SMALL, SEEN_BIG = 0.65, 1.2

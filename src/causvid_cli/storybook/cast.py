@@ -9,6 +9,7 @@ from functools import cache
 from .motion import (
     CELL,
     CENTRE,
+    MEETING,
     MOTIONS,
     SPEED,
     START,
@@ -134,12 +135,10 @@ def _pair(story: Story, t: int, width: int) -> tuple[Actor, ...]:
     factors, zoom, centre = (PAIR * _size(story), PAIR), zoom_at(story, t), width // 2
     size, other_size = (scaled(SCALE_STEPS, factor * zoom) for factor in factors)
     if story.relation == "meets":
-        gone = CELL + SPEED * clock(story, max(0, t))
-        walking = MOTIONS["moves right"](clock(story, t))
-        if gone >= centre - APART:
-            gone, walking = centre - APART, Pose()
-        left = replace(walking, x=gone, scale_step=size)
-        right = replace(walking, x=width - gone, scale_step=other_size, faces_left=True)
+        gone = min(SPEED * clock(story, max(0, t)), MEETING)
+        walking = MOTIONS["moves right"](clock(story, t)) if gone < MEETING else Pose()
+        left = replace(walking, x=centre - APART + gone, scale_step=size)
+        right = replace(walking, x=centre + APART - gone, scale_step=other_size, faces_left=True)
         return _actor(story, _living(story.subject, left, t)), _other(story, right, t)
     if story.relation in AFTER:
         to_left = story.action == "moves left"

@@ -26,6 +26,8 @@ TRAVELS = {"moves right": 1, "moves left": -1, "swims": 1}
 """Which way what travels goes: 1 is to the right."""
 RUNS = ("meets", "follows", "chases")
 """Relations that are motions themselves, whatever the action."""
+MEETING = 4
+"""Columns that each of two who meet goes towards the other."""
 RISE_FRAMES = 20
 JUMP = (0, 6, 10, 13, 14, 13, 10, 6)
 """Height of a jump over its period of 8 frames: the parabola 14 (1 - (k - 4)^2 / 16)."""
