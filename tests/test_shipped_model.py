@@ -1,7 +1,7 @@
 """The embedded models as they ship in weights/: whole, small, and telling what they are asked."""
 
-import dataclasses
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from causvid_cli import storybook
 from causvid_cli.config import load_facts
 from causvid_cli.models.packs import find_pack, verify_pack
 from causvid_cli.pipeline import Pipeline, load
+from causvid_cli.prompt.cues import Cue
 from causvid_cli.storybook import FIRST_WORDS
 from causvid_cli.storybook.story import CHANGE
 from causvid_cli.teacher import load_teacher
@@ -115,7 +116,7 @@ def test_it_begins_with_who_and_where_a_prompt_tells_in_squares_and_in_wide_and_
         drawn = [
             storybook.PALETTE[
                 storybook.render_indices(
-                    dataclasses.replace(story, mirrored=storybook.is_mirrored(1)), length=8, seed=1, size=frame
+                    replace(story, mirrored=storybook.is_mirrored(1)), length=8, seed=1, size=frame
                 )[0]
             ]
             for story in told
@@ -136,3 +137,17 @@ def test_its_longer_video_begins_with_the_shorter_one(world: Pipeline) -> None:
     options = {"size": (64, 64), "seed": 11}
     short = world.generate("a robot walks to the left on the road", length="2s", **options)
     assert np.array_equal(world.generate("a robot walks to the left on the road", length="4s", **options)[:16], short)
+
+
+def test_who_stops_stays_where_they_have_come_to() -> None:
+    """The camera went along: a new shot of the same scene is seen from there, not from where the video began."""
+    pipeline, prompts = load(WORLD, device="cpu"), ("a red fox runs right on the farm", "it jumps")
+    cues = [Cue(prompt=prompt, start_chunk=5 * number) for number, prompt in enumerate(prompts)]
+    video = pipeline.generate(cues, length="40f", seed=1, size=(64, 64))
+    runs = pipeline.text.encode(prompts[0], seed=1).reading
+    shown = storybook.show_script([(0, runs), (20, replace(runs, action="jumps"))], cuts=[20])
+    there, at_the_beginning = (
+        (storybook.PALETTE[storybook.render_shown([shot], range(20, 40), seed=1)[0]] == video[20:]).all(axis=-1).mean()
+        for shot in (shown[1], replace(shown[1], pan=0))
+    )
+    assert shown[1].pan == 30 and there > 0.85 > at_the_beginning + 0.1

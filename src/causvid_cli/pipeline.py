@@ -25,6 +25,7 @@ from torch import Tensor
 
 from causvid_cli.codec import Codec, enlarged
 from causvid_cli.codec.condition import SourceLatents, check_frames, drawn_in, encode_prefix, is_foreign, photograph
+from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.config import PackFacts
 from causvid_cli.device import SideStream, keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import NumericsError
@@ -59,7 +60,7 @@ from causvid_cli.request import (
     check_source,
 )
 from causvid_cli.sampling.context import CleanPasses, ContextWriter, LastCalls, StepsOf
-from causvid_cli.sampling.drawings import Opening, opening_prompt
+from causvid_cli.sampling.drawings import Before, Opening, opening_prompt
 from causvid_cli.sampling.krea import Recomputed
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
@@ -263,6 +264,8 @@ class Stream:
             # a network for first chunks begins anew; else it is drawn over
             is_cut = track.begins_anew or (self._is_foreign and pipeline.opening_model is not None)
             seen = [] if is_cut else prefix
+            told = track.told_before if is_cut and prefix else None
+            before = Before(told, prefix[-1][1][:, :, -1:]) if told else None
 
             def begin(batch: int, prompt: Callable[[Chunk], PromptCache], noise: Noise) -> Made:
                 return rollout(
@@ -276,6 +279,7 @@ class Stream:
                     opening=pipeline.opening(plan, batch=batch),
                     switch=track.transition,
                     prefix=seen,
+                    before=before,
                     made=self._earlier,
                     source=self._source.latents if self._source else None,
                     recompute_context=recomputed,
@@ -522,7 +526,8 @@ class Pipeline:
         if (model := self.opening_model) is None:
             return None
         cache = self._cache_of(model, plan, self.facts.chunk_frames, batch=batch)
-        return Opening(model, cache, plan.first_steps or plan.steps)
+        on_other_scene = self.codec.on_other_scene if isinstance(self.codec, PixelCodec) else None
+        return Opening(model, cache, plan.first_steps or plan.steps, on_other_scene)
 
     def steps_of(self, plan: Plan) -> StepsOf:
         """The steps of the first network's chunks; where another begins each shot, that one alone takes first steps."""

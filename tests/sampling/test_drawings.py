@@ -13,7 +13,7 @@ from causvid_cli.network.cache import PromptCache
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import Transition
-from causvid_cli.sampling.drawings import Drawings, Opening
+from causvid_cli.sampling.drawings import Before, Drawings, Opening
 from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.storybook import ALL_WORDS, is_mirrored
 
@@ -84,3 +84,45 @@ def test_a_beginning_is_drawn_once_for_each_prompt_that_tells_who_and_where(pipe
     batch = drawings.began(both, began.expand(3, -1, -1, -1, -1), chunk_frames=1)
     for row, alone in zip(batch, (drawn, began, begin(left)), strict=True):
         torch.testing.assert_close(row, alone[0], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_new_shot_in_the_same_scene_is_seen_from_where_the_camera_was(pipeline):
+    drawings, moves, codec = drawings_of(pipeline), pipeline.model.moves, pipeline.codec
+    jumps, elsewhere = told(pipeline, JUMPS), told(pipeline, "a red car jumps in the forest")
+    x0 = torch.randn(1, codec.facts.latent_channels, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = moves.finely(drawings.opening.scene(jumps.scene, x0))
+
+    def seen_from(place: int) -> Tensor:
+        return moves.seen_from(drawn, torch.tensor([place]), 8)
+
+    assert moves.place(drawn, seen_from(38)).tolist() == [38]
+    before = Before(told(pipeline, RIGHT), seen_from(38))
+    there = drawings.in_place(x0, jumps, before)
+    assert torch.equal(there, codec.on_other_scene(x0, seen_from(0), seen_from(38)))
+    assert not torch.equal(there, x0)
+    for nowhere in (None, Before(elsewhere, before.last), Before(before.prompt, seen_from(0))):
+        assert drawings.in_place(x0, jumps, nowhere) is x0
+    assert drawings.in_place(x0, elsewhere, before) is x0
+    it = told(pipeline, "it jumps")
+    assert drawings.in_place(x0, it, Before(it, before.last)) is x0  # nobody knows the scene
+    both = PromptCache.batch([jumps, elsewhere])
+    batch = drawings.in_place(x0.expand(2, -1, -1, -1, -1), both, Before(both, before.last.expand(2, -1, -1, -1, -1)))
+    assert len(batch) == 2 and torch.equal(batch[:1], there)
+
+
+def test_a_video_whose_shots_begin_where_the_camera_was_goes_on_after_a_stop_as_it_would_have(pipeline):
+    whole = video(pipeline, RIGHT, JUMPS, LEFT)
+    cues = [Cue(prompt=prompt, start_chunk=2 * number) for number, prompt in enumerate((RIGHT, JUMPS, LEFT))]
+    frames = pipeline.plan(length="1f").grid.first_frame(6)
+    for known in (1, 2, 3, 5):
+        rest = pipeline.stream(
+            cues,
+            length=f"{frames}f",
+            seed=0,
+            made=lambda chunk, known=known: whole[chunk.index] if chunk.index < known else None,
+            first_chunk=known,
+            known_chunks=known,
+        )
+        for x0, again in zip(whole[known:], rest, strict=True):
+            assert torch.equal(again.latent, x0)

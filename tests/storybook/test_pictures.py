@@ -56,7 +56,8 @@ def test_what_is_no_place_of_the_storybooks_and_what_a_model_has_no_word_for_is_
     assert recognise(np.full((64, 64), 3, np.uint8), ALL_WORDS) is None
     assert recognise(np.zeros((32, 200), np.uint8), ALL_WORDS) is None
     (beach,), _ = render_indices(DOG, length=1, seed=0)
-    assert recognise(beach, {"scene": ["my own", "beach"], "subject": ["my own"]}) == (("beach", "day", False), None)
+    known = recognise(beach, {"scene": ["my own", "beach"], "subject": ["my own"]})
+    assert known and (known.place, known.who) == (("beach", "day", False), None)
     assert recognise(beach, {"scene": ["my own"]}) is None
     (canyon,), _ = render_indices(replace(DOG, scene="canyon"), length=1, seed=0)
     assert recognise(canyon, {**FIRST_WORDS, "sky": ("day",)}) is None
@@ -110,3 +111,30 @@ def test_a_street_at_night_is_the_night_city_to_those_who_have_that_word():
     (picture,), _ = render_indices(replace(DOG, scene="street", sky="night"), length=1, seed=0)
     recognised = recognise(picture, ALL_WORDS)
     assert recognised is None or (recognised.place.scene, recognised.place.sky) != ("street", "night")
+
+
+def test_where_somebody_swims_what_is_above_the_water_tells():
+    recognised = found(replace(DOG, action="swims", scene="farm", sky="sunset"), at=20)
+    assert recognised and recognised.place == ("farm", "sunset", False)
+    assert recognised.who and recognised.who.subject == "dog"
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        replace(DOG, count=3, action="dances"),
+        replace(DOG, count=2, size="small", action="moves left"),
+        replace(DOG, relation="left of", other="bus", other_colour="red", action="stays still"),
+        replace(DOG, relation="behind", other="cat", action="jumps", size="big"),
+        replace(DOG, relation="meets", other="cat"),
+        replace(DOG, relation="chases", other="cat", action="stays still"),
+        replace(DOG, colour="red", action="flies up"),
+    ],
+)
+def test_a_picture_shows_those_of_whom_a_story_tells_whatever_they_do_and_nobody_else(story):
+    recognised = found(story, at=21)
+    assert recognised and recognised.shows(replace(story, action="eats"))
+    alone = {"count": 1, "relation": None, "other": None}
+    others = [{"subject": "fox"}, *([{"other": "owl"}] if story.other else ()), alone]
+    for other in (replace(story, **told) for told in others):
+        assert recognised.shows(other) == (other == story)

@@ -27,6 +27,7 @@ from causvid_cli.storybook import (
     render_photo,
     render_script,
     sample_story,
+    show_photo,
     show_script,
     sketches,
 )
@@ -184,6 +185,22 @@ def test_the_camera_goes_along_with_who_travels_and_the_scene_goes_by(subject: s
             gone = way * 2 * max(0, number - LEAD)
             scene = np.roll(around[number % 8], -gone, axis=1)[:, :SIZE]
             assert (frames[number] == scene)[mask[number] == 0].all()
+
+
+def test_a_new_shot_in_the_same_place_begins_where_the_camera_was() -> None:
+    goes = replace(DOG, action="moves right")
+    told = {"jumps": True, "cat": True, "forest": False, "night": False, "mirrored": False}
+    changes = [{"action": "jumps"}, {"subject": "cat"}, {"scene": "forest"}, {"sky": "night"}, {"mirrored": True}]
+    for (name, stays), change in zip(told.items(), changes, strict=True):
+        after = replace(goes, action="jumps") if name == "jumps" else replace(goes, **change)
+        (before, shot) = show_script([(0, goes), (16, after)], cuts=[16])
+        assert shot.pan == (before.pan_at(before.t(15)) if stays else 0), name
+        assert (shot.column, shot.wait) == (32, LEAD)
+    photo = show_photo(goes, replace(goes, action="jumps"), at=20, held=4, is_cut=True)
+    assert (photo.first, photo.pan, photo.wait) == (4, 2 * (20 - LEAD), LEAD)
+    frames, _ = render_photo(goes, replace(goes, action="jumps"), at=20, held=4, length=12, seed=0, is_cut=True)
+    still, _ = render_indices(goes, length=1, seed=0, start=20)
+    assert (frames[0] == still).all() and (frames[4][:40] == still[0][:40]).mean() > 0.9  # what is far does not jump
 
 
 def test_two_that_follow_are_gone_along_with_and_who_chases_is_twice_as_fast() -> None:

@@ -19,6 +19,9 @@ from causvid_cli.geometry import CodecFacts, check_multiple
 SPATIAL_FACTOR = 8
 DRAWN_DISTANCE, DRAWN_SHARE = 24.0, 0.85
 """A picture is drawn in a palette where so many of its pixels are nearer to an entry than this, in RGB."""
+HARDLY, MOSTLY = 2.5 / 9, 4.5 / 9
+"""A pixel that differs is somebody's where more of the 3 x 3 around it differ than the first share; any, where more
+than the second do."""
 ZOOM, PAN = 0.015, 0.06
 """How much larger a photograph is with each frame, and how far the zoom's centre goes, in halves of its width."""
 
@@ -150,6 +153,17 @@ class PixelCodec(nn.Module):
         dtype: torch.dtype = self.decoder[0].weight.dtype  # type: ignore[assignment]
         entries = self.best_entries(cells.flatten(0, 1).to(dtype))
         return entries.unflatten(0, cells.shape[:2])
+
+    def on_other_scene(self, x0: Tensor, scene: Tensor, other: Tensor) -> Tensor:
+        """Return the latents of who is seen in x0 on another scene. All [B, C, F, h, w]; scene: what they are seen on.
+
+        Somebody is where the pictures of x0 and of its scene differ, single pixels aside.
+        """
+        shown, empty, instead = (self.decode_indices(each.to(self.palette.device)) for each in (x0, scene, other))
+        differs = (shown != empty).float()
+        near = F.avg_pool2d(differs, 3, stride=1, padding=1, count_include_pad=False)
+        is_somebody = (near > MOSTLY) | ((differs > 0) & (near > HARDLY))
+        return self.encode_indices(torch.where(is_somebody, shown, instead)).to(x0)
 
     def encode_chunk(self, frames: Tensor, *, state: Any = None) -> Tensor:
         return self.encode_indices(self.nearest_entries(frames))

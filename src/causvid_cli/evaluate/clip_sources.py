@@ -20,6 +20,7 @@ from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.request import Transition
+from causvid_cli.sampling.drawings import Before
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import sampler_sigmas
@@ -143,6 +144,7 @@ def _roll_out(
         opening=student.opening(plan, batch=len(clips)),
         switch=told.transition,
         prefix=[] if told.begins_anew else prefix,
+        before=told.before(prefix[-1][1]) if told.begins_anew else None,
         recompute_context=recomputed,
     )
     for chunk, x0 in chain(prefix, made):
@@ -175,6 +177,11 @@ class Tracks:
     @property
     def begins_anew(self) -> bool:
         return self._tracks[0].begins_anew
+
+    def before(self, given: Tensor) -> Before | None:
+        """What was told of the latents [B, C, f, h, w] that came before the first chunks."""
+        told = [known for track in self._tracks if (known := track.told_before)]
+        return Before(PromptCache.batch(told), given[:, :, -1:]) if len(told) == len(self._tracks) else None
 
     def transition(self, chunk: Chunk) -> Transition:
         return self._tracks[0].transition(chunk)

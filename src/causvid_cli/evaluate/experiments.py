@@ -23,7 +23,8 @@ from causvid_cli.models.packs import pack_digest
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.story import StoryTextEncoder
-from causvid_cli.request import LARGEST_SEED, Transition
+from causvid_cli.prompt.track import PromptTrack
+from causvid_cli.request import LARGEST_SEED
 from causvid_cli.storybook import FIRST_WORDS, Shown, Words
 
 SHEET_TRIALS, SHEET_FRAMES = 9, 10
@@ -62,9 +63,10 @@ class StoryMaker:
             parts = [part.indices for part in decoded(self.codec, latents, clips=clips, frames=frames)]
         return latents, np.concatenate([part for part in parts if part is not None], axis=1)
 
-    def transitions(self, cues: Sequence[Cue], *, seed: int) -> tuple[Transition, ...]:
-        """How the model lets the prompt of each cue but the first take hold."""
-        return self.student.track(cues, seed=seed, guidance=1.0).transitions
+    def track(self, cues: Sequence[Cue], *, seed: int, photo: np.ndarray | None = None) -> PromptTrack:
+        """How the model takes the prompts of a video. photo: palette entries uint8 [T, H, W] that it begins with."""
+        picture = None if photo is None or not len(photo) else storybook.PALETTE[photo[-1]]
+        return self.student.track(cues, seed=seed, guidance=1.0, picture=picture)
 
     def windows(self, indices: np.ndarray, start: int, shown: Sequence[Sequence[Shown]]) -> list[Record]:
         """What was asked, and what the judge says, of frames that are those from `start` on of their videos.

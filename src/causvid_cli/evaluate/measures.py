@@ -217,15 +217,22 @@ def _others(ask: Ask, story: Story, kind: str, rng: np.random.Generator) -> Iter
 
 
 def shown_of(
-    trial: Trial, readings: Sequence[Story], ask: Ask, *, held: int, transitions: Sequence[Transition]
+    trial: Trial,
+    readings: Sequence[Story],
+    ask: Ask,
+    *,
+    held: int,
+    begins_anew: bool,
+    transitions: Sequence[Transition],
 ) -> tuple[Shown, ...]:
     """What a trial should show. readings: its stories as the model was told them; held: frames of its photo.
 
-    transitions: how the model lets each story but the first take hold.
+    begins_anew: whether the model begins a shot after that. transitions: how it lets each story but the first take
+    hold.
     """
     if trial.photo is not None:
         photo, at = trial.photo
-        return (storybook.show_photo(photo, readings[0], at=at, held=held),)
+        return (storybook.show_photo(photo, readings[0], at=at, held=held, is_cut=begins_anew),)
     starts = [ask.begins(chunk) for chunk in trial.chunks]
     cuts = [start for start, transition in zip(starts[1:], transitions, strict=True) if transition == "cut"]
     return storybook.show_script(list(zip(starts, readings, strict=True)), cuts=cuts)

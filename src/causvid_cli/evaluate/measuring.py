@@ -154,8 +154,9 @@ def video_of(measuring: Measuring, name: str, measure: str, number: int, take: i
         photo = storybook.render_photo(still, still, at=at, held=held, length=held, seed=seed)[0]
         trial = replace(trial, photo=(still, at))
     clip = EvalClip(group=measure, number=number, take=take, seed=seed, encoded=encoded)
-    transitions = model.transitions(cues_of(trial), seed=seed)
-    return Video(trial, clip, shown_of(trial, stories, ask, held=held, transitions=transitions), photo)
+    track = model.track(cues_of(trial), seed=seed, photo=photo)
+    shown = shown_of(trial, stories, ask, held=held, begins_anew=track.begins_anew, transitions=track.transitions)
+    return Video(trial, clip, shown, photo)
 
 
 def measure_trials(

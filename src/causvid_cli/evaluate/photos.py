@@ -89,9 +89,19 @@ def measure_shots(
     ways: list[dict[str, Record]] = [{} for _ in clips]
     for hold in HOLDS:
         held = held_frames(trials.codec.facts, trials.student.facts.chunk_frames, hold)
-        drawn = np.stack([draw(shot, held, frames, clip.seed) for shot, clip in zip(of, clips, strict=True)])
-        shown = [[storybook.show_photo(shot.photo, shot.story, at=shot.at, held=held)] for shot in of]
-        given = [storybook.PALETTE[indices[:held]] for indices in drawn]
+        stills = [draw(shot, held, held, clip.seed) for shot, clip in zip(of, clips, strict=True)]
+        given = [storybook.PALETTE[still] for still in stills]
+        tracks = [
+            trials.track(own, seed=clip.seed, photo=still) for own, clip, still in zip(cues, clips, stills, strict=True)
+        ]
+        cuts = [track.begins_anew for track in tracks]
+        drawn = np.stack(
+            [draw(shot, held, frames, clip.seed, cut) for shot, clip, cut in zip(of, clips, cuts, strict=True)]
+        )
+        shown = [
+            [storybook.show_photo(shot.photo, shot.story, at=shot.at, held=held, is_cut=cut)]
+            for shot, cut in zip(of, cuts, strict=True)
+        ]
         _, made = trials.make(clips, cues, frames=frames, given=given)
         for way, indices in ((hold, made), (f"drawn {hold}", drawn)):
             keep_strips(trials, folder, way, "photos", numbers, indices)
@@ -116,9 +126,11 @@ def record(shot: Shot, clip: EvalClip, ways: Record) -> Record:
     }
 
 
-def draw(shot: Shot, held: int, frames: int, seed: int) -> np.ndarray:
-    """What should be seen, palette entries [T, H, W]."""
-    return storybook.render_photo(shot.photo, shot.story, at=shot.at, held=held, length=frames, seed=seed)[0]
+def draw(shot: Shot, held: int, frames: int, seed: int, is_cut: bool = False) -> np.ndarray:
+    """What should be seen, palette entries [T, H, W]. is_cut: as of `storybook.show_photo`."""
+    return storybook.render_photo(
+        shot.photo, shot.story, at=shot.at, held=held, length=frames, seed=seed, is_cut=is_cut
+    )[0]
 
 
 def likeness(shares: np.ndarray, held: int, starts: Mapping[str, int]) -> Record:

@@ -165,7 +165,7 @@ def measure_scripts(
     for way, second in WAYS.items():
         told = [cues(script, second, times.chunk) for script in of]
         latents, made = trials.make(clips, told, frames=times.frames)
-        takes_hold = [trials.transitions(own, seed=clip.seed) for own, clip in zip(told, clips, strict=True)]
+        takes_hold = [trials.track(own, seed=clip.seed).transitions for own, clip in zip(told, clips, strict=True)]
         seen_as = [CUT if "cut" in each else way for each in takes_hold]
         look(way, made, seen_as)
         for row, (script, seen, indices) in enumerate(zip(of, seen_as, made, strict=True)):

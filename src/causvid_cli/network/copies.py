@@ -120,23 +120,43 @@ class Moves(nn.Module):
         """Pictures [B, P, c, h, w] with each cell mirrored in its place."""
         return _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, cells.shape[:2])
 
+    def place(self, scene: Tensor, shown: Tensor) -> Tensor:
+        """Return from where a latent frame [B, C, 1, h, w] shows a scene in the end: pixels to the right [B].
+
+        scene: finely. What falls in it may fall anywhere: of each cell its likest picture counts.
+        """
+        return self._place(scene, self._pictures(shown)[:, -1])
+
+    def seen_from(self, scene: Tensor, place: Tensor, width: int) -> Tensor:
+        """Return a scene, finely, from so many pixels [B] to the right, so many cells wide [B, C, 1, h, w]."""
+        return torch.cat([self._seen(scene, place, number, width) for number in range(scene.shape[2])], 1).unsqueeze(2)
+
     def _gone_by(self, finely: Tensor, first: Tensor) -> Tensor:
         """The scene as it may go by [B, len(PANS) * C, h, w]; finely: all of it, first: a picture of what was there."""
-        (batch, _, pictures, *_, all_round), width = finely.shape, first.shape[-1]
-        columns = (all_round - width) // 2 + torch.arange(width, device=first.device)
-        places = torch.arange(all_round, device=first.device)
-        seen = finely[:, :, 0][..., (columns + places[:, None]) % all_round]  # [B, pixels, c, h, cells, w]
-        unlike = (seen - first[:, None, :, :, None]).float().square().mean(dim=2).clamp(max=UNLIKE).mean(dim=(2, 4))
-        found = unlike.flatten(1).argmin(dim=1)  # [B]: where nobody can tell, it stands on the grid of cells
-        place, rows = CELL * (found % all_round) + STEP * (found // all_round), torch.arange(batch, device=first.device)
-        parts = []
-        for way, went in PANS:
-            for number in range(pictures):
-                at = place + pictures * went + number * way
-                picture = finely[rows, at % CELL // STEP, number]
-                of = (columns + (at // CELL)[:, None]) % all_round
-                parts.append(picture.gather(-1, of[:, None, None].expand(*picture.shape[:-1], width)))
+        pictures, width = finely.shape[2], first.shape[-1]
+        place = self._place(finely[:, :, :1], first)
+        parts = [
+            self._seen(finely, place + pictures * went + number * way, number, width)
+            for way, went in PANS
+            for number in range(pictures)
+        ]
         return torch.cat(parts, dim=1)
+
+    def _place(self, finely: Tensor, picture: Tensor) -> Tensor:
+        """Where a scene is most like a picture [B, c, h, w], in any of its own: pixels [B]."""
+        all_round, width = finely.shape[-1], picture.shape[-1]
+        places = torch.arange(all_round, device=picture.device)
+        seen = finely[..., (_columns(all_round, width, picture) + places[:, None]) % all_round]
+        unlike = (seen - picture[:, None, None, :, :, None]).float().square().mean(dim=3)  # [B, pixels, P, h, cells, w]
+        found = unlike.clamp(max=UNLIKE).amin(dim=2).mean(dim=(2, 4)).flatten(1).argmin(dim=1)
+        return CELL * (found % all_round) + STEP * (found // all_round)  # nobody can tell: on the grid of cells
+
+    def _seen(self, finely: Tensor, at: Tensor, number: int, width: int) -> Tensor:
+        """One picture of a scene from so many pixels [B] to the right [B, c, h, width]."""
+        all_round, rows = finely.shape[-1], torch.arange(len(at), device=at.device)
+        picture = finely[rows, at % CELL // STEP, number]
+        of = (_columns(all_round, width, finely) + (at // CELL)[:, None]) % all_round
+        return picture.gather(-1, of[:, None, None].expand(*picture.shape[:-1], width))
 
     def _further(self, around: Tensor, pixels: int) -> Tensor:
         """A scene's pictures [B, P, c, h, all round] seen from so many pixels further right, fewer than a cell."""
@@ -230,6 +250,11 @@ def _through(cells: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Cells [N, c, h, w] through kernels of 3x3 cells; beyond the edges the outermost cells go on."""
     padded = F.pad(cells.to(weight.dtype), (1, 1, 1, 1), mode="replicate")
     return F.conv2d(padded, weight, bias)
+
+
+def _columns(all_round: int, width: int, like: Tensor) -> Tensor:
+    """The columns of a scene that a camera sees first."""
+    return (all_round - width) // 2 + torch.arange(width, device=like.device)
 
 
 def _round_again(pictures: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a text encoder gives, whichever it is."""
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -16,8 +16,8 @@ class EncodedPrompt:
     whole: a prompt of the same reading that leaves nothing unsaid, where the encoder can tell; summary: the same in few
     words.
     understood: whether anything of it was. begins_with: what the first picture of it shows, where the encoder can tell:
-    of prompts that begin alike one can follow from the pictures of the other. shows: slots of the reading that a
-    picture tells, for a prompt that leaves to it who is there.
+    of prompts that begin alike one can follow from the pictures of the other. picture: what the encoder knows of the
+    picture that this stands for, where it is no prompt.
     """
 
     prompt: str
@@ -29,7 +29,7 @@ class EncodedPrompt:
     summary: str = ""
     understood: bool = True
     begins_with: Hashable = None
-    shows: Mapping[str, Any] = field(default_factory=dict)
+    picture: Any = None
 
 
 class TextEncoder(Protocol):

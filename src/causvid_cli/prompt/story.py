@@ -22,6 +22,7 @@ from causvid_cli.storybook import (
     WHO,
     Lexicon,
     Parsed,
+    Recognised,
     Story,
     Words,
     is_mirrored,
@@ -222,9 +223,9 @@ class StoryTextEncoder:
         if not self.text.pictures:
             return None
         found = None if shown is None else recognise(shown, self.text.words)
-        place, who = found or (None, None)
-        reading = replace(PICTURE, **place._asdict()) if place else PICTURE
-        return EncodedPrompt("", self.empty(), (), reading, begins_with=place, shows=who._asdict() if who else {})
+        reading = replace(PICTURE, **found.place._asdict()) if found else PICTURE
+        embeds = self.text(self.text.rows([reading]))
+        return EncodedPrompt("", embeds, (), reading, begins_with=found and found.place, picture=found)
 
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
@@ -232,8 +233,8 @@ class StoryTextEncoder:
         told = parsed.story
         if previous and _is_elsewhere(told, previous.reading):
             told = replace(told, seen=told.seen and told.subject is None)
-        elif previous and told.seen:
-            told = _as_shown(told, previous.shows)
+        if previous and previous.picture and told.seen:
+            told = _as_shown(told, previous.picture)
         story, _ = self.text.shown(told, seed=seed)
         if previous and previous.reading.scene == story.scene and previous.reading.mirrored is not None:
             story = replace(story, mirrored=previous.reading.mirrored)  # the same place looks the same under any seed
@@ -267,12 +268,16 @@ class StoryTextEncoder:
         """Nothing: it is a small table."""
 
 
-def _as_shown(story: Story, who: Mapping[str, Any]) -> Story:
-    """A story after a picture that shows who that is: what it leaves unsaid of them is as they are."""
-    if story.subject not in (None, who.get("subject")):
-        return story
-    unsaid = [slot for slot in who if getattr(story, slot) == SLOTS[slot]]
-    return replace(story, **{slot: who[slot] for slot in unsaid})
+def _as_shown(story: Story, picture: Recognised) -> Story:
+    """A story after a picture: of whom that shows and the story tells no more, what it leaves unsaid is as they are.
+
+    Where it is about just those whom the picture shows, it is told whole: nothing has to be copied from there.
+    """
+    who = picture.who._asdict() if picture.who else {}
+    if story.subject in (None, who.get("subject")):
+        unsaid = [slot for slot in who if getattr(story, slot) == SLOTS[slot]]
+        return replace(story, seen=not who, **{slot: who[slot] for slot in unsaid})
+    return replace(story, seen=bool(who) or not picture.shows(story))
 
 
 def _is_elsewhere(story: Story, before: Story) -> bool:

@@ -196,6 +196,11 @@ class PromptTrack:
         before = self._first_previous
         return before is not None and before.begins_with is not None and self._transition(0) == "cut"
 
+    @property
+    def told_before(self) -> PromptCache | None:
+        """What was told of what was before the first prompt, as the network wants it; None: nobody knows."""
+        return self._to_cache(self._first_previous.embeds) if self._first_previous else None
+
     def _transition(self, place: int) -> Transition:
         cue, now = self.cues[place], self._encoded[place]
         before = self._encoded[place - 1] if place else self._first_previous or now

@@ -1,7 +1,8 @@
 """What a network for first chunks draws of prompts: how a shot begins, and its scene with nobody in it, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +19,14 @@ from causvid_cli.sampling.schedule import Step, x0_from
 class Opening:
     """The network that makes what nothing comes before (`PackFacts.opening_network`), and an empty cache of its own.
 
-    steps: those that it has learnt, noisiest first.
+    steps: those that it has learnt, noisiest first. on_other_scene: what shows of its chunks another scene behind who
+    is there (`PixelCodec.on_other_scene`); None: nobody can.
     """
 
     model: CausalTransformer
     cache: KVCache
     steps: Sequence[Step]
+    on_other_scene: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def scene(self, prompt: PromptCache, like: Tensor) -> Tensor:
         """Return what a prompt tells of with nobody in it, all round: a latent frame [B, C, 1, h, ROUND].
@@ -57,6 +60,13 @@ def opening_prompt(model: CausalTransformer, text: StoryText, embeds: Tensor) ->
     return prompt
 
 
+class Before(NamedTuple):
+    """What was shown last, a latent frame [B, C, 1, h, w], and what was told of it."""
+
+    prompt: PromptCache
+    last: Tensor
+
+
 @dataclass
 class Drawings:
     """What there is to copy from that an opening network has drawn, for a network that predicts copies."""
@@ -80,12 +90,39 @@ class Drawings:
         """Return the bare scene of a prompt as `Moves.scene_or_last` does."""
         if self.opening is None or prompt is None or prompt.scene is None:
             return self.moves.scene_or_last(None, last)
-        if self._scene is None or prompt is not self._scene[0]:
-            like = last.expand(-1, -1, chunk_frames, -1, -1)
-            drawn = self.moves.finely(self.opening.scene(prompt.scene, like))
-            self._scene = prompt, drawn, last.shape[-1] <= ROUND and not bool(drawn.isnan().any())
-        _, drawn, is_known = self._scene
+        drawn, is_known = self._finely(self.opening, prompt, last.expand(-1, -1, chunk_frames, -1, -1))
         return drawn if is_known else self.moves.scene_or_last(drawn, last)
+
+    def in_place(self, x0: Tensor, prompt: PromptCache, before: Before | None) -> Tensor:
+        """Return a first chunk x0 [B, C, f, h, w] seen from where the camera was before, if that was in its scene.
+
+        So who does something else stays where they are, whatever a new shot forgets.
+        """
+        told = before.prompt.scene if before else None
+        if self.opening is None or self.opening.on_other_scene is None or prompt.scene is None or told is None:
+            return x0
+        assert before
+        is_there = (prompt.scene.embeds == told.embeds).flatten(1).all(dim=1)
+        if not bool(is_there.any()) or x0.shape[-1] > ROUND:
+            return x0
+        drawn, _ = self._finely(self.opening, prompt, x0)
+        place = self.moves.place(drawn, before.last)
+        has_gone = is_there & (place != 0)
+        if not bool(has_gone.any()):
+            return x0
+        here, there = (self.moves.seen_from(drawn, at, x0.shape[-1]).expand_as(x0) for at in (0 * place, place))
+        return torch.where(has_gone.view(-1, 1, 1, 1, 1), self.opening.on_other_scene(x0, here, there), x0)
+
+    def _finely(self, opening: Opening, prompt: PromptCache, like: Tensor) -> tuple[Tensor, bool]:
+        """The scene of a prompt all round (`Moves.finely`), and whether somebody knows it in all rows.
+
+        like: a chunk [B, C, f, h, w].
+        """
+        if self._scene is None or prompt is not self._scene[0]:
+            assert prompt.scene
+            drawn = self.moves.finely(opening.scene(prompt.scene, like))
+            self._scene = prompt, drawn, like.shape[-1] <= ROUND and not bool(drawn.isnan().any())
+        return self._scene[1:]
 
     def began(self, prompt: PromptCache | None, began: Tensor, *, chunk_frames: int) -> Tensor:
         """Return what a shot of a prompt begins with, [B, C, 1, h, w].

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from .cast import SIZES, Actor, scaled
-from .motion import HOP, Pose
-from .render import coloured, corner
+from .cast import SIZES, Actor, cast, scaled
+from .motion import CENTRE, HOP, ON_CELLS, Pose
+from .render import WATERLINE, coloured, corner
 from .scenes import SCENES, SIZE, Frame
 from .skies import inks, panorama, scene_all_round
 from .sprites import CYCLE, SCALE_STEPS
-from .story import NATURAL
+from .story import CHANGE, NATURAL, Story
 from .vocabulary import VOCABULARY, Words
 
 STEP = 2
@@ -29,6 +30,8 @@ FOUND = 0.6
 """Share of a picture's pixels that have to be those of a place: who stands there hides the others."""
 TOLD = 0.4
 """The same of those that are not of the place's commonest ink: a plain picture is nowhere."""
+DROWNED = 0.2
+"""Share of what is below the water line that is still seen of a scene where somebody swims, at most."""
 RISES = tuple(sorted(set(HOP)))
 """How high somebody may be."""
 MATCHED = 0.4
@@ -36,6 +39,8 @@ MATCHED = 0.4
 of those drawn that are equal. What an action brings along hides some of the scene, too."""
 CLEAR = 0.05
 """By how much who is known has to be more alike than anybody else."""
+LOOKS = 8
+"""Frames of everything that somebody may be doing, in which they are looked for."""
 FINALISTS = 8
 """Shapes of which colours are looked at."""
 
@@ -56,11 +61,34 @@ class Who(NamedTuple):
     size: str
 
 
-class Recognised(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Recognised:
     """What a picture shows; who: None where nobody is known."""
 
     place: Place
     who: Who | None
+    square: np.ndarray
+    """Palette indices uint8 [SIZE, SIZE] of where actors stand in it."""
+    is_somebody: np.ndarray
+    """Where that is not what the place alone looks like, bool [SIZE, SIZE]."""
+
+    def shows(self, story: Story) -> bool:
+        """Whether those of whom a story tells are there, whatever they do: one, or several."""
+        for action in (name for name in ON_CELLS if name != CHANGE):
+            told = replace(story, action=action, target=None)
+            if any(self._is_like(cast(told, t, CENTRE)) for t in range(LOOKS)):
+                return True
+        return False
+
+    def _is_like(self, actors: Sequence[Actor]) -> bool:
+        """Whether each of these is seen, each where it hides the others."""
+        drawn, whose = np.zeros_like(self.square), np.zeros(self.square.shape, int)
+        for number, actor in enumerate(actors, 1):
+            _paint(actor, drawn, whose, number)
+        mask = whose > 0
+        overlap = (mask & self.is_somebody).sum() / (mask | self.is_somebody).sum()
+        alike = [(drawn == self.square)[whose == number] for number in np.unique(whose[mask])]
+        return bool(alike) and overlap * min(each.mean() for each in alike) >= MATCHED
 
 
 def recognise(picture: np.ndarray, words: Words) -> Recognised | None:
@@ -72,12 +100,14 @@ def recognise(picture: np.ndarray, words: Words) -> Recognised | None:
     if not all(SIZE <= side <= 2 * SIZE for side in picture.shape):
         return None
     top, left = Frame(width, height).above, (width - SIZE) // 2
-    picture = picture[top : top + SIZE, left : left + SIZE]
-    found = _place(picture, words)
+    square = picture[top : top + SIZE, left : left + SIZE]
+    found = _place(square, words)
     if found is None:
         return None
     place, scene = found
-    return Recognised(place, _who(picture, picture != scene, words))
+    is_somebody = square != scene
+    is_somebody[_above_water(square, scene).stop :] = False
+    return Recognised(place, _who(square, is_somebody, words), square, is_somebody)
 
 
 def _place(picture: np.ndarray, words: Words) -> tuple[Place, np.ndarray] | None:
@@ -102,12 +132,19 @@ def _place(picture: np.ndarray, words: Words) -> tuple[Place, np.ndarray] | None
         if place.scene == best.scene and like > share - CLOSE:
             seen = panorama(*place)[..., (np.arange(SIZE) + pan) % (2 * SIZE)]
             frame = seen[(seen == picture).mean(axis=(1, 2)).argmax()]
-            same, told = frame == picture, frame != np.bincount(frame.ravel()).argmax()
+            dry = _above_water(picture, frame)
+            same, told = (frame == picture)[dry], (frame != np.bincount(frame[dry].ravel()).argmax())[dry]
             is_found = same.mean() >= FOUND and same[told].mean() >= TOLD
             found[place] = float(same.mean()) + (0 if pan else START), frame if is_found else None
     place = max(found, key=lambda place: found[place][0])
     _, frame = found[place]
     return None if frame is None else (place, frame)
+
+
+def _above_water(picture: np.ndarray, scene: np.ndarray) -> slice:
+    """The rows of a square that tell of a scene: where somebody swims, all but those that are water."""
+    is_flooded = (picture == scene)[WATERLINE:].mean() < DROWNED
+    return slice(WATERLINE if is_flooded else SIZE)
 
 
 def _who(picture: np.ndarray, there: np.ndarray, words: Words) -> Who | None:
@@ -153,3 +190,14 @@ def _likeness(actor: Actor, picture: np.ndarray) -> float:
     top, left = corner(actor)
     window = np.pad(picture, SIZE)[SIZE + top :, SIZE + left :][: mask.shape[0], : mask.shape[1]]
     return float((window == drawn)[mask].mean()) if mask.any() else 0.0
+
+
+def _paint(actor: Actor, frame: np.ndarray, whose: np.ndarray, number: int) -> None:
+    """Draw an actor into a square, and its number into one that says whose each pixel is, in place."""
+    cells, solid = coloured(actor)
+    top, left = corner(actor)
+    rows, columns = (np.arange(side) + first for side, first in zip(solid.shape, (top, left), strict=True))
+    inside = (rows >= 0) & (rows < SIZE), (columns >= 0) & (columns < SIZE)
+    place, part = np.ix_(rows[inside[0]], columns[inside[1]]), np.ix_(*inside)
+    frame[place] = np.where(solid[part], cells[part], frame[place])
+    whose[place] = np.where(solid[part], number, whose[place])

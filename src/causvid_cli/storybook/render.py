@@ -29,7 +29,7 @@ from .parse import parse
 from .scenes import SCENES, SIZE, SQUARE, Frame
 from .skies import INDOORS, ink_under, panorama
 from .sprites import DRAWINGS, SCALE_STEPS, sprite
-from .story import Story
+from .story import WHERE, Story
 from .vocabulary import VOCABULARY
 
 FPS = 8
@@ -95,16 +95,24 @@ def render_script(
 
 
 def render_photo(
-    photo: Story, story: Story, *, at: int, held: int, length: int, seed: int, size: Frame = SQUARE
+    photo: Story,
+    story: Story,
+    *,
+    at: int,
+    held: int,
+    length: int,
+    seed: int,
+    size: Frame = SQUARE,
+    is_cut: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames 0 .. length - 1 of a photo that comes to life: a picture that stands still, then a story.
 
     photo, at: the photo is this frame of this story's video. held: how many frames it is shown. The story's action
     starts anew in the column where the photo's sprite stands. The scene's loop counts the frames of the new video, so
-    it is in step with it whatever the photo shows. Returns as `render_indices`.
+    it is in step with it whatever the photo shows. is_cut: as of `show_photo`. Returns as `render_indices`.
     """
     still = render_indices(photo, length=1, seed=seed, start=at, size=size)
-    shown = show_photo(photo, story, at=at, held=held, size=size)
+    shown = show_photo(photo, story, at=at, held=held, size=size, is_cut=is_cut)
     alive = render_shown([shown], range(held, max(held, length)), seed=seed, size=size)
     frames, mask = (np.concatenate([np.repeat(a, held, axis=0), b])[:length] for a, b in zip(still, alive, strict=True))
     return frames, mask
@@ -115,7 +123,8 @@ def show_script(
 ) -> tuple[Shown, ...]:
     """The stories of a video as `render_script` shows them. Raises ValueError unless cues begin at 0 and rise.
 
-    cuts: frames at which a story begins as if the video did.
+    cuts: frames at which a story begins as if the video did; where the one before was in the same place, the camera
+    stays where it was.
     """
     if not cues or cues[0][0] != 0 or any(b[0] <= a[0] for a, b in pairwise(cues)):
         raise ValueError(f"cues must begin at frame 0 and rise, got {[frame for frame, _ in cues]}")
@@ -124,14 +133,33 @@ def show_script(
         if shown and first not in cuts:
             shown.append(_after(shown[-1], first, story))
         else:
-            shown.append(Shown(first, story, begins(story, size.width), 0, lead(story)))
+            pan = _pan_in_place(shown[-1], first - 1, story) if shown else 0
+            shown.append(_anew(first, story, pan, size))
     return tuple(shown)
 
 
-def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = SQUARE) -> Shown:
-    """The story that follows a photo as `render_photo` shows it, from frame `held` on."""
+def show_photo(photo: Story, story: Story, *, at: int, held: int, size: Frame = SQUARE, is_cut: bool = False) -> Shown:
+    """The story that follows a photo as `render_photo` shows it, from frame `held` on.
+
+    is_cut: it begins as if the video did, as of `show_script`.
+    """
     (still,) = show_script([(0, photo)], size=size)
-    return replace(_after(still, at, story), first=held)
+    return (
+        _anew(held, story, _pan_in_place(still, at, story), size)
+        if is_cut
+        else replace(_after(still, at, story), first=held)
+    )
+
+
+def _anew(first: int, story: Story, pan: int, size: Frame) -> Shown:
+    """A story that begins with frame `first` as if the video did."""
+    return Shown(first, story, begins(story, size.width), pan, lead(story))
+
+
+def _pan_in_place(before: Shown, number: int, story: Story) -> int:
+    """How far the camera has panned where a frame of the video has shown another story; elsewhere it has not."""
+    is_there = all(getattr(before.story, slot) == getattr(story, slot) for slot in (*WHERE, "mirrored"))
+    return before.pan_at(before.t(number)) if is_there and is_in_larger_world(story) else 0
 
 
 def _after(before: Shown, first: int, story: Story) -> Shown:
