@@ -1,11 +1,14 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_pack
+from tiny import tiny_facts, tiny_pack
 
+from causvid_cli.config import load_facts
 from causvid_cli.errors import ModelError, NumericsError
 from causvid_cli.geometry import Chunk
+from causvid_cli.models.packs import write_pack_manifest
 from causvid_cli.pipeline import load
 from causvid_cli.sampling.noise import seeded_noise
 from causvid_cli.sampling.schedule import sampler_sigmas
@@ -68,6 +71,28 @@ def test_steps_and_guidance_are_the_packs_unless_given(teacher):
 def test_a_pack_without_a_teacher_says_so(tmp_path):
     with pytest.raises(ModelError, match="tiny comes without its teacher"):
         load_teacher(tiny_pack(tmp_path / "alone", teacher=None))
+
+
+def test_a_pack_may_have_the_teacher_of_another_one_beside_it(tmp_path):
+    home, of = tiny_pack(tmp_path / "home"), {"name": "smaller", "teacher_of": "home"}
+    smaller = tiny_pack(tmp_path / "smaller", **of)
+    shutil.rmtree(smaller / "teacher")
+    write_pack_manifest(smaller, load_facts(smaller))
+    own, theirs = (load_teacher(pack, device="cpu") for pack in (home, smaller))
+    assert (own.generate(CAR, length="4f", seed=1) == theirs.generate(CAR, length="4f", seed=1)).all()
+    assert (own.facts.name, theirs.facts.name) == ("tiny", "smaller")
+    weights = home / "teacher" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"home/teacher/.*is damaged"):
+        load_teacher(smaller, device="cpu")
+    shutil.rmtree(home)
+    with pytest.raises(ModelError, match="no model 'home'"):
+        load_teacher(smaller, device="cpu")
+    tiny_pack(home, teacher=None)
+    with pytest.raises(ModelError, match="teacher_of: tiny comes without a teacher of its own"):
+        load_teacher(smaller, device="cpu")
+    with pytest.raises(ModelError, match="teacher_of: goes with a teacher"):
+        tiny_facts(teacher=None, teacher_of="home")
 
 
 def test_a_clip_that_is_not_finite_is_an_error(tmp_path):

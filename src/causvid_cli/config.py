@@ -113,6 +113,8 @@ class PackFacts:
     codec: Literal["pixel", "wan"]
     teacher: str | None = None
     """Subfolder of the bidirectional teacher, where the pack has one."""
+    teacher_of: str | None = None
+    """The pack in whose subfolder that is, by its name, where it is another's, too; None is this one."""
     teacher_guidance: float = 1.0
     """Classifier-free guidance of the teacher; 1 is none."""
     teacher_steps: int = 50
@@ -153,6 +155,9 @@ class PackFacts:
         for name in ("teacher", "judge", "context_network", "opening_network"):
             part = getattr(self, name)
             self._need(name, part is None or is_pack_name(part), "must be the name of a folder in the pack")
+        is_named = self.teacher_of is None or is_pack_name(self.teacher_of)
+        self._need("teacher_of", is_named, PACK_NAME_RULE)
+        self._need("teacher_of", self.teacher_of is None or self.teacher is not None, "goes with a teacher")
         for file in self.files:
             path = PurePosixPath(file)
             self._need(f"files.{file}", not path.is_absolute() and ".." not in path.parts, "is outside the pack")

@@ -21,7 +21,7 @@ from causvid_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from causvid_cli.errors import ModelError, NumericsError
 from causvid_cli.geometry import Geometry, take_chunks
 from causvid_cli.models.load import load_codec, load_text, load_transformer
-from causvid_cli.models.packs import find_pack, verify_pack
+from causvid_cli.models.packs import find_pack, teacher_folder, verify_pack
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.request import AUTO, DEFAULT_LENGTH, DEFAULT_MODEL, check_seed, random_seed
@@ -116,13 +116,14 @@ def load_teacher(model: str | Path = DEFAULT_MODEL, *, device: str = AUTO, dtype
     """
     folder = find_pack(model)
     facts = load_facts(folder)
-    if facts.teacher is None:
-        raise ModelError(f"{facts.name} comes without its teacher")
     verify_pack(folder, facts)
+    network_folder = teacher_folder(folder, facts)
+    if network_folder is None:
+        raise ModelError(f"{facts.name} comes without its teacher")
     torch_device = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, torch_device)
     keep_freed_memory()
     text = load_text(folder, facts, device=torch_device, dtype=torch_dtype)
     codec = load_codec(folder, facts, device=torch_device, dtype=torch_dtype)
-    network = load_transformer(folder / facts.teacher, facts).to(torch_device, torch_dtype).fuse()
+    network = load_transformer(network_folder, facts).to(torch_device, torch_dtype).fuse()
     return Teacher(facts, network, codec, text, torch_device)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from causvid_cli.architectures import load_config
-from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, is_pack_name, to_json
+from causvid_cli.config import FACTS_FILE, FileFacts, PackFacts, did_you_mean, is_pack_name, load_facts, to_json
 from causvid_cli.errors import ModelError, OutputError, UsageError
 from causvid_cli.files import sha256_of_file, write_text
 from causvid_cli.geometry import CodecFacts
@@ -115,6 +115,24 @@ def find_pack(name_or_path: str | Path) -> Path:
         or "; `causvid models list` shows those to pull; or give the folder of a model pack"
     )
     raise ModelError(f"no model {str(name_or_path)[:200]!r}; known: {known}{near}")
+
+
+def teacher_folder(path: Path, facts: PackFacts) -> Path | None:
+    """Where the teacher of a verified pack lies; None: it comes without.
+
+    Where it is another pack's, that one is verified, too. Raises ModelError when that is missing or has none.
+    """
+    if facts.teacher is None:
+        return None
+    if facts.teacher_of is None:
+        return path / facts.teacher
+    beside = path.parent / facts.teacher_of
+    home = beside if (beside / FACTS_FILE).is_file() else find_pack(facts.teacher_of)
+    theirs = load_facts(home)
+    if theirs.teacher != facts.teacher or theirs.teacher_of is not None:
+        raise ModelError(f"{path / FACTS_FILE}: teacher_of: {theirs.name} comes without a teacher of its own")
+    verify_pack(home, theirs)
+    return home / facts.teacher
 
 
 TINY_VAE = "vae_tiny"

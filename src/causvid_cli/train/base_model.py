@@ -18,7 +18,7 @@ from causvid_cli.config import FACTS_FILE, PackFacts, load_facts
 from causvid_cli.device import resolve_dtype
 from causvid_cli.errors import ModelError
 from causvid_cli.models.load import load_codec, load_story_text, load_text, load_transformer
-from causvid_cli.models.packs import find_pack, list_packs, verify_pack
+from causvid_cli.models.packs import find_pack, list_packs, teacher_folder, verify_pack
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.encoded import TextEncoder
 from causvid_cli.prompt.story import StoryText
@@ -96,7 +96,7 @@ def load_base(model: str | Path, *, device: torch.device, dtype: torch.dtype) ->
     folder = find_pack(model)
     facts = load_facts(folder)
     verify_pack(folder, facts)
-    teacher = folder / facts.teacher if facts.teacher else None
+    teacher = teacher_folder(folder, facts)
     student = None if facts.kind == "base" else folder / "transformer"
     return Base(folder, facts, student, teacher, device, dtype)
 

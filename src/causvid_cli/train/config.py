@@ -274,6 +274,8 @@ class NetworkConfig:
     """What the network returns; with "copies", that for first chunks x0."""
     grid_embed_size: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Rows and columns of patches that the network is told apart, at least those of its largest clips; 0: none."""
+    opening_ffn_dim: Annotated[int, Interval(ge=0, le=65_536)] = 0
+    """Of the network for first chunks, which has to know what everything looks like; 0: as of the others."""
     student_layers: Annotated[int, Interval(ge=0, le=65_536)] = 0
     """Blocks of the student, where it is to be smaller and faster than what it begins from; 0: as many."""
 

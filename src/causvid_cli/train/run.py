@@ -119,6 +119,7 @@ class TrainingRun:
             opening_network=OPENING if self.config.opening else facts.opening_network,
             prediction=config.network.prediction if self.base is None else facts.prediction,
             teacher="teacher" if self.has_teacher else None,
+            teacher_of=None,
             teacher_guidance=config.teacher_guidance or facts.teacher_guidance,
             teacher_steps=config.teacher_steps or facts.teacher_steps,
             license=config.license or facts.license,
@@ -265,7 +266,8 @@ class TrainingRun:
         """
         base = replace(self.base) if self.base else None
         start = (base.opening or base.start) if base else None
-        shape = replace(self.config.network, prediction=self.facts().prediction_of(OPENING))
+        own = self.config.network
+        shape = replace(own, prediction=self.facts().prediction_of(OPENING), ffn_dim=own.opening_ffn_dim or own.ffn_dim)
         return self._trained(start, self._stages_before(OPENING_STAGES, before), shape=shape)
 
     def student_net(self, *, before: str | None = None) -> Denoiser:
