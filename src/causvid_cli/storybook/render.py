@@ -12,6 +12,7 @@ import numpy as np
 from . import beasts, creatures, landscapes, objects, people, sketches  # noqa: F401  (they register their drawings)
 from .cast import Actor, begins, cast, half_width, on_cells
 from .motion import (
+    CELL,
     CENTRE,
     CHANGE,
     FLASH,
@@ -209,16 +210,18 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
     bottom = slice(size.above, None)  # actors stand in the square
     ground, marked = frame[bottom], mask[bottom]
     wet = story.sky in ("rain", "storm") and story.action == "jumps" and story.scene not in INDOORS
-    for actor in cast(story, t, shown.column, size.width):
+    actors = cast(story, t, shown.column, size.width)
+    for actor in actors:
         if wet:
             _puddle(ground, actor.pose)
         _paste(frame, mask, actor, above=size.above, wraps=not is_in_larger_world(story))
         if actor.pose.white:
             _sparkle(ground, marked, actor.pose, t)
-        for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
-            _paste(frame, mask, _brought(actor, thing), above=size.above, what=THING)
         if actor.pose.sink and story.scene != "underwater":
             _flood(ground, marked, story, shown.pan_at(t))
+    for actor in actors:  # what they have along tells what they do: nobody hides it
+        for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
+            _paste(frame, mask, _brought(actor, thing, size.width), above=size.above, what=THING)
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -320,20 +323,27 @@ def _paste(
             mask[place][solid[part]] = what
 
 
-def _brought(actor: Actor, thing: Thing) -> Actor:
-    """What an actor brings along, as an actor: in its own colours, as much smaller as the actor is."""
+def _brought(actor: Actor, thing: Thing, width: int) -> Actor:
+    """What an actor brings along, as an actor: in its own colours, as much smaller as the actor is, but no larger.
+
+    It is whole in a frame of this width, if its actor is.
+    """
     pose = actor.pose
     factor = pose.scale_step / SCALE_STEPS
-    size = max(6, round(thing.scale_step * factor))
-    reach = half_width(actor.subject, pose.scale_step) + round(thing.ahead * factor) + half_width(thing.name, size) // 2
-    reach = on_cells(reach)
+    size = max(6, round(thing.scale_step * min(1, factor)))
+    half = half_width(thing.name, size)
+    reach = half_width(actor.subject, pose.scale_step) + round(thing.ahead * factor) + half // 2
+    x = pose.x + on_cells(reach) * (-1 if pose.faces_left else 1)
+    if half <= pose.x <= width - half:
+        x = min(max(x, -(-half // CELL) * CELL), (width - half) // CELL * CELL)
     altitude = BASE_ROW["ground"] - BASE_ROW[VOCABULARY.subject[actor.subject].altitude]
+    highest = (BASE_ROW["ground"] - size - altitude) // CELL * CELL
     return Actor(
         thing.name,
         "natural",
         Pose(
-            x=pose.x + (-reach if pose.faces_left else reach),
-            rise=on_cells(thing.rise * factor) + altitude,
+            x=x,
+            rise=min(on_cells(thing.rise * factor), highest) + altitude,
             phase=thing.phase,
             scale_step=size,
             faces_left=pose.faces_left and not thing.name.startswith("* "),
