@@ -60,7 +60,7 @@ from causvid_cli.request import (
     check_source,
 )
 from causvid_cli.sampling.context import CleanPasses, ContextWriter, LastCalls, StepsOf
-from causvid_cli.sampling.drawings import Before, Opening, opening_prompt
+from causvid_cli.sampling.drawings import LastShown, Opening, opening_prompt
 from causvid_cli.sampling.krea import Recomputed
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.plan import GenerateOptions, Plan, frame_rate, make_plan
@@ -265,7 +265,7 @@ class Stream:
             is_cut = track.begins_anew or (self._is_foreign and pipeline.opening_model is not None)
             seen = [] if is_cut else prefix
             told = track.told_before if is_cut and prefix else None
-            before = Before(told, prefix[-1][1][:, :, -1:]) if told else None
+            last_shown = LastShown(told, prefix[-1][1][:, :, -1:]) if told else None
 
             def begin(batch: int, prompt: Callable[[Chunk], PromptCache], noise: Noise) -> Made:
                 return rollout(
@@ -279,7 +279,7 @@ class Stream:
                     opening=pipeline.opening(plan, batch=batch),
                     switch=track.transition,
                     prefix=seen,
-                    before=before,
+                    last_shown=last_shown,
                     made=self._earlier,
                     source=self._source.latents if self._source else None,
                     recompute_context=recomputed,

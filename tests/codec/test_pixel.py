@@ -130,3 +130,19 @@ def test_an_untrained_codec_of_a_config_takes_the_weights(codec):
     again.load_state_dict(codec.state_dict())
     again.eval().requires_grad_(False)
     assert torch.equal(again.decode_chunk(random_latents(2), state=None), codec.decode_chunk(random_latents(2)))
+
+
+def test_who_is_seen_is_set_on_another_scene_pixel_for_pixel(monkeypatch):
+    codec = tiny_codec()
+    monkeypatch.setattr(codec, "decode_indices", lambda x0: x0[0].to(torch.uint8))  # latents that are their pictures
+    monkeypatch.setattr(codec, "encode_indices", lambda indices: indices.float()[None])
+    scene, other = torch.full((1, 1, 4, 16, 16), 3.0), torch.full((1, 1, 4, 16, 16), 7.0)
+    shown = scene.clone()
+    shown[..., 4:10, 4:12] = 9  # somebody
+    shown[..., 6, 6] = 3  # who is in one pixel as the scene is
+    shown[..., 13, 2] = 5  # a fault of the drawing
+    wanted = other.clone()
+    wanted[..., 4:10, 4:12] = 9
+    wanted[..., 6, 6] = 3
+    assert torch.equal(codec.on_other_scene(shown, scene, other), wanted)
+    assert torch.equal(codec.on_other_scene(scene, scene, other), other)

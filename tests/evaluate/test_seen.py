@@ -36,6 +36,8 @@ def test_a_natural_colour_is_asked_by_the_word_that_is_seen():
         ({"action": "grows", "size": "small"}, 200, {"action": "stays still", "size": "big"}),
         ({"action": "jumps", "size": "small", "count": 3}, 0, {"size": UNSEEN, "count": 3}),  # as three of normal size
         ({"relation": "meets", "other": "cat", "size": "big"}, 0, {"size": "big"}),
+        ({"relation": "meets", "other": "cat"}, 1, {"speed": "normal"}),
+        ({"relation": "meets", "other": "cat"}, 2, {"speed": UNSEEN}),  # they have met
         ({"action": "turns into", "target": "cat"}, 200, {"subject": "cat", "action": "stays still", "target": None}),
         ({"action": "turns into", "target": "cat", "speed": "slowly"}, 0, {"action": UNSEEN, "target": UNSEEN}),
         ({"action": "lands"}, 30, {"action": "stays still", "speed": UNSEEN}),

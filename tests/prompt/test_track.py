@@ -178,6 +178,27 @@ def test_of_several_in_a_picture_the_prompt_tells_who_they_are(prompt, anew):
     assert not track_of(knows, soft, before=knows.picture(shown), cuts=True).begins_anew
 
 
+def test_what_else_a_picture_shows_is_left_out_and_that_is_told():
+    knows = StoryTextEncoder(StoryText.for_vocabulary(dim=SHAPE.text_dim, pictures=True))
+    cat = Story("cat", "natural", "beach", "plays", mirrored=False)
+    (shown,), _ = render_indices(cat, length=1, seed=0)
+    alone = track_of(knows, Cue(prompt="it jumps"), before=knows.picture(shown), cuts=True)
+    assert (alone.begins_anew, alone.notes) == (True, ())
+    shown[6:18, 4:14] = 20  # a kite
+    with_kite = track_of(knows, Cue(prompt="it jumps"), before=knows.picture(shown), cuts=True)
+    assert with_kite.begins_anew
+    assert with_kite.notes == ("what else the picture shows is left out: what follows is drawn from the prompt",)
+
+
+def test_after_a_picture_words_of_a_models_own_are_gone_on_with():
+    own = {**ALL_WORDS, "subject": ("cat", "robby"), "other": ("cat", "robby"), "colour": ("natural", "teal")}
+    knows = StoryTextEncoder(StoryText.for_vocabulary(own, dim=SHAPE.text_dim, pictures=True))
+    cats = Story("cat", "natural", "sea", "jumps", count=2, mirrored=False)
+    (shown,), _ = render_indices(cats, length=1, seed=0)
+    for prompt in ("two robbys jump", "a robby waves", "two teal cats jump", "a cat meets a robby"):
+        assert not track_of(knows, Cue(prompt=prompt), before=knows.picture(shown), cuts=True).begins_anew
+
+
 def test_what_a_prompt_leaves_unsaid_of_who_a_picture_shows_is_as_the_picture_has_it():
     knows = StoryTextEncoder(StoryText.for_vocabulary(ALL_WORDS, dim=SHAPE.text_dim, pictures=True))
     big = Story("cat", "red", "beach", "stays still", size="big", mirrored=True)

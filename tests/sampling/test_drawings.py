@@ -3,19 +3,21 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_pack
 from torch import Tensor
 
 from causvid_cli import pipeline as pipelines
+from causvid_cli.evaluate.clip_sources import EvalClip, together
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
 from causvid_cli.request import Transition
-from causvid_cli.sampling.drawings import Before, Drawings, Opening
+from causvid_cli.sampling.drawings import Drawings, LastShown, Opening
 from causvid_cli.sampling.noise import seeded_noise
-from causvid_cli.storybook import ALL_WORDS, is_mirrored
+from causvid_cli.storybook import ALL_WORDS, PALETTE, Story, is_mirrored, render_indices
 
 LEFT, RIGHT, JUMPS = (f"a red car {does} in the snow" for does in ("moves left", "moves right", "jumps"))
 
@@ -96,18 +98,26 @@ def test_a_new_shot_in_the_same_scene_is_seen_from_where_the_camera_was(pipeline
     def seen_from(place: int) -> Tensor:
         return moves.seen_from(drawn, torch.tensor([place]), 8)
 
-    assert moves.place(drawn, seen_from(38)).tolist() == [38]
-    before = Before(told(pipeline, RIGHT), seen_from(38))
+    assert moves.camera_at(drawn, seen_from(38)).tolist() == [38]
+    before = LastShown(told(pipeline, RIGHT), seen_from(38))
     there = drawings.in_place(x0, jumps, before)
     assert torch.equal(there, codec.on_other_scene(x0, seen_from(0), seen_from(38)))
     assert not torch.equal(there, x0)
-    for nowhere in (None, Before(elsewhere, before.last), Before(before.prompt, seen_from(0))):
+    for nowhere in (None, LastShown(elsewhere, before.x0), LastShown(before.prompt, seen_from(0))):
         assert drawings.in_place(x0, jumps, nowhere) is x0
     assert drawings.in_place(x0, elsewhere, before) is x0
+    for camera in ("zoom in", "zoom out"):
+        zooms = told(pipeline, f"{JUMPS}, {camera}")
+        assert (
+            drawings.in_place(x0, zooms, before) is x0
+            and drawings.in_place(x0, jumps, LastShown(zooms, before.x0)) is x0
+        )
+    pans = told(pipeline, f"{JUMPS}, pan left")
+    assert drawings.in_place(x0, pans, before) is not x0
     it = told(pipeline, "it jumps")
-    assert drawings.in_place(x0, it, Before(it, before.last)) is x0  # nobody knows the scene
+    assert drawings.in_place(x0, it, LastShown(it, before.x0)) is x0  # nobody knows the scene
     both = PromptCache.batch([jumps, elsewhere])
-    batch = drawings.in_place(x0.expand(2, -1, -1, -1, -1), both, Before(both, before.last.expand(2, -1, -1, -1, -1)))
+    batch = drawings.in_place(x0.expand(2, -1, -1, -1, -1), both, LastShown(both, before.x0.expand(2, -1, -1, -1, -1)))
     assert len(batch) == 2 and torch.equal(batch[:1], there)
 
 
@@ -126,3 +136,22 @@ def test_a_video_whose_shots_begin_where_the_camera_was_goes_on_after_a_stop_as_
         )
         for x0, again in zip(whole[known:], rest, strict=True):
             assert torch.equal(again.latent, x0)
+
+
+def test_after_a_picture_that_is_known_a_shot_begins_there_alone_as_together_with_others(pipeline, monkeypatch):
+    goes = Story("car", "red", "snow", "moves right", mirrored=is_mirrored(0))
+    (still,), _ = render_indices(goes, length=1, seed=0, start=25)
+    given = PALETTE[np.repeat(still[None], 4, axis=0)]
+    placed = []
+    monkeypatch.setattr(Drawings, "in_place", lambda self, x0, prompt, last: placed.append(last) or x0)
+    clips, alone = [], []
+    for seed, prompt in enumerate((JUMPS, "a blue dog jumps in the snow")):
+        clips.append(EvalClip(group="", number=seed, take=0, seed=seed, encoded=pipeline.text.encode(prompt)))
+        made = pipeline.stream(prompt, length="12f", seed=seed, given=given, shows_given=True)
+        alone.append([chunk.latent for chunk in made])
+        assert len(placed) == 1  # of the picture, which shows no dog
+    cues = [[Cue(prompt=clip.prompt)] for clip in clips]
+    both = list(together(pipeline, clips, cues, frames=12, given=[given, given]))
+    assert torch.equal(placed[0].x0, placed[1].x0) and len(placed) == 2
+    for row, latents in enumerate(alone):
+        assert torch.equal(torch.cat(latents, dim=2), torch.cat(both, dim=2)[row : row + 1])

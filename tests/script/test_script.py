@@ -381,6 +381,11 @@ def test_what_has_no_effect_is_a_warning():
         "cue 1: transition of a first cue does nothing: there is no prompt before it",
         "cue 2: blend 3s goes on past the next cue, which cuts it short",
     ]
+    after_a_picture = replace(made, image="dog.png")  # it says whether that is gone on from
+    assert len(timeline(after_a_picture, PIXEL_GRID, EIGHT).warnings) == 1
+    for whole, tells in ((made, 0), (after_a_picture, 1)):
+        shared = replace(whole, transition="soft", cues=[replace(whole.cues[0], transition=None)])
+        assert to_vtt(shared, EIGHT).count("transition: soft") == tells
 
 
 def test_a_loop_plays_the_cues_again_with_length_as_its_period():

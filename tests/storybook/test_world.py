@@ -31,8 +31,9 @@ from causvid_cli.storybook import (
     show_script,
     sketches,
 )
-from causvid_cli.storybook.cast import Actor, cast, half_width
-from causvid_cli.storybook.motion import BEAT, CELL, LEAD, brings_along, followed
+from causvid_cli.storybook.cast import Actor, cast, half_width, on_cells
+from causvid_cli.storybook.motion import BEAT, CELL, LEAD, MEETING, brings_along, followed
+from causvid_cli.storybook.render import brought, coloured, corner
 from causvid_cli.storybook.skies import panorama, scene_frames
 from causvid_cli.storybook.sprites import CYCLE, sprite
 from causvid_cli.storybook.story import CAMERAS, COUNTS, RELATIONS, SIZES, SKIES, SPEEDS
@@ -129,10 +130,10 @@ def test_two_stand_to_each_other_as_is_said() -> None:
         assert columns(relation, 2, "moves left")[0] > columns(relation, 2, "moves left")[1]
     apart = [dog - cat for dog, cat in (columns("meets", t) for t in range(30))]
     assert apart[0] < apart[1] < apart[-1] < 0 and apart[-1] == apart[-5]
-    who = {**ALL_WORDS, "relation": ("meets",), "size": ("normal",), "camera": ("still",)}
-    for story in (sample_story(np.random.default_rng(seed), who) for seed in range(100)):
-        for actor in cast(story, 0, 32) if story.other else ():  # whole when a video begins: nothing has to come in
-            half = half_width(actor.subject, actor.pose.scale_step)
+    who = {**ALL_WORDS, "relation": ("meets",), "camera": ("still",)}
+    for story in (sample_story(np.random.default_rng(seed), who) for seed in range(200)):
+        for actor in cast(story, 0, 32) if story.other else ():  # as good as whole: none has to come in
+            half = half_width(actor.subject, actor.pose.scale_step) - (4 if story.size == "big" else 0)
             assert half <= actor.pose.x <= SQUARE.width - half
     clips = {drawn(replace(DOG, relation=relation, other="cat")).tobytes() for relation in RELATIONS}
     assert len(clips) == len(RELATIONS)
@@ -187,9 +188,29 @@ def test_the_camera_goes_along_with_who_travels_and_the_scene_goes_by(subject: s
             assert (frames[number] == scene)[mask[number] == 0].all()
 
 
+def test_what_somebody_has_along_is_whole_and_nobody_stands_before_it() -> None:
+    brings = [action for action in ALL_WORDS["action"] if brings_along(action)]
+    words = {**ALL_WORDS, "action": brings, "camera": ("still",), "relation": ("left of", "behind")}
+    kinds = set()
+    for story in (sample_story(np.random.default_rng(seed), words) for seed in range(300)):
+        for t in (-1, 0, 3) if story.subject else ():
+            actors = cast(story, t, 32)
+            along = [brought(actor, thing, SIZE) for actor in actors for thing in actor.pose.things]
+            seen = drawn(story, 1, start=t + LEAD)[0]
+            for each in along[-1:]:  # which none of the others hides
+                cells, solid = coloured(each)
+                top, left = corner(each)
+                assert top >= 0 and left >= 0 and left + solid.shape[1] <= SIZE
+                assert (seen[top:, left:][: solid.shape[0], : solid.shape[1]] == cells)[solid].all()
+            kinds.add((story.size, story.count, bool(story.other), len(along)))
+    assert len(kinds) > 10
+
+
 def test_a_new_shot_in_the_same_place_begins_where_the_camera_was() -> None:
     goes = replace(DOG, action="moves right")
     told = {"jumps": True, "cat": True, "forest": False, "night": False, "mirrored": False}
+    zoomed = replace(goes, action="jumps", camera="zoom in")
+    assert show_script([(0, goes), (16, zoomed)], cuts=[16])[1].pan == 0  # nobody finds it again
     changes = [{"action": "jumps"}, {"subject": "cat"}, {"scene": "forest"}, {"sky": "night"}, {"mirrored": True}]
     for (name, stays), change in zip(told.items(), changes, strict=True):
         after = replace(goes, action="jumps") if name == "jumps" else replace(goes, **change)
@@ -357,7 +378,9 @@ def test_what_the_larger_world_does_stays_on_the_grid_of_cells_and_comes_again()
         poses = [actor.pose for frame in frames for actor in frame]
         assert {pose.scale_step for pose in poses} <= {20, 30, 40, 50}
         assert all(pose.rise % CELL == 0 for pose in poses)
-        if story.relation != "meets":
+        if story.relation == "meets":
+            assert all(abs(pose.x - on_cells(pose.x)) <= MEETING for pose in poses)
+        else:
             assert all(pose.x % CELL == 0 for pose in poses)
             assert frames[40] == frames[48] == frames[112]
             awake = [

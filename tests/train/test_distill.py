@@ -531,7 +531,7 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
         matching=DmdConfig(),
         judge=None,
         eval=None,
-        network=replace(TINY.network, prediction=prediction, grid_embed_size=8),
+        network=replace(TINY.network, prediction=prediction, grid_embed_size=8, opening_ffn_dim=40),
     )
     assert config.student is not None
     config = replace(config, student=replace(config.student, sample_every=1))
@@ -546,6 +546,8 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     opening, later = (model.transformer.proj_out.weight for model in (pipeline.opening_model, pipeline.model))
     assert opening.abs().max() > 0 and not torch.equal(opening, later)
     assert (pipeline.opening_model.prediction, pipeline.model.prediction) == ("x0", prediction)
+    widths = [model.transformer.config["ffn_dim"] for model in (pipeline.opening_model, pipeline.model)]
+    assert widths == [40, TINY.network.ffn_dim]
     index = json.loads((run.pack / "model_index.json").read_text())
     assert (
         "scheduler" in index and not {"transformer", "opening"} & index.keys()
@@ -559,7 +561,9 @@ def test_where_one_step_can_be_right_a_run_needs_no_teacher(tmp_path, small_worl
     ]
     assert not torch.equal(*left) and torch.allclose(left[1].bfloat16().float(), opening)
 
-    without = replace(config, opening=None, pixels=None, network=replace(config.network, prediction="x0"))
+    without = replace(
+        config, opening=None, pixels=None, network=replace(config.network, prediction="x0", opening_ffn_dim=0)
+    )
     with pytest.raises(UsageError, match=r"\[opening\]: is gone, but .*, and stage autoencoder has used that"):
         Distillation(without, tmp_path, CPU).run()
 
@@ -663,6 +667,11 @@ def test_a_config_file_is_read_strictly(tmp_path):
             r"world.only.sky: 'hail' is not one of: day, rain",
         ),
         ("base = 'y'\n[clips]\n[world]\n", r"\[world\]: is for runs from nothing"),
+        ("base = 'y'\n[clips]\n[network]\nopening_ffn_dim = 9\n", r"network.opening_ffn_dim: is for runs from nothing"),
+        (
+            "[clips]\n" + STAGE_TABLES + "[network]\nopening_ffn_dim = 9\n",
+            r"network.opening_ffn_dim: .*\[opening\]",
+        ),
         ("[clips]\n" + STAGE_TABLES + OPENING_TABLE, r"clips.openings: missing; stage opening"),
         (
             "[clips]\nopenings = 5\n[pixels]\nsteps = 5\n" + STAGE_TABLES + OPENING_TABLE,

@@ -302,7 +302,7 @@ def _shared_rows(facts: PackFacts) -> Iterator[tuple[str, Any]]:
     if facts.native_frames:
         yield "length", f"at most {facts.native_frames} frames, as its authors say"
     yield "reads", f"prompts by {facts.text}"
-    yield "teacher", facts.teacher or "none"
+    yield "teacher", f"that of {facts.teacher_of}" if facts.teacher_of else facts.teacher or "none"
     yield "licence", facts.license
 
 

@@ -20,7 +20,7 @@ from causvid_cli.prompt.cues import Cue
 from causvid_cli.prompt.encoded import EncodedPrompt
 from causvid_cli.prompt.track import PromptTrack
 from causvid_cli.request import Transition
-from causvid_cli.sampling.drawings import Before
+from causvid_cli.sampling.drawings import LastShown
 from causvid_cli.sampling.noise import Noise, seeded_noise
 from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import sampler_sigmas
@@ -144,7 +144,7 @@ def _roll_out(
         opening=student.opening(plan, batch=len(clips)),
         switch=told.transition,
         prefix=[] if told.begins_anew else prefix,
-        before=told.before(prefix[-1][1]) if told.begins_anew else None,
+        last_shown=told.last_shown(prefix[-1][1]) if told.begins_anew else None,
         recompute_context=recomputed,
     )
     for chunk, x0 in chain(prefix, made):
@@ -155,7 +155,7 @@ def _roll_out(
 
 def _prefixes(student: Pipeline, given: Sequence[np.ndarray]) -> list[tuple[Chunk, Tensor]]:
     """The given frames of all clips -> (chunk, x0 [B, C, f, h, w])."""
-    alone = [encode_prefix(student.codec, frames, student.facts.chunk_frames) for frames in given]
+    alone = [encode_prefix(student.codec, each, student.facts.chunk_frames, device=student.device) for each in given]
     return [(same[0][0], torch.cat([x0 for _, x0 in same])) for same in zip(*alone, strict=True)]
 
 
@@ -178,10 +178,10 @@ class Tracks:
     def begins_anew(self) -> bool:
         return self._tracks[0].begins_anew
 
-    def before(self, given: Tensor) -> Before | None:
+    def last_shown(self, given: Tensor) -> LastShown | None:
         """What was told of the latents [B, C, f, h, w] that came before the first chunks."""
         told = [known for track in self._tracks if (known := track.told_before)]
-        return Before(PromptCache.batch(told), given[:, :, -1:]) if len(told) == len(self._tracks) else None
+        return LastShown(PromptCache.batch(told), given[:, :, -1:]) if len(told) == len(self._tracks) else None
 
     def transition(self, chunk: Chunk) -> Transition:
         return self._tracks[0].transition(chunk)

@@ -6,9 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from causvid_cli.config import PackFacts
+from causvid_cli.config import PackFacts, load_facts
 from causvid_cli.errors import UsageError
-from causvid_cli.models.packs import pack_digest
+from causvid_cli.models.packs import pack_digest, teacher_folder
 from causvid_cli.request import AUTO
 from causvid_cli.timecode import parse_frames
 
@@ -77,11 +77,18 @@ class EvalRequest:
         return len(self.makers) * sum(map(len, self.prompts.values())) * self.seeds
 
     @property
+    def _teacher_digest(self) -> str | None:
+        """Of a teacher that is measured and is another pack's: that pack's."""
+        home = teacher_folder(self.pack, self.facts) if self.teacher and self.facts.teacher_of else None
+        return pack_digest(load_facts(home.parent)) if home else None
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What makes two evaluations the same."""
         return {
             "model": self.facts.name,
             "weights": pack_digest(self.facts),
+            "teacher": self._teacher_digest,
             "prompts": self.prompts,
             "frames": self.frames,
             "seeds": self.seeds,

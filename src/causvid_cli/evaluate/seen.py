@@ -126,7 +126,7 @@ def _doing(story: Story, first: int, last: int, words: Words) -> dict[str, Any]:
     if story.camera == "zoom out" and first > ZOOM_FRAMES // 2:
         found["camera"] = "still" if first >= ZOOM_FRAMES else UNSEEN
     if story.relation in RUNS:
-        arrives = story.relation == "meets" and since > MET
+        arrives = story.relation == "meets" and since >= MET
         return found | {"action": UNSEEN, "target": None, "speed": UNSEEN if arrives else story.speed}
     done, end = {"speed": UNSEEN}, is_over_at(story)
     if story.action == "turns into":

@@ -274,8 +274,8 @@ class PromptCache:
     pictures without a sign. negative: the prompt to be led away from, and guidance by how much; 1 is none. context: the
     same prompt as the network sees it that runs the clean passes, where that is another; opening: as the one sees it
     that makes the first chunk of a shot; scene: the same of what it tells of with nobody in it, where that is copied.
-    is_turned, is_whole: of an `opening`, bool [B]: whether what is drawn of it is to be turned round, and whether it
-    tells both who is there and where.
+    is_turned, is_whole, is_zoomed: of an `opening`, bool [B]: whether what is drawn of it is to be turned round,
+    whether it tells both who is there and where, and whether its camera zooms.
     """
 
     def __init__(self, embeds: Tensor, *, negative: "PromptCache | None" = None, guidance: float = 1.0) -> None:
@@ -286,6 +286,7 @@ class PromptCache:
         self.scene: PromptCache | None = None
         self.is_turned: Tensor | None = None
         self.is_whole: Tensor | None = None
+        self.is_zoomed: Tensor | None = None
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._all: list[tuple[Tensor, Tensor]] = []
 
@@ -302,7 +303,7 @@ class PromptCache:
         for other in ("context", "opening", "scene"):
             seen = [own for part in parts if (own := getattr(part, other)) is not None]
             setattr(joined, other, cls.batch(seen) if len(seen) == len(parts) else None)
-        for told in ("is_turned", "is_whole"):
+        for told in ("is_turned", "is_whole", "is_zoomed"):
             known = [own for part in parts if (own := getattr(part, told)) is not None]
             setattr(joined, told, torch.cat(known) if len(known) == len(parts) else None)
         return joined

@@ -42,6 +42,8 @@ STEP = 2
 """Pixels of which all that moves goes a multiple."""
 UNLIKE = 0.5
 """Mean square errors of latents that differ by more are as good as any: somebody stands there."""
+STOOD = 0.01
+"""By how much a place may be less like than where a video begins, and is not taken for where the camera is."""
 MIRRORS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 """Columns right of the cell whose mirror image a copy is; half of their sum is where the mirror stands."""
 CHOICES = len(SHIFTS) + len(MOVES) + len(MIRRORS) + len(BACK) + len(BEGAN) + len(PANS) + 1
@@ -120,12 +122,15 @@ class Moves(nn.Module):
         """Pictures [B, P, c, h, w] with each cell mirrored in its place."""
         return _through(cells.flatten(0, 1), self.weight[-1], self.bias[-1]).unflatten(0, cells.shape[:2])
 
-    def place(self, scene: Tensor, shown: Tensor) -> Tensor:
+    def camera_at(self, scene: Tensor, shown: Tensor) -> Tensor:
         """Return from where a latent frame [B, C, 1, h, w] shows a scene in the end: pixels to the right [B].
 
-        scene: finely. What falls in it may fall anywhere: of each cell its likest picture counts.
+        scene: finely. What falls in it may fall anywhere: of each cell its likest picture counts. Where a video begins
+        is likelier than any other place.
         """
-        return self._place(scene, self._pictures(shown)[:, -1])
+        unlike = self._unlike(scene, self._pictures(shown)[:, -1])
+        unlike[:, 0] -= STOOD
+        return self._likest(unlike, scene.shape[-1])
 
     def seen_from(self, scene: Tensor, place: Tensor, width: int) -> Tensor:
         """Return a scene, finely, from so many pixels [B] to the right, so many cells wide [B, C, 1, h, w]."""
@@ -134,7 +139,7 @@ class Moves(nn.Module):
     def _gone_by(self, finely: Tensor, first: Tensor) -> Tensor:
         """The scene as it may go by [B, len(PANS) * C, h, w]; finely: all of it, first: a picture of what was there."""
         pictures, width = finely.shape[2], first.shape[-1]
-        place = self._place(finely[:, :, :1], first)
+        place = self._likest(self._unlike(finely[:, :, :1], first), finely.shape[-1])
         parts = [
             self._seen(finely, place + pictures * went + number * way, number, width)
             for way, went in PANS
@@ -142,14 +147,18 @@ class Moves(nn.Module):
         ]
         return torch.cat(parts, dim=1)
 
-    def _place(self, finely: Tensor, picture: Tensor) -> Tensor:
-        """Where a scene is most like a picture [B, c, h, w], in any of its own: pixels [B]."""
+    def _unlike(self, finely: Tensor, picture: Tensor) -> Tensor:
+        """How unlike a picture [B, c, h, w] a scene is, from each of its places: in any of its own pictures."""
         all_round, width = finely.shape[-1], picture.shape[-1]
         places = torch.arange(all_round, device=picture.device)
         seen = finely[..., (_columns(all_round, width, picture) + places[:, None]) % all_round]
         unlike = (seen - picture[:, None, None, :, :, None]).float().square().mean(dim=3)  # [B, pixels, P, h, cells, w]
-        found = unlike.clamp(max=UNLIKE).amin(dim=2).mean(dim=(2, 4)).flatten(1).argmin(dim=1)
-        return CELL * (found % all_round) + STEP * (found // all_round)  # nobody can tell: on the grid of cells
+        return unlike.clamp(max=UNLIKE).amin(dim=2).mean(dim=(2, 4)).flatten(1)
+
+    def _likest(self, unlike: Tensor, all_round: int) -> Tensor:
+        """The least unlike place [B], in pixels; where nobody can tell, it is on the grid of cells."""
+        found = unlike.argmin(dim=1)
+        return CELL * (found % all_round) + STEP * (found // all_round)
 
     def _seen(self, finely: Tensor, at: Tensor, number: int, width: int) -> Tensor:
         """One picture of a scene from so many pixels [B] to the right [B, c, h, width]."""

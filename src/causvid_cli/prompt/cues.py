@@ -21,7 +21,7 @@ class Cue:
     start_chunk: int = 0
     """Counted over generated chunks, the first is 0."""
     transition: Transition = "recache"
-    """In a first cue of effect only after a clip of which it is known what it shows."""
+    """In a first cue of effect only after a picture or a clip of which it is known what it shows."""
     blend_chunks: int = 0
     """Over how many chunks the text features slide from the old prompt to this one; 0: at once."""
     strength: float = 1.0

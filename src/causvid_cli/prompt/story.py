@@ -39,6 +39,7 @@ MIRROR_IMAGE: Mapping[str, Mapping[Any, Any]] = {
     "camera": {"pan left": "pan right", "pan right": "pan left"},
 }
 """By slot, the words of who goes left, and those of whose mirror image that is."""
+MORE = "what else the picture shows is left out: what follows is drawn from the prompt"
 SUBJECTS_NAMED = 14
 """Known subjects that a note lists."""
 
@@ -47,12 +48,14 @@ class ToDraw(NamedTuple):
     """What a network for first chunks is to draw of prompts.
 
     embeds: text features [B, slots, dim]. is_turned: where it is to draw the mirror image, bool [B]. is_whole: where it
-    is told both who is there and where, in words that it has learnt, not between two of them, bool [B].
+    is told both who is there and where, in words that it has learnt, not between two of them, bool [B]. is_zoomed:
+    where the camera zooms, bool [B].
     """
 
     embeds: Tensor
     is_turned: Tensor
     is_whole: Tensor
+    is_zoomed: Tensor
 
 
 class StoryText(nn.Module):
@@ -202,7 +205,8 @@ class StoryText(nn.Module):
         for slot in ("subject", "action", *WHERE):
             words = [word for word in self._rows.get(slot, ()) if word is not None]
             is_whole = is_whole & torch.stack([says(slot, word) for word in words or [None]]).any(dim=0)
-        return ToDraw(drawn, is_turned, is_whole)
+        is_zoomed = says("camera", "zoom in") | says("camera", "zoom out")
+        return ToDraw(drawn, is_turned, is_whole, is_zoomed)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Text features [B, slots, dim]."""
@@ -215,6 +219,7 @@ class StoryTextEncoder:
     def __init__(self, text: StoryText) -> None:
         self.text = text
 
+    @torch.inference_mode()
     def picture(self, shown: np.ndarray | None = None) -> EncodedPrompt | None:
         """What is known of a picture that a video begins with, to be given as `previous`; None: nothing.
 
@@ -230,15 +235,16 @@ class StoryTextEncoder:
     @torch.inference_mode()
     def encode(self, prompt: str, *, previous: EncodedPrompt | None = None, seed: int = 0) -> EncodedPrompt:
         parsed = self.text.parse(check_prompt(prompt), previous.reading if previous else None)
-        told = parsed.story
+        told, loses = parsed.story, False
         if previous and _is_elsewhere(told, previous.reading):
             told = replace(told, seen=told.seen and told.subject is None)
         if previous and previous.picture and told.seen:
             told = _as_shown(told, previous.picture)
+            loses = not told.seen and previous.picture.has_more(told)
         story, _ = self.text.shown(told, seed=seed)
         if previous and previous.reading.scene == story.scene and previous.reading.mirrored is not None:
             story = replace(story, mirrored=previous.reading.mirrored)  # the same place looks the same under any seed
-        notes = tuple(_notes(parsed, self.text.words["subject"]))
+        notes = (*_notes(parsed, self.text.words["subject"]), *((MORE,) if loses else ()))
         embeds = self.text(self.text.rows([story]))
         whole, summary = story.caption(), replace(parsed, story=story).summary
         begins_with: Hashable = tuple(getattr(story, slot) for slot in (*WHO, *WHERE, "action"))
@@ -271,7 +277,8 @@ class StoryTextEncoder:
 def _as_shown(story: Story, picture: Recognised) -> Story:
     """A story after a picture: of whom that shows and the story tells no more, what it leaves unsaid is as they are.
 
-    Where it is about just those whom the picture shows, it is told whole: nothing has to be copied from there.
+    Where it is about somebody who is there alone, or about just those several, it is told whole: nothing has to be
+    copied from there.
     """
     who = picture.who._asdict() if picture.who else {}
     if story.subject in (None, who.get("subject")):

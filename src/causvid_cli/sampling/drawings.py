@@ -56,15 +56,15 @@ def opening_prompt(model: CausalTransformer, text: StoryText, embeds: Tensor) ->
     """
     told = text.to_draw(embeds)
     prompt = model.prompt_cache(told.embeds)
-    prompt.is_turned, prompt.is_whole = told.is_turned, told.is_whole
+    prompt.is_turned, prompt.is_whole, prompt.is_zoomed = told.is_turned, told.is_whole, told.is_zoomed
     return prompt
 
 
-class Before(NamedTuple):
-    """What was shown last, a latent frame [B, C, 1, h, w], and what was told of it."""
+class LastShown(NamedTuple):
+    """The latent frame [B, C, 1, h, w] that was shown last, and what was told of it."""
 
     prompt: PromptCache
-    last: Tensor
+    x0: Tensor
 
 
 @dataclass
@@ -93,24 +93,23 @@ class Drawings:
         drawn, is_known = self._finely(self.opening, prompt, last.expand(-1, -1, chunk_frames, -1, -1))
         return drawn if is_known else self.moves.scene_or_last(drawn, last)
 
-    def in_place(self, x0: Tensor, prompt: PromptCache, before: Before | None) -> Tensor:
-        """Return a first chunk x0 [B, C, f, h, w] seen from where the camera was before, if that was in its scene.
+    def in_place(self, x0: Tensor, prompt: PromptCache, last: LastShown | None) -> Tensor:
+        """Return a first chunk x0 [B, C, 1, h, w] seen from where the camera was last, if that was in its scene.
 
-        So who does something else stays where they are, whatever a new shot forgets.
+        So who does something else stays where they are, whatever a new shot forgets. A chunk of several latent frames,
+        or whose camera zooms, is as it is.
         """
-        told = before.prompt.scene if before else None
-        if self.opening is None or self.opening.on_other_scene is None or prompt.scene is None or told is None:
+        if self.opening is None or self.opening.on_other_scene is None or last is None or x0.shape[2] > 1:
             return x0
-        assert before
-        is_there = (prompt.scene.embeds == told.embeds).flatten(1).all(dim=1)
+        is_there = _is_same_scene(last.prompt, prompt)
         if not bool(is_there.any()) or x0.shape[-1] > ROUND:
             return x0
         drawn, _ = self._finely(self.opening, prompt, x0)
-        place = self.moves.place(drawn, before.last)
+        place = self.moves.camera_at(drawn, last.x0)
         has_gone = is_there & (place != 0)
         if not bool(has_gone.any()):
             return x0
-        here, there = (self.moves.seen_from(drawn, at, x0.shape[-1]).expand_as(x0) for at in (0 * place, place))
+        here, there = (self.moves.seen_from(drawn, at, x0.shape[-1]) for at in (0 * place, place))
         return torch.where(has_gone.view(-1, 1, 1, 1, 1), self.opening.on_other_scene(x0, here, there), x0)
 
     def _finely(self, opening: Opening, prompt: PromptCache, like: Tensor) -> tuple[Tensor, bool]:
@@ -142,3 +141,12 @@ class Drawings:
             self._beginning = prompt, drawn
         _, drawn = self._beginning
         return began if drawn is None else torch.where(told.is_whole.view(-1, 1, 1, 1, 1), drawn, began)
+
+
+def _is_same_scene(before: PromptCache, now: PromptCache) -> Tensor:
+    """Where two prompts tell of one scene, neither with a camera that zooms, bool [B]."""
+    nowhere = torch.zeros(len(now.embeds), dtype=torch.bool, device=now.embeds.device)
+    if before.scene is None or now.scene is None:
+        return nowhere
+    zooms = [told.opening.is_zoomed for told in (before, now) if told.opening and told.opening.is_zoomed is not None]
+    return (before.scene.embeds == now.scene.embeds).flatten(1).all(dim=1) & ~sum(zooms, nowhere)

@@ -10,7 +10,7 @@ from causvid_cli.network.copies import input_of
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.request import Transition
 from causvid_cli.sampling.context import CleanPasses, Context, ContextWriter, Past, Seen, StepsOf
-from causvid_cli.sampling.drawings import Before, Drawings, Opening
+from causvid_cli.sampling.drawings import Drawings, LastShown, Opening
 from causvid_cli.sampling.noise import Noise
 from causvid_cli.sampling.schedule import Step, add_noise, cfg, x0_from
 
@@ -36,7 +36,7 @@ def rollout(
     opening: Opening | None = None,
     switch: Transition | Callable[[Chunk], Transition] = "recache",
     prefix: Iterable[tuple[Chunk, Tensor]] = (),
-    before: Before | None = None,
+    last_shown: LastShown | None = None,
     made: Latents | None = None,
     source: Latents | None = None,
     merge_clean_pass: bool = False,
@@ -54,8 +54,8 @@ def rollout(
     opening: makes the chunks that have no past, where that is another network: it is told their prompt's `opening`;
       and, for a network that predicts copies, what there is to copy from (`drawings.py`).
     prefix: given frames, chunk by chunk, committed by clean passes and not regenerated.
-    before: what was shown before the first chunk, which is a new shot and sees nothing of it; where a network predicts
-      copies, a shot in the scene that was there before begins where the camera was.
+    last_shown: what was shown before the first chunk, which is a new shot and sees nothing of it. Where a network
+      predicts copies, a shot in the scene that was shown last begins where the camera was.
     made: chunks that an earlier run made: they are not denoised again, and all else is as if they were, bit for bit.
       Those whose last denoising call is what later chunks see have to be. Of the others, what later chunks see is
       computed when the first of these is made, from the last restart of the cache on: no call before it matters.
@@ -117,13 +117,13 @@ def rollout(
                 on_step=on_step,
             )
             if drawings and is_opening:
-                x0 = drawings.in_place(drawings.turned_round(x0, told), current, before)
+                x0 = drawings.in_place(drawings.turned_round(x0, told), current, last_shown)
         else:
             kept = start if merge_clean_pass else None  # nobody else asks for it again
             context.see(_seen(model, chunk, current, own_steps, cache, begin, start=kept, made=made))
         yield chunk, x0
         context.append(chunk, x0)
-        before = Before(current, x0[:, :, -1:]) if drawings else None
+        last_shown = LastShown(current, x0[:, :, -1:]) if drawings else None
 
 
 def _seen(

@@ -172,6 +172,11 @@ class Script:
             cue = "" if clash.cue is None else f"cue {clash.cue + 1}: "
             raise UsageError(f"{self.path}: {cue}{clash.text(lambda near: f'cue {near + 1}')}")
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether something was there before the first cue, whose transition then says how that takes hold."""
+        return bool(self.image or self.video)
+
     def file(self, name: str) -> Path:
         """The path of `image` or `video`: relative to the script's own folder."""
         return Path(self.path).parent / name

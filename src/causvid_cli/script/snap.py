@@ -259,7 +259,8 @@ class _Snapping:
         self._complain(play, f"{self._cue(play).start} is not at a chunk's edge (snap: error); try {near}")
 
     def _warn_of_first(self) -> None:
-        given = [name for name in ("transition", "blend") if getattr(self._cue(0), name)]
+        without = ("blend",) if self.script.goes_on else ("transition", "blend")
+        given = [name for name in without if getattr(self._cue(0), name)]
         if given and not (self.script.loop or 1) > 1:
             self._warn(0, f"{' and '.join(given)} of a first cue does nothing: there is no prompt before it")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .cast import SIZES, Actor, cast, scaled
 from .motion import CENTRE, HOP, ON_CELLS, Pose
-from .render import WATERLINE, coloured, corner
+from .render import WATERLINE, brought, can_draw, coloured, corner
 from .scenes import SCENES, SIZE, Frame
 from .skies import inks, panorama, scene_all_round
 from .sprites import CYCLE, SCALE_STEPS
@@ -41,6 +41,8 @@ CLEAR = 0.05
 """By how much who is known has to be more alike than anybody else."""
 LOOKS = 8
 """Frames of everything that somebody may be doing, in which they are looked for."""
+BESIDES = 40
+"""Pixels of what else a picture shows from which on that is more than a fault of it."""
 FINALISTS = 8
 """Shapes of which colours are looked at."""
 
@@ -74,21 +76,40 @@ class Recognised:
 
     def shows(self, story: Story) -> bool:
         """Whether those of whom a story tells are there, whatever they do: one, or several."""
-        for action in (name for name in ON_CELLS if name != CHANGE):
-            told = replace(story, action=action, target=None)
-            if any(self._is_like(cast(told, t, CENTRE)) for t in range(LOOKS)):
-                return True
-        return False
+        return any(self._likeness(actors) >= MATCHED for actors in self._poses(story))
 
-    def _is_like(self, actors: Sequence[Actor]) -> bool:
-        """Whether each of these is seen, each where it hides the others."""
+    def has_more(self, story: Story) -> bool:
+        """Whether there is more to be seen than the place, those of whom a story tells, and what they have along."""
+        return all(self._besides(actors) >= BESIDES for actors in self._poses(story))
+
+    def _poses(self, story: Story) -> Iterator[tuple[Actor, ...]]:
+        """Those of whom a story tells, in whatever they may be doing; nobody where they cannot be drawn."""
+        for action in (name for name in ON_CELLS if name != CHANGE):
+            told = replace(story, action=action, target=None, **self.place._asdict())
+            if not can_draw(told):
+                return
+            yield from (cast(told, t, CENTRE) for t in range(LOOKS))
+
+    def _likeness(self, actors: Sequence[Actor]) -> float:
+        """How alike these are, each where it hides the others, the least alike of them."""
         drawn, whose = np.zeros_like(self.square), np.zeros(self.square.shape, int)
         for number, actor in enumerate(actors, 1):
             _paint(actor, drawn, whose, number)
         mask = whose > 0
+        if not mask.any():
+            return 0.0
         overlap = (mask & self.is_somebody).sum() / (mask | self.is_somebody).sum()
-        alike = [(drawn == self.square)[whose == number] for number in np.unique(whose[mask])]
-        return bool(alike) and overlap * min(each.mean() for each in alike) >= MATCHED
+        return float(overlap * min((drawn == self.square)[whose == number].mean() for number in np.unique(whose[mask])))
+
+    def _besides(self, actors: Sequence[Actor]) -> int:
+        """Pixels that are neither the place nor these, nor single ones: more than half of those around are so, too."""
+        drawn, whose = np.zeros_like(self.square), np.zeros(self.square.shape, int)
+        along = (brought(actor, thing, SIZE) for actor in actors for thing in actor.pose.things)
+        for each in (*actors, *along):
+            _paint(each, drawn, whose, 1)
+        rest = np.pad(self.is_somebody & (whose == 0), 1)
+        around = np.lib.stride_tricks.sliding_window_view(rest, (3, 3)).sum(axis=(2, 3))
+        return int((rest[1:-1, 1:-1] & (around > 5)).sum())
 
 
 def recognise(picture: np.ndarray, words: Words) -> Recognised | None:

@@ -158,9 +158,13 @@ def _anew(first: int, story: Story, pan: int, size: Frame) -> Shown:
 
 
 def _pan_in_place(before: Shown, number: int, story: Story) -> int:
-    """How far the camera has panned where a frame of the video has shown another story; elsewhere it has not."""
+    """How far the camera has panned where a frame of the video has shown another story; elsewhere it has not.
+
+    Where it zooms, nobody finds it again.
+    """
     is_there = all(getattr(before.story, slot) == getattr(story, slot) for slot in (*WHERE, "mirrored"))
-    return before.pan_at(before.t(number)) if is_there and is_in_larger_world(story) else 0
+    zooms = any(each.camera.startswith("zoom") for each in (before.story, story))
+    return before.pan_at(before.t(number)) if is_there and not zooms and is_in_larger_world(story) else 0
 
 
 def _after(before: Shown, first: int, story: Story) -> Shown:
@@ -180,7 +184,7 @@ def render_shown(
     Returns as `render_indices`. Raises ValueError for a story that cannot be drawn.
     """
     for each in shown:
-        if not _can_draw(each.story):
+        if not can_draw(each.story):
             raise ValueError(f"{each.story.caption()}: only the storybook's own words can be drawn")
     frames = np.empty((len(numbers), size.height, size.width), np.uint8)
     mask = np.zeros_like(frames)
@@ -221,7 +225,7 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
             _flood(ground, marked, story, shown.pan_at(t))
     for actor in actors:  # what they have along tells what they do: nobody hides it
         for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
-            _paste(frame, mask, _brought(actor, thing, size.width), above=size.above, what=THING)
+            _paste(frame, mask, brought(actor, thing, size.width), above=size.above, what=THING)
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -254,11 +258,11 @@ def check_drawings() -> None:
             raise ValueError(f"{what}s in only one of vocabulary.toml and the drawings: {', '.join(sorted(lost))}")
 
 
-def _can_draw(story: Story) -> bool:
+def can_draw(story: Story) -> bool:
     """Whether there is a drawing for each of a story's words."""
     subjects = {story.subject, story.target, story.other} - {None}
-    colour, scene, action = story.colour in VOCABULARY.colour, story.scene in SCENES, story.action in MOTIONS
-    return colour and scene and action and subjects <= DRAWINGS.keys()
+    colours = {story.colour, story.other_colour} <= VOCABULARY.colour.keys()
+    return colours and story.scene in SCENES and story.action in MOTIONS and subjects <= DRAWINGS.keys()
 
 
 def is_mirrored(seed: int) -> bool:
@@ -323,10 +327,10 @@ def _paste(
             mask[place][solid[part]] = what
 
 
-def _brought(actor: Actor, thing: Thing, width: int) -> Actor:
+def brought(actor: Actor, thing: Thing, width: int) -> Actor:
     """What an actor brings along, as an actor: in its own colours, as much smaller as the actor is, but no larger.
 
-    It is whole in a frame of this width, if its actor is.
+    It is whole in a frame of this width, if there is room for it where its actor stands.
     """
     pose = actor.pose
     factor = pose.scale_step / SCALE_STEPS

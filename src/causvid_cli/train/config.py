@@ -443,6 +443,8 @@ def _missing(config: TrainConfig) -> str:
         return "[autoencoder]: decoder_blocks must be 0 or more, and 1000 or less"
     if config.clips is None and config.data is None:
         return "[data] or [clips]: missing; there must be something to learn from"
+    if config.network.opening_ffn_dim and (config.base or config.opening is None):
+        return "network.opening_ffn_dim: is for runs from nothing with an [opening]; a base has its own"
     if config.world and config.base:
         return "[world]: is for runs from nothing; a base knows its words"
     if config.world and (lost := config.world.unknown()):
