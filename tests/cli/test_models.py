@@ -550,6 +550,12 @@ def test_show_tells_of_a_model_that_is_not_here(hub):
     assert (told["installed"], told["steps"], told["non_commercial"]) == (False, [1000.0, 500.0], True)
 
 
+def test_show_tells_whose_teacher_it_is():
+    lines = {name: makes("models", "show", name).stdout.splitlines() for name in SHIPPED}
+    teachers = {name: next(line.split(maxsplit=1)[1] for line in lines[name] if "teacher" in line) for name in SHIPPED}
+    assert teachers == {"storybook": "teacher", "storybook-fast": "that of storybook", "storybook-world": "none"}
+
+
 def test_use_makes_a_model_the_default(installed, monkeypatch, tmp_path):
     monkeypatch.setenv("CAUSVID_CONFIG", str(tmp_path / "config.toml"))
     (tmp_path / "config.toml").write_text('length = "2s"\n')
