@@ -184,6 +184,8 @@ def test_what_else_a_picture_shows_is_left_out_and_that_is_told():
     (shown,), _ = render_indices(cat, length=1, seed=0)
     alone = track_of(knows, Cue(prompt="it jumps"), before=knows.picture(shown), cuts=True)
     assert (alone.begins_anew, alone.notes) == (True, ())
+    for prompt in ("the cat meets a dog", "two cats jump", "a big red cat sleeps"):  # there is one cat, and no more
+        assert track_of(knows, Cue(prompt=prompt), before=knows.picture(shown), cuts=True).notes == ()
     shown[6:18, 4:14] = 20  # a kite
     with_kite = track_of(knows, Cue(prompt="it jumps"), before=knows.picture(shown), cuts=True)
     assert with_kite.begins_anew

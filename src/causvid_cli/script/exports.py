@@ -71,10 +71,8 @@ def to_vtt(script: Script, fps: Fraction) -> str:
     for index, (cue, start, end) in enumerate(zip(script.cues, starts, ends, strict=True)):
         given = {name: text for name, text in _fields(cue) if name not in cue.extra}
         for name in shared:
-            fits = {
-                "seed": index == 0,
-                "transition": index > 0 or script.loop or script.goes_on,
-            }  # where it has an effect
+            # where it has an effect
+            fits = {"seed": index == 0, "transition": index > 0 or script.loop or script.goes_on}
             if (value := getattr(script, name)) is not None and fits.get(name, True):
                 given.setdefault(name, _text(value))
         at, prompt, title = given.pop("at", ""), given.pop("prompt"), given.pop("name", None)

@@ -79,7 +79,12 @@ class Recognised:
         return any(self._likeness(actors) >= MATCHED for actors in self._poses(story))
 
     def has_more(self, story: Story) -> bool:
-        """Whether there is more to be seen than the place, those of whom a story tells, and what they have along."""
+        """Whether there is more to be seen than the place, who is known there, and what they have along.
+
+        story: of those who are there, where they are several.
+        """
+        if self.who:
+            story = replace(story, **self.who._asdict(), count=1, relation=None, other=None, other_colour=NATURAL)
         return all(self._besides(actors) >= BESIDES for actors in self._poses(story))
 
     def _poses(self, story: Story) -> Iterator[tuple[Actor, ...]]:
