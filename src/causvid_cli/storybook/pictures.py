@@ -10,7 +10,7 @@ import numpy as np
 
 from .cast import SIZES, Actor, cast, scaled
 from .motion import CENTRE, HOP, ON_CELLS, Pose
-from .render import WATERLINE, brought, can_draw, coloured, corner
+from .render import WATERLINE, brought, can_draw, coloured, corner, paste
 from .scenes import SCENES, SIZE, Frame
 from .skies import inks, panorama, scene_all_round
 from .sprites import CYCLE, SCALE_STEPS
@@ -97,9 +97,9 @@ class Recognised:
 
     def _likeness(self, actors: Sequence[Actor]) -> float:
         """How alike these are, each where it hides the others, the least alike of them."""
-        drawn, whose = np.zeros_like(self.square), np.zeros(self.square.shape, int)
+        drawn, whose = np.zeros_like(self.square), np.zeros_like(self.square)
         for number, actor in enumerate(actors, 1):
-            _paint(actor, drawn, whose, number)
+            paste(drawn, whose, actor, what=number)
         mask = whose > 0
         if not mask.any():
             return 0.0
@@ -108,10 +108,10 @@ class Recognised:
 
     def _besides(self, actors: Sequence[Actor]) -> int:
         """Pixels that are neither the place nor these, nor single ones: more than half of those around are so, too."""
-        drawn, whose = np.zeros_like(self.square), np.zeros(self.square.shape, int)
+        drawn, whose = np.zeros_like(self.square), np.zeros_like(self.square)
         along = (brought(actor, thing, SIZE) for actor in actors for thing in actor.pose.things)
         for each in (*actors, *along):
-            _paint(each, drawn, whose, 1)
+            paste(drawn, whose, each)
         rest = np.pad(self.is_somebody & (whose == 0), 1)
         around = np.lib.stride_tricks.sliding_window_view(rest, (3, 3)).sum(axis=(2, 3))
         return int((rest[1:-1, 1:-1] & (around > 5)).sum())
@@ -216,14 +216,3 @@ def _likeness(actor: Actor, picture: np.ndarray) -> float:
     top, left = corner(actor)
     window = np.pad(picture, SIZE)[SIZE + top :, SIZE + left :][: mask.shape[0], : mask.shape[1]]
     return float((window == drawn)[mask].mean()) if mask.any() else 0.0
-
-
-def _paint(actor: Actor, frame: np.ndarray, whose: np.ndarray, number: int) -> None:
-    """Draw an actor into a square, and its number into one that says whose each pixel is, in place."""
-    cells, solid = coloured(actor)
-    top, left = corner(actor)
-    rows, columns = (np.arange(side) + first for side, first in zip(solid.shape, (top, left), strict=True))
-    inside = (rows >= 0) & (rows < SIZE), (columns >= 0) & (columns < SIZE)
-    place, part = np.ix_(rows[inside[0]], columns[inside[1]]), np.ix_(*inside)
-    frame[place] = np.where(solid[part], cells[part], frame[place])
-    whose[place] = np.where(solid[part], number, whose[place])

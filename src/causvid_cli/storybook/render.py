@@ -218,14 +218,14 @@ def _paint(frame: np.ndarray, mask: np.ndarray, shown: Shown, number: int, seed:
     for actor in actors:
         if wet:
             _puddle(ground, actor.pose)
-        _paste(frame, mask, actor, above=size.above, wraps=not is_in_larger_world(story))
+        paste(frame, mask, actor, above=size.above, wraps=not is_in_larger_world(story))
         if actor.pose.white:
             _sparkle(ground, marked, actor.pose, t)
         if actor.pose.sink and story.scene != "underwater":
             _flood(ground, marked, story, shown.pan_at(t))
     for actor in actors:  # what they have along tells what they do: nobody hides it
         for thing in (*actor.pose.things, *_splashes(actor.pose, wet=wet)):
-            _paste(frame, mask, brought(actor, thing, size.width), above=size.above, what=THING)
+            paste(frame, mask, brought(actor, thing, size.width), above=size.above, what=THING)
 
 
 def shown_subject(story: Story, frame: int) -> str | None:
@@ -304,8 +304,8 @@ def corner(actor: Actor) -> tuple[int, int]:
     return base + 1 - height - actor.pose.rise, actor.pose.x - width // 2
 
 
-def _paste(
-    frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int, wraps: bool = False, what: int = SPRITE
+def paste(
+    frame: np.ndarray, mask: np.ndarray, actor: Actor, *, above: int = 0, wraps: bool = False, what: int = SPRITE
 ) -> None:
     """Draw an actor into frame and mask, both [H, W], in place.
 
