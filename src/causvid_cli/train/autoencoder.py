@@ -29,7 +29,7 @@ CODEC_FILE = "codec.safetensors"
 CROP = 32
 WHOLE_EVERY = 6
 """One step in so many sees whole frames, the others crops around the sprite: cheaper, and where the errors are."""
-SPRITE_WEIGHT = 3.0
+SPRITE_PIXEL_WEIGHT = 3.0
 NOISE = 0.15
 """Standard deviation of the noise on the cells in training: the decoder must forgive small latent errors."""
 SCALE_PENALTY = 1e-3
@@ -84,7 +84,7 @@ def train_autoencoder(
         cells = codec.encode_frames(indices)
         noise = torch.from_numpy(rng.standard_normal(cells.shape, dtype=np.float32)).to(device)
         scores = codec.decode_frames(cells + NOISE * noise)
-        weight = torch.where(mask, SPRITE_WEIGHT, 1.0)
+        weight = torch.where(mask, SPRITE_PIXEL_WEIGHT, 1.0)
         entropy = palette_cross_entropy(scores, indices, weight)
         right = scores.argmax(dim=1) == indices
         return {

@@ -10,12 +10,12 @@ from torch import Tensor
 from causvid_cli.network.copies import input_of, wrong_choices
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
-from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.dataset import SPRITE_CELL_WEIGHT, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import Layout, copied_from, draw_steps, every_step, known_frames, slid_prompts
 from causvid_cli.train.losses import flow_matching, sample_sigma, weighted_mean
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
-from causvid_cli.train.teacher_stage import DROP_PROMPT, SPRITE_WEIGHT, standard_normal
+from causvid_cli.train.teacher_stage import DROP_PROMPT, standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
 
 CONTEXT_NOISE = 0.15
@@ -47,7 +47,9 @@ def train_causal(
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         first = clips.random_first_predictable_frame(rng) % facts.chunk_frames
         alike = [frame for frame in kinds if frame % facts.chunk_frames == first]
-        batch = clips.batch(rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=alike)
+        batch = clips.batch(
+            rng, plan.batch, device=device, sprite_weight=SPRITE_CELL_WEIGHT, first_predictable_frames=alike
+        )
         others = my_share(batch.rows.roll(1, 0))
         weight, batch = my_weight(batch.weight * known_frames(batch)), my_share(batch)
         count, _, frames = batch.x0.shape[:3]

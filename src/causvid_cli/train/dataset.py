@@ -12,6 +12,8 @@ from torch import Tensor
 from causvid_cli.errors import UsageError
 from causvid_cli.train.shards import load_shard
 
+SPRITE_CELL_WEIGHT = 4.0
+"""What an error in a latent cell with a sprite weighs, beside that in others."""
 THING_WEIGHT = 4.0
 """How much more than a sprite a thing weighs that an action brings along: it is as small as it tells much."""
 

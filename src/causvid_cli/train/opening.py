@@ -23,15 +23,15 @@ from causvid_cli.codec.pixel import PixelCodec
 from causvid_cli.prompt.story import StoryText
 from causvid_cli.sampling.schedule import add_noise, x0_from
 from causvid_cli.storybook import SQUARE, Frame, Words
-from causvid_cli.train import autoencoder
+from causvid_cli.train.autoencoder import SPRITE_PIXEL_WEIGHT
 from causvid_cli.train.config import Optimisation, RolloutFacts
-from causvid_cli.train.dataset import THING_WEIGHT, LatentClips
+from causvid_cli.train.dataset import SPRITE_CELL_WEIGHT, THING_WEIGHT, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import first_steps
 from causvid_cli.train.losses import weighted_mean, x0_regression
 from causvid_cli.train.parallel import my_draw, my_share, my_weight
 from causvid_cli.train.story_clips import opening_stories, render_clips
-from causvid_cli.train.teacher_stage import SPRITE_WEIGHT, standard_normal
+from causvid_cli.train.teacher_stage import standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
 
 LATENTS_SHARE = 0.3
@@ -41,7 +41,7 @@ PICTURES = 2
 """Pictures of each chunk that are decoded: they differ by a step, and decoding is what takes time."""
 SQUARE_SHARE = 0.5
 """Share of steps whose drawn chunks are square, where there are other shapes."""
-PIXEL_WEIGHTS = torch.tensor([1.0, autoencoder.SPRITE_WEIGHT, THING_WEIGHT * autoencoder.SPRITE_WEIGHT])
+PIXEL_WEIGHTS = torch.tensor([1.0, SPRITE_PIXEL_WEIGHT, THING_WEIGHT * SPRITE_PIXEL_WEIGHT])
 """What a pixel weighs, by what is seen in it (`Clips.mask`); of sprites and scenes as the codec has learnt them."""
 
 
@@ -61,7 +61,7 @@ class FirstChunks:
     def latents_loss(self, rng: np.random.Generator, count: int) -> Tensor:
         """Return the error of `count` prepared chunks at the noise levels of their steps."""
         levels = torch.tensor([step.sigma for step in first_steps(self.facts)])
-        batch = self.openings.batch(rng, count, device=self.device, sprite_weight=SPRITE_WEIGHT)
+        batch = self.openings.batch(rng, count, device=self.device, sprite_weight=SPRITE_CELL_WEIGHT)
         weight, batch = my_weight(batch.weight), my_share(batch)
         sigma = levels[(my_draw(rng.random, len(batch.x0)) * len(levels)).long()].to(self.device)
         x_t = add_noise(batch.x0, standard_normal(rng, batch.x0), sigma)

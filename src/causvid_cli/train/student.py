@@ -19,7 +19,7 @@ from causvid_cli.network.copies import input_of, wrong_choices
 from causvid_cli.sampling.rollout import rollout
 from causvid_cli.sampling.schedule import add_noise
 from causvid_cli.train.config import Optimisation, RolloutFacts
-from causvid_cli.train.dataset import Batch, LatentClips
+from causvid_cli.train.dataset import SPRITE_CELL_WEIGHT, Batch, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.layout import (
     Layout,
@@ -36,7 +36,7 @@ from causvid_cli.train.losses import weighted_mean, x0_regression
 from causvid_cli.train.ode import PAIRS_PER_CLIP, OdePairs
 from causvid_cli.train.parallel import my_share, my_weight
 from causvid_cli.train.prepare import Prompted
-from causvid_cli.train.teacher_stage import SPRITE_WEIGHT, standard_normal
+from causvid_cli.train.teacher_stage import standard_normal
 from causvid_cli.train.trainer import StageSetting, Trainer
 
 
@@ -90,7 +90,7 @@ class Regression:
         assert isinstance(self.clips, LatentClips)
         kind = self.clips.random_first_predictable_frame(rng)
         batch = self.clips.batch(
-            rng, self.batch, device=self.device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=[kind]
+            rng, self.batch, device=self.device, sprite_weight=SPRITE_CELL_WEIGHT, first_predictable_frames=[kind]
         )
         first = kind % self.facts.chunk_frames
         network, layout = self.denoiser.network, Layout.of(batch.x0.shape[2], self.facts, first_frames=first)

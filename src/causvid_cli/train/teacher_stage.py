@@ -13,13 +13,12 @@ from torch import Tensor
 from causvid_cli.config import Prediction
 from causvid_cli.sampling.schedule import add_noise, x0_from
 from causvid_cli.train.config import Optimisation
-from causvid_cli.train.dataset import LatentClips
+from causvid_cli.train.dataset import SPRITE_CELL_WEIGHT, LatentClips
 from causvid_cli.train.denoiser import Denoiser
 from causvid_cli.train.losses import flow_matching, sample_sigma
 from causvid_cli.train.parallel import my_draw, my_normal, my_share, my_weight
 from causvid_cli.train.trainer import StageSetting, Trainer
 
-SPRITE_WEIGHT = 4.0
 DROP_PROMPT = 0.1
 
 
@@ -42,7 +41,12 @@ def train_teacher(
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
         batch = clips.batch(
-            rng, plan.batch, device=device, sprite_weight=SPRITE_WEIGHT, first_predictable_frames=[0], frames=frames
+            rng,
+            plan.batch,
+            device=device,
+            sprite_weight=SPRITE_CELL_WEIGHT,
+            first_predictable_frames=[0],
+            frames=frames,
         )
         sprite, weight, batch = my_share(batch.weight > 1), my_weight(batch.weight), my_share(batch)
         uniform = my_draw(rng.random, len(batch.x0), 2).float()
