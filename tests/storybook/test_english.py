@@ -42,6 +42,34 @@ def test_what_new_users_type_is_read_right() -> None:
 @pytest.mark.parametrize(
     ("text", "read"),
     [
+        ("cyberpunk city, flying cars", "3 cars, moves right, street"),
+        ("a plumber underwater", "man, stays still, underwater"),
+        ("a plumber waves", "man, waves, street"),
+        ("steampunk flying ship", "ship, moves right, sea"),
+        ("pikachu runs in a meadow", "man, moves right, meadow"),
+        ("plz draw a dog", "dog, stays still, meadow"),
+        ("vaporwave, dancing cat", "cat, dances, street"),
+        ("a cat crept up on a mouse", "cat, moves right, follows a mouse, street"),
+        ("a bird flies up on the beach", "bird, flies up, beach"),
+        ("a red ferrari speeding down the highway", "red car, moves right, road"),
+        ("a car speeding up", "car, moves right, street"),
+        ("the moon rises over the sea", "only sea, night"),
+        ("a cat on the moon", "cat, stays still, space"),
+        ("a boy looks up at the stars", "boy, stays still, space"),
+        ("a woman walks down the street, looking at her phone", "woman, moves right, street"),
+        ("a girl dances and poses", "girl, dances, meadow"),
+        ("two cats watch a bird", "cat, stays still, left of a bird, street"),
+        ("a car splashes through a puddle", "car, moves right, lake"),
+    ],
+)
+def test_words_are_read_by_what_stands_beside_them(text: str, read: str) -> None:
+    assert summary(text) == read
+    assert not parse(text).shots
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
         ("a boat on a blue sea", "boat, stays still, sea"),
         ("a red car chases a blue cat", "red car, moves right, chases a blue cat, street"),
         ("the bird is blue", "blue bird, stays still, forest"),

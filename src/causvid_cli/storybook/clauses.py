@@ -260,7 +260,6 @@ class Reader(Actors):
             self._next_shot()
         self._begin_new_subject()
         shot, word, known = self.shot, Word(name, token.said), self.shot.verb
-        first = token.said.split()[0]
         is_sequence = self.is_then or self.mark == "." or ((self.is_also or self.mark == ",") and not self.is_meanwhile)
         if known is None and self.is_then and shot.relation and shot.relation.said:  # "follows a cat, then jumps"
             self._next_shot()
@@ -271,7 +270,7 @@ class Reader(Actors):
             pass
         elif known.said.split()[0] in _WEAK and not self.is_then and self.mark != ".":
             shot.verb = word
-        elif first in _WEAK and " " not in token.said and not self.is_then:
+        elif token.said in _WEAK and not self.is_then:
             pass
         elif is_sequence and not (self.extra_actor and not self.is_then):
             self._next_shot()
@@ -362,7 +361,7 @@ class Reader(Actors):
         is_somebodys = self.last is not None and self.last.word.name in (*GROUPS, YOUNG)  # "a mother koala"
         is_verb = word.endswith(("s", "ing", "ed")) or not is_somebodys
         follows_noun = self.before == "subject" and not self.is_open and is_verb
-        if kind and not follows_noun and not self._noun_follows_at_once():
+        if kind and not follows_noun and not self._is_of_place(kind) and not self._noun_follows_at_once():
             self.reading.understood = True
             self._subject(token, Meaning("subject", kind, is_plural(word)), is_guess=True)
             self.before = "subject"

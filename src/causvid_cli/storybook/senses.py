@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .grammar import GRAMMAR
 from .inflect import singulars
+from .kinds import is_english
 from .lexicon import LEXICON, Kind, Lexicon, Meaning
 from .reading import Noun, Reading, Shot, Word
 from .story import CHANGE
@@ -110,10 +111,20 @@ class Senses:
         return alike or LEXICON.kinds.nearest(word)[1]
 
     def _is_somebody(self, token: Token) -> bool:
-        """Whether a word is the name of somebody who does something: "Yoda plays"."""
+        """Whether a word is a name, or no English one, of somebody who does something: "Yoda plays"."""
         following = self.phrases[self.place + 1 : self.place + 2]
         does = following and {meaning.kind for meaning in following[0].meanings} & {*VERBS, "relation"}
-        return token.is_name and not self.is_open and self.shot.subject is None and not self.prep and bool(does)
+        acts = bool(following) and not following[0].break_ and following[0].said.split()[0].endswith("s")
+        is_name = token.is_name or (acts and not is_english(token.said))
+        return is_name and not self.is_open and self.shot.subject is None and not self.prep and bool(does)
+
+    def _is_of_place(self, kind: str) -> bool:
+        """Whether an unknown word, by its kind somebody, tells of the place that comes next: "cyberpunk city"."""
+        following = self.phrases[self.place + 1 : self.place + 2]
+        if kind not in ("man", "woman") or not following or following[0].break_:
+            return False
+        said, kinds = following[0].said, {meaning.kind for meaning in following[0].meanings}
+        return kinds == {"scene"} and " " not in said and said != "underwater"
 
     def _noun_follows_at_once(self) -> bool:
         following = self.phrases[self.place + 1 : self.place + 2]
