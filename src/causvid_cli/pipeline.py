@@ -526,8 +526,8 @@ class Pipeline:
         if (model := self.opening_model) is None:
             return None
         cache = self._cache_of(model, plan, self.facts.chunk_frames, batch=batch)
-        on_other_scene = self.codec.on_other_scene if isinstance(self.codec, PixelCodec) else None
-        return Opening(model, cache, plan.first_steps or plan.steps, on_other_scene)
+        compositor = self.codec if isinstance(self.codec, PixelCodec) else None
+        return Opening(model, cache, plan.first_steps or plan.steps, compositor)
 
     def steps_of(self, plan: Plan) -> StepsOf:
         """The steps of the first network's chunks; where another begins each shot, that one alone takes first steps."""

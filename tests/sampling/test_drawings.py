@@ -11,6 +11,7 @@ from torch import Tensor
 
 from causvid_cli import pipeline as pipelines
 from causvid_cli.evaluate.clip_sources import EvalClip, together
+from causvid_cli.geometry import ROUND
 from causvid_cli.network.cache import PromptCache
 from causvid_cli.pipeline import Pipeline, load
 from causvid_cli.prompt.cues import Cue
@@ -37,6 +38,16 @@ def video(pipeline: Pipeline, *prompts: str, seed: int = 0, transition: Transiti
 
 def drawings_of(pipeline: Pipeline) -> Drawings:
     return Drawings(pipeline.opening(pipeline.plan(length="1s")), pipeline.model.moves)
+
+
+def any_scene(opening: Opening, prompt: PromptCache, like: Tensor) -> Tensor:
+    """A scene for each prompt of which no place is like another; NaN where nobody knows it."""
+    rows = []
+    for embeds in prompt.embeds:
+        seed = 0 if embeds.isnan().any() else int(1e6 * embeds.double().sum().abs())
+        scene = torch.randn(like.shape[1], 1, like.shape[3], ROUND, generator=torch.Generator().manual_seed(seed))
+        rows.append(scene.masked_fill(embeds.isnan().any(), torch.nan))
+    return torch.stack(rows)
 
 
 def told(pipeline: Pipeline, prompt: str, seed: int = 0) -> PromptCache:
@@ -119,6 +130,48 @@ def test_a_new_shot_in_the_same_scene_is_seen_from_where_the_camera_was(pipeline
     both = PromptCache.batch([jumps, elsewhere])
     batch = drawings.in_place(x0.expand(2, -1, -1, -1, -1), both, LastShown(both, before.x0.expand(2, -1, -1, -1, -1)))
     assert len(batch) == 2 and torch.equal(batch[:1], there)
+
+
+@torch.inference_mode()
+def test_who_goes_along_with_the_camera_is_set_on_the_scene_as_they_were_when_the_shot_began(pipeline, monkeypatch):
+    monkeypatch.setattr(Opening, "scene", any_scene)
+    drawings, moves, codec = drawings_of(pipeline), pipeline.model.moves, pipeline.codec
+    right, elsewhere = told(pipeline, RIGHT), told(pipeline, "a red car moves right in the forest")
+    began = torch.randn(1, codec.facts.latent_channels, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    drawn = moves.finely(drawings.opening.scene(right.scene, began))
+    stood = moves.seen_from(drawn, torch.tensor([0]), 8)
+    wet = torch.cat([stood[..., :2], began[..., 2:6], stood[..., 6:]], dim=-1)
+    began = torch.cat([wet[..., :6, :], stood[..., 6:, :]], dim=-2)
+
+    def going(place: int, way: int) -> Tensor:
+        pictures = [moves.seen_from(drawn, torch.tensor([place + way * k]), 8) for k in range(4)]
+        return torch.stack([moves.pictures(each)[:, k] for k, each in enumerate(pictures)], dim=1).flatten(1, 2)[
+            :, :, None
+        ]
+
+    x0 = going(30, 2)
+    x0[..., 3:5] = began[..., 3:5]  # the others frayed
+    for place, way in ((30, 2), (100, -4), (2, -2), (64, 0), (126, 4)):
+        shown = going(place, way)
+        shown[..., 3:5] = began[..., 3:5]  # whoever stands there
+        assert [each.tolist() for each in moves.camera_goes(drawn, shown)] == [[place], [way]]
+    who = codec.cut_out(began, stood)
+    whole = drawings.gone_along(x0, right, began)
+    entries = codec.decode_indices(whole)
+    seam = codec.on_scene(who, codec.decode_indices(going(30, 2)))
+    assert not torch.equal(whole, x0)
+    # the scene is decoded all round, where it goes on beyond the edges of what is seen
+    assert (entries == codec.decode_indices(seam)).float().mean() > 0.9
+    for same in (going(30, 2), going(30, 0), began):  # nobody is there, or the camera stands
+        assert drawings.gone_along(same, right, began) is same
+    assert drawings.gone_along(x0, right, wet) is x0  # something reaches below all feet: water
+    assert drawings.gone_along(x0, elsewhere, began) is x0
+    assert drawings.gone_along(x0, told(pipeline, f"{RIGHT}, zoom in"), began) is x0
+    assert drawings.gone_along(x0, told(pipeline, "it moves right"), began) is x0  # nobody knows the scene
+    both = PromptCache.batch([elsewhere, right])
+    batch = drawings.gone_along(x0.expand(2, -1, -1, -1, -1), both, began.expand(2, -1, -1, -1, -1))
+    assert torch.equal(batch[:1], x0)
+    torch.testing.assert_close(batch[1:], whole, rtol=0, atol=1e-4)
 
 
 def test_a_video_whose_shots_begin_where_the_camera_was_goes_on_after_a_stop_as_it_would_have(pipeline):

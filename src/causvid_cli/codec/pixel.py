@@ -5,7 +5,7 @@ one latent frame as more channels, so there is no state to stream. The decoder s
 takes the best entry: frames are crisp however small the network is, and small latent errors change nothing.
 """
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,13 @@ HARDLY, MOSTLY = 2.5 / 9, 4.5 / 9
 than the second do."""
 ZOOM, PAN = 0.015, 0.06
 """How much larger a photograph is with each frame, and how far the zoom's centre goes, in halves of its width."""
+
+
+class CutOut(NamedTuple):
+    """Who is seen in pictures: palette entries uint8 [B, T, H, W], and which of them are somebody's, bool."""
+
+    entries: Tensor
+    is_somebody: Tensor
 
 
 class PixelCodec(nn.Module):
@@ -149,21 +156,28 @@ class PixelCodec(nn.Module):
 
     def decode_indices(self, x0: Tensor) -> Tensor:
         """Return the palette entries uint8 [B, F * stack, 8 h, 8 w] of normalised latents [B, stack * c, F, h, w]."""
-        cells = self.unstack_cells(x0)
+        cells = self.unstack_cells(x0.to(self.palette.device))
         dtype: torch.dtype = self.decoder[0].weight.dtype  # type: ignore[assignment]
         entries = self.best_entries(cells.flatten(0, 1).to(dtype))
         return entries.unflatten(0, cells.shape[:2])
 
     def on_other_scene(self, x0: Tensor, scene: Tensor, other: Tensor) -> Tensor:
-        """Return the latents of who is seen in x0 on another scene. All [B, C, F, h, w]; scene: what they are seen on.
+        """Return the latents of who is seen in x0 on a scene, set on another; all [B, C, F, h, w]."""
+        return self.on_scene(self.cut_out(x0, scene), self.decode_indices(other)).to(x0)
 
-        Somebody is where the pictures of x0 and of its scene differ, single pixels aside.
+    def cut_out(self, x0: Tensor, scene: Tensor) -> CutOut:
+        """Return who is seen in x0 on a scene, both latents [B, C, F, h, w].
+
+        Somebody is where the pictures of the two differ, single pixels aside.
         """
-        shown, empty, instead = (self.decode_indices(each.to(self.palette.device)) for each in (x0, scene, other))
+        shown, empty = (self.decode_indices(each) for each in (x0, scene))
         differs = (shown != empty).float()
         near = F.avg_pool2d(differs, 3, stride=1, padding=1, count_include_pad=False)
-        is_somebody = (near > MOSTLY) | ((differs > 0) & (near > HARDLY))
-        return self.encode_indices(torch.where(is_somebody, shown, instead)).to(x0)
+        return CutOut(shown, (near > MOSTLY) | ((differs > 0) & (near > HARDLY)))
+
+    def on_scene(self, who: CutOut, scene: Tensor) -> Tensor:
+        """Return the latents [B, C, F, h, w] of who was cut out before a scene, palette entries uint8 [B, T, H, W]."""
+        return self.encode_indices(torch.where(who.is_somebody, who.entries, scene))
 
     def encode_chunk(self, frames: Tensor, *, state: Any = None) -> Tensor:
         return self.encode_indices(self.nearest_entries(frames))

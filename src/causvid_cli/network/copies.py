@@ -83,7 +83,7 @@ class Moves(nn.Module):
         scene: of `scene_or_last`. All pictures are moved from the first of the last latent frame, in which nobody
         breathes or blinks.
         """
-        cells = self._pictures(last)
+        cells = self.pictures(last)
         pictures = cells.shape[1]
         moved = _through(cells[:, 0], self.weight[:-1].flatten(0, 1), self.bias[:-1].flatten())
         moved = moved.unflatten(1, (len(MOVES), 1, -1)).expand(-1, -1, pictures, -1, -1, -1).flatten(1, 3)
@@ -94,12 +94,12 @@ class Moves(nn.Module):
 
     def mirrored(self, x0: Tensor) -> Tensor:
         """Return the mirror images of latent frames [B, C, F, h, w], each about the middle of the frame."""
-        frames = [self._mirrored(self._pictures(frame)).flatten(1, 2) for frame in x0.split(1, dim=2)]
+        frames = [self._mirrored(self.pictures(frame)).flatten(1, 2) for frame in x0.split(1, dim=2)]
         return torch.stack(frames, dim=2).flip(-1).to(x0.dtype)
 
     def finely(self, scene: Tensor) -> Tensor:
         """Return a scene, all round [B, C, 1, h, w], from every place between cells [B, places, P, c, h, w]."""
-        around = self._pictures(scene)
+        around = self.pictures(scene)
         return torch.stack([self._further(around, pixels) for pixels in range(0, CELL, STEP)], dim=1)
 
     def scene_or_last(self, scene: Tensor | None, last: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ class Moves(nn.Module):
         again, as it does in frames that are wider.
         """
         pictures = last.shape[1] // self.weight.shape[1]
-        first = self._pictures(last)[:, :1].expand(-1, pictures, -1, -1, -1)
+        first = self.pictures(last)[:, :1].expand(-1, pictures, -1, -1, -1)
         own = self.finely(_round_again(first).flatten(1, 2).unsqueeze(2))
         return own if scene is None or own.shape != scene.shape else torch.where(scene.isnan(), own, scene)
 
-    def _pictures(self, frame: Tensor) -> Tensor:
+    def pictures(self, frame: Tensor) -> Tensor:
         """The pictures [B, P, c, h, w] of a latent frame [B, C, 1, h, w]."""
         return frame.squeeze(2).unflatten(1, (-1, self.weight.shape[1]))
 
@@ -128,9 +128,33 @@ class Moves(nn.Module):
         scene: finely. What falls in it may fall anywhere: of each cell its likest picture counts. Where a video begins
         is likelier than any other place.
         """
-        unlike = self._unlike(scene, self._pictures(shown)[:, -1])
+        unlike = self._unlike(scene, self.pictures(shown)[:, -1])
         unlike[:, 0] -= STOOD
         return self._likest(unlike, scene.shape[-1])
+
+    def camera_goes(self, scene: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Return from where the first picture of a latent frame shows a scene, and how far it goes with each: pixels to
+        the right, [B] both.
+
+        scene, shown: as of `camera_at`. Of all places and ways the pictures together are least unlike these; it stands
+        where nobody can tell.
+        """
+        unlike = [self._unlike(scene, picture) for picture in self.pictures(shown).unbind(dim=1)]
+        by_place = [each.unflatten(1, (CELL // STEP, -1)).mT.flatten(1) for each in unlike]  # steps to the right
+        ways = sorted({way // STEP for way, _ in PANS}, key=abs)
+        together = [sum(each.roll(-way * k, dims=1) for k, each in enumerate(by_place)) for way in ways]
+        found = torch.stack([torch.as_tensor(each) for each in together], dim=1).flatten(1).argmin(dim=1)
+        places = by_place[0].shape[1]
+        return STEP * (found % places), STEP * torch.tensor(ways, device=found.device)[found // places]
+
+    def looped(self, scene: Tensor, places: Tensor, margin: int) -> Tensor:
+        """Return a scene, finely, all round, each picture from a place of its own [B, P] by parts of a cell.
+
+        It is a latent frame [B, C, 1, h, all round + 2 margin], whose ends go round by `margin` cells.
+        """
+        rows, pictures = (torch.arange(size, device=places.device) for size in places.shape)
+        cells = scene[rows[:, None], places % CELL // STEP, pictures]  # [B, P, c, h, all round]
+        return torch.cat([cells[..., -margin:], cells, cells[..., :margin]], dim=-1).flatten(1, 2).unsqueeze(2)
 
     def seen_from(self, scene: Tensor, place: Tensor, width: int) -> Tensor:
         """Return a scene, finely, from so many pixels [B] to the right, so many cells wide [B, C, 1, h, w]."""
