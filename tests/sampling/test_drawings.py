@@ -143,8 +143,8 @@ def test_who_goes_along_with_the_camera_is_set_on_the_scene_as_they_were_when_th
     wet = torch.cat([stood[..., :2], began[..., 2:6], stood[..., 6:]], dim=-1)
     began = torch.cat([wet[..., :6, :], stood[..., 6:, :]], dim=-2)
 
-    def going(place: int, way: int) -> Tensor:
-        pictures = [moves.seen_from(drawn, torch.tensor([place + way * k]), 8) for k in range(4)]
+    def going(place: int, way: int, scene: Tensor = drawn) -> Tensor:
+        pictures = [moves.seen_from(scene, torch.tensor([place + way * k]), 8) for k in range(4)]
         return torch.stack([moves.pictures(each)[:, k] for k, each in enumerate(pictures)], dim=1).flatten(1, 2)[
             :, :, None
         ]
@@ -164,7 +164,16 @@ def test_who_goes_along_with_the_camera_is_set_on_the_scene_as_they_were_when_th
     assert (entries == codec.decode_indices(seam)).float().mean() > 0.9
     for same in (going(30, 2), going(30, 0), began):  # nobody is there, or the camera stands
         assert drawings.gone_along(same, right, began) is same
-    assert drawings.gone_along(x0, right, wet) is x0  # something reaches below all feet: water
+    swims = torch.cat([x0[..., :2], wet[..., 2:6], x0[..., 6:]], dim=-1)
+    assert drawings.gone_along(swims, right, wet) is swims  # something reaches below all feet: water
+    tall = torch.cat([swims[..., :6, :], x0[..., 6:, :]], dim=-2)
+    assert drawings.gone_along(tall, right, began) is not tall  # nothing does
+    on_the_way = pipeline.prompt_cache(
+        torch.lerp(*(pipeline.text.encode(text).embeds for text in (RIGHT, RIGHT.replace("car", "dog"))), 0.5)
+    )
+    goes = going(30, 2, moves.finely(drawings.opening.scene(on_the_way.scene, began)))
+    goes = torch.cat([goes[..., :2], wet[..., 2:6], goes[..., 6:]], dim=-1)
+    assert drawings.gone_along(goes, on_the_way, began) is goes
     assert drawings.gone_along(x0, elsewhere, began) is x0
     assert drawings.gone_along(x0, told(pipeline, f"{RIGHT}, zoom in"), began) is x0
     assert drawings.gone_along(x0, told(pipeline, "it moves right"), began) is x0  # nobody knows the scene
@@ -172,6 +181,21 @@ def test_who_goes_along_with_the_camera_is_set_on_the_scene_as_they_were_when_th
     batch = drawings.gone_along(x0.expand(2, -1, -1, -1, -1), both, began.expand(2, -1, -1, -1, -1))
     assert torch.equal(batch[:1], x0)
     torch.testing.assert_close(batch[1:], whole, rtol=0, atol=1e-4)
+
+
+def test_every_chunk_after_a_shots_first_may_be_set_on_the_scene_anew(pipeline, monkeypatch):
+    seen = []
+
+    def noted(self: Drawings, x0: Tensor, prompt: PromptCache, began: Tensor) -> Tensor:
+        seen.append((prompt is self.shot, began))
+        return x0 + 1
+
+    before = video(pipeline, RIGHT, JUMPS)
+    monkeypatch.setattr(Drawings, "gone_along", noted)
+    after = video(pipeline, RIGHT, JUMPS)
+    assert [is_shot for is_shot, _ in seen] == [True, True]
+    assert torch.equal(seen[0][1], after[0][:, :, -1:]) and torch.equal(seen[1][1], after[2][:, :, -1:])
+    assert torch.equal(after[0], before[0]) and torch.equal(after[1], before[1] + 1)
 
 
 def test_a_video_whose_shots_begin_where_the_camera_was_goes_on_after_a_stop_as_it_would_have(pipeline):

@@ -139,7 +139,8 @@ class Drawings:
 
         began: what the shot began with. Who is at an edge of cells is copied with some of what was behind them, or cut
         off by what comes; pixel for pixel they are whole, as they were when the shot began. Who is not there any more
-        as they were then stays as they are.
+        as they were then stays as they are. So does who is on the way from one prompt to another, and who a prompt
+        leaves to a picture.
         """
         if self.opening is None or self.opening.compositor is None or prompt.scene is None:
             return x0
@@ -148,8 +149,11 @@ class Drawings:
         scene, _ = self._finely(self.opening, prompt, x0)
         place, way = self.moves.camera_goes(scene, x0)
         can_tell = ~scene.isnan().flatten(1).any(dim=1)
-        if prompt.opening and prompt.opening.is_zoomed is not None:
-            can_tell = can_tell & ~prompt.opening.is_zoomed
+        told = prompt.opening
+        if told and told.is_zoomed is not None:
+            can_tell = can_tell & ~told.is_zoomed
+        if told and told.is_whole is not None and prompt is not self.shot:
+            can_tell = can_tell & told.is_whole
         way = way * can_tell
         if not bool(way.any()):
             return x0
