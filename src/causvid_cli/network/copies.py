@@ -136,15 +136,15 @@ class Moves(nn.Module):
         """Return from where the first picture of a latent frame shows a scene, and how far it goes with each: pixels to
         the right, [B] both.
 
-        scene, shown: as of `camera_at`. Of all places and ways the pictures together are least unlike these; it stands
-        where nobody can tell.
+        scene, shown: as of `camera_at`. Of all places and ways the first and the last picture together are least unlike
+        these; it stands where nobody can tell.
         """
-        unlike = [self._unlike(scene, picture) for picture in self.pictures(shown).unbind(dim=1)]
-        by_place = [each.unflatten(1, (CELL // STEP, -1)).mT.flatten(1) for each in unlike]  # steps to the right
-        ways = sorted({way // STEP for way, _ in PANS}, key=abs)
-        together = [sum(each.roll(-way * k, dims=1) for k, each in enumerate(by_place)) for way in ways]
-        found = torch.stack([torch.as_tensor(each) for each in together], dim=1).flatten(1).argmin(dim=1)
-        places = by_place[0].shape[1]
+        cells, ways = self.pictures(shown), sorted({way // STEP for way, _ in PANS}, key=abs)
+        unlike = (self._unlike(scene, picture) for picture in (cells[:, 0], cells[:, -1]))
+        first, last = (each.unflatten(1, (CELL // STEP, -1)).mT.flatten(1) for each in unlike)  # by steps to the right
+        together = [first + last.roll(-way * (cells.shape[1] - 1), dims=1) for way in ways]
+        found = torch.stack(together, dim=1).flatten(1).argmin(dim=1)
+        places = first.shape[1]
         return STEP * (found % places), STEP * torch.tensor(ways, device=found.device)[found // places]
 
     def looped(self, scene: Tensor, places: Tensor, margin: int) -> Tensor:
