@@ -156,29 +156,29 @@ def test_who_goes_along_with_the_camera_is_set_on_the_scene_as_they_were_when_th
         shown[..., 3:5] = began[..., 3:5]  # whoever stands there
         assert [each.tolist() for each in moves.camera_goes(drawn, shown)] == [[place], [way]]
     who = codec.cut_out(began, stood)
-    whole = drawings.gone_along(x0, right, began)
+    whole = drawings.set_on_scene(x0, right, began)
     entries = codec.decode_indices(whole)
     seam = codec.on_scene(who, codec.decode_indices(going(30, 2)))
     assert not torch.equal(whole, x0)
     # the scene is decoded all round, where it goes on beyond the edges of what is seen
     assert (entries == codec.decode_indices(seam)).float().mean() > 0.9
     for same in (going(30, 2), going(30, 0), began):  # nobody is there, or the camera stands
-        assert drawings.gone_along(same, right, began) is same
+        assert drawings.set_on_scene(same, right, began) is same
     swims = torch.cat([x0[..., :2], wet[..., 2:6], x0[..., 6:]], dim=-1)
-    assert drawings.gone_along(swims, right, wet) is swims  # something reaches below all feet: water
+    assert drawings.set_on_scene(swims, right, wet) is swims  # something reaches below all feet: water
     tall = torch.cat([swims[..., :6, :], x0[..., 6:, :]], dim=-2)
-    assert drawings.gone_along(tall, right, began) is not tall  # nothing does
+    assert drawings.set_on_scene(tall, right, began) is not tall  # nothing does
     on_the_way = pipeline.prompt_cache(
         torch.lerp(*(pipeline.text.encode(text).embeds for text in (RIGHT, RIGHT.replace("car", "dog"))), 0.5)
     )
     goes = going(30, 2, moves.finely(drawings.opening.scene(on_the_way.scene, began)))
     goes = torch.cat([goes[..., :2], wet[..., 2:6], goes[..., 6:]], dim=-1)
-    assert drawings.gone_along(goes, on_the_way, began) is goes
-    assert drawings.gone_along(x0, elsewhere, began) is x0
-    assert drawings.gone_along(x0, told(pipeline, f"{RIGHT}, zoom in"), began) is x0
-    assert drawings.gone_along(x0, told(pipeline, "it moves right"), began) is x0  # nobody knows the scene
+    assert drawings.set_on_scene(goes, on_the_way, began) is goes
+    assert drawings.set_on_scene(x0, elsewhere, began) is x0
+    assert drawings.set_on_scene(x0, told(pipeline, f"{RIGHT}, zoom in"), began) is x0
+    assert drawings.set_on_scene(x0, told(pipeline, "it moves right"), began) is x0  # nobody knows the scene
     both = PromptCache.batch([elsewhere, right])
-    batch = drawings.gone_along(x0.expand(2, -1, -1, -1, -1), both, began.expand(2, -1, -1, -1, -1))
+    batch = drawings.set_on_scene(x0.expand(2, -1, -1, -1, -1), both, began.expand(2, -1, -1, -1, -1))
     assert torch.equal(batch[:1], x0)
     torch.testing.assert_close(batch[1:], whole, rtol=0, atol=1e-4)
 
@@ -191,7 +191,7 @@ def test_every_chunk_after_a_shots_first_may_be_set_on_the_scene_anew(pipeline, 
         return x0 + 1
 
     before = video(pipeline, RIGHT, JUMPS)
-    monkeypatch.setattr(Drawings, "gone_along", noted)
+    monkeypatch.setattr(Drawings, "set_on_scene", noted)
     after = video(pipeline, RIGHT, JUMPS)
     assert [is_shot for is_shot, _ in seen] == [True, True]
     assert torch.equal(seen[0][1], after[0][:, :, -1:]) and torch.equal(seen[1][1], after[2][:, :, -1:])

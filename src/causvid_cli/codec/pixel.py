@@ -168,12 +168,13 @@ class PixelCodec(nn.Module):
     def cut_out(self, x0: Tensor, scene: Tensor) -> CutOut:
         """Return who is seen in x0 on a scene, both latents [B, C, F, h, w].
 
-        Somebody is where the pictures of the two differ, single pixels aside.
+        Somebody is where the pictures of the two differ, single pixels aside, and where they are all round: there they
+        have the scene's own colours.
         """
         shown, empty = (self.decode_indices(each) for each in (x0, scene))
         differs = (shown != empty).float()
         near = F.avg_pool2d(differs, 3, stride=1, padding=1, count_include_pad=False)
-        return CutOut(shown, (near > MOSTLY) | ((differs > 0) & (near > HARDLY)))
+        return CutOut(shown, _filled((near > MOSTLY) | ((differs > 0) & (near > HARDLY))))
 
     def on_scene(self, who: CutOut, scene: Tensor) -> Tensor:
         """Return the latents [B, C, F, h, w] of who was cut out before a scene, palette entries uint8 [B, T, H, W]."""
@@ -227,6 +228,21 @@ class PixelCodec(nn.Module):
             if not key.startswith("_") and key != "colours"
         }
         return cls(palette=torch.zeros(config["colours"], 3), **options)
+
+
+def _filled(mask: Tensor) -> Tensor:
+    """A mask [B, T, H, W] with what it encloses, from side to side."""
+    around = F.pad(~mask, (1, 1, 1, 1), value=True).float()
+    outside = F.pad(torch.zeros_like(mask), (1, 1, 1, 1), value=True).float()
+    while not torch.equal(grown := _beside(outside) * around, outside):
+        outside = grown
+    return outside[..., 1:-1, 1:-1] == 0
+
+
+def _beside(pictures: Tensor) -> Tensor:
+    """Pictures [B, T, H, W] in which each pixel is the largest of itself and of the four at its sides."""
+    down = F.max_pool2d(pictures, (3, 1), stride=1, padding=(1, 0))
+    return torch.maximum(down, F.max_pool2d(pictures, (1, 3), stride=1, padding=(0, 1)))
 
 
 def _per_channel(values: Tensor) -> Tensor:

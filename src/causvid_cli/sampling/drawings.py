@@ -2,37 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from causvid_cli.geometry import ROUND
 from causvid_cli.network.cache import KVCache, PromptCache
-from causvid_cli.network.copies import CELL, Moves
+from causvid_cli.network.copies import Moves
 from causvid_cli.network.model import CausalTransformer
 from causvid_cli.prompt.story import StoryText
+from causvid_cli.sampling.cutouts import Compositor, CutOuts
 from causvid_cli.sampling.schedule import Step, x0_from
-
-SEAM = 2
-"""Cells by which a scene goes on behind its ends, so that its pictures have no seam."""
-UNLIKE, ALIKE = 0.25, 0.09
-"""Mean square errors of the latents of a cell from which on it shows somebody before a scene, and up to which it shows
-the same."""
-STAYS = 0.4
-"""Who goes along with the camera is set on the scene anew where more than this of them is in the chunk as it was."""
-BELOW, FLOODED = 6, 0.1
-"""Nobody stands in so many of the lowest rows of pixels. Where more than this share of them shows more than the scene,
-it is water in which somebody swims, and what goes by is under it."""
-
-
-class Compositor(Protocol):
-    """What cuts out who is in pictures, and sets them on another scene (`PixelCodec`)."""
-
-    def decode_indices(self, x0: Tensor) -> Tensor: ...
-    def cut_out(self, x0: Tensor, scene: Tensor) -> Any: ...
-    def on_scene(self, who: Any, scene: Tensor) -> Tensor: ...
-    def on_other_scene(self, x0: Tensor, scene: Tensor, other: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +76,8 @@ class Drawings:
     moves: Moves
     shot: PromptCache | None = None
     """The prompt with which the shot began, where this network began it: that is then what it draws of it."""
-    _going: tuple[Tensor, Tensor, "_Going"] | None = None
-    """Of a scene and of what a shot began with, who goes along with the camera there."""
+    _who: CutOuts | None = None
+    """Who was there when the shot began, to be set on the scene anew."""
     _scene: tuple[PromptCache, Tensor, bool] | None = None
     """Of a prompt, its bare scene, and whether somebody knows it in all rows."""
     _beginning: tuple[PromptCache, Tensor | None] | None = None
@@ -134,36 +115,32 @@ class Drawings:
         here, there = (self.moves.seen_from(drawn, at, x0.shape[-1]) for at in (0 * place, place))
         return torch.where(has_gone.view(-1, 1, 1, 1, 1), self.opening.compositor.on_other_scene(x0, here, there), x0)
 
-    def gone_along(self, x0: Tensor, prompt: PromptCache, began: Tensor) -> Tensor:
-        """Return a chunk x0 [B, C, 1, h, w] over which a camera goes, with who goes along set on the scene anew.
+    def set_on_scene(self, x0: Tensor, prompt: PromptCache, began: Tensor) -> Tensor:
+        """Return a chunk x0 [B, C, 1, h, w] with who goes along with a camera, or to other cells, set there anew.
 
         began: what the shot began with. Who is at an edge of cells is copied with some of what was behind them, or cut
-        off by what comes; pixel for pixel they are whole, as they were when the shot began. Who is not there any more
-        as they were then stays as they are. So does who is on the way from one prompt to another, and who a prompt
-        leaves to a picture.
+        off by what comes; pixel for pixel they are whole, as they were when the shot began (`CutOuts`). Who is not
+        there any more as they were then stays as they are. So does who is on the way from one prompt to another, and
+        who a prompt leaves to a picture.
         """
         if self.opening is None or self.opening.compositor is None or prompt.scene is None:
             return x0
         if x0.shape[2] > 1 or x0.shape[-1] > ROUND:
             return x0
         scene, _ = self._finely(self.opening, prompt, x0)
-        place, way = self.moves.camera_goes(scene, x0)
         can_tell = ~scene.isnan().flatten(1).any(dim=1)
         told = prompt.opening
         if told and told.is_zoomed is not None:
             can_tell = can_tell & ~told.is_zoomed
         if told and told.is_whole is not None and prompt is not self.shot:
             can_tell = can_tell & told.is_whole
-        way = way * can_tell
-        if not bool(way.any()):
+        if not bool(can_tell.any()):
             return x0
-        if self._going is None or self._going[0] is not scene or not torch.equal(self._going[1], began):
-            self._going = scene, began, _Going.of(self.opening.compositor, self.moves, scene, began)
-        going = self._going[2]
-        goes_on = (way != 0) & going.is_there(x0)
-        if not bool(goes_on.any()):
-            return x0
-        return torch.where(goes_on.view(-1, 1, 1, 1, 1), going.seen_from(place, way, x0), x0)
+        place, way = self.moves.camera_goes(scene, x0)
+        if self._who is None or self._who.scene is not scene or not torch.equal(self._who.began, began):
+            self._who = CutOuts(self.opening.compositor, self.moves, scene, began)
+        x0 = self._who.gone_along(x0, place, way * can_tell)
+        return self._who.gone_elsewhere(x0, place, can_tell & (way == 0))
 
     def _finely(self, opening: Opening, prompt: PromptCache, like: Tensor) -> tuple[Tensor, bool]:
         """The scene of a prompt all round (`Moves.finely`), and whether somebody knows it in all rows.
@@ -194,53 +171,6 @@ class Drawings:
             self._beginning = prompt, drawn
         _, drawn = self._beginning
         return began if drawn is None else torch.where(told.is_whole.view(-1, 1, 1, 1, 1), drawn, began)
-
-
-@dataclass
-class _Going:
-    """Who goes along with a camera, cut out of what a shot began with, and the scene as pictures."""
-
-    compositor: Compositor
-    moves: Moves
-    scene: Tensor
-    """Finely."""
-    began: Tensor
-    who: Any
-    is_somebody: Tensor
-    """Cells that show more than the scene, bool [B, P, h, w]."""
-    _around: tuple[Tensor, Tensor] | None = None
-    """For each picture by how much less than a cell it is aside [B, P], and the scene all round [B, P, H, W]."""
-
-    @classmethod
-    def of(cls, compositor: Compositor, moves: Moves, scene: Tensor, began: Tensor) -> "_Going":
-        bare = moves.seen_from(scene, moves.camera_at(scene, began), began.shape[-1])
-        unlike = (moves.pictures(began) - moves.pictures(bare)).square().mean(dim=2)
-        return cls(compositor, moves, scene, began, compositor.cut_out(began, bare), unlike > UNLIKE)
-
-    @property
-    def is_dry(self) -> Tensor:
-        """Whether nobody swims there, bool [B]."""
-        below: Tensor = self.who.is_somebody[..., -BELOW:, :].float().mean(dim=(1, 2, 3))
-        return below < FLOODED
-
-    def is_there(self, x0: Tensor) -> Tensor:
-        """Whether most of who goes along is in a chunk, as they were, bool [B]."""
-        unlike = (self.moves.pictures(x0) - self.moves.pictures(self.began)).square().mean(dim=2)
-        stays = (self.is_somebody & (unlike < ALIKE)).flatten(1).sum(dim=1)
-        return (stays > STAYS * self.is_somebody.flatten(1).sum(dim=1)) & self.is_dry.to(x0.device)
-
-    def seen_from(self, place: Tensor, way: Tensor, like: Tensor) -> Tensor:
-        """Latents like a chunk's, seen from a place and on from there with each picture, in pixels, [B] both."""
-        pictures = self.scene.shape[2]
-        places = place[:, None] + way[:, None] * torch.arange(pictures, device=place.device)
-        if self._around is None or not torch.equal(self._around[0], places % CELL):
-            shown = self.compositor.decode_indices(self.moves.looped(self.scene, places, SEAM))
-            self._around = places % CELL, shown[..., SEAM * CELL : -SEAM * CELL]
-        around, width = self._around[1], CELL * like.shape[-1]
-        first = (around.shape[-1] - width) // (2 * CELL) * CELL + places // CELL * CELL
-        columns = (first[..., None] + torch.arange(width, device=place.device)) % around.shape[-1]
-        seen = around.gather(-1, columns[:, :, None].to(around.device).expand(*around.shape[:-1], width))
-        return self.compositor.on_scene(self.who, seen).to(like)
 
 
 def _is_same_scene(before: PromptCache, now: PromptCache) -> Tensor:

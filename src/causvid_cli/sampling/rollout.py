@@ -120,7 +120,7 @@ def rollout(
                 x0 = drawings.in_place(drawings.turned_round(x0, told), current, last_shown)
             elif drawings:
                 began = drawings.began(current, context.what_was_there()[2], chunk_frames=chunk.frames)
-                x0 = drawings.gone_along(x0, current, began)
+                x0 = drawings.set_on_scene(x0, current, began)
         else:
             kept = start if merge_clean_pass else None  # nobody else asks for it again
             context.see(_seen(model, chunk, current, own_steps, cache, begin, start=kept, made=made))
