@@ -146,3 +146,24 @@ def test_who_is_seen_is_set_on_another_scene_pixel_for_pixel(monkeypatch):
     wanted[..., 6, 6] = 3
     assert torch.equal(codec.on_other_scene(shown, scene, other), wanted)
     assert torch.equal(codec.on_other_scene(scene, scene, other), other)
+
+
+def test_who_has_the_scenes_own_colours_within_is_cut_out_whole_and_what_is_open_to_a_side_is_not(monkeypatch):
+    codec = tiny_codec()
+    monkeypatch.setattr(codec, "decode_indices", lambda x0: x0[0].to(torch.uint8))  # latents that are their pictures
+    scene = torch.full((1, 1, 4, 24, 24), 3.0)
+    shown = scene.clone()
+    shown[..., 4:20, 4:20] = 9
+    shown[..., 8:16, 8:16] = 3  # a belly in the scene's colour
+    assert torch.equal(codec.cut_out(shown, scene).is_somebody, (shown[0] == 9) | (_rows(8, 16) & _columns(8, 16)))
+    shown[..., 16:, 10:14] = 3  # a gate
+    is_somebody = codec.cut_out(shown, scene).is_somebody
+    assert not is_somebody[..., 10:14, 11:13].any() and is_somebody[..., 4:7, 4:20].all()
+
+
+def _rows(first: int, end: int) -> torch.Tensor:
+    return ((torch.arange(24) >= first) & (torch.arange(24) < end))[:, None]
+
+
+def _columns(first: int, end: int) -> torch.Tensor:
+    return _rows(first, end).mT
